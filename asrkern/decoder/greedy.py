@@ -1,0 +1,51 @@
+"""Greedy CTC decoding."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrkern import _decoder
+
+
+class GreedyPath(NamedTuple):
+    """tokens: label indices without blanks and repeats; timesteps: the frame where each begins."""
+
+    tokens: list[int]
+    timesteps: list[int]
+
+
+def greedy_decode(
+    log_probs: Tensor | np.ndarray, lengths: Tensor | np.ndarray | None = None, blank: int = 0
+) -> list[GreedyPath]:
+    """The best path's labels (Graves et al. 2006): argmax of each frame, repeats merged, blanks dropped.
+
+    Args:
+        log_probs: [N, T, V] scores of any monotone scale (log-probabilities, probabilities, logits).
+        lengths: [N] integers, frames of each row; None: all T.
+        blank: index of the blank label.
+
+    Returns:
+        One :class:`GreedyPath` a row.
+
+    Raises:
+        TypeError: log_probs is not floating-point, or lengths not integer.
+        ValueError: wrong rank, NaN within a row's length, lengths beyond T, or blank out of range.
+    """
+    scores = torch.as_tensor(log_probs)
+    if not scores.is_floating_point():
+        raise TypeError(f"log_probs: expected a floating-point dtype, received {scores.dtype}")
+    if scores.dim() != 3:
+        raise ValueError(f"log_probs: expected 3 dimensions [N, T, V], received shape {tuple(scores.shape)}")
+    if lengths is None:
+        frames = [scores.shape[1]] * scores.shape[0]
+    else:
+        counts = torch.as_tensor(lengths)
+        if counts.is_floating_point():
+            raise TypeError(f"lengths: expected an integer dtype, received {counts.dtype}")
+        frames = counts.reshape(-1).tolist()
+    paths = _decoder.greedy_decode(scores.detach().to("cpu", torch.float32).numpy(), frames, blank)
+    return [GreedyPath(*path) for path in paths]

@@ -1,0 +1,16 @@
+"""Operations as functions: each validates its arguments and calls the kernel registered with torch."""
+
+from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
+from asrkern.ops.gru import GRUWeights, gru
+from asrkern.ops.linear import linear
+from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
+
+__all__ = [
+    "BatchNormActResult",
+    "GRUWeights",
+    "batch_norm_act",
+    "conv_output_lengths",
+    "gru",
+    "linear",
+    "masked_conv2d",
+]

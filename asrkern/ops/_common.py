@@ -1,0 +1,91 @@
+"""What the validation of every operation shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_tensor(name: str, value: object, dims: tuple[int, ...] | None = None) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a floating-point tensor of one of the given ranks."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a Tensor, received {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point dtype, received {value.dtype}")
+    if dims is not None and value.dim() not in dims:
+        expected = " or ".join(map(str, dims))
+        raise ValueError(f"{name}: expected {expected} dimensions, received shape {tuple(value.shape)}")
+
+
+def check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``value`` is a floating-point tensor of exactly this shape."""
+    check_tensor(name, value)
+    if value.dim() != len(shape) or any(a != b for a, b in zip(value.shape, shape)):
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, received {tuple(value.shape)}")
+
+
+def check_same_device(name: str, value: Tensor, input: Tensor) -> None:
+    """Raise ValueError unless ``value`` is on the device of ``input``."""
+    if value.device != input.device:
+        raise ValueError(f"{name}: expected device {input.device}, that of input, received {value.device}")
+
+
+def lengths_on(device: torch.device, name: str, lengths: Tensor | None, rows: int) -> Tensor | None:
+    """``lengths`` as int64 on ``device``; raises unless it holds one integer a row. Values are checked in C++."""
+    if lengths is None:
+        return None
+    if not isinstance(lengths, Tensor):
+        raise TypeError(f"{name}: expected a Tensor of integers, received {type(lengths).__name__}")
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise TypeError(f"{name}: expected an integer dtype, received {lengths.dtype}")
+    if lengths.dim() != 1 or lengths.shape[0] != rows:
+        raise ValueError(f"{name}: expected shape ({rows},), one a row, received {tuple(lengths.shape)}")
+    return lengths.to(device, torch.int64)
+
+
+def compute_dtype(input: Tensor, **others: Tensor | None) -> torch.dtype:
+    """The dtype that the kernels compute in: float64 for float64 tensors, else float32.
+
+    Raises:
+        TypeError: float64 meets another dtype, as in torch.
+    """
+    for name, other in others.items():
+        if other is not None and (other.dtype == torch.float64) != (input.dtype == torch.float64):
+            raise TypeError(f"{name}: expected the dtype of input, {input.dtype}, received {other.dtype}")
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def output_dtype(input: Tensor, weight: Tensor | None) -> torch.dtype:
+    """The dtype that a caller gets: that of its own tensors, float32 where they differ (as under autocast)."""
+    return input.dtype if weight is None else torch.promote_types(input.dtype, weight.dtype)
+
+
+def cast(value: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """``value`` in ``dtype``, None for None."""
+    return None if value is None else value.to(dtype)
+
+
+def clamp_bounds(activation: tuple[float, float] | None) -> tuple[float, float]:
+    """The (min, max) that an activation clamps to; None is no activation.
+
+    Raises:
+        ValueError: not two numbers with min below max.
+    """
+    if activation is None:
+        return float("-inf"), float("inf")
+    bounds = tuple(activation)
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise ValueError(f"activation: expected (min, max) with min < max, received {activation!r}")
+    return float(bounds[0]), float(bounds[1])
+
+
+def raise_on_double_backward(op: str) -> None:
+    """Make the backward of ``asrkern::<op>`` raise when it is differentiated itself."""
+
+    def backward(ctx, *grads):
+        raise RuntimeError(
+            f"asrkern::{op} is itself a backward: its derivative (double backward) is not implemented; "
+            "use asrkern.reference for second derivatives"
+        )
+
+    torch.library.register_autograd(f"asrkern::{op}", backward)

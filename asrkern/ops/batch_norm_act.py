@@ -1,0 +1,195 @@
+"""BatchNorm over the valid frames of a padded batch, fused with a clamp (Hardtanh, ReLU) and the time mask."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asrkern import _library
+from asrkern.ops._common import (
+    cast,
+    check_same_device,
+    check_shape,
+    check_tensor,
+    clamp_bounds,
+    compute_dtype,
+    lengths_on,
+    output_dtype,
+    raise_on_double_backward,
+)
+
+LAYOUTS = ("RC", "NTC", "TNC", "NCT", "NCFT")
+
+
+class BatchNormActResult(NamedTuple):
+    """output: as the input; mean, var: [channels], var biased; count: 0-dimensional int64, values per channel."""
+
+    output: Tensor
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+
+def batch_norm_act(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    lengths: Tensor | None = None,
+    *,
+    layout: str,
+    training: bool,
+    stats: str = "valid",
+    eps: float = 1e-5,
+    activation: tuple[float, float] | None = None,
+) -> BatchNormActResult:
+    """``mask(clamp((x − mean)/√(var + eps) · weight + bias))`` (Ioffe & Szegedy 2015; sequence-wise: Laurent et al. 2016).
+
+    Functional: running statistics are not touched; a layer updates them from the returned mean, var and count.
+
+    Args:
+        input: one dimension a letter of layout. float32 or float64; lower precisions are computed in float32.
+        weight, bias: [channels] or None for 1 and 0.
+        running_mean, running_var: [channels], what the input is normalised with when not training.
+        lengths: [N] integers, valid frames of each row; None: all. Frames beyond are 0 in the output.
+        layout: "RC" (rows of channels), "NTC", "TNC", "NCT" or "NCFT" (N rows, C channels, F frequency, T time).
+        training: normalise with the statistics of this input, which are returned.
+        stats: "valid" takes statistics over valid frames, "padded" over all of them.
+        eps: added to the variance.
+        activation: (min, max) to clamp to: Hardtanh; ReLU is (0, inf); None is none.
+
+    Returns:
+        :class:`BatchNormActResult`; only output is differentiable.
+
+    Raises:
+        TypeError: not a floating-point tensor, or float64 with another dtype.
+        ValueError: shapes, devices, lengths, layout, stats or activation that do not fit, or an empty batch.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, received {layout!r}")
+    if stats not in ("valid", "padded"):
+        raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
+    check_tensor("input", input, (len(layout),))
+    channels = input.shape[layout.index("C")]
+    if any(extent == 0 for extent in input.shape):
+        raise ValueError(f"input: expected at least one value in every dimension, received shape {tuple(input.shape)}")
+    for name, value in zip(
+        ("weight", "bias", "running_mean", "running_var"), (weight, bias, running_mean, running_var)
+    ):
+        if value is not None:
+            check_shape(name, value, (channels,))
+            check_same_device(name, value, input)
+    if not training and (running_mean is None or running_var is None):
+        raise ValueError("running_mean: expected running_mean and running_var when not training, received None")
+    if lengths is not None and layout == "RC":
+        raise ValueError('lengths: expected None for layout "RC", which has no rows of frames, received a tensor')
+    rows = 1 if layout == "RC" else input.shape[layout.index("N")]
+    lengths = lengths_on(input.device, "lengths", lengths, rows)
+    dtype = compute_dtype(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    low, high = clamp_bounds(activation)
+    args = (
+        input.to(dtype),
+        cast(weight, dtype),
+        cast(bias, dtype),
+        cast(running_mean, dtype),
+        cast(running_var, dtype),
+        lengths,
+        *(layout, training, stats == "padded", float(eps), low, high),
+    )
+    if input.device.type == "cpu" or (_library.cuda_kernels() and _fits_cuda(*args)):
+        result = torch.ops.asrkern.batch_norm_act(*args)
+    else:
+        result = _composed(*args)
+    return BatchNormActResult(result[0].to(output_dtype(input, weight)), *result[1:])
+
+
+def _fits_cuda(input, weight, bias, running_mean, running_var, lengths, layout, training, *_) -> bool:
+    differentiable = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (input, weight, bias)
+    )
+    return input.is_cuda and input.dtype == torch.float32 and not training and not differentiable
+
+
+def _composed(
+    input, weight, bias, running_mean, running_var, lengths, layout, training, count_padding, eps, low, high
+):
+    """torch's own operations, where asrkern has no kernel for the device."""
+    channel, time = layout.index("C"), layout.find("T")
+    others = [d for d in range(input.dim()) if d != channel]
+    per_channel = [1] * input.dim()
+    per_channel[channel] = -1
+    valid = None
+    if lengths is not None:
+        batch = layout.index("N")
+        frames = torch.arange(input.shape[time], device=input.device) < lengths[:, None]
+        shape = [1] * input.dim()
+        shape[batch], shape[time] = input.shape[batch], input.shape[time]
+        valid = (frames if batch < time else frames.t()).reshape(shape)
+    counted = None if count_padding else valid
+    inner = input.shape[layout.index("F")] if "F" in layout else 1
+    values = input.numel() // input.shape[channel]
+    count = input.new_full((), values, dtype=torch.int64) if counted is None else counted.sum() * inner
+    if training and counted is None:
+        mean, var = input.mean(others), input.var(others, unbiased=False)
+    elif training:
+        mean = input.masked_fill(~counted, 0).sum(others) / count
+        deviation = (input - mean.reshape(per_channel)).masked_fill(~counted, 0)
+        var = deviation.square().sum(others) / count
+    else:
+        mean, var = running_mean.clone(), running_var.clone()
+    scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+    output = (input - mean.reshape(per_channel)) * scale.reshape(per_channel)
+    if bias is not None:
+        output = output + bias.reshape(per_channel)
+    output = output.clamp(low, high)
+    if valid is not None:
+        output = output.masked_fill(~valid, 0)
+    return output, mean.detach(), var.detach(), count
+
+
+@torch.library.register_fake("asrkern::batch_norm_act")
+def _fake(
+    input, weight, bias, running_mean, running_var, lengths, layout, training, count_padding, eps, min, max
+):  # fmt: skip
+    channels = input.shape[layout.index("C")]
+    return (
+        torch.empty_like(input, memory_format=torch.contiguous_format),
+        input.new_empty(channels),
+        input.new_empty(channels),
+        input.new_empty((), dtype=torch.int64),
+    )
+
+
+@torch.library.register_fake("asrkern::batch_norm_act_backward")
+def _fake_backward(
+    grad_output, input, output, weight, mean, var, lengths, layout, training, count_padding, eps, min, max
+):  # fmt: skip
+    channels = input.shape[layout.index("C")]
+    return (
+        torch.empty_like(input, memory_format=torch.contiguous_format),
+        input.new_empty(channels),
+        input.new_empty(channels),
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    input, weight, bias, _, _, lengths, *ctx.options = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
+    ctx.save_for_backward(input, output[0], weight, output[1], output[2], lengths)
+
+
+def _backward(ctx, grad_output, *_):
+    input, output, weight, mean, var, lengths = ctx.saved_tensors
+    grad_input, grad_weight, grad_bias = torch.ops.asrkern.batch_norm_act_backward(
+        grad_output, input, output, weight, mean, var, lengths, *ctx.options
+    )
+    grads = (grad_input, grad_weight if ctx.has_weight else None, grad_bias if ctx.has_bias else None)
+    return (*grads, *[None] * 9)
+
+
+torch.library.register_autograd("asrkern::batch_norm_act", _backward, setup_context=_setup_context)
+raise_on_double_backward("batch_norm_act_backward")

@@ -1,0 +1,41 @@
+// Every operation of asrkern, by signature. What the arguments mean: asrkern/ops/<operation>.py.
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+
+#include "kernels/cpu/dispatch.h"
+
+namespace {
+
+std::string cpu_isa() { return asrkern::cpu::isa_name(asrkern::cpu::active_isa()); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(asrkern, m) {
+  m.def(
+      "gru(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0,"
+      " Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh,"
+      " Tensor? weight_ih_reverse, Tensor? weight_hh_reverse, Tensor? bias_ih_reverse, Tensor? bias_hh_reverse,"
+      " bool batch_first, bool save_reserve) -> (Tensor output, Tensor h_n, Tensor reserve)");
+  m.def(
+      "gru_backward(Tensor grad_output, Tensor grad_h_n, Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0,"
+      " Tensor weight_ih, Tensor weight_hh, Tensor? weight_ih_reverse, Tensor? weight_hh_reverse,"
+      " Tensor output, Tensor reserve, bool batch_first)"
+      " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih,"
+      " Tensor grad_bias_hh)");
+  m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
+  m.def(
+      "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var,"
+      " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"
+      " -> (Tensor output, Tensor mean, Tensor var, Tensor count)");
+  m.def(
+      "batch_norm_act_backward(Tensor grad_output, Tensor input, Tensor output, Tensor? weight, Tensor mean, Tensor var,"
+      " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"
+      " -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
+  m.def(
+      "masked_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? lengths,"
+      " Tensor? output_lengths, int[] stride, int[] padding, float min, float max) -> Tensor");
+  m.def("cpu_isa() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(asrkern, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&cpu_isa)); }

@@ -1,0 +1,73 @@
+// The kernels of one ISA as a table of functions, and the choice between ISAs at run time.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/batch_norm_act.h"
+#include "kernels/cpu/gru.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/masked_conv2d.h"
+
+namespace asrkern::cpu {
+
+// Packed layouts depend on the ISA's vector width: pack and compute with the same table.
+template <class T>
+struct Kernels {
+  int64_t (*linear_packed_size)(int64_t out_features, int64_t in_features);
+  void (*linear_pack)(const ThreadPool&, const T* weight, int64_t row_stride, int64_t column_stride, int64_t out_features,
+                      int64_t in_features, T* packed);
+  void (*linear)(const ThreadPool&, const T* const* x, int64_t rows, const T* packed, const T* bias, int64_t out_features,
+                 int64_t in_features, T* const* y);
+  int64_t (*gru_packed_size)(int64_t hidden_size);
+  void (*gru_pack)(const ThreadPool&, const T* weight, int64_t hidden_size, T* packed);
+  void (*gru_forward)(const ThreadPool&, const GruBatch&, const GruForward<T>* directions, int count, int64_t* scratch);
+  void (*gru_backward)(const ThreadPool&, const GruBatch&, const GruBackward<T>* directions, int count, const T** gates,
+                       T** states);
+  void (*batch_norm_act_forward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActForward<T>&, T* scale,
+                                 T* piece_mean, T* piece_deviation, int64_t* piece_counts);
+  void (*batch_norm_act_backward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActBackward<T>&, T* scale,
+                                  T* piece_sum, T* piece_dot);
+  int64_t (*masked_conv2d_packed_size)(const MaskedConv2d<T>&);
+  int64_t (*masked_conv2d_padded_frames)(const MaskedConv2d<T>&);
+  void (*masked_conv2d_pack)(const T* weight, int64_t out_channels, int64_t taps, T* packed);
+  void (*masked_conv2d)(const ThreadPool&, const MaskedConv2d<T>&);
+};
+
+namespace {
+
+// The functions compiled by the including file, with that file's ISA.
+template <class T>
+constexpr Kernels<T> make_kernels() {
+  return {
+      linear_packed_size<T>,
+      linear_pack<T>,
+      linear<T>,
+      gru_packed_size<T>,
+      gru_pack<T>,
+      gru_forward<T>,
+      gru_backward<T>,
+      batch_norm_act_forward<T>,
+      batch_norm_act_backward<T>,
+      masked_conv2d_packed_size<T>,
+      masked_conv2d_padded_frames<T>,
+      masked_conv2d_pack<T>,
+      masked_conv2d<T>,
+  };
+}
+
+}  // namespace
+
+extern const Kernels<float> kScalarKernels, kAvx2Kernels, kAvx512Kernels;
+extern const Kernels<double> kDoubleKernels;  // the scalar build only
+
+enum class Isa { kScalar, kAvx2, kAvx512 };
+
+// ASRKERN_CPU_ISA if set, else the best that this CPU has and that is trusted (AVX-512: see CMakeLists.txt). Decided
+// once. Throws std::runtime_error if the variable names an unknown ISA or one that this CPU does not have.
+Isa active_isa();
+const char* isa_name(Isa isa);
+
+template <class T>
+const Kernels<T>& kernels();
+
+}  // namespace asrkern::cpu
