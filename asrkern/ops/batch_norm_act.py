@@ -75,7 +75,9 @@ def batch_norm_act(
     check_tensor("input", input, (len(layout),))
     channels = input.shape[layout.index("C")]
     if any(extent == 0 for extent in input.shape):
-        raise ValueError(f"input: expected at least one value in every dimension, received shape {tuple(input.shape)}")
+        raise ValueError(
+            f"input: expected at least one value in every dimension, received shape {tuple(input.shape)}"
+        )
     for name, value in zip(
         ("weight", "bias", "running_mean", "running_var"), (weight, bias, running_mean, running_var)
     ):
@@ -83,9 +85,13 @@ def batch_norm_act(
             check_shape(name, value, (channels,))
             check_same_device(name, value, input)
     if not training and (running_mean is None or running_var is None):
-        raise ValueError("running_mean: expected running_mean and running_var when not training, received None")
+        raise ValueError(
+            "running_mean: expected running_mean and running_var when not training, received None"
+        )
     if lengths is not None and layout == "RC":
-        raise ValueError('lengths: expected None for layout "RC", which has no rows of frames, received a tensor')
+        raise ValueError(
+            'lengths: expected None for layout "RC", which has no rows of frames, received a tensor'
+        )
     rows = 1 if layout == "RC" else input.shape[layout.index("N")]
     lengths = lengths_on(input.device, "lengths", lengths, rows)
     dtype = compute_dtype(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)

@@ -38,8 +38,12 @@ def _check_weights(name: str, weights: GRUWeights, input: Tensor, like: GRUWeigh
     size, features = like.weight_hh.shape[1], like.weight_ih.shape[-1]
     check_shape(f"{name}.weight_hh", weights.weight_hh, (3 * size, size))
     check_shape(f"{name}.weight_ih", weights.weight_ih, (3 * size, features))
-    if (weights.bias_ih is None) != (weights.bias_hh is None) or (weights.bias_ih is None) != (like.bias_ih is None):
-        raise ValueError(f"{name}: expected bias_ih and bias_hh in every direction or in none, received a mixture")
+    if (weights.bias_ih is None) != (weights.bias_hh is None) or (weights.bias_ih is None) != (
+        like.bias_ih is None
+    ):
+        raise ValueError(
+            f"{name}: expected bias_ih and bias_hh in every direction or in none, received a mixture"
+        )
     for field, value in zip(weights._fields, weights):
         if value is not None:
             check_same_device(f"{name}.{field}", value, input)
@@ -88,7 +92,9 @@ def gru(
         _check_weights("weights_reverse", weights_reverse, input, weights)
     size, features = weights.weight_hh.shape[1], weights.weight_ih.shape[1]
     if input.shape[-1] != features:
-        raise ValueError(f"input: expected {features} features (input_size), received shape {tuple(input.shape)}")
+        raise ValueError(
+            f"input: expected {features} features (input_size), received shape {tuple(input.shape)}"
+        )
     if lengths is not None and batch_sizes is not None:
         raise ValueError("lengths: expected None with batch_sizes, received both")
     if batch_sizes is not None:
@@ -102,7 +108,9 @@ def gru(
         rows = input.shape[0 if batch_first else 1]
         lengths = lengths_on(input.device, "lengths", lengths, rows)
     if any(extent == 0 for extent in input.shape[:-1]):
-        raise ValueError(f"input: expected at least one row and one frame, received shape {tuple(input.shape)}")
+        raise ValueError(
+            f"input: expected at least one row and one frame, received shape {tuple(input.shape)}"
+        )
     directions = 1 if weights_reverse is None else 2
     if h0 is not None:
         check_tensor("h0", h0, (3,))
@@ -199,8 +207,12 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad_output, grad_h_n, _):
     if not ctx.saved:
-        raise RuntimeError("asrkern::gru: backward needs save_reserve=True in forward; asrkern.ops.gru sets it")
-    input, lengths, batch_sizes, h0, w_ih, w_hh, w_ih_reverse, w_hh_reverse, output, reserve = ctx.saved_tensors
+        raise RuntimeError(
+            "asrkern::gru: backward needs save_reserve=True in forward; asrkern.ops.gru sets it"
+        )
+    input, lengths, batch_sizes, h0, w_ih, w_hh, w_ih_reverse, w_hh_reverse, output, reserve = (
+        ctx.saved_tensors
+    )
     with torch.autocast(input.device.type, enabled=False):
         dx, dh0, dw_ih, dw_hh, db_ih, db_hh = torch.ops.asrkern.gru_backward(
             grad_output, grad_h_n, input, lengths, batch_sizes, h0, w_ih, w_hh, w_ih_reverse, w_hh_reverse, output,

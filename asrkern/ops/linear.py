@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asrkern.ops._common import cast, check_same_device, check_shape, check_tensor, compute_dtype, output_dtype
+from asrkern.ops._common import (
+    cast,
+    check_same_device,
+    check_shape,
+    check_tensor,
+    compute_dtype,
+    output_dtype,
+)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

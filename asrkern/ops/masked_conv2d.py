@@ -81,7 +81,9 @@ def masked_conv2d(
             f"input: expected {weight.shape[1]} channels, those of weight, received shape {tuple(input.shape)}"
         )
     if any(extent == 0 for extent in input.shape):
-        raise ValueError(f"input: expected at least one value in every dimension, received shape {tuple(input.shape)}")
+        raise ValueError(
+            f"input: expected at least one value in every dimension, received shape {tuple(input.shape)}"
+        )
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0)):
         if len(value) != 2 or any(v < least for v in value):
             raise ValueError(f"{name}: expected two integers of at least {least}, received {value!r}")

@@ -107,6 +107,7 @@ void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_fe
 template <class T>
 void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const T* packed, const T* bias, int64_t out_features,
             int64_t in_features, T* const* y) {
+  if (rows == 0) return;
   constexpr int kColumns = LinearTile<T>::kColumns;
   // A panel of weights stays in the second-level cache while a chunk of rows passes by it. Rows are cut only where
   // there are too few panels to share out.

@@ -1,0 +1,23 @@
+"""Drop-in layers with the names, constructors and keys of torch.nn and deepspeech.pytorch, on asrkern.ops."""
+
+from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
+from asrkern.nn.batch_rnn import BatchRNN
+from asrkern.nn.convert import ConversionReport, convert
+from asrkern.nn.gru import GRU
+from asrkern.nn.lookahead import Lookahead
+from asrkern.nn.mask_conv import MaskConv
+from asrkern.nn.sequence_wise import SequenceWise
+from asrkern.nn.softmax import InferenceBatchSoftmax
+
+__all__ = [
+    "GRU",
+    "BatchRNN",
+    "ConversionReport",
+    "InferenceBatchSoftmax",
+    "Lookahead",
+    "MaskConv",
+    "MaskedBatchNorm1d",
+    "MaskedBatchNorm2d",
+    "SequenceWise",
+    "convert",
+]

@@ -1,0 +1,49 @@
+"""Lets torch.compile trace :class:`asrkern.nn.GRU`.
+
+TorchDynamo refuses every instance of torch.nn.GRU, subclasses that override forward included, unless
+``torch._dynamo.config.allow_rnn`` is set. The flag's default is changed, not its value, because values are
+kept per thread. Importing TorchDynamo takes longer than importing torch, so this waits until somebody else
+does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_NAME = "torch._dynamo"
+
+
+def _set_default(dynamo: ModuleType) -> None:
+    dynamo.config._config["allow_rnn"].default = True
+
+
+class _AtImport(MetaPathFinder):
+    """Finds nothing itself: wraps the loader of TorchDynamo once, then leaves sys.meta_path."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if fullname != _NAME:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            _set_default(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def allow_gru() -> None:
+    """Let TorchDynamo trace modules that derive from torch.nn.GRU (and, by the same flag, LSTM and RNN)."""
+    if _NAME in sys.modules:
+        _set_default(sys.modules[_NAME])
+    else:
+        sys.meta_path.insert(0, _AtImport())

@@ -1,0 +1,15 @@
+"""Whether a module's own ``__call__`` has to run, or its forward may be replaced by an operation."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """True if calling the module runs forward or backward hooks (torch.nn.utils.weight_norm is one)."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )

@@ -1,0 +1,112 @@
+"""deepspeech.pytorch's batch-normalised recurrent layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from asrkern.nn._lengths import zero_padding
+from asrkern.nn.gru import GRU
+from asrkern.nn.sequence_wise import SequenceWise
+
+State = Tensor | tuple[Tensor, Tensor]
+
+
+class BatchRNN(nn.Module):
+    """SequenceWise batch norm, then a recurrent layer whose directions are summed; keys
+    ``batch_norm.module.*``, ``rnn.*``.
+
+    With torch.nn.GRU or :class:`asrkern.nn.GRU` as rnn_type the layer is :class:`asrkern.nn.GRU` and nothing
+    is packed. torch.nn.LSTM and torch.nn.RNN stay torch's behind the same interface: they are packed inside,
+    which copies the lengths to the CPU, does not trace, and is not bit for bit independent of the batch.
+
+    Args:
+        input_size, hidden_size: features in and out.
+        rnn_type: torch.nn.LSTM, torch.nn.GRU, asrkern.nn.GRU or torch.nn.RNN.
+        bidirectional: run both directions and add their outputs.
+        batch_norm: normalise the input first.
+        bias: of the recurrent layer.
+        stats: frames that count for batch statistics in training, "valid" or "padded".
+        returns_hidden: return (x, h) as deepspeech.pytorch does since V3, or x alone as before.
+
+    Raises:
+        TypeError: rnn_type is not a class of recurrent layers.
+        ValueError: stats is neither "valid" nor "padded".
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        rnn_type: type[nn.RNNBase] = nn.LSTM,
+        bidirectional: bool = False,
+        batch_norm: bool = True,
+        bias: bool = True,
+        *,
+        stats: str = "valid",
+        returns_hidden: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (isinstance(rnn_type, type) and issubclass(rnn_type, nn.RNNBase)):
+            raise TypeError(f"rnn_type: expected a class such as torch.nn.GRU, received {rnn_type!r}")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bidirectional = bidirectional
+        self.num_directions = 2 if bidirectional else 1
+        self.returns_hidden = returns_hidden
+        self.batch_norm = SequenceWise(nn.BatchNorm1d(input_size), stats) if batch_norm else None
+        rnn_type, options = (GRU, {"merge": "sum"}) if issubclass(rnn_type, nn.GRU) else (rnn_type, {})
+        self.rnn = rnn_type(input_size, hidden_size, bidirectional=bidirectional, bias=bias, **options)
+
+    def flatten_parameters(self) -> None:
+        """Passed on to the recurrent layer."""
+        self.rnn.flatten_parameters()
+
+    def forward(
+        self, x: Tensor, output_lengths: Tensor | None = None, h: State | None = None
+    ) -> tuple[Tensor, State] | Tensor:
+        """Run the layer.
+
+        Args:
+            x: [T, N, input_size].
+            output_lengths: integers [N], valid frames per row, in any order, zeros allowed. All frames if
+                None.
+            h: initial state, [directions, N, hidden_size], or a pair of these for an LSTM; zeros if None.
+
+        Returns:
+            x [T, N, hidden_size], zero beyond each length (T stays, where deepspeech.pytorch cuts to the
+            longest), and the final state unless returns_hidden is False.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        if self.batch_norm is not None:
+            x = self.batch_norm(x, output_lengths)
+        if isinstance(self.rnn, GRU):
+            x, h = self.rnn(x, h, lengths=output_lengths)
+        else:
+            x, h = self._packed(x, output_lengths, h)
+        return (x, h) if self.returns_hidden else x
+
+    def _packed(self, x: Tensor, lengths: Tensor | None, h: State | None) -> tuple[Tensor, State]:
+        if lengths is None:
+            x, h_n = self.rnn(x, h)
+        else:
+            # Packing refuses empty rows: they run for one frame, and what that left is undone below.
+            packed = pack_padded_sequence(x, lengths.cpu().clamp(min=1), enforce_sorted=False)
+            packed, h_n = self.rnn(packed, h)
+            x, _ = pad_packed_sequence(packed, total_length=x.shape[0])
+            x = zero_padding(x, lengths, "TNC")
+            h_n = _keep_initial(h_n, h, lengths.to(x.device) == 0)
+        if self.bidirectional:
+            x = x[..., : self.hidden_size] + x[..., self.hidden_size :]
+        return x, h_n
+
+
+def _keep_initial(final: State, initial: State | None, empty: Tensor) -> State:
+    """The final state, with the initial one (zeros if None) where empty [N] holds."""
+    if isinstance(final, tuple):
+        pairs = zip(final, (None, None) if initial is None else initial, strict=True)
+        return tuple(_keep_initial(f, i, empty) for f, i in pairs)
+    return torch.where(empty[:, None], torch.zeros_like(final) if initial is None else initial, final)

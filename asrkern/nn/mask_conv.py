@@ -1,0 +1,161 @@
+"""deepspeech.pytorch's masked convolution stack, fused."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asrkern import ops
+from asrkern.nn._hooks import has_hooks
+from asrkern.nn._lengths import zero_padding
+from asrkern.nn.batch_norm import MaskedBatchNorm2d, apply_batch_norm, clamp_range, uses_batch_stats
+
+
+class _Stage(NamedTuple):
+    """Modules that run together: a fusible Conv2d (or none), its batch norm, its activation; or any one
+    module."""
+
+    module: nn.Module | None
+    norm: nn.BatchNorm2d | None = None
+    activation: tuple[float, float] | None = None
+
+
+class MaskConv(nn.Module):
+    """A stack of 2-D convolutions over [N, C, F, T] whose padding frames stay zero; keys ``seq_module.*``.
+
+    Runs of Conv2d, BatchNorm2d and Hardtanh, ReLU or ReLU6 are one operation in eval mode (the batch norm
+    folded into a scale and a shift) and two in training. Any other module, a convolution with groups,
+    dilation or non-zero padding mode, and a module with hooks run as they are and are masked after.
+
+    Args:
+        seq_module: the stack.
+        stats: frames that count for batch statistics in training, "valid" or "padded" (as the original does).
+
+    Raises:
+        ValueError: stats is neither "valid" nor "padded".
+    """
+
+    def __init__(self, seq_module: nn.Sequential, stats: str = "valid") -> None:
+        super().__init__()
+        if stats not in ("valid", "padded"):
+            raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
+        self.seq_module = seq_module
+        self.stats = stats
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, *, input_lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the stack; lengths and input_lengths exclude each other, with neither nothing is masked.
+
+        Args:
+            x: [N, C, F, T].
+            lengths: integers [N], frames per row after the whole stack, by which every stage's output is
+                masked, as in deepspeech.pytorch. The input is taken as it is.
+            input_lengths: integers [N], frames per row before the first convolution. Input frames beyond are
+                not read, and each stage is masked by its own exact lengths; zero stays zero.
+
+        Returns:
+            Output [N, C', F', T'], and lengths, or the output lengths (int64) derived from input_lengths.
+
+        Raises:
+            ValueError: both lengths given, or a module changes T in a way that input_lengths cannot follow.
+        """
+        if lengths is not None and input_lengths is not None:
+            raise ValueError("lengths, input_lengths: expected at most one of the two, received both")
+        before = input_lengths
+        for stage in _stages(self.seq_module):
+            after = _lengths_after(stage.module, before)
+            mask = after if lengths is None else lengths
+            if stage.module is None:
+                x = self._batch_norm(stage, x, mask)
+            elif _is_fusible(stage.module):
+                x = self._conv(stage, x, before, mask)
+            else:
+                y = stage.module(zero_padding(x, before, "NCFT"))
+                if after is not None and after is before and y.shape[-1] != x.shape[-1]:
+                    raise ValueError(
+                        f"input_lengths: cannot follow {type(stage.module).__name__}, "
+                        f"which makes {y.shape[-1]} frames of {x.shape[-1]}"
+                    )
+                x = zero_padding(y, mask, "NCFT")
+            before = after
+        return x, before if lengths is None else lengths
+
+    def _conv(self, stage: _Stage, x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        conv, norm, activation = stage
+        folded = norm is None or not uses_batch_stats(norm)
+        scale, shift = _fold(norm) if norm is not None and folded else (None, None)
+        x = ops.masked_conv2d(
+            x,
+            conv.weight,
+            conv.bias,
+            scale,
+            shift,
+            lengths=before,
+            output_lengths=after,
+            stride=conv.stride,
+            padding=conv.padding,
+            activation=activation if folded else None,
+        )
+        return x if folded else self._batch_norm(stage, x, after)
+
+    def _batch_norm(self, stage: _Stage, x: Tensor, lengths: Tensor | None) -> Tensor:
+        stats = stage.norm.stats if isinstance(stage.norm, MaskedBatchNorm2d) else self.stats
+        return apply_batch_norm(
+            stage.norm, x, lengths, layout="NCFT", stats=stats, activation=stage.activation
+        )
+
+
+def _is_fusible(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and module.groups == 1
+        and module.dilation == (1, 1)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and not has_hooks(module)
+    )
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d) and not has_hooks(module)
+
+
+def _stages(stack: nn.Sequential) -> list[_Stage]:
+    modules = list(stack)
+    stages = []
+    while modules:
+        module = None if _is_norm(modules[0]) else modules.pop(0)
+        norm = activation = None
+        if module is None or _is_fusible(module):
+            norm = modules.pop(0) if modules and _is_norm(modules[0]) else None
+            if isinstance(norm, MaskedBatchNorm2d):
+                activation = norm.activation
+            elif modules and clamp_range(modules[0]) is not None and not has_hooks(modules[0]):
+                activation = clamp_range(modules.pop(0))
+        stages.append(_Stage(module, norm, activation))
+    return stages
+
+
+def _fold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift by which a batch norm on running statistics acts."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def _lengths_after(module: nn.Module | None, lengths: Tensor | None) -> Tensor | None:
+    """Lengths after one module, the same object if it is taken to keep the frames."""
+    pooling = isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)) and not module.ceil_mode
+    if lengths is None or not (pooling or (isinstance(module, nn.Conv2d) and module.padding != "same")):
+        return lengths
+    kernel_size, stride, padding = (
+        value if isinstance(value, int) else value[1]
+        for value in (module.kernel_size, module.stride, 0 if module.padding == "valid" else module.padding)
+    )
+    dilation = getattr(module, "dilation", 1)
+    dilation = dilation if isinstance(dilation, int) else dilation[1]
+    return ops.conv_output_lengths(lengths, (kernel_size - 1) * dilation + 1, stride, padding)

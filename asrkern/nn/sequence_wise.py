@@ -1,0 +1,66 @@
+"""deepspeech.pytorch's module over every frame of a padded batch."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from asrkern import ops
+from asrkern.nn._hooks import has_hooks
+from asrkern.nn._lengths import zero_padding
+from asrkern.nn.batch_norm import MaskedBatchNorm1d, apply_batch_norm
+
+
+class SequenceWise(nn.Module):
+    """Applies a module to each frame of [T, N, H], as if to rows [T * N, H]; keys ``module.*``.
+
+    A BatchNorm1d or Linear, alone or in a plain Sequential, goes to asrkern's operations: a batch norm then
+    counts valid frames only, and a row's result does not depend on the rest of the batch. Other modules, and
+    those with hooks, run on the flattened rows as they are.
+
+    Args:
+        module: takes rows [T * N, H].
+        stats: frames that count for batch statistics in training when lengths are given, "valid" or "padded".
+
+    Raises:
+        ValueError: stats is neither "valid" nor "padded".
+    """
+
+    def __init__(self, module: nn.Module, stats: str = "valid") -> None:
+        super().__init__()
+        if stats not in ("valid", "padded"):
+            raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
+        self.module = module
+        self.stats = stats
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Run the module.
+
+        Args:
+            x: [T, N, ...], flattened to rows of features from the third axis on.
+            lengths: integers [N], valid frames per row; the output is zero beyond. All frames if None.
+
+        Returns:
+            [T, N, H'].
+
+        Raises:
+            ValueError: x has fewer than three dimensions, or lengths the wrong shape.
+        """
+        if x.dim() < 3:
+            raise ValueError(f"x: expected [T, N, H], received {list(x.shape)}")
+        x = x.flatten(2)
+        unpacked = type(self.module) is nn.Sequential and not has_hooks(self.module)
+        for module in self.module if unpacked else (self.module,):
+            x = self._apply_one(module, x, lengths)
+        return zero_padding(x, lengths, "TNC")
+
+    def _apply_one(self, module: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+        if not has_hooks(module):
+            if type(module) is nn.BatchNorm1d:
+                return apply_batch_norm(module, x, lengths, layout="TNC", stats=self.stats)
+            if type(module) is MaskedBatchNorm1d:
+                return apply_batch_norm(
+                    module, x, lengths, layout="TNC", stats=module.stats, activation=module.activation
+                )
+            if type(module) is nn.Linear:
+                return ops.linear(x, module.weight, module.bias)
+        return module(x.flatten(0, 1)).flatten(1).unflatten(0, x.shape[:2])

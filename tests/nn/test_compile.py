@@ -1,0 +1,203 @@
+"""torch.compile without graph breaks, torch.export, both with dynamic batch and time, and autocast."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from asrkern.nn import (
+    GRU,
+    BatchRNN,
+    InferenceBatchSoftmax,
+    Lookahead,
+    MaskConv,
+    MaskedBatchNorm1d,
+    MaskedBatchNorm2d,
+    SequenceWise,
+)
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+SIZES = [(3, 17), (2, 9), (5, 30)]
+
+
+class ByInputLengths(nn.Module):
+    """MaskConv with positional input_lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = MaskConv(
+            nn.Sequential(
+                nn.Conv2d(1, 4, (5, 3), stride=(2, 2), padding=(2, 1)),
+                nn.BatchNorm2d(4),
+                nn.Hardtanh(0, 20),
+                nn.Conv2d(4, 3, (3, 5), padding=(1, 2)),
+                nn.BatchNorm2d(3),
+                nn.Hardtanh(0, 20),
+            )
+        )
+
+    def forward(self, x, lengths):
+        return self.conv(x, input_lengths=lengths)
+
+
+class WithLengths(nn.Module):
+    """A GRU called with lengths alone."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.gru = GRU(6, 5, 2, **options)
+
+    def forward(self, x, lengths):
+        return self.gru(x, lengths=lengths)
+
+
+# name → (module, shape of its input, with N and T for the batch size and the number of frames)
+LAYERS = {
+    "gru": (lambda: WithLengths(bidirectional=True), "TN6"),
+    "gru_batch_first_sum": (lambda: WithLengths(batch_first=True, bidirectional=True, merge="sum"), "NT6"),
+    "batch_rnn": (lambda: BatchRNN(6, 5, GRU, bidirectional=True), "TN6"),
+    "mask_conv": (ByInputLengths, "N19T"),
+    "sequence_wise": (lambda: SequenceWise(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4))), "TN6"),
+    "batch_norm_1d": (lambda: MaskedBatchNorm1d(6, activation=(0.0, 1.0)), "N6T"),
+    "batch_norm_2d": (lambda: MaskedBatchNorm2d(6, momentum=None), "N69T"),
+    "lookahead": (lambda: Lookahead(6, 4), "TN6"),
+}
+
+
+def inputs(axes: str, batch: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    sizes = {"N": batch, "T": steps}
+    x = torch.randn([sizes[axis] if axis in sizes else int(axis) for axis in axes])
+    lengths = torch.randint(1, steps + 1, (batch,))
+    lengths[0] = steps
+    return x, lengths
+
+
+def flat(value) -> list[torch.Tensor]:
+    return [value] if isinstance(value, torch.Tensor) else [t for v in value for t in flat(v)]
+
+
+def assert_same(got, expected) -> None:
+    for a, b in zip(flat(got), flat(expected), strict=True):
+        torch.testing.assert_close(a, b, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "training"), [*((name, True) for name in LAYERS), ("mask_conv", False), ("batch_rnn", False)]
+)
+def test_compiles_as_one_graph_with_dynamic_shapes(name, training):
+    build, axes = LAYERS[name]
+    module = build().train(training)
+    twin = build().train(training)
+    twin.load_state_dict(module.state_dict())
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, steps in SIZES:
+        x, lengths = inputs(axes, batch, steps)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        got, expected = compiled(a, lengths), twin(b, lengths)
+        assert_same(got, expected)
+        flat(got)[0].square().sum().backward()
+        flat(expected)[0].square().sum().backward()
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+    for (key, value), other in zip(module.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, other, **CLOSE, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_compiles_with_inductor():
+    module = BatchRNN(6, 5, GRU, bidirectional=True).eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for batch, steps in SIZES:
+            arguments = inputs("TN6", batch, steps)
+            assert_same(compiled(*arguments), module(*arguments))
+
+
+def test_compiles_in_another_thread():
+    module, arguments = WithLengths(), inputs("TN6", 3, 7)
+    torch._dynamo.reset()
+    results = []
+
+    def work() -> None:
+        results.append(torch.compile(module, fullgraph=True, backend="eager")(*arguments))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert_same(results[0], module(*arguments))
+
+
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+def test_compiles_with_a_packed_sequence(enforce_sorted):
+    module = GRU(6, 5, 2, bidirectional=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, steps in SIZES:
+        x, lengths = inputs("TN6", batch, steps)
+        lengths = lengths.sort(descending=True).values
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted)
+        (output, h_n), (expected, expected_h) = compiled(packed), module(packed)
+        assert isinstance(output, PackedSequence)
+        assert_same([output.data, h_n], [expected.data, expected_h])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_exports_with_dynamic_batch_and_time(name):
+    build, axes = LAYERS[name]
+    module = build().eval()
+    sizes = {"N": Dim("batch", min=1, max=64), "T": Dim("time", min=4, max=4096)}
+    shapes = ({i: sizes[axis] for i, axis in enumerate(axes) if axis in sizes}, {0: sizes["N"]})
+    program = torch.export.export(module, inputs(axes, *SIZES[0]), dynamic_shapes=shapes)
+    for batch, steps in [*SIZES[1:], (1, 4)]:
+        arguments = inputs(axes, batch, steps)
+        assert_same(program.module()(*arguments), module(*arguments))
+
+
+def test_exports_a_packed_sequence():
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = GRU(6, 5, bidirectional=True)
+
+        def forward(self, data, batch_sizes, sorted_indices, unsorted_indices):
+            packed = PackedSequence(data, batch_sizes, sorted_indices, unsorted_indices)
+            output, h_n = self.gru(packed)
+            return output.data, h_n
+
+    def packed(batch: int, steps: int) -> tuple[torch.Tensor, ...]:
+        x, lengths = inputs("TN6", batch, steps)
+        return tuple(pack_padded_sequence(x, lengths, enforce_sorted=False))
+
+    module = Packed().eval()
+    frames, batch, steps = Dim("frames", max=10**6), Dim("batch", max=64), Dim("time", max=4096)
+    shapes = ({0: frames}, {0: steps}, {0: batch}, {0: batch})
+    program = torch.export.export(module, packed(*SIZES[0]), dynamic_shapes=shapes)
+    for size in SIZES[1:]:
+        arguments = packed(*size)
+        assert_same(program.module()(*arguments), module(*arguments))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("training", [False, True])
+def test_runs_under_autocast(name, training):
+    """In bf16, also on bf16 input, close to fp32 and with gradients in the parameters' dtype."""
+    build, axes = LAYERS[name]
+    module = build().train(training)
+    x, lengths = inputs(axes, 3, 17)
+    x = x.bfloat16()
+    expected = flat(module(x.float(), lengths))[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = flat(module(x, lengths))[0]
+        if not training:
+            assert InferenceBatchSoftmax().eval()(output).dtype == torch.float32
+    torch.testing.assert_close(output.float(), expected, rtol=0.02, atol=0.02)
+    output.float().square().sum().backward()
+    for parameter in module.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+        assert parameter.grad.isfinite().all()

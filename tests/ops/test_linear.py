@@ -1,0 +1,69 @@
+import itertools
+
+import pytest
+import torch
+
+from asrkern import ops, reference
+from tests.compare import assert_close, assert_same_bits
+
+
+@pytest.mark.parametrize(
+    "rows, features, outputs", list(itertools.product([1, 7, 25, 200], [1, 63, 500], [1, 29, 100]))
+)
+def test_equals_reference(rows, features, outputs):
+    x, weight, bias = torch.randn(rows, features), torch.randn(outputs, features), torch.randn(outputs)
+    assert_close(
+        ops.linear(x, weight, bias), reference.linear(x.double(), weight.double(), bias.double()), 1e-5
+    )
+    assert_close(ops.linear(x, weight), reference.linear(x.double(), weight.double()), 1e-5)
+
+
+def test_gradients_equal_reference():
+    tensors = [torch.randn(3, 5, 40), torch.randn(33, 40), torch.randn(33)]
+    tensors = [t.requires_grad_() for t in tensors]
+    doubles = [t.detach().double().requires_grad_() for t in tensors]
+    output, expected = ops.linear(*tensors), reference.linear(*doubles)
+    seed = torch.randn_like(output)
+    grads = torch.autograd.grad(output, tensors, seed)
+    for grad, expected_grad in zip(grads, torch.autograd.grad(expected, doubles, seed.double())):
+        assert_close(grad, expected_grad, 1e-4)
+
+
+def test_gradcheck():
+    tensors = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 5), (4, 5), (4,))]
+    assert torch.autograd.gradcheck(ops.linear, tensors)
+
+
+@pytest.mark.parametrize("thread_count", [1, 2, 5])
+def test_rows_are_invariant(thread_count, threads):
+    x, weight, bias = torch.randn(200, 300), torch.randn(70, 300), torch.randn(70)
+    alone = torch.cat([ops.linear(row[None], weight, bias) for row in x])
+    threads(thread_count)
+    for rows in (2, 3, 7, 16, 200):
+        assert_same_bits(ops.linear(x[:rows], weight, bias), alone[:rows], f"{rows} rows")
+        assert_same_bits(
+            ops.linear(x[:rows].flip(0), weight, bias).flip(0), alone[:rows], f"{rows} rows, reversed"
+        )
+
+
+def test_no_rows():
+    assert ops.linear(torch.randn(0, 3), torch.randn(4, 3)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ((torch.randn(2, 3), torch.randn(4, 5)), r"input: expected 5 features .* received shape \(2, 3\)"),
+        ((torch.randn(2, 3), torch.randn(4, 3, 1)), "weight: expected 2 dimensions"),
+        (
+            (torch.randn(2, 3), torch.randn(4, 3), torch.randn(3)),
+            r"bias: expected shape \(4,\), received \(3,\)",
+        ),
+        ((torch.randn(2, 3).double(), torch.randn(4, 3)), "weight: expected the dtype of input"),
+        ((torch.ones(2, 3, dtype=torch.int32), torch.randn(4, 3)), "input: expected a floating-point dtype"),
+        ((torch.randn(2, 3, device="meta"), torch.randn(4, 3)), "weight: expected device meta"),
+    ],
+)
+def test_bad_input(args, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ops.linear(*args)

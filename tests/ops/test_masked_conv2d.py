@@ -1,0 +1,118 @@
+import pytest
+import torch
+
+from asrkern import ops, reference
+from tests.compare import assert_close, assert_same_bits
+
+HARDTANH = (0.0, 20.0)
+
+
+def make(rows=3, in_channels=2, bins=20, frames=31, out_channels=5, kernel=(7, 5), dtype=torch.float32):
+    """input, weight, bias, scale, shift; all want gradients."""
+    shapes = [(rows, in_channels, bins, frames), (out_channels, in_channels, *kernel), *[(out_channels,)] * 3]
+    return [torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes]
+
+
+@pytest.mark.parametrize(
+    "stride, padding", [((1, 1), (0, 0)), ((2, 2), (3, 2)), ((2, 1), (9, 7)), ((3, 4), (0, 1))]
+)
+@pytest.mark.parametrize("lengths", [None, [31, 0, 8], [1, 31, 5]])
+@pytest.mark.parametrize("out_channels", [1, 5, 32, 40])
+def test_equals_reference(stride, padding, lengths, out_channels):
+    tensors = make(out_channels=out_channels)
+    options = dict(
+        lengths=None if lengths is None else torch.tensor(lengths),
+        stride=stride,
+        padding=padding,
+        activation=HARDTANH,
+    )
+    doubles = [t.detach().double().requires_grad_() for t in tensors]
+    output, expected = ops.masked_conv2d(*tensors, **options), reference.masked_conv2d(*doubles, **options)
+    assert_close(output, expected, 1e-5)
+    seed = torch.randn_like(output)
+    grads = torch.autograd.grad(output, tensors, seed)
+    for index, (grad, wanted) in enumerate(zip(grads, torch.autograd.grad(expected, doubles, seed.double()))):
+        assert_close(grad, wanted, 1e-4, f"gradient {index}")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 161, 99, 32, (41, 11)), (2, 32, 61, 40, 32, (21, 11))])
+def test_deepspeech2_shapes(shape):
+    tensors = [t.detach() for t in make(*shape)]
+    options = dict(stride=(2, 2 if shape[1] == 1 else 1), padding=(shape[5][0] // 2, 5), activation=None)
+    expected = reference.masked_conv2d(*(t.double() for t in tensors), **options)
+    assert_close(ops.masked_conv2d(*tensors, **options), expected, 1e-5)
+
+
+def test_output_lengths_mask_the_output_only():
+    tensors = [t.detach() for t in make()]
+    whole = ops.masked_conv2d(*tensors)
+    masked = ops.masked_conv2d(*tensors, output_lengths=torch.tensor([27, 3, 0]))
+    for row, length in enumerate((27, 3, 0)):
+        assert_same_bits(masked[row, ..., :length], whole[row, ..., :length])
+        assert masked[row, ..., length:].abs().sum() == 0
+
+
+def test_gradcheck():
+    tensors = make(2, 2, 6, 7, 3, (3, 2), torch.float64)
+
+    def run(*tensors):
+        return ops.masked_conv2d(
+            *tensors, lengths=torch.tensor([7, 4]), stride=(2, 1), padding=(1, 1), activation=(-1.03, 2.21)
+        )
+
+    assert torch.autograd.gradcheck(run, tensors)
+
+
+@pytest.mark.parametrize("thread_count", [1, 2, 5])
+def test_rows_are_invariant(thread_count, threads):
+    threads(thread_count)
+    x, *parameters = [t.detach() for t in make(16, 3, 20, 50, 32)]
+    options = dict(stride=(2, 1), padding=(3, 2), activation=HARDTANH)
+    lengths = torch.randint(1, 51, (16,))
+    for rows in (2, 3, 7, 16):
+        padded = torch.nn.functional.pad(x[:rows], (0, 9), value=float("nan"))
+        output = ops.masked_conv2d(padded, *parameters, lengths=lengths[:rows], **options)
+        for i in range(rows):
+            alone = ops.masked_conv2d(x[i : i + 1, ..., : lengths[i]], *parameters, **options)
+            assert_same_bits(output[i, ..., : alone.shape[3]], alone[0], f"row {i} of {rows}")
+            assert output[i, ..., alone.shape[3] :].abs().sum() == 0
+
+
+def test_conv_output_lengths_are_exact():
+    lengths = torch.arange(0, 3000)
+    out = ops.conv_output_lengths(lengths, 11, 2, 5)
+    assert out[0] == 0
+    expected = torch.nn.functional.conv1d(torch.zeros(1, 1, 2999), torch.zeros(1, 1, 11), stride=2, padding=5)
+    assert out[2999] == expected.shape[2]
+    assert torch.equal(out[1:], (lengths[1:] + 10 - 11) // 2 + 1)
+    assert torch.equal(
+        ops.conv_output_lengths(torch.tensor([0, 5, 10, 11, 13]), 11, 2), torch.tensor([0, 0, 0, 1, 2])
+    )
+
+
+BAD = {
+    "rank": (dict(input=torch.randn(2, 20, 31)), "input: expected 4 dimensions"),
+    "channels": (dict(input=torch.randn(3, 4, 20, 31)), "input: expected 2 channels"),
+    "too short": (
+        dict(input=torch.randn(3, 2, 20, 4)),
+        r"input: expected T \(time\) of at least 5.*received 4",
+    ),
+    "too low": (dict(input=torch.randn(3, 2, 6, 31)), r"input: expected F \(frequency\) of at least 7"),
+    "empty": (dict(input=torch.randn(0, 2, 20, 31)), "input: expected at least one value"),
+    "stride": (dict(stride=(0, 1)), r"stride: expected two integers of at least 1, received \(0, 1\)"),
+    "padding": (dict(padding=(0, -1)), "padding: expected two integers of at least 0"),
+    "scale": (dict(scale=torch.randn(4)), r"scale: expected shape \(5,\), received \(4,\)"),
+    "lengths": (dict(lengths=torch.tensor([32, 1, 1])), "lengths: .*received 32 at row 0"),
+    "output_lengths": (
+        dict(output_lengths=torch.tensor([1, 28, 1])),
+        "output_lengths: .*received 28 at row 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case):
+    changed, message = BAD[case]
+    args = dict(zip(("input", "weight", "bias", "scale", "shift"), (t.detach() for t in make())))
+    with pytest.raises((ValueError, TypeError), match=message):
+        ops.masked_conv2d(**{**args, **changed})
