@@ -33,11 +33,11 @@ def cuda_kernels() -> bool:
 
     They are not taken by default until a record of a passing check on a GPU is part of the package.
     """
-    return _HAS_CUDA and os.environ.get("ASRKERN_CUDA") == "force"
+    return CUDA_BUILT and os.environ.get("ASRKERN_CUDA") == "force"
 
 
 _load("_C")
 # A torch without CUDA lacks the symbols that _C_cuda needs.
-_HAS_CUDA = torch.cuda.is_available() and (_FOLDER / "_C_cuda.so").is_file()
-if _HAS_CUDA:
+CUDA_BUILT = torch.cuda.is_available() and (_FOLDER / "_C_cuda.so").is_file()
+if CUDA_BUILT:
     _load("_C_cuda")

@@ -1,0 +1,52 @@
+"""``python -m asrkern``: what is active on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+import asrkern
+from asrkern import _library
+
+# Not imported: torchaudio fails to import beside a torch without CUDA.
+OPTIONAL = ("torchaudio", "triton", "soundfile", "matplotlib", "pytest", "hypothesis")
+
+
+def _cuda() -> str:
+    if torch.version.cuda is None:
+        return "none: this torch is built without CUDA"
+    if not torch.cuda.is_available():
+        return f"none: torch has CUDA {torch.version.cuda} but finds no device"
+    kernels = "on" if _library.cuda_kernels() else "off (no record of a check; ASRKERN_CUDA=force takes them)"
+    built = kernels if _library.CUDA_BUILT else "not built"
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, kernels {built}"
+
+
+def _package(name: str) -> str:
+    if importlib.util.find_spec(name) is None:
+        return "not installed"
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "installed"
+
+
+def describe() -> dict[str, str]:
+    """Everything that decides what runs here, name → value."""
+    return {
+        "asrkern": asrkern.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "CPU kernels": _library.cpu_isa(),
+        "threads": str(torch.get_num_threads()),
+        "CUDA": _cuda(),
+        **{name: _package(name) for name in OPTIONAL},
+    }
+
+
+if __name__ == "__main__":
+    for name, value in describe().items():
+        print(f"{name:<12} {value}")
