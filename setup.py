@@ -33,7 +33,9 @@ class CMakeBuild(build_ext):
             fail("building needs torch >= 2.10: pip install torch")
         version = re.search(r"__version__ = '(\d+)\.(\d+)", (torch / "version.py").read_text())
         if not version or (int(version[1]), int(version[2])) < (2, 10):
-            fail(f"building needs torch >= 2.10, found {version.group() if version else 'another'} in {torch}")
+            fail(
+                f"building needs torch >= 2.10, found {version.group() if version else 'another'} in {torch}"
+            )
         if not shutil.which(os.environ.get("CXX", "c++").split()[0]):
             fail("building needs a C++20 compiler: install g++ >= 11 or clang >= 14, or set CXX")
         for tool in ("cmake", "ninja"):
@@ -60,7 +62,11 @@ class CMakeBuild(build_ext):
     def get_outputs(self):
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         folder = Path(self.build_lib) / "asrkern"
-        return [str(p) for p in (folder / "_C.so", folder / "_C_cuda.so", folder / f"_decoder{suffix}") if p.exists()]
+        return [
+            str(p)
+            for p in (folder / "_C.so", folder / "_C_cuda.so", folder / f"_decoder{suffix}")
+            if p.exists()
+        ]
 
     def get_output_mapping(self):
         return {}

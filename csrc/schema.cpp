@@ -18,7 +18,8 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor? weight_ih_reverse, Tensor? weight_hh_reverse, Tensor? bias_ih_reverse, Tensor? bias_hh_reverse,"
       " bool batch_first, bool save_reserve) -> (Tensor output, Tensor h_n, Tensor reserve)");
   m.def(
-      "gru_backward(Tensor grad_output, Tensor grad_h_n, Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0,"
+      "gru_backward(Tensor grad_output, Tensor grad_h_n, Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? "
+      "h0,"
       " Tensor weight_ih, Tensor weight_hh, Tensor? weight_ih_reverse, Tensor? weight_hh_reverse,"
       " Tensor output, Tensor reserve, bool batch_first)"
       " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih,"
@@ -29,7 +30,8 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"
       " -> (Tensor output, Tensor mean, Tensor var, Tensor count)");
   m.def(
-      "batch_norm_act_backward(Tensor grad_output, Tensor input, Tensor output, Tensor? weight, Tensor mean, Tensor var,"
+      "batch_norm_act_backward(Tensor grad_output, Tensor input, Tensor output, Tensor? weight, Tensor mean, Tensor "
+      "var,"
       " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"
       " -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
   m.def(

@@ -17,7 +17,9 @@ def run(code_or_module, **environment):
 def test_prints_what_is_active():
     result = run(["-m", "asrkern"], ASRKERN_CPU_ISA="scalar")
     assert result.returncode == 0, result.stderr
-    printed = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith("CPU"))
+    printed = dict(
+        line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith("CPU")
+    )
     assert printed["asrkern"] == asrkern.__version__
     assert printed["torch"] == torch.__version__
     assert "CPU kernels  scalar" in result.stdout

@@ -9,23 +9,26 @@ namespace {
 cpu::BatchNormActShape make_shape(const Tensor& input, const std::string& layout,
                                   const std::optional<std::vector<int64_t>>& lengths, bool count_padding) {
   const BatchNormActSizes s(input, layout);
-  return {s.batch, s.channels, s.inner, s.time, s.time_last, s.batch_first, lengths ? lengths->data() : nullptr,
+  return {s.batch,      s.channels, s.inner, s.time, s.time_last, s.batch_first, lengths ? lengths->data() : nullptr,
           count_padding};
 }
 
 std::optional<std::vector<int64_t>> optional_lengths(const Tensor& input, const std::string& layout,
                                                      const std::optional<Tensor>& lengths) {
   if (!lengths) return std::nullopt;
-  return read_lengths(*lengths, "lengths", input.size(int64_t(layout.find('N'))), input.size(int64_t(layout.find('T'))));
+  return read_lengths(*lengths, "lengths", input.size(int64_t(layout.find('N'))),
+                      input.size(int64_t(layout.find('T'))));
 }
 
 int64_t pieces(const cpu::BatchNormActShape& s) { return cpu::batch_norm_act_pieces(s); }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(
-    const Tensor& input, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
-    const std::optional<Tensor>& running_mean, const std::optional<Tensor>& running_var,
-    const std::optional<Tensor>& lengths, std::string layout, bool training, bool count_padding, double eps, double min,
-    double max) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(const Tensor& input, const std::optional<Tensor>& weight,
+                                                          const std::optional<Tensor>& bias,
+                                                          const std::optional<Tensor>& running_mean,
+                                                          const std::optional<Tensor>& running_var,
+                                                          const std::optional<Tensor>& lengths, std::string layout,
+                                                          bool training, bool count_padding, double eps, double min,
+                                                          double max) {
   const auto values = optional_lengths(input, layout, lengths);
   const cpu::BatchNormActShape shape = make_shape(input, layout, values, count_padding);
   const Tensor x = dense(input);
@@ -41,9 +44,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(
     const size_t scratch = training ? size_t(pieces(shape) * shape.channels) : 0;
     std::vector<T> piece_mean(scratch), piece_deviation(scratch);
     std::vector<int64_t> piece_counts(training ? pieces(shape) : 0);
-    const cpu::BatchNormActForward<T> pass{data<T>(x),           data_or_null<T>(w),   data_or_null<T>(b),
-                                           mutable_data<T>(mean), mutable_data<T>(var), T(eps),
-                                           T(min),                T(max),               training,
+    const cpu::BatchNormActForward<T> pass{data<T>(x),
+                                           data_or_null<T>(w),
+                                           data_or_null<T>(b),
+                                           mutable_data<T>(mean),
+                                           mutable_data<T>(var),
+                                           T(eps),
+                                           T(min),
+                                           T(max),
+                                           training,
                                            mutable_data<T>(output)};
     cpu::kernels<T>().batch_norm_act_forward(torch_threads(), shape, pass, scale.data(), piece_mean.data(),
                                              piece_deviation.data(), piece_counts.data());
@@ -51,10 +60,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(
   return {output, mean, var, count};
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(
-    const Tensor& grad_output, const Tensor& input, const Tensor& output, const std::optional<Tensor>& weight,
-    const Tensor& mean, const Tensor& var, const std::optional<Tensor>& lengths, std::string layout, bool training,
-    bool count_padding, double eps, double min, double max) {
+std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(const Tensor& grad_output, const Tensor& input,
+                                                           const Tensor& output, const std::optional<Tensor>& weight,
+                                                           const Tensor& mean, const Tensor& var,
+                                                           const std::optional<Tensor>& lengths, std::string layout,
+                                                           bool training, bool count_padding, double eps, double min,
+                                                           double max) {
   const auto values = optional_lengths(input, layout, lengths);
   const cpu::BatchNormActShape shape = make_shape(input, layout, values, count_padding);
   const Tensor dy = dense(grad_output), x = dense(input), y = dense(output);

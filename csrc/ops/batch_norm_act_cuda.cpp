@@ -1,17 +1,18 @@
-#include "kernels/cuda/batch_norm_act.h"
-
 #include <tuple>
 
 #include "csrc/ops/batch_norm_act.h"
+#include "kernels/cuda/batch_norm_act.h"
 
 namespace asrkern {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(
-    const Tensor& input, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
-    const std::optional<Tensor>& running_mean, const std::optional<Tensor>& running_var,
-    const std::optional<Tensor>& lengths, std::string layout, bool training, bool count_padding, double eps, double min,
-    double max) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(const Tensor& input, const std::optional<Tensor>& weight,
+                                                          const std::optional<Tensor>& bias,
+                                                          const std::optional<Tensor>& running_mean,
+                                                          const std::optional<Tensor>& running_var,
+                                                          const std::optional<Tensor>& lengths, std::string layout,
+                                                          bool training, bool count_padding, double eps, double min,
+                                                          double max) {
   if (training) invalid("training: expected False on CUDA, where this kernel is for inference, received True");
   if (input.scalar_type() != ScalarType::Float) invalid("input: expected dtype float32 on CUDA, received another");
   const BatchNormActSizes sizes(input, layout);

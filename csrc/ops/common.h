@@ -30,7 +30,8 @@ template <class... Parts>
 }
 
 inline cpu::ThreadPool torch_threads() {
-  return {int(torch::stable::get_num_threads()), [](int64_t tasks, void (*body)(int64_t, int64_t, void*), void* context) {
+  return {int(torch::stable::get_num_threads()),
+          [](int64_t tasks, void (*body)(int64_t, int64_t, void*), void* context) {
             STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, tasks, 1, body, context));
           }};
 }
@@ -82,7 +83,8 @@ inline std::vector<int64_t> read_lengths(const Tensor& lengths, const char* name
   const int64_t* p = data<int64_t>(values);
   for (int64_t i = 0; i < rows; ++i)
     if (p[i] < 0 || p[i] > longest)
-      invalid(name, ": expected values between 0 and the ", longest, " frames of the input, received ", p[i], " at row ", i);
+      invalid(name, ": expected values between 0 and the ", longest, " frames of the input, received ", p[i],
+              " at row ", i);
   return {p, p + rows};
 }
 

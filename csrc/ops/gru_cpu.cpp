@@ -119,13 +119,15 @@ std::vector<T*> frame_pointers(const PackedOrder& order, T* values, int64_t stri
   return pointers;
 }
 
-std::tuple<Tensor, Tensor, Tensor> gru(
-    const Tensor& input, const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
-    const std::optional<Tensor>& h0, const Tensor& weight_ih, const Tensor& weight_hh,
-    const std::optional<Tensor>& bias_ih, const std::optional<Tensor>& bias_hh,
-    const std::optional<Tensor>& weight_ih_reverse, const std::optional<Tensor>& weight_hh_reverse,
-    const std::optional<Tensor>& bias_ih_reverse, const std::optional<Tensor>& bias_hh_reverse, bool batch_first,
-    bool save_reserve) {
+std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<Tensor>& lengths,
+                                       const std::optional<Tensor>& batch_sizes, const std::optional<Tensor>& h0,
+                                       const Tensor& weight_ih, const Tensor& weight_hh,
+                                       const std::optional<Tensor>& bias_ih, const std::optional<Tensor>& bias_hh,
+                                       const std::optional<Tensor>& weight_ih_reverse,
+                                       const std::optional<Tensor>& weight_hh_reverse,
+                                       const std::optional<Tensor>& bias_ih_reverse,
+                                       const std::optional<Tensor>& bias_hh_reverse, bool batch_first,
+                                       bool save_reserve) {
   const PackedOrder order = make_order(input, lengths, batch_sizes, batch_first);
   const cpu::GruBatch batch = order.batch();
   const int directions = weight_hh_reverse ? 2 : 1;
@@ -198,7 +200,8 @@ Tensor packed_frames(const Tensor& input, const PackedOrder& order, int64_t feat
   const size_t bytes = size_t(features) * input.element_size();
   const char* source = static_cast<const char*>(input.const_data_ptr());
   char* target = static_cast<char*>(packed.mutable_data_ptr());
-  for (int64_t p = 0; p < frames; ++p) std::memcpy(target + size_t(p) * bytes, source + size_t(order.frames[p]) * bytes, bytes);
+  for (int64_t p = 0; p < frames; ++p)
+    std::memcpy(target + size_t(p) * bytes, source + size_t(order.frames[p]) * bytes, bytes);
   return packed;
 }
 

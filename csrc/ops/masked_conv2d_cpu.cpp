@@ -22,7 +22,8 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
   if (output_lengths) {
     out_lengths = read_lengths(*output_lengths, "output_lengths", batch, out_frames);
   } else {
-    for (int64_t length : in_lengths) out_lengths.push_back(output_length(length, weight.size(3), stride[1], padding[1]));
+    for (int64_t length : in_lengths)
+      out_lengths.push_back(output_length(length, weight.size(3), stride[1], padding[1]));
   }
   const Tensor x = dense(input), w = dense(weight);
   const std::optional<Tensor> b = dense(bias), a = dense(scale), c = dense(shift);
@@ -30,11 +31,30 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
   with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
     const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-    cpu::MaskedConv2d<T> conv{
-        batch,          weight.size(1), input.size(2),      in_frames,          weight.size(0), out_bins,
-        out_frames,     weight.size(2), weight.size(3),     stride[0],          stride[1],      padding[0],
-        padding[1],     in_lengths.data(), out_lengths.data(), T(min),          T(max),         data<T>(x),
-        nullptr,        data_or_null<T>(b), data_or_null<T>(a), data_or_null<T>(c), nullptr,    mutable_data<T>(output)};
+    cpu::MaskedConv2d<T> conv{batch,
+                              weight.size(1),
+                              input.size(2),
+                              in_frames,
+                              weight.size(0),
+                              out_bins,
+                              out_frames,
+                              weight.size(2),
+                              weight.size(3),
+                              stride[0],
+                              stride[1],
+                              padding[0],
+                              padding[1],
+                              in_lengths.data(),
+                              out_lengths.data(),
+                              T(min),
+                              T(max),
+                              data<T>(x),
+                              nullptr,
+                              data_or_null<T>(b),
+                              data_or_null<T>(a),
+                              data_or_null<T>(c),
+                              nullptr,
+                              mutable_data<T>(output)};
     Tensor packed = torch::stable::new_empty(w, {kernels.masked_conv2d_packed_size(conv)});
     Tensor padded = torch::stable::new_empty(
         x, {batch * input.size(1) * input.size(2), out_frames > 0 ? kernels.masked_conv2d_padded_frames(conv) : 0});

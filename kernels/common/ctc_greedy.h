@@ -1,4 +1,5 @@
-// Greedy (best path) CTC decoding: the likeliest token of each frame, repeats merged, blanks dropped (Graves et al. 2006).
+// Greedy (best path) CTC decoding: the likeliest token of each frame, repeats merged, blanks dropped (Graves et al.
+// 2006).
 #pragma once
 
 #include <cstdint>

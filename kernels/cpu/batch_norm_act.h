@@ -90,8 +90,8 @@ inline Vec<T> load_or(const T* p, int64_t i, int lanes, T otherwise) {
 
 // mean, deviation: [pieces, channels] the mean and Σ (x − mean)² of each piece; counts: [pieces] values per channel.
 template <class T>
-void batch_norm_act_piece_stats(const ThreadPool& pool, const BatchNormActShape& s, const T* input, T* mean, T* deviation,
-                                int64_t* counts) {
+void batch_norm_act_piece_stats(const ThreadPool& pool, const BatchNormActShape& s, const T* input, T* mean,
+                                T* deviation, int64_t* counts) {
   using V = Vec<T>;
   if (s.time_last) {
     for (int64_t n = 0; n < s.batch; ++n)
@@ -173,8 +173,8 @@ inline T batch_norm_act_scale(const T* weight, const T* var, T eps, int64_t c) {
 
 // scale: [channels] scratch. piece_*: batch_norm_act_piece_stats' scratch, used in training only.
 template <class T>
-void batch_norm_act_forward(const ThreadPool& pool, const BatchNormActShape& s, const BatchNormActForward<T>& a, T* scale,
-                            T* piece_mean, T* piece_deviation, int64_t* piece_counts) {
+void batch_norm_act_forward(const ThreadPool& pool, const BatchNormActShape& s, const BatchNormActForward<T>& a,
+                            T* scale, T* piece_mean, T* piece_deviation, int64_t* piece_counts) {
   using V = Vec<T>;
   if (a.training) {
     batch_norm_act_piece_stats(pool, s, a.input, piece_mean, piece_deviation, piece_counts);
@@ -207,7 +207,8 @@ void batch_norm_act_forward(const ThreadPool& pool, const BatchNormActShape& s, 
       }
       for_each_vec<T>(s.channels, [&](int64_t c, int lanes) {
         const V centered = V::load(x + c, lanes) - V::load(a.mean + c, lanes);
-        clamp(fma(centered, V::load(scale + c, lanes), load_or(a.bias, c, lanes, T(0))), a.min, a.max).store(y + c, lanes);
+        clamp(fma(centered, V::load(scale + c, lanes), load_or(a.bias, c, lanes, T(0))), a.min, a.max)
+            .store(y + c, lanes);
       });
     }
   });
@@ -313,8 +314,8 @@ void batch_norm_act_backward(const ThreadPool& pool, const BatchNormActShape& s,
       }
       for_each_vec<T>(s.channels, [&](int64_t c, int lanes) {
         const int64_t i = row + c;
-        const V g = valid ? inside(V::load(a.grad_output + i, lanes), V::load(a.output + i, lanes), a.min, a.max)
-                          : V::set1(0);
+        const V g =
+            valid ? inside(V::load(a.grad_output + i, lanes), V::load(a.output + i, lanes), a.min, a.max) : V::set1(0);
         const V centered = V::load(a.input + i, lanes) - V::load(a.mean + c, lanes);
         const V step = g - V::load(sum_over_count + c, lanes) - centered * V::load(dot_over_count + c, lanes);
         (step * V::load(scale + c, lanes)).store(a.grad_input + i, lanes);

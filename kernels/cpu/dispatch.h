@@ -14,10 +14,10 @@ namespace asrkern::cpu {
 template <class T>
 struct Kernels {
   int64_t (*linear_packed_size)(int64_t out_features, int64_t in_features);
-  void (*linear_pack)(const ThreadPool&, const T* weight, int64_t row_stride, int64_t column_stride, int64_t out_features,
-                      int64_t in_features, T* packed);
-  void (*linear)(const ThreadPool&, const T* const* x, int64_t rows, const T* packed, const T* bias, int64_t out_features,
-                 int64_t in_features, T* const* y);
+  void (*linear_pack)(const ThreadPool&, const T* weight, int64_t row_stride, int64_t column_stride,
+                      int64_t out_features, int64_t in_features, T* packed);
+  void (*linear)(const ThreadPool&, const T* const* x, int64_t rows, const T* packed, const T* bias,
+                 int64_t out_features, int64_t in_features, T* const* y);
   int64_t (*gru_packed_size)(int64_t hidden_size);
   void (*gru_pack)(const ThreadPool&, const T* weight, int64_t hidden_size, T* packed);
   void (*gru_forward)(const ThreadPool&, const GruBatch&, const GruForward<T>* directions, int count, int64_t* scratch);

@@ -42,17 +42,17 @@ template <class T>
 struct GruBackward {
   bool reverse;
   int64_t hidden_size;
-  const T* weight_packed;           // linear_pack of W_hh transposed: in_features = 3·hidden_size
-  const T* h0;                      // [rows, hidden_size]
-  const T* const* outputs;          // [frames] as in forward
-  const T* const* grad_outputs;     // [frames]
-  const T* grad_h_n;                // [rows, hidden_size]
-  const T* reserve;                 // [frames, 4·hidden_size]
-  T* grad_gates_x;                  // [frames, grad_gates_x_stride] 3·hidden_size values a frame
+  const T* weight_packed;        // linear_pack of W_hh transposed: in_features = 3·hidden_size
+  const T* h0;                   // [rows, hidden_size]
+  const T* const* outputs;       // [frames] as in forward
+  const T* const* grad_outputs;  // [frames]
+  const T* grad_h_n;             // [rows, hidden_size]
+  const T* reserve;              // [frames, 4·hidden_size]
+  T* grad_gates_x;               // [frames, grad_gates_x_stride] 3·hidden_size values a frame
   int64_t grad_gates_x_stride;
-  T* grad_gates_h;                  // [frames, 3·hidden_size]
-  T* h_previous;                    // [frames, hidden_size] the state that entered each frame, for the deferred dW_hh
-  T* grad_h0;                       // [rows, hidden_size]; carries dh from step to step
+  T* grad_gates_h;  // [frames, 3·hidden_size]
+  T* h_previous;    // [frames, hidden_size] the state that entered each frame, for the deferred dW_hh
+  T* grad_h0;       // [rows, hidden_size]; carries dh from step to step
 };
 
 namespace {
@@ -156,8 +156,7 @@ void gru_step(const GruForward<T>& a, const int64_t* frames, int64_t row, int64_
     const int64_t tiles = rows / kRows * kRows;
     int64_t unit = begin;
     for (; unit + (kBlocks - 1) * kWidth < end; unit += kBlocks * kWidth)
-      for (int64_t m = 0; m < tiles; m += kRows)
-        gru_step_tile<T, kRows, kBlocks>(a, frames, row + m, unit, h, h_next);
+      for (int64_t m = 0; m < tiles; m += kRows) gru_step_tile<T, kRows, kBlocks>(a, frames, row + m, unit, h, h_next);
     for (; unit < end; unit += kWidth)
       for (int64_t m = 0; m < tiles; m += kRows) gru_step_tile<T, kRows, 1>(a, frames, row + m, unit, h, h_next);
     row += tiles;

@@ -1,7 +1,7 @@
 // y = x Wᵀ + b over packed weights.
 //
-// Each output is one chain acc = fma(x[k], w[k], acc) over ascending k, whatever the tile it falls in, so a row's result
-// does not depend on how many rows are computed with it, on their order or on the number of threads.
+// Each output is one chain acc = fma(x[k], w[k], acc) over ascending k, whatever the tile it falls in, so a row's
+// result does not depend on how many rows are computed with it, on their order or on the number of threads.
 #pragma once
 
 #include <cstring>
@@ -33,8 +33,8 @@ int64_t linear_packed_size(int64_t out_features, int64_t in_features) {
 
 // weight(j, k) at weight[j·row_stride + k·column_stride] → packed: [panel][k][kColumns], zero beyond out_features.
 template <class T>
-void linear_pack(const ThreadPool& pool, const T* weight, int64_t row_stride, int64_t column_stride, int64_t out_features,
-                 int64_t in_features, T* packed) {
+void linear_pack(const ThreadPool& pool, const T* weight, int64_t row_stride, int64_t column_stride,
+                 int64_t out_features, int64_t in_features, T* packed) {
   constexpr int kColumns = LinearTile<T>::kColumns;
   parallel_for(pool, ceil_div(out_features, kColumns), [=](int64_t panel) {
     const int64_t first = panel * kColumns;
@@ -105,8 +105,8 @@ void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_fe
 // x: `rows` pointers to in_features contiguous values each; packed: linear_pack's; bias: [out_features] or null;
 // y: `rows` pointers to out_features contiguous outputs each.
 template <class T>
-void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const T* packed, const T* bias, int64_t out_features,
-            int64_t in_features, T* const* y) {
+void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const T* packed, const T* bias,
+            int64_t out_features, int64_t in_features, T* const* y) {
   if (rows == 0) return;
   constexpr int kColumns = LinearTile<T>::kColumns;
   // A panel of weights stays in the second-level cache while a chunk of rows passes by it. Rows are cut only where

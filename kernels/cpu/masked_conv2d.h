@@ -3,8 +3,8 @@
 //
 // Direct convolution, vectorised over output channels: a tile is kFrames output frames × all channels of one vector
 // group; its input frames are read from a zero-padded copy of the row, so neither the edges in time nor what the batch
-// holds beyond a row's length need a branch. Each output is one chain of fma over ascending (c_in, k_f, k_t), and frames
-// past a row's output length are not computed.
+// holds beyond a row's length need a branch. Each output is one chain of fma over ascending (c_in, k_f, k_t), and
+// frames past a row's output length are not computed.
 #pragma once
 
 #include "kernels/cpu/linear.h"
@@ -67,7 +67,8 @@ void masked_conv2d_pack(const T* weight, int64_t out_channels, int64_t taps, T* 
 
 // kFrames output frames from `frame` of one output bin, one group of channels.
 template <class T>
-void masked_conv2d_tile(const MaskedConv2d<T>& a, int64_t row, int64_t group, int64_t bin, int64_t frame, int64_t frames) {
+void masked_conv2d_tile(const MaskedConv2d<T>& a, int64_t row, int64_t group, int64_t bin, int64_t frame,
+                        int64_t frames) {
   using V = Vec<T>;
   using Tile = ConvTile<T>;
   const int64_t padded_frames = masked_conv2d_padded_frames(a);

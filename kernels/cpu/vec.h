@@ -111,8 +111,8 @@ inline Vec<float> clamp(Vec<float> x, float lo, float hi) {
 }
 template <>
 inline Vec<float> inside(Vec<float> value, Vec<float> x, float lo, float hi) {
-  const __mmask16 mask = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(lo), _CMP_GT_OQ) &
-                         _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(hi), _CMP_LT_OQ);
+  const __mmask16 mask =
+      _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(lo), _CMP_GT_OQ) & _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(hi), _CMP_LT_OQ);
   return {_mm512_maskz_mov_ps(mask, value.v)};
 }
 template <>
@@ -126,7 +126,8 @@ inline Vec<float> times_power_of_two(Vec<float> x, Vec<float> power) { return {_
 inline Vec<float> abs(Vec<float> x) { return {_mm512_abs_ps(x.v)}; }
 inline Vec<float> with_sign_of(Vec<float> x, Vec<float> sign) {
   const __m512i bit = _mm512_set1_epi32(int(0x80000000u));
-  return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(bit, _mm512_castps_si512(sign.v), _mm512_castps_si512(x.v), 0xCA))};
+  return {
+      _mm512_castsi512_ps(_mm512_ternarylogic_epi32(bit, _mm512_castps_si512(sign.v), _mm512_castps_si512(x.v), 0xCA))};
 }
 // a < b ? x : y
 inline Vec<float> select_less(Vec<float> a, Vec<float> b, Vec<float> x, Vec<float> y) {

@@ -1,0 +1,80 @@
+"""Self-test of the AVX-512 kernels, whose record lets them be taken by default.
+
+    python benchmarks/cpu_check.py            runs the tests of the operations with ASRKERN_CPU_ISA=avx512 and, if
+                                              all pass, writes benchmarks/results/avx512.json
+    python benchmarks/cpu_check.py --stale    lists the kernel sources changed since (exit status 1 if any)
+
+CMakeLists.txt compares the record's SHA-256 sums with the sources: a kernel changed since it was checked is not
+taken by default until this has run again on a CPU with AVX-512.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+RECORD = ROOT / "benchmarks" / "results" / "avx512.json"
+SOURCES = sorted([*(ROOT / "kernels" / "cpu").glob("*.h"), ROOT / "kernels" / "cpu" / "isa_avx512.cpp"])
+
+
+def sums() -> dict[str, str]:
+    """SHA-256 of each source that the AVX-512 build is made of, by its path in the repository."""
+    return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in SOURCES}
+
+
+def stale() -> list[str]:
+    """The sources that the record does not cover as they are now."""
+    recorded = json.loads(RECORD.read_text())["sources"] if RECORD.is_file() else {}
+    now = sums()
+    return sorted(path for path in {*recorded, *now} if recorded.get(path) != now.get(path))
+
+
+def check() -> int:
+    from benchmarks._timing import machine
+
+    environment = {**os.environ, "ASRKERN_CPU_ISA": "avx512"}
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops"],
+        cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    print(tests.stdout, tests.stderr, sep="")
+    passed = re.search(r"(\d+) passed", tests.stdout)
+    if tests.returncode or not passed:
+        print("not recorded: the tests did not all pass")
+        return 1
+    about = machine()
+    record = {
+        "cpu": about["cpu"],
+        "torch": about["torch"],
+        "tests_passed": int(passed[1]),
+        "sources": sums(),
+    }
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"recorded in {RECORD.relative_to(ROOT)}")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stale", action="store_true", help="list what changed since the record")
+    if not parser.parse_args().stale:
+        return check()
+    changed = stale()
+    print("\n".join(changed) if changed else "the record is current")
+    return 1 if changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
