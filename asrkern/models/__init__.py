@@ -1,0 +1,6 @@
+"""Models built from asrkern's layers, which load the checkpoints of their lineage."""
+
+from asrkern.models.deepspeech2 import DeepSpeech2
+from asrkern.models.deepspeech2_config import DeepSpeech2Config
+
+__all__ = ["DeepSpeech2", "DeepSpeech2Config"]

@@ -1,0 +1,214 @@
+"""DeepSpeech2 (Amodei et al. 2015) as deepspeech.pytorch and MLPerf v0.5 have it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asrkern.models.checkpoint import read_checkpoint
+from asrkern.models.deepspeech2_config import (
+    CHANNELS,
+    KERNELS,
+    PRESETS,
+    STRIDES,
+    DeepSpeech2Config,
+    conv_length,
+)
+from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
+from asrkern.nn import GRU, BatchRNN, Lookahead, MaskConv, SequenceWise
+
+
+class DeepSpeech2(nn.Module):
+    """Two masked convolutions, recurrent layers, one linear layer; keys as in deepspeech.pytorch 2.0 to 3.0.
+
+    Lengths are exact integers throughout. In eval mode, fp32 and with GRUs an utterance's output is bit for
+    bit the same alone and in any batch, however it is padded.
+
+    Args:
+        config: the model; see also :meth:`preset` and :meth:`from_checkpoint`.
+    """
+
+    def __init__(self, config: DeepSpeech2Config) -> None:
+        super().__init__()
+        self.config = config
+        convolutions = []
+        for index, padding in enumerate(config.conv_padding):
+            convolutions += [
+                nn.Conv2d(CHANNELS if index else 1, CHANNELS, KERNELS[index], STRIDES[index], padding),
+                nn.BatchNorm2d(CHANNELS),
+                nn.Hardtanh(0, 20, inplace=True),
+            ]
+        self.conv = MaskConv(nn.Sequential(*convolutions), config.stats)
+        self.rnns = nn.Sequential(
+            *(
+                BatchRNN(
+                    config.hidden_size if index else config.rnn_input_size,
+                    config.hidden_size,
+                    {"gru": GRU, "lstm": nn.LSTM}[config.rnn_type],
+                    config.bidirectional,
+                    batch_norm=index > 0 and config.batch_norm_between,
+                    bias=config.bias,
+                    stats=config.stats,
+                )
+                for index in range(config.num_layers)
+            )
+        )
+        self.lookahead = None
+        if config.lookahead_context is not None:
+            lookahead = Lookahead(config.hidden_size, config.lookahead_context)
+            self.lookahead = nn.Sequential(lookahead, nn.Hardtanh(0, 20, inplace=True))
+        classifier = nn.Sequential(
+            nn.BatchNorm1d(config.hidden_size),
+            nn.Linear(config.hidden_size, len(config.labels), bias=False),
+        )
+        self.fc = nn.Sequential(SequenceWise(classifier, config.stats))
+
+    @classmethod
+    def preset(cls, name: str, **options: Any) -> DeepSpeech2:
+        """A model of a named size with new weights.
+
+        Args:
+            name: "mlperf" (3 unidirectional GRUs of 2560, as MLPerf's code has it, 103.8 M parameters),
+                "paper" (5 bidirectional GRUs of 2560, as MLPerf's summary says, otherwise like v3), "v3"
+                (5 bidirectional LSTMs of 1024, deepspeech.pytorch's default, 86.6 M) or "small"
+                (2 bidirectional GRUs of 128).
+            options: fields of :class:`DeepSpeech2Config` in place of the preset's.
+
+        Raises:
+            ValueError: no preset has this name, or an option is out of range.
+            TypeError: an option does not exist.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"name: expected one of {tuple(PRESETS)}, got {name!r}")
+        return cls(replace(PRESETS[name], **options))
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        layout: str | None = None,
+        labels: Sequence[str] | None = None,
+        output: str = "log_softmax",
+        stats: str = "valid",
+        emulate_length_rounding: bool = False,
+    ) -> DeepSpeech2:
+        """Load a checkpoint of any layout of the line; nothing in the file is executed.
+
+        Args:
+            path: a package or state_dict of deepspeech.pytorch 1.0 to 3.0 or of MLPerf v0.5 (zip or legacy
+                format), or a Lightning checkpoint.
+            layout: "v1.0", "v1.1" (1.1 and 1.2), "2018-03", "v2" (2.0 to 3.0) or "mlperf"; None to recognise
+                it. Needed only for a bare state_dict that fits both v1.0 and v1.1.
+            labels: in place of those in the file; needed if it has none and not 29 classes.
+            output, stats, emulate_length_rounding: fields of :class:`DeepSpeech2Config`. The original returns
+                "log_softmax" in v1.0 and mlperf, "softmax" in the others.
+
+        Returns:
+            The model in fp32 on the CPU, in eval mode.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: it is no checkpoint, or none of a known layout (the keys that do not fit are listed),
+                or weights are NaN or infinite (the keys are listed), or layout or labels cannot be told.
+        """
+        container = read_checkpoint(path)
+        try:
+            config, state = parse_checkpoint(container, layout, labels)
+            config = replace(
+                config, output=output, stats=stats, emulate_length_rounding=emulate_length_rounding
+            )
+            with torch.device("meta"):
+                model = cls(config)
+            weights = fit_weights(state, model)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
+        model.to_empty(device="cpu")
+        for name, buffer in model.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                buffer.zero_()
+        model.load_state_dict(weights, strict=False)
+        return model.eval()
+
+    def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolutions.
+
+        Args:
+            features, lengths: as in :meth:`forward`.
+
+        Returns:
+            x [T', N, rnn_input_size], zero beyond each output length, and the output lengths [N], int64.
+        """
+        x = self._checked(features, lengths)
+        if self.config.emulate_length_rounding:
+            frames = x.shape[-1]
+            lengths = ((lengths.double() / frames).float() * frames).long()
+        x, output_lengths = self.conv(x, input_lengths=lengths)
+        return x.flatten(1, 2).permute(2, 0, 1).contiguous(), output_lengths
+
+    def rnn_stage(self, x: Tensor, output_lengths: Tensor) -> Tensor:
+        """Recurrent layers, and the lookahead if the model has one: [T', N, rnn_input_size] → [T', N, H]."""
+        for rnn in self.rnns:
+            x, _ = rnn(x, output_lengths)
+        if self.lookahead is not None:
+            lookahead, clamp = self.lookahead
+            x = clamp(lookahead(x, output_lengths))
+        return x
+
+    def fc_stage(self, x: Tensor, output_lengths: Tensor | None = None) -> Tensor:
+        """Classifier: x [T', N, H] → output [N, T', V]; lengths matter to BatchNorm in training only."""
+        logits = self.fc[0](x, output_lengths).transpose(0, 1)
+        if self.config.output == "softmax" and not self.training:
+            return logits.softmax(-1)
+        return logits.log_softmax(-1)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the model.
+
+        Args:
+            features: [N, 1, F, T] or [N, F, T], normalised log spectrograms, F being ``config.n_freq``.
+            lengths: integers [N], valid frames of each row, at most T; in any order, on any device. What lies
+                beyond them is not read.
+
+        Returns:
+            log-probabilities [N, T', V] (probabilities in eval mode if ``config.output`` is "softmax"), and
+            the output lengths [N], int64. An utterance too short for the convolutions has output length zero;
+            frames beyond a length hold no information.
+
+        Raises:
+            TypeError: features or lengths is no tensor.
+            ValueError: a shape, a dtype or a length does not fit.
+        """
+        x, output_lengths = self.conv_stage(features, lengths)
+        return self.fc_stage(self.rnn_stage(x, output_lengths), output_lengths), output_lengths
+
+    def _checked(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """features as [N, 1, F, T]."""
+        for name, value in (("features", features), ("lengths", lengths)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+        shape = list(features.shape)
+        x = features.unsqueeze(1) if features.dim() == 3 else features
+        if x.dim() != 4 or x.shape[0] < 1 or list(x.shape[1:3]) != [1, self.config.n_freq]:
+            n_freq = self.config.n_freq
+            raise ValueError(f"features: expected [N, 1, {n_freq}, T] or [N, {n_freq}, T], got {shape}")
+        if not x.is_floating_point():
+            raise ValueError(f"features: expected floating point, got {features.dtype}")
+        frames = x.shape[-1]
+        if conv_length(frames, 1, self.config.conv_padding) < 1:
+            raise ValueError(f"features: {frames} frames are too few for the convolutions, got {shape}")
+        if lengths.dim() != 1 or lengths.shape[0] != x.shape[0]:
+            raise ValueError(f"lengths: expected shape [{x.shape[0]}], got {list(lengths.shape)}")
+        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+            raise ValueError(f"lengths: expected integers, got {lengths.dtype}")
+        # Reading the values from a GPU would make the CPU wait for it.
+        if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = int(lengths.min()), int(lengths.max())
+            if low < 0 or high > frames:
+                raise ValueError(f"lengths: expected 0 to {frames} (T), got {low} to {high}")
+        return x

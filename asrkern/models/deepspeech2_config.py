@@ -1,0 +1,140 @@
+"""What describes a DeepSpeech2 model, and the named sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LABELS = "_'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
+
+CHANNELS = 32
+KERNELS = ((41, 11), (21, 11))  # (frequency, time) of the two convolutions
+STRIDES = ((2, 2), (2, 1))
+
+ConvPadding = tuple[tuple[int, int], tuple[int, int]]
+NO_PADDING: ConvPadding = ((0, 0), (0, 0))
+SAME_PADDING: ConvPadding = ((20, 5), (10, 5))
+
+
+def conv_length(length: int, axis: int, padding: ConvPadding) -> int:
+    """Length of one axis (0 frequency, 1 time) after the convolutions; not positive if it is too short."""
+    for kernel, stride, pad in zip(KERNELS, STRIDES, padding, strict=True):
+        length = (length + 2 * pad[axis] - kernel[axis]) // stride[axis] + 1
+    return length
+
+
+@dataclass(frozen=True)
+class DeepSpeech2Config:
+    """A DeepSpeech2 model; the defaults are those of deepspeech.pytorch 3.0.
+
+    Args:
+        labels: one label per output class, the blank first; kept as a tuple.
+        sample_rate: of the audio in Hz.
+        window_size: length of the spectrogram's window in seconds, which sets the number of frequency bins.
+        window_stride: hop between windows in seconds.
+        window: name of the window function.
+        window_periodic: its kind: periodic as in version 3, or symmetric as before and in MLPerf's copy.
+        hidden_size: width of the recurrent layers.
+        num_layers: recurrent layers.
+        rnn_type: "gru" or "lstm".
+        bidirectional: two directions per layer, added up.
+        bias: whether the recurrent layers have biases.
+        batch_norm_between: BatchNorm before each recurrent layer but the first.
+        conv_padding: (frequency, time) padding of the two convolutions.
+        lookahead_context: frames, the present one included, of the lookahead after unidirectional layers;
+            None for no lookahead.
+        output: what the model returns in eval mode, "log_softmax" or "softmax" (as deepspeech.pytorch does
+            from 1.1 on; decoders here expect log-probabilities).
+        stats: frames that count for BatchNorm in training, "valid", or "padded" as the original does.
+        emulate_length_rounding: recompute each length as deepspeech.pytorch does,
+            ``int(float32(length / T) * T)``, which is one frame short for about 4 % of the pairs. For
+            comparison with its results only: an utterance's output then depends on its batch.
+
+    Raises:
+        ValueError: a value is out of range; the message names the field.
+    """
+
+    labels: Sequence[str] = LABELS
+    sample_rate: int = 16000
+    window_size: float = 0.02
+    window_stride: float = 0.01
+    window: str = "hamming"
+    window_periodic: bool = True
+    hidden_size: int = 1024
+    num_layers: int = 5
+    rnn_type: str = "lstm"
+    bidirectional: bool = True
+    bias: bool = True
+    batch_norm_between: bool = True
+    conv_padding: ConvPadding = SAME_PADDING
+    lookahead_context: int | None = None
+    output: str = "log_softmax"
+    stats: str = "valid"
+    emulate_length_rounding: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "conv_padding", tuple(tuple(pair) for pair in self.conv_padding))
+        if len(self.labels) < 2 or not all(isinstance(label, str) for label in self.labels):
+            raise ValueError(f"labels: expected at least two strings, got {self.labels!r}")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels: expected each label once, got {self.labels!r}")
+        for name in ("sample_rate", "hidden_size", "num_layers", "lookahead_context"):
+            value = getattr(self, name)
+            if name == "lookahead_context" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        for name in ("window_size", "window_stride"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ValueError(f"{name}: expected a positive number of seconds, got {value!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+        if [len(pair) for pair in self.conv_padding] != [2, 2] or min(map(min, self.conv_padding)) < 0:
+            raise ValueError(f"conv_padding: expected two pairs (frequency, time), got {self.conv_padding!r}")
+        if self.bidirectional and self.lookahead_context is not None:
+            raise ValueError(
+                f"lookahead_context: expected None if bidirectional, got {self.lookahead_context}"
+            )
+        if conv_length(self.n_freq, 0, self.conv_padding) < 1:
+            raise ValueError(f"window_size: {self.n_freq} frequency bins are too few for the convolutions")
+
+    @property
+    def n_freq(self) -> int:
+        """Frequency bins of the input."""
+        return int(self.sample_rate * self.window_size) // 2 + 1
+
+    @property
+    def rnn_input_size(self) -> int:
+        """Features per frame after the convolutions: 1312 with padding and 672 without at 16 kHz."""
+        return CHANNELS * conv_length(self.n_freq, 0, self.conv_padding)
+
+
+_CHOICES = {
+    "window_periodic": (True, False),
+    "rnn_type": ("gru", "lstm"),
+    "output": ("log_softmax", "softmax"),
+    "stats": ("valid", "padded"),
+    "bidirectional": (True, False),
+    "bias": (True, False),
+    "batch_norm_between": (True, False),
+    "emulate_length_rounding": (True, False),
+}
+
+# MLPerf v0.5's summary says "5 Bi-Directional GRU layers" (`paper`), its printed model and code are `mlperf`.
+PRESETS = {
+    "mlperf": DeepSpeech2Config(
+        window_periodic=False,
+        hidden_size=2560,
+        num_layers=3,
+        rnn_type="gru",
+        bidirectional=False,
+        batch_norm_between=False,
+        conv_padding=NO_PADDING,
+    ),
+    "paper": DeepSpeech2Config(hidden_size=2560, num_layers=5, rnn_type="gru"),
+    "v3": DeepSpeech2Config(),
+    "small": DeepSpeech2Config(hidden_size=128, num_layers=2, rnn_type="gru"),
+}

@@ -1,0 +1,240 @@
+"""Recognise a DeepSpeech2 checkpoint by its keys and shapes, and fit its weights into the model.
+
+The keys here are those of deepspeech.pytorch 2.0 to 3.0. Its earlier versions and MLPerf's copy differ:
+
+=======  ================  =======================  ====  =============  =======================
+layout   conv keys         conv padding             bias  BatchNorm      lookahead
+=======  ================  =======================  ====  =============  =======================
+v1.0     conv.N            none                     no    before 1, 2 …  none
+v1.1     conv.N            10 frames, in the first  no    before 1, 2 …  lookahead.0.weight
+2018-03  conv.seq_module   (20, 5), (10, 5)         no    before 1, 2 …  lookahead.0.weight
+v2       conv.seq_module   (20, 5), (10, 5)         yes   before 1, 2 …  lookahead.0.conv.weight
+mlperf   conv.N            none                     yes   none           none
+=======  ================  =======================  ====  =============  =======================
+
+(bias and BatchNorm: of and before the recurrent layers; only unidirectional models have a lookahead.)
+Shapes decide about everything that they can tell. They cannot tell v1.0 from v1.1 (1.1 and 1.2) without a
+lookahead; there the ``bidirectional`` entry of the container does, which came with the lookahead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from asrkern.models.checkpoint import Inert, plain
+from asrkern.models.deepspeech2_config import LABELS, NO_PADDING, SAME_PADDING, DeepSpeech2Config
+
+CONV_PADDING = {
+    "v1.0": NO_PADDING,
+    "v1.1": ((0, 10), (0, 0)),
+    "2018-03": SAME_PADDING,
+    "v2": SAME_PADDING,
+    "mlperf": NO_PADDING,
+}
+
+_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+_KEY = re.compile(
+    rf"conv\.(seq_module\.)?([03]\.(weight|bias)|[14]\.{_NORM})"
+    r"|rnns\.(?P<layer>\d+)\.rnn\.(weight|bias)_(ih|hh)_l0(_reverse)?"
+    rf"|rnns\.\d+\.batch_norm\.module\.{_NORM}"
+    r"|lookahead\.0\.(conv\.)?weight"
+    rf"|fc\.0\.module\.(0\.{_NORM}|1\.weight)"
+)
+# Written by early versions although the first layer has no BatchNorm; they drop it on loading themselves.
+_STRAY = "rnns.0.batch_norm.module."
+_WINDOW_LOOKAHEAD = "lookahead.0.weight"  # (H, context), a convolution's weight without its middle axis
+
+
+def parse_checkpoint(
+    container: Mapping[Any, Any], layout: str | None = None, labels: Sequence[str] | None = None
+) -> tuple[DeepSpeech2Config, dict[str, Tensor]]:
+    """The model that a checkpoint describes, and its weights by the file's keys.
+
+    Args:
+        container: what :func:`asrkern.models.checkpoint.read_checkpoint` returns: a package of
+            deepspeech.pytorch, a Lightning checkpoint or a state_dict; DataParallel's ``module.`` may stand
+            before the keys.
+        layout: a key of :data:`CONV_PADDING`, for those that cannot be told apart; None to recognise it.
+        labels: in place of those in the file.
+
+    Raises:
+        ValueError: no DeepSpeech2 layout fits (the message lists the keys), the layout is ambiguous, or
+            metadata contradict the weights.
+    """
+    if layout is not None and layout not in CONV_PADDING:
+        raise ValueError(f"layout: expected one of {tuple(CONV_PADDING)}, got {layout!r}")
+    state = _state_dict(container)
+    config_from_keys = _config_from_keys(state)
+    layout = layout or _recognise(state, container, config_from_keys)
+    state = {key: value for key, value in state.items() if not key.startswith(_STRAY)}
+    metadata = _metadata(container)
+    said = metadata.get("bidirectional")
+    if isinstance(said, bool) and said != config_from_keys["bidirectional"]:
+        raise ValueError(f"bidirectional: the file says {said}, its weights say {not said}")
+    config = DeepSpeech2Config(
+        labels=_labels(metadata, state["fc.0.module.1.weight"].shape[0], labels),
+        conv_padding=CONV_PADDING[layout],
+        # Up to version 2 the window is scipy.signal.hamming itself; their packages hold labels.
+        window_periodic=layout == "v2" and "labels" not in container,
+        **config_from_keys,
+        **_audio(metadata),
+    )
+    return config, state
+
+
+def fit_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a file by the model's keys.
+
+    Raises:
+        ValueError: a key is missing or unexpected, a shape differs, or a weight is NaN or infinite; the
+            message lists them all, by the file's own keys.
+    """
+    weights, missing, shapes = {}, [], []
+    places = {_file_key(key, state): (key, value.shape) for key, value in model.state_dict().items()}
+    for name, (key, shape) in places.items():
+        if name not in state:
+            # Files of torch < 0.4.1 have no counters.
+            missing += [] if key.endswith("num_batches_tracked") else [name]
+            continue
+        weights[key] = state[name].unsqueeze(1) if name == _WINDOW_LOOKAHEAD else state[name]
+        if weights[key].shape != shape:
+            shapes.append(f"{name}: expected {list(shape)}, got {list(weights[key].shape)}")
+    _raise_misfits(missing, [name for name in state if name not in places], shapes)
+    broken = [name for name in places if name in state and not state[name].isfinite().all()]
+    if broken:
+        raise ValueError(f"weights with NaN or infinite values: {', '.join(broken)}")
+    return weights
+
+
+def _raise_misfits(missing: list[str], unexpected: list[str], malformed: list[str]) -> None:
+    lists = {"missing keys": missing, "keys that do not fit": unexpected, "wrong values": malformed}
+    found = [f"{name}: {', '.join(map(str, keys))}" for name, keys in lists.items() if keys]
+    if found:
+        raise ValueError("not a DeepSpeech2 checkpoint of a known layout; " + "; ".join(found))
+
+
+def _state_dict(container: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The weights of a container, without DataParallel's prefix."""
+    state = container.get("state_dict", container)
+    if not isinstance(state, dict) or isinstance(state, Inert):
+        raise ValueError(f"state_dict: expected a dictionary, got {type(state).__name__}")
+    _raise_misfits([], [key for key in state if not isinstance(key, str)], [])
+    while state and all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    unexpected = [key for key in state if not _KEY.fullmatch(key)]
+    malformed = [
+        f"{key}: expected a weight, got {_describe(value)}"
+        for key, value in state.items()
+        if _KEY.fullmatch(key) and not _is_weight(key, value)
+    ]
+    wrapper = "seq_module." if any(key.startswith("conv.seq_module.") for key in state) else ""
+    essential = (
+        f"conv.{wrapper}0.weight",
+        "rnns.0.rnn.weight_ih_l0",
+        "rnns.0.rnn.weight_hh_l0",
+        "fc.0.module.1.weight",
+    )
+    _raise_misfits([key for key in essential if key not in state], unexpected, malformed)
+    return state
+
+
+def _is_weight(key: str, value: Any) -> bool:
+    if key.endswith("num_batches_tracked"):
+        return isinstance(value, Tensor) and value.dim() == 0
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0
+
+
+def _describe(value: Any) -> str:
+    return (
+        f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )
+
+
+def _config_from_keys(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of DeepSpeech2Config that keys and shapes tell."""
+    recurrent = state["rnns.0.rnn.weight_hh_l0"]
+    rnn_types = {3: "gru", 4: "lstm"}
+    hidden_size = recurrent.shape[1] if recurrent.dim() == 2 else 0
+    gates = recurrent.shape[0] // hidden_size if hidden_size else 0
+    if gates not in rnn_types or gates * hidden_size != recurrent.shape[0]:
+        shape = list(recurrent.shape)
+        _raise_misfits(
+            [], [], [f"rnns.0.rnn.weight_hh_l0: expected [3·H, H] (GRU) or [4·H, H] (LSTM), got {shape}"]
+        )
+    matches = (_KEY.fullmatch(key) for key in state)
+    layers = {match["layer"] for match in matches if match and match["layer"]}
+    lookahead = [value for key, value in state.items() if key.startswith("lookahead.")]
+    return {
+        "hidden_size": hidden_size,
+        "num_layers": len(layers),
+        "rnn_type": rnn_types[gates],
+        "bidirectional": "rnns.0.rnn.weight_hh_l0_reverse" in state,
+        "bias": "rnns.0.rnn.bias_ih_l0" in state,
+        "batch_norm_between": "rnns.1.batch_norm.module.weight" in state,
+        "lookahead_context": lookahead[0].shape[-1] if lookahead else None,
+    }
+
+
+def _recognise(state: Mapping[str, Tensor], container: Mapping[Any, Any], config: Mapping[str, Any]) -> str:
+    if "conv.seq_module.0.weight" in state:
+        return "v2" if config["bias"] else "2018-03"
+    if config["bias"] or (config["num_layers"] > 1 and not config["batch_norm_between"]):
+        return "mlperf"
+    if _WINDOW_LOOKAHEAD in state or "bidirectional" in container:
+        return "v1.1"
+    if "state_dict" in container:
+        return "v1.0"
+    raise ValueError(
+        'layout: these keys fit "v1.0" and "v1.1" (1.1 and 1.2) alike, which pad differently; say which it is'
+    )
+
+
+def _file_key(key: str, state: Mapping[str, Tensor]) -> str:
+    """The name that a present key has in a file of an earlier layout."""
+    if key.startswith("conv.seq_module.") and "conv.seq_module.0.weight" not in state:
+        return key.replace("conv.seq_module.", "conv.", 1)
+    if key == "lookahead.0.conv.weight" and _WINDOW_LOOKAHEAD in state:
+        return _WINDOW_LOOKAHEAD
+    return key
+
+
+def _metadata(container: Mapping[Any, Any]) -> dict[str, Any]:
+    """labels, audio_conf and bidirectional, from the package itself or from Lightning's hyper_parameters."""
+    hyper = plain(container.get("hyper_parameters", {}))
+    hyper = hyper if isinstance(hyper, dict) else {}
+    audio = hyper.get("spect_cfg", hyper.get("audio_conf"))
+    found = {"labels": hyper.get("labels"), "audio_conf": audio}
+    if "state_dict" in container:
+        found.update(
+            (key, plain(container[key]))
+            for key in ("labels", "audio_conf", "bidirectional")
+            if key in container
+        )
+    return found
+
+
+def _labels(metadata: Mapping[str, Any], classes: int, given: Sequence[str] | None) -> Sequence[str]:
+    labels = metadata["labels"] if given is None else given
+    if not isinstance(labels, str | list | tuple):
+        if classes != len(LABELS):
+            raise ValueError(f"labels: the file has none for its {classes} classes; pass labels")
+        labels = LABELS
+    if len(labels) != classes:
+        raise ValueError(
+            f"labels: expected {classes}, one per row of fc.0.module.1.weight, got {len(labels)}"
+        )
+    return labels
+
+
+def _audio(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    audio = metadata["audio_conf"] if isinstance(metadata["audio_conf"], dict) else {}
+    fields = {"sample_rate": int, "window_size": float, "window_stride": float, "window": str}
+    return {
+        name: kind(audio[name])
+        for name, kind in fields.items()
+        if isinstance(audio.get(name), kind | int if kind is float else kind)
+    }
