@@ -84,7 +84,7 @@ class DeepSpeech2(nn.Module):
             TypeError: an option does not exist.
         """
         if name not in PRESETS:
-            raise ValueError(f"name: expected one of {tuple(PRESETS)}, got {name!r}")
+            raise ValueError(f"name: expected one of {tuple(PRESETS)}, received {name!r}")
         return cls(replace(PRESETS[name], **options))
 
     @classmethod
@@ -191,24 +191,24 @@ class DeepSpeech2(nn.Module):
         """features as [N, 1, F, T]."""
         for name, value in (("features", features), ("lengths", lengths)):
             if not isinstance(value, Tensor):
-                raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+                raise TypeError(f"{name}: expected a tensor, received {type(value).__name__}")
         shape = list(features.shape)
         x = features.unsqueeze(1) if features.dim() == 3 else features
         if x.dim() != 4 or x.shape[0] < 1 or list(x.shape[1:3]) != [1, self.config.n_freq]:
             n_freq = self.config.n_freq
-            raise ValueError(f"features: expected [N, 1, {n_freq}, T] or [N, {n_freq}, T], got {shape}")
+            raise ValueError(f"features: expected [N, 1, {n_freq}, T] or [N, {n_freq}, T], received {shape}")
         if not x.is_floating_point():
-            raise ValueError(f"features: expected floating point, got {features.dtype}")
+            raise ValueError(f"features: expected floating point, received {features.dtype}")
         frames = x.shape[-1]
         if conv_length(frames, 1, self.config.conv_padding) < 1:
-            raise ValueError(f"features: {frames} frames are too few for the convolutions, got {shape}")
+            raise ValueError(f"features: {frames} frames are too few for the convolutions, received {shape}")
         if lengths.dim() != 1 or lengths.shape[0] != x.shape[0]:
-            raise ValueError(f"lengths: expected shape [{x.shape[0]}], got {list(lengths.shape)}")
+            raise ValueError(f"lengths: expected shape [{x.shape[0]}], received {list(lengths.shape)}")
         if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-            raise ValueError(f"lengths: expected integers, got {lengths.dtype}")
+            raise ValueError(f"lengths: expected integers, received {lengths.dtype}")
         # Reading the values from a GPU would make the CPU wait for it.
         if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = int(lengths.min()), int(lengths.max())
             if low < 0 or high > frames:
-                raise ValueError(f"lengths: expected 0 to {frames} (T), got {low} to {high}")
+                raise ValueError(f"lengths: expected 0 to {frames} (T), received {low} to {high}")
         return x

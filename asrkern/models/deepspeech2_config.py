@@ -76,27 +76,29 @@ class DeepSpeech2Config:
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "conv_padding", tuple(tuple(pair) for pair in self.conv_padding))
         if len(self.labels) < 2 or not all(isinstance(label, str) for label in self.labels):
-            raise ValueError(f"labels: expected at least two strings, got {self.labels!r}")
+            raise ValueError(f"labels: expected at least two strings, received {self.labels!r}")
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels: expected each label once, got {self.labels!r}")
+            raise ValueError(f"labels: expected each label once, received {self.labels!r}")
         for name in ("sample_rate", "hidden_size", "num_layers", "lookahead_context"):
             value = getattr(self, name)
             if name == "lookahead_context" and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+                raise ValueError(f"{name}: expected a positive integer, received {value!r}")
         for name in ("window_size", "window_stride"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise ValueError(f"{name}: expected a positive number of seconds, got {value!r}")
+                raise ValueError(f"{name}: expected a positive number of seconds, received {value!r}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name}: expected one of {choices}, received {getattr(self, name)!r}")
         if [len(pair) for pair in self.conv_padding] != [2, 2] or min(map(min, self.conv_padding)) < 0:
-            raise ValueError(f"conv_padding: expected two pairs (frequency, time), got {self.conv_padding!r}")
+            raise ValueError(
+                f"conv_padding: expected two pairs (frequency, time), received {self.conv_padding!r}"
+            )
         if self.bidirectional and self.lookahead_context is not None:
             raise ValueError(
-                f"lookahead_context: expected None if bidirectional, got {self.lookahead_context}"
+                f"lookahead_context: expected None if bidirectional, received {self.lookahead_context}"
             )
         if conv_length(self.n_freq, 0, self.conv_padding) < 1:
             raise ValueError(f"window_size: {self.n_freq} frequency bins are too few for the convolutions")

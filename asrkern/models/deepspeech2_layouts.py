@@ -66,7 +66,7 @@ def parse_checkpoint(
             metadata contradict the weights.
     """
     if layout is not None and layout not in CONV_PADDING:
-        raise ValueError(f"layout: expected one of {tuple(CONV_PADDING)}, got {layout!r}")
+        raise ValueError(f"layout: expected one of {tuple(CONV_PADDING)}, received {layout!r}")
     state = _state_dict(container)
     config_from_keys = _config_from_keys(state)
     layout = layout or _recognise(state, container, config_from_keys)
@@ -102,7 +102,7 @@ def fit_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
             continue
         weights[key] = state[name].unsqueeze(1) if name == _WINDOW_LOOKAHEAD else state[name]
         if weights[key].shape != shape:
-            shapes.append(f"{name}: expected {list(shape)}, got {list(weights[key].shape)}")
+            shapes.append(f"{name}: expected {list(shape)}, received {list(weights[key].shape)}")
     _raise_misfits(missing, [name for name in state if name not in places], shapes)
     broken = [name for name in places if name in state and not state[name].isfinite().all()]
     if broken:
@@ -121,13 +121,13 @@ def _state_dict(container: Mapping[Any, Any]) -> dict[str, Tensor]:
     """The weights of a container, without DataParallel's prefix."""
     state = container.get("state_dict", container)
     if not isinstance(state, dict) or isinstance(state, Inert):
-        raise ValueError(f"state_dict: expected a dictionary, got {type(state).__name__}")
+        raise ValueError(f"state_dict: expected a dictionary, received {type(state).__name__}")
     _raise_misfits([], [key for key in state if not isinstance(key, str)], [])
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     unexpected = [key for key in state if not _KEY.fullmatch(key)]
     malformed = [
-        f"{key}: expected a weight, got {_describe(value)}"
+        f"{key}: expected a weight, received {_describe(value)}"
         for key, value in state.items()
         if _KEY.fullmatch(key) and not _is_weight(key, value)
     ]
@@ -163,7 +163,7 @@ def _config_from_keys(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if gates not in rnn_types or gates * hidden_size != recurrent.shape[0]:
         shape = list(recurrent.shape)
         _raise_misfits(
-            [], [], [f"rnns.0.rnn.weight_hh_l0: expected [3·H, H] (GRU) or [4·H, H] (LSTM), got {shape}"]
+            [], [], [f"rnns.0.rnn.weight_hh_l0: expected [3·H, H] (GRU) or [4·H, H] (LSTM), received {shape}"]
         )
     matches = (_KEY.fullmatch(key) for key in state)
     layers = {match["layer"] for match in matches if match and match["layer"]}
@@ -225,7 +225,7 @@ def _labels(metadata: Mapping[str, Any], classes: int, given: Sequence[str] | No
         labels = LABELS
     if len(labels) != classes:
         raise ValueError(
-            f"labels: expected {classes}, one per row of fc.0.module.1.weight, got {len(labels)}"
+            f"labels: expected {classes}, one per row of fc.0.module.1.weight, received {len(labels)}"
         )
     return labels
 

@@ -149,7 +149,7 @@ def test_frames_beyond_the_length_do_not_count(run, monkeypatch):
     perturb(monkeypatch, "asrkern", nan_beyond)
     status, printed = run("--preset", "small", "--batch-size", "2", "--repeats", "1")
     assert status == 0
-    assert "2 utterances in 1 requests" in printed
+    assert "utterances: 2, requests: 1, each timed 1 x" in printed
 
 
 def test_padded_stock_is_left_out_of_ragged_bidirectional_batches(run):

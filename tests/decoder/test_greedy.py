@@ -27,7 +27,9 @@ def test_merges_repeats_and_drops_blanks(frames, blank, tokens, timesteps):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=3), st.integers(0, 3))
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=3), st.integers(0, 3)
+)
 def test_equals_groupby(rows, blank):
     lengths = [len(row) - i for i, row in enumerate(rows)]
     paths = greedy_decode(torch.cat([one_hot(row) for row in rows]), torch.tensor(lengths), blank)
@@ -48,7 +50,10 @@ def test_dtypes_and_strides(dtype):
     [
         ((torch.zeros(2, 3),), r"log_probs: expected 3 dimensions .* received shape \(2, 3\)"),
         ((torch.zeros(2, 3, 4, dtype=torch.long),), "log_probs: expected a floating-point dtype"),
-        ((torch.zeros(2, 3, 4), torch.tensor([1, 4])), "lengths: expected values between 0 and 3, received 4"),
+        (
+            (torch.zeros(2, 3, 4), torch.tensor([1, 4])),
+            "lengths: expected values between 0 and 3, received 4",
+        ),
         ((torch.zeros(2, 3, 4), torch.tensor([1])), "lengths: expected 2 values, received 1"),
         ((torch.zeros(2, 3, 4), torch.tensor([1.0, 2.0])), "lengths: expected an integer dtype"),
         ((torch.zeros(2, 3, 4), None, 4), "blank: expected a token between 0 and 3, received 4"),

@@ -64,7 +64,7 @@ def test_presets_differ_as_the_readme_of_mlperf_does() -> None:
     assert not any(layer.rnn.bidirectional or layer.batch_norm for layer in code.rnns)
     assert [layer.rnn.hidden_size for layer in summary.rnns] == [2560] * 5
     assert all(layer.rnn.bidirectional for layer in summary.rnns)
-    with pytest.raises(ValueError, match=r"name: expected one of .*'mlperf'.*got 'large'"):
+    with pytest.raises(ValueError, match=r"name: expected one of .*'mlperf'.*received 'large'"):
         DeepSpeech2.preset("large")
     with pytest.raises(TypeError, match="width"):
         DeepSpeech2.preset("small", width=3)
@@ -277,17 +277,17 @@ def test_padded_statistics_are_those_of_plain_torch() -> None:
 @pytest.mark.parametrize(
     ("shape", "lengths", "message"),
     [
-        ((2, 161), [1, 1], r"features: expected \[N, 1, 161, T\] or \[N, 161, T\], got \[2, 161\]"),
-        ((2, 160, 50), [50, 50], r"got \[2, 160, 50\]"),
-        ((2, 2, 161, 50), [50, 50], r"got \[2, 2, 161, 50\]"),
-        ((0, 161, 50), [], r"got \[0, 161, 50\]"),
+        ((2, 161), [1, 1], r"features: expected \[N, 1, 161, T\] or \[N, 161, T\], received \[2, 161\]"),
+        ((2, 160, 50), [50, 50], r"received \[2, 160, 50\]"),
+        ((2, 2, 161, 50), [50, 50], r"received \[2, 2, 161, 50\]"),
+        ((0, 161, 50), [], r"received \[0, 161, 50\]"),
         ((2, 161, 30), [30, 30], "features: 30 frames are too few"),
-        ((2, 161, 50), [50], r"lengths: expected shape \[2\], got \[1\]"),
-        ((2, 161, 50), [[50, 50]], r"lengths: expected shape \[2\], got \[1, 2\]"),
-        ((2, 161, 50), [50.0, 50.0], "lengths: expected integers, got torch.float32"),
-        ((2, 161, 50), [True, True], "lengths: expected integers, got torch.bool"),
-        ((2, 161, 50), [50, 51], r"lengths: expected 0 to 50 \(T\), got 50 to 51"),
-        ((2, 161, 50), [-1, 50], r"lengths: expected 0 to 50 \(T\), got -1 to 50"),
+        ((2, 161, 50), [50], r"lengths: expected shape \[2\], received \[1\]"),
+        ((2, 161, 50), [[50, 50]], r"lengths: expected shape \[2\], received \[1, 2\]"),
+        ((2, 161, 50), [50.0, 50.0], "lengths: expected integers, received torch.float32"),
+        ((2, 161, 50), [True, True], "lengths: expected integers, received torch.bool"),
+        ((2, 161, 50), [50, 51], r"lengths: expected 0 to 50 \(T\), received 50 to 51"),
+        ((2, 161, 50), [-1, 50], r"lengths: expected 0 to 50 \(T\), received -1 to 50"),
     ],
 )
 def test_bad_input_is_named(shape: tuple[int, ...], lengths: list, message: str) -> None:
@@ -298,15 +298,15 @@ def test_bad_input_is_named(shape: tuple[int, ...], lengths: list, message: str)
 
 def test_integer_features_are_refused() -> None:
     model = make_model("mlperf", hidden_size=4)
-    with pytest.raises(ValueError, match=r"features: expected floating point, got torch\.int64"):
+    with pytest.raises(ValueError, match=r"features: expected floating point, received torch\.int64"):
         model(torch.ones(1, 161, 50, dtype=torch.int64), torch.tensor([50]))
 
 
 def test_lists_are_refused() -> None:
     model = make_model("mlperf", hidden_size=4)
-    with pytest.raises(TypeError, match="lengths: expected a tensor, got list"):
+    with pytest.raises(TypeError, match="lengths: expected a tensor, received list"):
         model(torch.randn(1, 161, 50), [50])
-    with pytest.raises(TypeError, match="features: expected a tensor, got ndarray"):
+    with pytest.raises(TypeError, match="features: expected a tensor, received ndarray"):
         model(np.zeros((1, 161, 50), np.float32), torch.tensor([50]))
 
 

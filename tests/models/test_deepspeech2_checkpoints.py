@@ -272,8 +272,8 @@ def test_misfits_are_all_listed(tmp_path: Path, layout: str) -> None:
         "fc.0.module.0.running_var",
         "rnns.1.rnn.weight_ih_l0",
         "rnns.7.rnn.weight_hh_l0",
-        "rnns.2.rnn.weight_hh_l0: expected [33, 11], got [33, 12]",
-        "fc.0.module.0.weight: expected [11], got [1]",
+        "rnns.2.rnn.weight_hh_l0: expected [33, 11], received [33, 12]",
+        "fc.0.module.0.weight: expected [11], received [1]",
     ):
         assert part in message
 
@@ -299,7 +299,7 @@ def test_other_models_are_refused_with_their_keys(tmp_path: Path) -> None:
     assert "missing keys: conv.0.weight, rnns.0.rnn.weight_ih_l0" in message
     assert "missing keys" in refused(tmp_path, {})
     assert "missing keys" in refused(tmp_path, {"state_dict": {}})
-    assert "state_dict: expected a dictionary, got list" in refused(tmp_path, {"state_dict": [1]})
+    assert "state_dict: expected a dictionary, received list" in refused(tmp_path, {"state_dict": [1]})
     assert "keys that do not fit: 3" in refused(tmp_path, {"state_dict": {3: torch.ones(1)}})
 
 
@@ -315,15 +315,15 @@ def test_keys_of_two_layouts_at_once_are_refused(tmp_path: Path) -> None:
 def test_scalars_in_place_of_weights_are_refused(tmp_path: Path, key: str) -> None:
     state = make_model("2018-03", bidirectional=False).state_dict()
     message = refused(tmp_path, {**state, key: torch.tensor(1.0)})
-    assert f"{key}: expected a weight, got torch.float32 of shape []" in message
+    assert f"{key}: expected a weight, received torch.float32 of shape []" in message
 
 
 def test_plain_recurrent_layers_are_refused(tmp_path: Path) -> None:
     state = make_model("v2").state_dict()
     state["rnns.0.rnn.weight_hh_l0"] = torch.ones(11, 11)
-    assert "expected [3·H, H] (GRU) or [4·H, H] (LSTM), got [11, 11]" in refused(tmp_path, state)
+    assert "expected [3·H, H] (GRU) or [4·H, H] (LSTM), received [11, 11]" in refused(tmp_path, state)
     state["rnns.0.rnn.weight_hh_l0"] = torch.ones(11)
-    assert "(LSTM), got [11]" in refused(tmp_path, state)
+    assert "(LSTM), received [11]" in refused(tmp_path, state)
 
 
 def test_values_that_are_no_weights_are_refused(tmp_path: Path) -> None:
@@ -332,9 +332,12 @@ def test_values_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     state["fc.0.module.1.weight"] = "weights"
     state["fc.0.module.0.num_batches_tracked"] = None
     message = refused(tmp_path, state)
-    assert "conv.seq_module.0.weight: expected a weight, got torch.int64 of shape [32, 1, 41, 11]" in message
-    assert "fc.0.module.1.weight: expected a weight, got str" in message
-    assert "fc.0.module.0.num_batches_tracked: expected a weight, got NoneType" in message
+    assert (
+        "conv.seq_module.0.weight: expected a weight, received torch.int64 of shape [32, 1, 41, 11]"
+        in message
+    )
+    assert "fc.0.module.1.weight: expected a weight, received str" in message
+    assert "fc.0.module.0.num_batches_tracked: expected a weight, received NoneType" in message
 
 
 def test_metadata_that_contradict_the_weights_are_refused(tmp_path: Path) -> None:
@@ -344,7 +347,7 @@ def test_metadata_that_contradict_the_weights_are_refused(tmp_path: Path) -> Non
     message = refused(tmp_path, package(original, "v2", bidirectional=False))
     assert "bidirectional: the file says False, its weights say True" in message
     message = refused(tmp_path, package(original, "v2", audio_conf={**AUDIO_CONF, "window_size": 0.025}))
-    assert "rnns.0.rnn.weight_ih_l0: expected [33, 1632], got [33, 1312]" in message
+    assert "rnns.0.rnn.weight_ih_l0: expected [33, 1632], received [33, 1312]" in message
     other = make_model("v2", labels="_ABC")
     assert "labels: the file has none for its 4 classes" in refused(tmp_path, other.state_dict())
     path = save(other.state_dict(), tmp_path / "model.pth")
