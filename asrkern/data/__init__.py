@@ -1,0 +1,15 @@
+"""From files to model input: audio, spectrograms, manifests."""
+
+from asrkern.data.audio import load_audio, resample
+from asrkern.data.features import Spectrogram, collate
+from asrkern.data.manifest import Utterance, load_features, read_manifest
+
+__all__ = [
+    "Spectrogram",
+    "Utterance",
+    "collate",
+    "load_audio",
+    "load_features",
+    "read_manifest",
+    "resample",
+]

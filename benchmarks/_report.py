@@ -1,0 +1,120 @@
+"""What ``rtf.py`` shows: a progress bar, a table, a chart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Progress:
+    """A bar on stderr, if that is a terminal."""
+
+    width = 30
+
+    def start(self, title: str, total: int) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self._draw()
+
+    def step(self) -> None:
+        self.done += 1
+        self._draw()
+
+    def end(self) -> None:
+        """Remove the bar."""
+        self._write("\r\033[K")
+
+    def _draw(self) -> None:
+        filled = self.width * self.done // self.total
+        bar = "#" * filled + "." * (self.width - filled)
+        self._write(f"\r{self.title} [{bar}] {self.done}/{self.total}")
+
+    def _write(self, text: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _latency(percentile: str) -> Callable[[dict[str, Any]], str]:
+    return lambda found: f"{1000 * found['latency_seconds'][percentile]:.1f}"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    value = found["largest_difference"]
+    return "not comparable" if value is None else f"{value:.1e}"
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The text for one job of ``rtf.py``; no times and no speed-up if its comparison failed."""
+    machine = report["machine"]
+    processor = machine["gpu"] or f"{machine['cpu']}, {machine['asrkern_isa']}, {machine['threads']} threads"
+    lines = [
+        "",
+        f"{report['name']} ({report['weights']}, {report['parameters'] / 1e6:.1f} M parameters) on "
+        f"{report['device']}: {processor}; torch {machine['torch']}",
+        f"utterances: {report['utterances']}, requests: {report['requests']}, each timed {report['repeats']} x, "
+        f"audio: {report['audio_seconds']:.1f} s",
+        "",
+    ]
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("largest |d log p|", _difference),
+        ("equal texts", lambda found: f"{found['equal_transcripts']}/{report['utterances']}"),
+    ]
+    if report["passed"]:
+        (found, *_) = report["backends"].values()
+        columns += [
+            *(
+                (f"{stage} s", lambda f, stage=stage: f"{f['stages_seconds'][stage]:.3f}")
+                for stage in found["stages_seconds"]
+            ),
+            ("RTF", lambda found: f"{found['rtf']:.4f}"),
+            ("RTFx", lambda found: f"{found['rtfx']:.1f}"),
+            *((f"{percentile} ms", _latency(percentile)) for percentile in found["latency_seconds"]),
+            ("n", lambda found: str(found["timed_requests"])),
+            ("peak MiB", lambda found: f"{found['peak_memory_mib']:.0f}"),
+            ("speed-up", lambda found: f"{found['speed_up']:.2f}"),
+        ]
+    rows = [["backend", *(header for header, _ in columns)]]
+    rows += [[name, *(cell(found) for _, cell in columns)] for name, found in report["backends"].items()]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        lines.append("  ".join(cells))
+    lines.append("")
+    lines += [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
+    if report["passed"]:
+        lines.append(
+            f"Differences (at most {report['tolerance']:.0e}) and texts are against stock, packed; "
+            "speed-up is against the faster stock backend."
+        )
+    else:
+        lines.append(
+            f"FAILED: a difference is over the tolerance of {report['tolerance']:.0e}; nothing was timed."
+        )
+    lines += [f"  {text}" for text in report.get("transcripts", [])[:3]]
+    return "\n".join(lines)
+
+
+def plot_reports(reports: Sequence[dict[str, Any]], path: Path) -> None:
+    """One panel per job that passed: seconds of each stage per second of audio, stacked, by backend."""
+    from matplotlib.figure import Figure
+
+    passed = [report for report in reports if report["passed"]]
+    figure = Figure(figsize=(8, 1 + 2 * max(1, len(passed))), layout="constrained")
+    for i, report in enumerate(passed):
+        axes = figure.add_subplot(len(passed), 1, i + 1)
+        names = list(report["backends"])
+        left = [0.0] * len(names)
+        for stage in report["backends"][names[0]]["stages_seconds"]:
+            values = [
+                report["backends"][name]["stages_seconds"][stage] / report["audio_seconds"] for name in names
+            ]
+            axes.barh(names, values, left=left, label=stage)
+            left = [a + b for a, b in zip(left, values)]
+        axes.invert_yaxis()
+        axes.set_title(f"{report['name']} ({report['weights']}), {report['device']}")
+        axes.set_xlabel("RTF: processing seconds per second of audio")
+    if passed:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,127 @@
+"""What every benchmark here measures with: the clock, percentiles, memory, and the machine's description."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from asrkern._library import cpu_isa
+
+MIN_REQUESTS_FOR_P99 = 100
+
+
+class Stopwatch:
+    """Seconds between laps, with the device's queue emptied at each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.laps: dict[str, float] = {}
+        self._last = self._now()
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap (or the start) under ``name``."""
+        now = self._now()
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """p50 and p90 by linear interpolation; p99 only where at least 100 requests stand behind it."""
+    wanted = [50, 90] + [99] * (len(seconds) >= MIN_REQUESTS_FOR_P99)
+    return {f"p{q}": float(numpy.percentile(seconds, q)) for q in wanted}
+
+
+def largest_difference(expected: Tensor, actual: Tensor, lengths: Tensor) -> float:
+    """Largest absolute difference over the valid frames of two ``[N, T, V]`` tensors.
+
+    Infinite if the shapes differ, or if a valid frame of either holds NaN or infinity.
+    """
+    if expected.shape != actual.shape:
+        return math.inf
+    valid = torch.arange(expected.shape[1], device=lengths.device) < lengths[:, None]
+    valid = valid.to(expected.device)
+    x, y = expected[valid].double(), actual.to(expected.device)[valid].double()
+    if not (x.isfinite().all() and y.isfinite().all()):
+        return math.inf
+    return float((x - y).abs().max()) if x.numel() else 0.0
+
+
+def peak_memory_mib(device: torch.device, prepare: Callable[..., Callable[[], object]], *args: Any) -> float:
+    """Peak memory, in MiB, of a new process while it calls what ``prepare(*args)`` returned.
+
+    On CUDA what torch allocated on the device; otherwise resident memory. On Linux the peak is set back once
+    ``prepare`` is done, so that what only loading needs does not count; elsewhere it counts. ``prepare`` must
+    be importable, and it and ``args`` picklable.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(_measured_call, device, prepare, args).result()
+
+
+def _measured_call(
+    device: torch.device, prepare: Callable[..., Callable[[], object]], args: tuple[Any, ...]
+) -> float:
+    call = prepare(*args)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Not permitted in every container; the peak then includes loading, as on other systems.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    call()
+    return peak_resident_mib()
+
+
+def peak_resident_mib() -> float:
+    """Peak resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss, which a new process inherits from its parent.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Processor, threads, instruction sets that torch and asrkern use, and versions."""
+    cuda = device.type == "cuda"
+    return {
+        "cpu": _cpu_model(),
+        "torch_isa": torch.backends.cpu.get_cpu_capability(),
+        "asrkern_isa": cpu_isa(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if cuda else None,
+        "cuda": torch.version.cuda if cuda else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"

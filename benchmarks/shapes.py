@@ -1,0 +1,100 @@
+"""The shapes at which kernels are timed (and tested): those of the five systems, above all of DeepSpeech2."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class GRUShape(NamedTuple):
+    """A bidirectional layer whose input is as wide as its state."""
+
+    hidden_size: int
+    batch: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"H={self.hidden_size} N={self.batch} T={self.steps}"
+
+
+class LinearShape(NamedTuple):
+    """``[rows, in_features] -> [rows, out_features]``."""
+
+    rows: int
+    in_features: int
+    out_features: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.in_features} to {self.out_features}"
+
+
+class BatchNormShape(NamedTuple):
+    """A tensor of ``layout``; C, T and N in the order of the layout, F where it has one."""
+
+    layout: str
+    size: tuple[int, ...]
+    activation: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        return f"{self.layout} {'x'.join(map(str, self.size))}"
+
+
+class ConvShape(NamedTuple):
+    """One convolution of the front end on [batch, in_channels, bins, frames]; pairs are (frequency, time)."""
+
+    name: str
+    batch: int
+    in_channels: int
+    bins: int
+    frames: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    out_channels: int = 32
+
+    def __str__(self) -> str:
+        return f"{self.name} N={self.batch} F={self.bins} T={self.frames}"
+
+
+GRU_INFERENCE = [
+    GRUShape(512, 1, 200),
+    GRUShape(512, 16, 200),
+    GRUShape(1024, 1, 100),
+    GRUShape(1024, 16, 100),
+    GRUShape(2560, 1, 50),
+    GRUShape(2560, 16, 50),
+]
+GRU_TRAINING = [GRUShape(512, 8, 200), GRUShape(512, 32, 200), GRUShape(1024, 8, 100)]
+
+# Input projections of the layers above and of DeepSpeech2's first one, then its classifier.
+LINEAR = [
+    LinearShape(200, 1312, 3072),
+    LinearShape(200, 512, 1536),
+    LinearShape(3200, 512, 1536),
+    LinearShape(1600, 1024, 3072),
+    LinearShape(50, 2560, 7680),
+    LinearShape(800, 1024, 29),
+]
+
+# After each convolution of the front end, then between recurrent layers (no activation there).
+BATCH_NORM_ACT = [
+    BatchNormShape("NCFT", (8, 32, 81, 501), (0.0, 20.0)),
+    BatchNormShape("NCFT", (8, 32, 41, 501), (0.0, 20.0)),
+    BatchNormShape("TNC", (200, 32, 512), None),
+    BatchNormShape("TNC", (100, 8, 1024), None),
+]
+
+# 10 s of audio through the two convolutions of DeepSpeech2.
+MASKED_CONV2D = [
+    ConvShape(name, batch, in_channels, bins, frames, kernel, stride, padding)
+    for batch in (1, 8)
+    for name, in_channels, bins, frames, kernel, stride, padding in [
+        ("conv 1", 1, 161, 1001, (41, 11), (2, 2), (20, 5)),
+        ("conv 2", 32, 81, 501, (21, 11), (2, 1), (10, 5)),
+    ]
+]
+
+
+def ragged_lengths(batch: int, frames: int) -> list[int]:
+    """Lengths from ``frames`` down to about half of it, evenly spread, unsorted; only ``frames`` for one."""
+    spread = [frames - (i * frames) // (2 * batch) for i in range(batch)]
+    return spread[::2][::-1] + spread[1::2]
