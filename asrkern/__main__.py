@@ -10,9 +10,9 @@ import torch
 
 import asrkern
 from asrkern import _library
+from asrkern._optional import import_torchaudio
 
-# Not imported: torchaudio fails to import beside a torch without CUDA.
-OPTIONAL = ("torchaudio", "triton", "soundfile", "matplotlib", "pytest", "hypothesis")
+OPTIONAL = ("triton", "soundfile", "matplotlib", "pytest", "hypothesis")
 
 
 def _cuda() -> str:
@@ -23,6 +23,13 @@ def _cuda() -> str:
     kernels = "on" if _library.cuda_kernels() else "off (no record of a check; ASRKERN_CUDA=force takes them)"
     built = kernels if _library.CUDA_BUILT else "not built"
     return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, kernels {built}"
+
+
+def _torchaudio() -> str:
+    try:
+        return import_torchaudio().__version__
+    except ImportError as error:
+        return str(error)
 
 
 def _package(name: str) -> str:
@@ -43,6 +50,7 @@ def describe() -> dict[str, str]:
         "CPU kernels": _library.cpu_isa(),
         "threads": str(torch.get_num_threads()),
         "CUDA": _cuda(),
+        "torchaudio": _torchaudio(),
         **{name: _package(name) for name in OPTIONAL},
     }
 

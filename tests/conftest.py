@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from asrkern._optional import import_torchaudio
+
 
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
@@ -22,16 +24,29 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def data_dir() -> Path:
-    """The folder of corpora, ASRKERN_DATA. CI has it, so that there a missing one is a failure, not a skip."""
-    folder = os.environ.get("ASRKERN_DATA")
-    if folder and Path(folder).is_dir():
-        return Path(folder)
-    reason = f"needs speech corpora: set ASRKERN_DATA to a folder of manifests (now {folder!r})"
+def _lacking(reason: str):
+    """Skip, but not in CI, which has everything."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of corpora, ASRKERN_DATA."""
+    folder = os.environ.get("ASRKERN_DATA")
+    if folder and Path(folder).is_dir():
+        return Path(folder)
+    _lacking(f"needs speech corpora: set ASRKERN_DATA to a folder of manifests (now {folder!r})")
+
+
+@pytest.fixture(scope="session")
+def torchaudio():
+    """The module, where it imports beside this torch."""
+    try:
+        return import_torchaudio()
+    except ImportError as error:
+        _lacking(str(error))
 
 
 @pytest.fixture
