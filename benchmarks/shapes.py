@@ -61,6 +61,7 @@ GRU_INFERENCE = [
     GRUShape(1024, 1, 100),
     GRUShape(1024, 16, 100),
     GRUShape(2560, 1, 50),
+    GRUShape(2560, 4, 50),
     GRUShape(2560, 16, 50),
 ]
 GRU_TRAINING = [GRUShape(512, 8, 200), GRUShape(512, 32, 200), GRUShape(1024, 8, 100)]
