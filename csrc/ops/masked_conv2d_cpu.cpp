@@ -55,14 +55,14 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
                               data_or_null<T>(c),
                               nullptr,
                               mutable_data<T>(output)};
+    if (output.numel() == 0) return;
+    const cpu::ThreadPool pool = torch_threads();
     Tensor packed = torch::stable::new_empty(w, {kernels.masked_conv2d_packed_size(conv)});
-    Tensor padded = torch::stable::new_empty(
-        x, {batch * input.size(1) * input.size(2), out_frames > 0 ? kernels.masked_conv2d_padded_frames(conv) : 0});
-    kernels.masked_conv2d_pack(data<T>(w), weight.size(0), weight.size(1) * weight.size(2) * weight.size(3),
-                               mutable_data<T>(packed));
+    Tensor scratch = torch::stable::new_empty(x, {kernels.masked_conv2d_scratch_size(pool, conv)});
+    kernels.masked_conv2d_pack(pool, conv, data<T>(w), mutable_data<T>(packed));
     conv.weight = data<T>(packed);
-    conv.padded = mutable_data<T>(padded);
-    if (output.numel() > 0) kernels.masked_conv2d(torch_threads(), conv);
+    conv.scratch = mutable_data<T>(scratch);
+    kernels.masked_conv2d(pool, conv);
   });
   return output;
 }

@@ -28,8 +28,8 @@ struct Kernels {
   void (*batch_norm_act_backward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActBackward<T>&, T* scale,
                                   T* piece_sum, T* piece_dot);
   int64_t (*masked_conv2d_packed_size)(const MaskedConv2d<T>&);
-  int64_t (*masked_conv2d_padded_frames)(const MaskedConv2d<T>&);
-  void (*masked_conv2d_pack)(const T* weight, int64_t out_channels, int64_t taps, T* packed);
+  int64_t (*masked_conv2d_scratch_size)(const ThreadPool&, const MaskedConv2d<T>&);
+  void (*masked_conv2d_pack)(const ThreadPool&, const MaskedConv2d<T>&, const T* weight, T* packed);
   void (*masked_conv2d)(const ThreadPool&, const MaskedConv2d<T>&);
 };
 
@@ -49,7 +49,7 @@ constexpr Kernels<T> make_kernels() {
       batch_norm_act_forward<T>,
       batch_norm_act_backward<T>,
       masked_conv2d_packed_size<T>,
-      masked_conv2d_padded_frames<T>,
+      masked_conv2d_scratch_size<T>,
       masked_conv2d_pack<T>,
       masked_conv2d<T>,
   };

@@ -58,6 +58,11 @@ template <class T>
 Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
   return a * b + c;
 }
+// c − a·b.
+template <class T>
+Vec<T> fnma(Vec<T> a, Vec<T> b, Vec<T> c) {
+  return c - a * b;
+}
 // As torch's clamp, a NaN x stays a NaN.
 template <class T>
 Vec<T> clamp(Vec<T> x, T lo, T hi) {
@@ -104,6 +109,10 @@ struct Vec<float> {
 template <>
 inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+template <>
+inline Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return {_mm512_fnmadd_ps(a.v, b.v, c.v)};
 }
 template <>
 inline Vec<float> clamp(Vec<float> x, float lo, float hi) {
@@ -157,6 +166,10 @@ struct Vec<float> {
 template <>
 inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+}
+template <>
+inline Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return {_mm256_fnmadd_ps(a.v, b.v, c.v)};
 }
 template <>
 inline Vec<float> clamp(Vec<float> x, float lo, float hi) {
