@@ -30,8 +30,7 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"
       " -> (Tensor output, Tensor mean, Tensor var, Tensor count)");
   m.def(
-      "batch_norm_act_backward(Tensor grad_output, Tensor input, Tensor output, Tensor? weight, Tensor mean, Tensor "
-      "var,"
+      "batch_norm_act_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor var,"
       " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"
       " -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
   m.def(

@@ -171,7 +171,7 @@ def _fake(
 
 @torch.library.register_fake("asrkern::batch_norm_act_backward")
 def _fake_backward(
-    grad_output, input, output, weight, mean, var, lengths, layout, training, count_padding, eps, min, max
+    grad_output, input, weight, bias, mean, var, lengths, layout, training, count_padding, eps, min, max
 ):  # fmt: skip
     channels = input.shape[layout.index("C")]
     return (
@@ -184,16 +184,15 @@ def _fake_backward(
 def _setup_context(ctx, inputs, output):
     input, weight, bias, _, _, lengths, *ctx.options = inputs
     ctx.mark_non_differentiable(*output[1:])
-    ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
-    ctx.save_for_backward(input, output[0], weight, output[1], output[2], lengths)
+    ctx.save_for_backward(input, weight, bias, output[1], output[2], lengths)
 
 
 def _backward(ctx, grad_output, *_):
-    input, output, weight, mean, var, lengths = ctx.saved_tensors
+    input, weight, bias, mean, var, lengths = ctx.saved_tensors
     grad_input, grad_weight, grad_bias = torch.ops.asrkern.batch_norm_act_backward(
-        grad_output, input, output, weight, mean, var, lengths, *ctx.options
+        grad_output, input, weight, bias, mean, var, lengths, *ctx.options
     )
-    grads = (grad_input, grad_weight if ctx.has_weight else None, grad_bias if ctx.has_bias else None)
+    grads = (grad_input, None if weight is None else grad_weight, None if bias is None else grad_bias)
     return (*grads, *[None] * 9)
 
 

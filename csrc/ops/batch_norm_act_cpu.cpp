@@ -61,16 +61,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(const Tensor& input, c
 }
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(const Tensor& grad_output, const Tensor& input,
-                                                           const Tensor& output, const std::optional<Tensor>& weight,
-                                                           const Tensor& mean, const Tensor& var,
-                                                           const std::optional<Tensor>& lengths, std::string layout,
-                                                           bool training, bool count_padding, double eps, double min,
-                                                           double max) {
+                                                           const std::optional<Tensor>& weight,
+                                                           const std::optional<Tensor>& bias, const Tensor& mean,
+                                                           const Tensor& var, const std::optional<Tensor>& lengths,
+                                                           std::string layout, bool training, bool count_padding,
+                                                           double eps, double min, double max) {
   const auto values = optional_lengths(input, layout, lengths);
   const cpu::BatchNormActShape shape = make_shape(input, layout, values, count_padding);
-  const Tensor dy = dense(grad_output), x = dense(input), y = dense(output);
+  const Tensor dy = dense(grad_output), x = dense(input);
   const Tensor m = dense(mean), v = dense(var);
-  const std::optional<Tensor> w = dense(weight);
+  const std::optional<Tensor> w = dense(weight), b = dense(bias);
   Tensor grad_input = new_output(x, sizes_of(x));
   Tensor grad_weight = new_output(input, {shape.channels}), grad_bias = new_output(input, {shape.channels});
   with_dtype(input, "input", [&](auto type) {
@@ -79,8 +79,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(const Tensor& grad_ou
     std::vector<T> piece_sum(pieces(shape) * shape.channels), piece_dot(piece_sum.size());
     const cpu::BatchNormActBackward<T> pass{data<T>(dy),
                                             data<T>(x),
-                                            data<T>(y),
                                             data_or_null<T>(w),
+                                            data_or_null<T>(b),
                                             data<T>(m),
                                             data<T>(v),
                                             T(eps),

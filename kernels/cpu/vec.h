@@ -95,12 +95,19 @@ struct Vec<float> {
   static constexpr int kWidth = 16;
   __m512 v;
 
-  static __mmask16 first(int count) { return count >= 16 ? 0xFFFF : __mmask16((1u << count) - 1); }
+  static __mmask16 first(int count) { return __mmask16((1u << count) - 1); }
   static Vec set1(float x) { return {_mm512_set1_ps(x)}; }
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-  static Vec load(const float* p, int count) { return {_mm512_maskz_loadu_ps(first(count), p)}; }
+  static Vec load(const float* p, int count) {
+    return count >= kWidth ? load(p) : Vec{_mm512_maskz_loadu_ps(first(count), p)};
+  }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
-  void store(float* p, int count) const { _mm512_mask_storeu_ps(p, first(count), v); }
+  void store(float* p, int count) const {
+    if (count >= kWidth)
+      store(p);
+    else
+      _mm512_mask_storeu_ps(p, first(count), v);
+  }
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -155,9 +162,17 @@ struct Vec<float> {
   }
   static Vec set1(float x) { return {_mm256_set1_ps(x)}; }
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static Vec load(const float* p, int count) { return {_mm256_maskload_ps(p, first(count))}; }
+  // AVX2's masked moves are slow, stores above all: only where lanes are missing.
+  static Vec load(const float* p, int count) {
+    return count >= kWidth ? load(p) : Vec{_mm256_maskload_ps(p, first(count))};
+  }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
-  void store(float* p, int count) const { _mm256_maskstore_ps(p, first(count), v); }
+  void store(float* p, int count) const {
+    if (count >= kWidth)
+      store(p);
+    else
+      _mm256_maskstore_ps(p, first(count), v);
+  }
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
