@@ -20,9 +20,10 @@ struct Kernels {
                  int64_t out_features, int64_t in_features, T* const* y);
   int64_t (*gru_packed_size)(int64_t hidden_size);
   void (*gru_pack)(const ThreadPool&, const T* weight, int64_t hidden_size, T* packed);
-  void (*gru_forward)(const ThreadPool&, const GruBatch&, const GruForward<T>* directions, int count, int64_t* scratch);
-  void (*gru_backward)(const ThreadPool&, const GruBatch&, const GruBackward<T>* directions, int count, const T** gates,
-                       T** states);
+  void (*gru_forward)(const ThreadPool&, const RecurrentBatch&, const GruForward<T>* directions, int count,
+                      int64_t* scratch);
+  void (*gru_backward)(const ThreadPool&, const RecurrentBatch&, const GruBackward<T>* directions, int count,
+                       const T** gates, T** states);
   void (*batch_norm_act_forward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActForward<T>&, T* scale,
                                  T* piece_mean, T* piece_deviation, int64_t* piece_counts);
   void (*batch_norm_act_backward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActBackward<T>&, T* scale,
@@ -42,10 +43,10 @@ constexpr Kernels<T> make_kernels() {
       linear_packed_size<T>,
       linear_pack<T>,
       linear<T>,
-      gru_packed_size<T>,
-      gru_pack<T>,
-      gru_forward<T>,
-      gru_backward<T>,
+      recurrent_packed_size<T, 3>,
+      recurrent_pack<T, 3>,
+      recurrent_forward<GruCell<T>>,
+      recurrent_backward<GruCell<T>>,
       batch_norm_act_forward<T>,
       batch_norm_act_backward<T>,
       masked_conv2d_packed_size<T>,

@@ -53,6 +53,11 @@ struct Vec {
   }
 };
 
+// A vector of packed weights, as values of T.
+template <class T>
+Vec<T> load_weights(const T* p) {
+  return Vec<T>::load(p);
+}
 // Two roundings here, one in the FMA builds: results are bit-stable for a fixed ISA, not across ISAs.
 template <class T>
 Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {

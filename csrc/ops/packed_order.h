@@ -1,0 +1,150 @@
+// A ragged batch, padded or packed by the caller, in the order in which the recurrent kernels walk it.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "csrc/ops/common.h"
+
+namespace asrkern {
+
+// The batch in packed order, and where each of its frames is in the caller's tensors.
+struct PackedOrder {
+  std::vector<int64_t> active, offsets, lengths;  // as in cpu::RecurrentBatch; rows sorted, longest first
+  std::vector<int64_t> rows;                      // [rows] the caller's row of each sorted row
+  std::vector<int64_t> frames;                    // [frames] the caller's frame of each packed frame
+  bool identity = true;                           // frames[p] == p for all of the caller's frames
+
+  cpu::RecurrentBatch batch() const {
+    return {int64_t(lengths.size()), int64_t(active.size()), int64_t(frames.size()),
+            active.data(),           offsets.data(),         lengths.data()};
+  }
+};
+
+inline PackedOrder order_by_batch_sizes(const Tensor& batch_sizes, int64_t frames) {
+  const Tensor values = dense(batch_sizes);
+  const int64_t* sizes = data<int64_t>(values);
+  PackedOrder order;
+  int64_t total = 0;
+  for (int64_t t = 0; t < values.numel(); ++t) {
+    if (sizes[t] < 1 || (t > 0 && sizes[t] > sizes[t - 1]))
+      invalid("batch_sizes: expected positive values that never grow, received ", sizes[t], " at step ", t);
+    order.active.push_back(sizes[t]);
+    order.offsets.push_back(total);
+    total += sizes[t];
+  }
+  if (total != frames)
+    invalid("batch_sizes: expected values that sum to the ", frames, " frames of the input, received the sum ", total);
+  const int64_t rows = order.active.empty() ? 0 : order.active[0];
+  order.lengths.assign(rows, 0);
+  for (int64_t count : order.active)
+    for (int64_t i = 0; i < count; ++i) ++order.lengths[i];
+  order.rows.resize(rows);
+  std::iota(order.rows.begin(), order.rows.end(), 0);
+  order.frames.resize(frames);
+  std::iota(order.frames.begin(), order.frames.end(), 0);
+  return order;
+}
+
+inline PackedOrder order_by_lengths(const std::optional<Tensor>& lengths, int64_t rows, int64_t steps,
+                                    bool batch_first) {
+  PackedOrder order;
+  const std::vector<int64_t> values =
+      lengths ? read_lengths(*lengths, "lengths", rows, steps) : std::vector<int64_t>(rows, steps);
+  order.rows.resize(rows);
+  std::iota(order.rows.begin(), order.rows.end(), 0);
+  std::stable_sort(order.rows.begin(), order.rows.end(), [&](int64_t a, int64_t b) { return values[a] > values[b]; });
+  for (int64_t row : order.rows) order.lengths.push_back(values[row]);
+  const int64_t longest = rows > 0 ? order.lengths[0] : 0;
+  for (int64_t t = 0, active = rows; t < longest; ++t) {
+    while (order.lengths[active - 1] <= t) --active;
+    order.active.push_back(active);
+    order.offsets.push_back(int64_t(order.frames.size()));
+    for (int64_t i = 0; i < active; ++i)
+      order.frames.push_back(batch_first ? order.rows[i] * steps + t : t * rows + order.rows[i]);
+  }
+  order.identity = int64_t(order.frames.size()) == rows * steps;
+  for (size_t p = 0; p < order.frames.size() && order.identity; ++p) order.identity = order.frames[p] == int64_t(p);
+  return order;
+}
+
+inline PackedOrder make_order(const Tensor& input, const std::optional<Tensor>& lengths,
+                              const std::optional<Tensor>& batch_sizes, bool batch_first) {
+  if (batch_sizes) return order_by_batch_sizes(*batch_sizes, input.size(0));
+  return order_by_lengths(lengths, input.size(batch_first ? 0 : 1), input.size(batch_first ? 1 : 0), batch_first);
+}
+
+// [directions, rows, hidden_size] in sorted order; zeros where there is no h0.
+inline Tensor sorted_states(const Tensor& like, const std::optional<Tensor>& states, const PackedOrder& order,
+                            int64_t directions, int64_t hidden_size) {
+  const int64_t rows = int64_t(order.rows.size());
+  Tensor sorted = torch::stable::new_zeros(like, {directions, rows, hidden_size});
+  if (!states) return sorted;
+  const Tensor from = dense(*states);
+  const size_t bytes = size_t(hidden_size) * like.element_size();
+  const char* source = static_cast<const char*>(from.const_data_ptr());
+  char* target = static_cast<char*>(sorted.mutable_data_ptr());
+  for (int64_t d = 0; d < directions; ++d)
+    for (int64_t i = 0; i < rows; ++i)
+      std::memcpy(target + size_t(d * rows + i) * bytes, source + size_t(d * rows + order.rows[i]) * bytes, bytes);
+  return sorted;
+}
+
+// The inverse of sorted_states.
+inline Tensor caller_states(const Tensor& sorted, const PackedOrder& order) {
+  Tensor result = new_output(sorted, {sorted.size(0), sorted.size(1), sorted.size(2)});
+  const int64_t rows = sorted.size(1);
+  const size_t bytes = size_t(sorted.size(2)) * sorted.element_size();
+  const char* source = static_cast<const char*>(sorted.const_data_ptr());
+  char* target = static_cast<char*>(result.mutable_data_ptr());
+  for (int64_t d = 0; d < sorted.size(0); ++d)
+    for (int64_t i = 0; i < rows; ++i)
+      std::memcpy(target + size_t(d * rows + order.rows[i]) * bytes, source + size_t(d * rows + i) * bytes, bytes);
+  return result;
+}
+
+// Zero the frames of an output that no row reaches.
+template <class T>
+void zero_padding(const PackedOrder& order, int64_t frames, int64_t width, T* values) {
+  if (int64_t(order.frames.size()) == frames) return;
+  std::vector<bool> reached(frames, false);
+  for (int64_t frame : order.frames) reached[frame] = true;
+  for (int64_t frame = 0; frame < frames; ++frame)
+    if (!reached[frame]) std::fill_n(values + frame * width, width, T(0));
+}
+
+// A pointer to each packed frame's values within rows of `stride`, `offset` in.
+template <class T>
+std::vector<T*> frame_pointers(const PackedOrder& order, T* values, int64_t stride, int64_t offset) {
+  std::vector<T*> pointers(order.frames.size());
+  for (size_t p = 0; p < pointers.size(); ++p) pointers[p] = values + order.frames[p] * stride + offset;
+  return pointers;
+}
+
+// The input's frames in packed order, [frames, features]: the input itself where they are already.
+inline Tensor packed_frames(const Tensor& input, const PackedOrder& order, int64_t features) {
+  const int64_t frames = int64_t(order.frames.size());
+  if (order.identity) return torch::stable::reshape(input, {frames, features});
+  Tensor packed = torch::stable::new_empty(input, {frames, features});
+  const size_t bytes = size_t(features) * input.element_size();
+  const char* source = static_cast<const char*>(input.const_data_ptr());
+  char* target = static_cast<char*>(packed.mutable_data_ptr());
+  for (int64_t p = 0; p < frames; ++p)
+    std::memcpy(target + size_t(p) * bytes, source + size_t(order.frames[p]) * bytes, bytes);
+  return packed;
+}
+
+// The inverse of packed_frames, shaped as the caller's tensor `like`; zeros in the frames that no row reaches.
+inline Tensor caller_frames(const Tensor& packed, const PackedOrder& order, const Tensor& like) {
+  if (order.identity) return torch::stable::reshape(packed, like.sizes());
+  Tensor result = torch::stable::new_zeros(like, like.sizes());
+  const size_t bytes = size_t(packed.size(1)) * packed.element_size();
+  const char* source = static_cast<const char*>(packed.const_data_ptr());
+  char* target = static_cast<char*>(result.mutable_data_ptr());
+  for (size_t p = 0; p < order.frames.size(); ++p)
+    std::memcpy(target + size_t(order.frames[p]) * bytes, source + p * bytes, bytes);
+  return result;
+}
+
+}  // namespace asrkern

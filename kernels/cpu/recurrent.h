@@ -1,0 +1,263 @@
+// What the recurrent layers share: a packed batch, one or two directions, the walk through its steps forward and
+// backward. gru.h and lstm.h give the cells.
+//
+// Rows are sorted by length, longest first, and run from their own first step (their last frame for the reverse
+// direction), so that the rows still running at a step are always the first `active[step]`: finished rows cost nothing.
+// Frame t of row i is frame number `offsets[t] + i`, the order of a PackedSequence.
+//
+// Every element of W_h h is one chain fma(h[k], w[k], acc) over ascending k in every tile: see linear.h.
+#pragma once
+
+#include "kernels/cpu/linear.h"
+
+namespace asrkern::cpu {
+
+struct RecurrentBatch {
+  int64_t rows;            // sequences, zero-length ones included
+  int64_t steps;           // the longest length
+  int64_t frames;          // Σ lengths
+  const int64_t* active;   // [steps] rows longer than each step
+  const int64_t* offsets;  // [steps] frames before each step: Σ active[:t]
+  const int64_t* lengths;  // [rows] descending
+};
+
+// One direction of a cell with G gates that saves S values a unit. `frame` runs over packed order.
+template <class T, class W>
+struct RecurrentForward {
+  bool reverse;
+  int64_t hidden_size;
+  const T* gates_x;        // [frames, G·hidden_size] W_ih x, with every bias that is a plain sum already in
+  const W* weight_packed;  // recurrent_pack(W_hh)
+  const T* h0;             // [rows, hidden_size]
+  T* h;                    // [2, rows, hidden_size] scratch: the states before and after a step
+  T* const* outputs;       // [frames] where each frame's hidden_size outputs go
+  T* h_n;                  // [rows, hidden_size]
+  T* reserve;              // [frames, S·hidden_size] for the backward pass, or null
+};
+
+template <class T>
+struct RecurrentBackward {
+  bool reverse;
+  int64_t hidden_size;
+  const T* weight_packed;        // linear_pack of W_hh transposed: in_features = G·hidden_size
+  const T* h0;                   // [rows, hidden_size]
+  const T* const* outputs;       // [frames] as in forward
+  const T* const* grad_outputs;  // [frames]
+  const T* reserve;              // [frames, S·hidden_size]
+  T* grad_h;                     // [rows, hidden_size] that of h_n on entry, of h0 on return; carries dh between
+  T* grad_gates_h;               // [frames, grad_gates_h_stride] G·hidden_size values a frame: that of W_h h
+  int64_t grad_gates_h_stride;
+  T* h_previous;  // [frames, hidden_size] the state that entered each frame, for the deferred dW_hh
+};
+
+namespace {
+
+// A Cell names the types Value, Weight, Forward and Backward, its kGates, and has
+//   forward(pass, row, frame, unit, count, gates_h, h) → the next h of `count` units from `unit`;
+//   backward(pass, row, frame, frame_before, h, begin, end): the gradients of the gates of units [begin, end), from
+//     grad_h; in their place it leaves what reaches the state before by another way than W_hh. `frame_before` is
+//     negative at a row's first step, whose h is h0.
+
+template <int kGates>
+struct RecurrentTile {
+#if defined(__AVX512F__)
+  static constexpr int kRows = 24 / kGates;
+#else
+  static constexpr int kRows = 12 / kGates;
+#endif
+  // With few rows, several blocks of units at once keep enough independent chains in flight.
+  static constexpr int blocks(int rows) { return rows * kGates < 12 ? 12 / (rows * kGates) : 1; }
+};
+
+template <class T, int kGates>
+int64_t recurrent_packed_size(int64_t hidden_size) {
+  constexpr int kWidth = Vec<T>::kWidth;
+  return ceil_div(hidden_size, kWidth) * kWidth * kGates * hidden_size;
+}
+
+// weight: [kGates·hidden_size, hidden_size] → packed: [block of kWidth units][k][gate][unit], zero beyond hidden_size.
+template <class T, int kGates>
+void recurrent_pack(const ThreadPool& pool, const T* weight, int64_t hidden_size, T* packed) {
+  constexpr int kWidth = Vec<T>::kWidth;
+  parallel_for(pool, ceil_div(hidden_size, kWidth), [=](int64_t block) {
+    const int64_t first = block * kWidth;
+    T* out = packed + first * kGates * hidden_size;
+    constexpr int64_t kBlock = 64;
+    for (int64_t k0 = 0; k0 < hidden_size; k0 += kBlock) {
+      const int64_t k1 = k0 + kBlock < hidden_size ? k0 + kBlock : hidden_size;
+      for (int gate = 0; gate < kGates; ++gate)
+        for (int unit = 0; unit < kWidth; ++unit) {
+          const T* in = weight + (gate * hidden_size + first + unit) * hidden_size;
+          for (int64_t k = k0; k < k1; ++k)
+            out[(k * kGates + gate) * kWidth + unit] = first + unit < hidden_size ? in[k] : T(0);
+        }
+    }
+  });
+}
+
+template <class T>
+void copy(const T* from, int64_t count, T* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// The frame that a row reads at a step.
+inline int64_t recurrent_frame(const RecurrentBatch& batch, bool reverse, int64_t step, int64_t row) {
+  return batch.offsets[reverse ? batch.lengths[row] - 1 - step : step] + row;
+}
+
+// kBlocks blocks of units from `unit`, for rows [row, row + kRows).
+template <class Cell, int kRows, int kBlocks>
+void recurrent_tile(const typename Cell::Forward& a, const int64_t* frames, int64_t row, int64_t unit,
+                    const typename Cell::Value* h, typename Cell::Value* h_next) {
+  using T = typename Cell::Value;
+  using V = Vec<T>;
+  constexpr int kWidth = V::kWidth, kGates = Cell::kGates;
+  const int64_t size = a.hidden_size, block_size = kWidth * kGates * size;
+  const typename Cell::Weight* weight = a.weight_packed + unit * kGates * size;
+  V acc[kRows][kBlocks][kGates];
+  for (int m = 0; m < kRows; ++m)
+    for (int b = 0; b < kBlocks; ++b)
+      for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = V::set1(0);
+  const T* states[kRows];
+  for (int m = 0; m < kRows; ++m) states[m] = h + (row + m) * size;
+  for (int64_t k = 0; k < size; ++k, weight += kGates * kWidth) {
+    V value[kRows];
+    for (int m = 0; m < kRows; ++m) value[m] = V::set1(states[m][k]);
+    for (int b = 0; b < kBlocks; ++b)
+      for (int gate = 0; gate < kGates; ++gate) {
+        const V w = load_weights<T>(weight + b * block_size + gate * kWidth);
+        for (int m = 0; m < kRows; ++m) acc[m][b][gate] = fma(value[m], w, acc[m][b][gate]);
+      }
+  }
+  for (int b = 0; b < kBlocks; ++b) {
+    const int64_t first = unit + b * kWidth;
+    const int count = int(size - first < kWidth ? size - first : kWidth);
+    for (int m = 0; m < kRows; ++m) {
+      const int64_t frame = frames[row + m];
+      const V next = Cell::forward(a, row + m, frame, first, count, acc[m][b], V::load(states[m] + first, count));
+      next.store(h_next + (row + m) * size + first, count);
+      next.store(a.outputs[frame] + first, count);
+    }
+  }
+}
+
+// Units [begin, end) of rows [row, row + rows) of a step; begin is a multiple of the vector width.
+template <class Cell, int kRows = RecurrentTile<Cell::kGates>::kRows>
+void recurrent_step(const typename Cell::Forward& a, const int64_t* frames, int64_t row, int64_t rows, int64_t begin,
+                    int64_t end, const typename Cell::Value* h, typename Cell::Value* h_next) {
+  constexpr int kWidth = Vec<typename Cell::Value>::kWidth;
+  if (rows >= kRows) {
+    constexpr int kBlocks = RecurrentTile<Cell::kGates>::blocks(kRows);
+    const int64_t tiles = rows / kRows * kRows;
+    int64_t unit = begin;
+    for (; unit + (kBlocks - 1) * kWidth < end; unit += kBlocks * kWidth)
+      for (int64_t m = 0; m < tiles; m += kRows)
+        recurrent_tile<Cell, kRows, kBlocks>(a, frames, row + m, unit, h, h_next);
+    for (; unit < end; unit += kWidth)
+      for (int64_t m = 0; m < tiles; m += kRows) recurrent_tile<Cell, kRows, 1>(a, frames, row + m, unit, h, h_next);
+    row += tiles;
+    rows -= tiles;
+  }
+  if constexpr (kRows > 1) {
+    if (rows > 0) recurrent_step<Cell, kRows - 1>(a, frames, row, rows, begin, end, h, h_next);
+  }
+}
+
+// One member's share of one direction; `frames` is the member's scratch, [rows].
+template <class Cell>
+void recurrent_forward_member(const RecurrentBatch& batch, const typename Cell::Forward& a, int member, int members,
+                              Barrier& barrier, int64_t* frames) {
+  using T = typename Cell::Value;
+  constexpr int kWidth = Vec<T>::kWidth;
+  const int64_t size = a.hidden_size, blocks = ceil_div(size, kWidth);
+  const int64_t begin = blocks * member / members * kWidth;
+  const int64_t last = blocks * (member + 1) / members * kWidth, end = last < size ? last : size;
+  if (begin < end)
+    for (int64_t i = 0; i < batch.rows; ++i) {
+      copy(a.h0 + i * size + begin, end - begin, a.h + i * size + begin);
+      if (batch.lengths[i] == 0) copy(a.h0 + i * size + begin, end - begin, a.h_n + i * size + begin);
+    }
+  barrier.wait(members);
+  for (int64_t step = 0; step < batch.steps; ++step) {
+    const T* h = a.h + step % 2 * batch.rows * size;
+    T* h_next = a.h + (step + 1) % 2 * batch.rows * size;
+    for (int64_t i = 0; i < batch.active[step]; ++i) frames[i] = recurrent_frame(batch, a.reverse, step, i);
+    if (begin < end) {
+      recurrent_step<Cell>(a, frames, 0, batch.active[step], begin, end, h, h_next);
+      const int64_t running = step + 1 < batch.steps ? batch.active[step + 1] : 0;
+      for (int64_t i = running; i < batch.active[step]; ++i)
+        copy(h_next + i * size + begin, end - begin, a.h_n + i * size + begin);
+    }
+    barrier.wait(members);
+  }
+}
+
+// `gates` and `states` are the member's scratch, [rows] pointers each.
+template <class Cell>
+void recurrent_backward_member(const RecurrentBatch& batch, const typename Cell::Backward& a, int member, int members,
+                               Barrier& barrier, const typename Cell::Value** gates, typename Cell::Value** states) {
+  using T = typename Cell::Value;
+  constexpr int kColumns = LinearTile<T>::kColumns;
+  const int64_t size = a.hidden_size, in_features = Cell::kGates * size, panels = ceil_div(size, kColumns);
+  const int64_t first_panel = panels * member / members, last_panel = panels * (member + 1) / members;
+  const int64_t begin = first_panel * kColumns;
+  const int64_t end = last_panel * kColumns < size ? last_panel * kColumns : size;
+  for (int64_t step = batch.steps - 1; step >= 0; --step) {
+    const int64_t active = batch.active[step];
+    for (int64_t i = 0; i < active; ++i) {
+      const int64_t frame = recurrent_frame(batch, a.reverse, step, i);
+      gates[i] = a.grad_gates_h + frame * a.grad_gates_h_stride;
+      if (begin >= end) continue;
+      const int64_t frame_before = step == 0 ? -1 : recurrent_frame(batch, a.reverse, step - 1, i);
+      const T* h = step == 0 ? a.h0 + i * size : a.outputs[frame_before];
+      copy(h + begin, end - begin, a.h_previous + frame * size + begin);
+      Cell::backward(a, i, frame, frame_before, h, begin, end);
+    }
+    // dh needs every unit's gate gradients; the next step's gate gradients only this member's own dh.
+    barrier.wait(members);
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      const int64_t column = panel * kColumns;
+      for (int64_t i = 0; i < active; ++i) states[i] = a.grad_h + i * size + column;
+      linear_panel<T>(gates, active, a.weight_packed + column * in_features, in_features, nullptr, true,
+                      int(size - column < kColumns ? size - column : kColumns), states);
+    }
+  }
+}
+
+// f(direction, member, members, barrier): each direction gets its own share of the threads, or, where there is only
+// one thread, its turn.
+template <class F>
+void for_each_direction(const ThreadPool& pool, int directions, const F& f) {
+  Barrier barriers[2];
+  run_team(pool, pool.threads > directions ? pool.threads : directions, [&](int member, int members) {
+    if (members < directions) {
+      for (int d = member; d < directions; d += members) f(d, 0, 1, barriers[d]);
+    } else {
+      const int d = member % directions;
+      f(d, member / directions, (members - d + directions - 1) / directions, barriers[d]);
+    }
+  });
+}
+
+// scratch: [max(threads, directions), rows].
+template <class Cell>
+void recurrent_forward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Forward* directions,
+                       int count, int64_t* scratch) {
+  for_each_direction(pool, count, [&](int d, int member, int members, Barrier& barrier) {
+    recurrent_forward_member<Cell>(batch, directions[d], member, members, barrier,
+                                   scratch + (member * count + d) * batch.rows);
+  });
+}
+
+// gates, states: [max(threads, directions), rows].
+template <class Cell>
+void recurrent_backward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Backward* directions,
+                        int count, const typename Cell::Value** gates, typename Cell::Value** states) {
+  for_each_direction(pool, count, [&](int d, int member, int members, Barrier& barrier) {
+    const int64_t mine = (member * count + d) * batch.rows;
+    recurrent_backward_member<Cell>(batch, directions[d], member, members, barrier, gates + mine, states + mine);
+  });
+}
+
+}  // namespace
+}  // namespace asrkern::cpu
