@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
     const std::vector<const T*> inputs = frame_pointers(order, data<T>(x), features, 0);
     Tensor gates_x = torch::stable::new_empty(input, {directions, batch.frames, 3 * size});
     Tensor states = torch::stable::new_empty(input, {directions, 2, batch.rows, size});
-    Tensor packed_ih = torch::stable::new_empty(input, {kernels.linear_packed_size(3 * size, features)});
+    Tensor scratch_ih = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, features)});
     const int64_t packed_size = kernels.gru_packed_size(size);
     Tensor packed_hh = torch::stable::new_empty(input, {directions, packed_size});
     std::vector<cpu::GruForward<T>> passes;
@@ -57,9 +57,8 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
       T* gates = mutable_data<T>(gates_x) + d * batch.frames * 3 * size;
       std::vector<T*> gate_rows(batch.frames);
       for (int64_t p = 0; p < batch.frames; ++p) gate_rows[p] = gates + p * 3 * size;
-      kernels.linear_pack(pool, data<T>(w_ih[d]), features, 1, 3 * size, features, mutable_data<T>(packed_ih));
-      kernels.linear(pool, inputs.data(), batch.frames, data<T>(packed_ih), bias_n ? bias.data() : nullptr, 3 * size,
-                     features, gate_rows.data());
+      kernels.linear(pool, inputs.data(), batch.frames, data<T>(w_ih[d]), bias_n ? bias.data() : nullptr, 3 * size,
+                     features, gate_rows.data(), mutable_data<T>(scratch_ih));
       T* packed = mutable_data<T>(packed_hh) + d * packed_size;
       kernels.gru_pack(pool, data<T>(w_hh[d]), size, packed);
       outputs[d] = frame_pointers(order, mutable_data<T>(output), width, d * size);
@@ -114,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
       std::memcpy(mutable_data<T>(all_w_ih) + d * 3 * size * features, data<T>(w_ih[d]),
                   size_t(3 * size * features) * sizeof(T));
       T* weight = mutable_data<T>(packed) + d * packed_size;
-      kernels.linear_pack(pool, data<T>(w_hh[d]), 1, size, size, 3 * size, weight);
+      kernels.linear_pack(pool, data<T>(w_hh[d]), true, size, 3 * size, weight);
       outputs[d] = frame_pointers(order, data<T>(y), width, d * size);
       grads[d] = frame_pointers(order, data<T>(dy), width, d * size);
       passes.push_back(

@@ -15,15 +15,15 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
     using T = decltype(type);
     const cpu::ThreadPool pool = torch_threads();
     const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-    Tensor packed = torch::stable::new_empty(w, {kernels.linear_packed_size(out_features, in_features)});
-    kernels.linear_pack(pool, data<T>(w), in_features, 1, out_features, in_features, mutable_data<T>(packed));
+    Tensor scratch = torch::stable::new_empty(w, {kernels.linear_scratch_size(pool, in_features)});
     std::vector<const T*> from(rows);
     std::vector<T*> to(rows);
     for (int64_t i = 0; i < rows; ++i) {
       from[i] = data<T>(x) + i * in_features;
       to[i] = mutable_data<T>(output) + i * out_features;
     }
-    kernels.linear(pool, from.data(), rows, data<T>(packed), data_or_null<T>(b), out_features, in_features, to.data());
+    kernels.linear(pool, from.data(), rows, data<T>(w), data_or_null<T>(b), out_features, in_features, to.data(),
+                   mutable_data<T>(scratch));
   });
   return output;
 }

@@ -26,29 +26,86 @@ struct LinearTile {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// to[k·to_stride + j] = from[j·from_stride + k] for k < count and j < width, 0 from `columns` on. The scalar way.
+template <class T>
+inline void transpose_block(const T* from, int64_t from_stride, int columns, int width, int64_t count, T* to,
+                            int64_t to_stride) {
+  for (int j = 0; j < width; ++j)
+    for (int64_t k = 0; k < count; ++k) to[k * to_stride + j] = j < columns ? from[j * from_stride + k] : T(0);
+}
+
+#if defined(__AVX2__)
+// 8 × 8 floats through registers.
+inline void transpose_8x8(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  __m256 r[8], s[8];
+  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * from_stride);
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
+    r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xEE);
+    r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
+    r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xEE);
+  }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(to + i * to_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+  }
+}
+#endif
+
+// transpose_block for any extents, by register blocks where the ISA has them.
+template <class T>
+inline void transpose(const T* from, int64_t from_stride, int columns, int width, int64_t count, T* to,
+                      int64_t to_stride) {
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const int whole_columns = columns / 8 * 8;
+    const int64_t whole_count = count / 8 * 8;
+    for (int64_t k = 0; k < whole_count; k += 8)
+      for (int j = 0; j < whole_columns; j += 8)
+        transpose_8x8(from + j * from_stride + k, from_stride, to + k * to_stride + j, to_stride);
+    transpose_block(from + whole_count, from_stride, whole_columns, whole_columns, count - whole_count,
+                    to + whole_count * to_stride, to_stride);
+    transpose_block(from + whole_columns * from_stride, from_stride, columns - whole_columns, width - whole_columns,
+                    count, to + whole_columns, to_stride);
+    return;
+  }
+#endif
+  transpose_block(from, from_stride, columns, width, count, to, to_stride);
+}
+
 template <class T>
 int64_t linear_packed_size(int64_t out_features, int64_t in_features) {
   return ceil_div(out_features, LinearTile<T>::kColumns) * LinearTile<T>::kColumns * in_features;
 }
 
-// weight(j, k) at weight[j·row_stride + k·column_stride] → packed: [panel][k][kColumns], zero beyond out_features.
+// One panel of a weight [out_features, in_features], or of one stored transposed, [in_features, out_features]:
+// outputs from `column` on → packed: [in_features][kColumns], zero beyond out_features.
 template <class T>
-void linear_pack(const ThreadPool& pool, const T* weight, int64_t row_stride, int64_t column_stride,
-                 int64_t out_features, int64_t in_features, T* packed) {
+void linear_pack_panel(const T* weight, bool transposed, int64_t out_features, int64_t in_features, int64_t column,
+                       T* packed) {
+  constexpr int kColumns = LinearTile<T>::kColumns;
+  const int columns = int(out_features - column < kColumns ? out_features - column : kColumns);
+  if (!transposed) {
+    transpose(weight + column * in_features, in_features, columns, kColumns, in_features, packed, kColumns);
+    return;
+  }
+  for (int64_t k = 0; k < in_features; ++k)
+    for (int j = 0; j < kColumns; ++j)
+      packed[k * kColumns + j] = j < columns ? weight[k * out_features + column + j] : T(0);
+}
+
+// Every panel, one after another.
+template <class T>
+void linear_pack(const ThreadPool& pool, const T* weight, bool transposed, int64_t out_features, int64_t in_features,
+                 T* packed) {
   constexpr int kColumns = LinearTile<T>::kColumns;
   parallel_for(pool, ceil_div(out_features, kColumns), [=](int64_t panel) {
-    const int64_t first = panel * kColumns;
-    const int columns = int(out_features - first < kColumns ? out_features - first : kColumns);
-    T* out = packed + first * in_features;
-    const T* in = weight + first * row_stride;
-    // Blocks of k, so that the strided side of the transposition stays in the first-level cache.
-    constexpr int64_t kBlock = 64;
-    for (int64_t k0 = 0; k0 < in_features; k0 += kBlock) {
-      const int64_t k1 = k0 + kBlock < in_features ? k0 + kBlock : in_features;
-      for (int j = 0; j < kColumns; ++j)
-        for (int64_t k = k0; k < k1; ++k)
-          out[k * kColumns + j] = j < columns ? in[j * row_stride + k * column_stride] : T(0);
-    }
+    linear_pack_panel(weight, transposed, out_features, in_features, panel * kColumns,
+                      packed + panel * kColumns * in_features);
   });
 }
 
@@ -102,30 +159,38 @@ void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_fe
   }
 }
 
-// x: `rows` pointers to in_features contiguous values each; packed: linear_pack's; bias: [out_features] or null;
-// y: `rows` pointers to out_features contiguous outputs each.
 template <class T>
-void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const T* packed, const T* bias,
-            int64_t out_features, int64_t in_features, T* const* y) {
-  if (rows == 0) return;
-  constexpr int kColumns = LinearTile<T>::kColumns;
-  // A panel of weights stays in the second-level cache while a chunk of rows passes by it. Rows are cut only where
-  // there are too few panels to share out.
-  const int64_t panels = ceil_div(out_features, kColumns);
-  int64_t chunk = 32 * LinearTile<T>::kRows;
-  if (panels < 4 * pool.threads) {
-    const int64_t share = ceil_div(rows, ceil_div(4 * pool.threads, panels));
-    if (share < chunk) chunk = ceil_div(share, LinearTile<T>::kRows) * LinearTile<T>::kRows;
-  }
-  const int64_t chunks = ceil_div(rows, chunk);
-  parallel_for(pool, panels * chunks, [=](int64_t task) {
-    const int64_t panel = task / chunks, row = task % chunks * chunk, column = panel * kColumns;
-    const int64_t count = rows - row < chunk ? rows - row : chunk;
-    const int columns = int(out_features - column < kColumns ? out_features - column : kColumns);
-    T* outputs[32 * LinearTile<T>::kRows];
-    for (int64_t m = 0; m < count; ++m) outputs[m] = y[row + m] + column;
-    linear_panel<T>(x + row, count, packed + column * in_features, in_features, bias ? bias + column : nullptr, false,
-                    columns, outputs);
+int64_t linear_scratch_size(const ThreadPool& pool, int64_t in_features) {
+  return pool.threads * LinearTile<T>::kColumns * in_features;
+}
+
+// x: `rows` pointers to in_features contiguous values each; weight: [out_features, in_features]; bias: [out_features]
+// or null; y: `rows` pointers to out_features contiguous outputs each; scratch: [linear_scratch_size].
+//
+// Each panel of weights is packed by the thread that uses it, into the cache, and all rows pass by it there: the
+// weights are read once and no packed copy of them is kept.
+template <class T>
+void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const T* weight, const T* bias,
+            int64_t out_features, int64_t in_features, T* const* y, T* scratch) {
+  constexpr int kColumns = LinearTile<T>::kColumns, kRows = LinearTile<T>::kRows;
+  const int64_t panels = ceil_div(out_features, kColumns), workers = pool.threads;
+  // Rows are cut only where there are too few panels to share out.
+  const int64_t cuts = panels < 4 * workers && rows >= 8 * kRows * workers ? workers : 1;
+  const int64_t chunk = ceil_div(ceil_div(rows, cuts), kRows) * kRows;
+  parallel_for(pool, workers, [=](int64_t worker) {
+    T* packed = scratch + worker * kColumns * in_features;
+    T* outputs[kRows * 8];
+    for (int64_t task = worker; task < panels * cuts; task += workers) {
+      const int64_t column = task / cuts * kColumns, begin = task % cuts * chunk;
+      const int64_t end = begin + chunk < rows ? begin + chunk : rows;
+      const int columns = int(out_features - column < kColumns ? out_features - column : kColumns);
+      if (begin < end) linear_pack_panel(weight, false, out_features, in_features, column, packed);
+      for (int64_t row = begin; row < end; row += kRows * 8) {
+        const int64_t count = end - row < kRows * 8 ? end - row : kRows * 8;
+        for (int64_t m = 0; m < count; ++m) outputs[m] = y[row + m] + column;
+        linear_panel<T>(x + row, count, packed, in_features, bias ? bias + column : nullptr, false, columns, outputs);
+      }
+    }
   });
 }
 

@@ -82,16 +82,10 @@ void recurrent_pack(const ThreadPool& pool, const T* weight, int64_t hidden_size
   parallel_for(pool, ceil_div(hidden_size, kWidth), [=](int64_t block) {
     const int64_t first = block * kWidth;
     T* out = packed + first * kGates * hidden_size;
-    constexpr int64_t kBlock = 64;
-    for (int64_t k0 = 0; k0 < hidden_size; k0 += kBlock) {
-      const int64_t k1 = k0 + kBlock < hidden_size ? k0 + kBlock : hidden_size;
-      for (int gate = 0; gate < kGates; ++gate)
-        for (int unit = 0; unit < kWidth; ++unit) {
-          const T* in = weight + (gate * hidden_size + first + unit) * hidden_size;
-          for (int64_t k = k0; k < k1; ++k)
-            out[(k * kGates + gate) * kWidth + unit] = first + unit < hidden_size ? in[k] : T(0);
-        }
-    }
+    const int units = int(hidden_size - first < kWidth ? hidden_size - first : kWidth);
+    for (int gate = 0; gate < kGates; ++gate)
+      transpose(weight + (gate * hidden_size + first) * hidden_size, hidden_size, units, kWidth, hidden_size,
+                out + gate * kWidth, kGates * kWidth);
   });
 }
 
