@@ -57,8 +57,8 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
       T* gates = mutable_data<T>(gates_x) + d * batch.frames * 3 * size;
       std::vector<T*> gate_rows(batch.frames);
       for (int64_t p = 0; p < batch.frames; ++p) gate_rows[p] = gates + p * 3 * size;
-      kernels.linear(pool, inputs.data(), batch.frames, data<T>(w_ih[d]), bias_n ? bias.data() : nullptr, 3 * size,
-                     features, gate_rows.data(), mutable_data<T>(scratch_ih));
+      kernels.linear(pool, inputs.data(), batch.frames, data<T>(w_ih[d]), nullptr, bias_n ? bias.data() : nullptr,
+                     3 * size, features, gate_rows.data(), mutable_data<T>(scratch_ih));
       T* packed = mutable_data<T>(packed_hh) + d * packed_size;
       kernels.gru_pack(pool, data<T>(w_hh[d]), size, packed);
       outputs[d] = frame_pointers(order, mutable_data<T>(output), width, d * size);

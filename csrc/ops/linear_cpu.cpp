@@ -22,8 +22,8 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
       from[i] = data<T>(x) + i * in_features;
       to[i] = mutable_data<T>(output) + i * out_features;
     }
-    kernels.linear(pool, from.data(), rows, data<T>(w), data_or_null<T>(b), out_features, in_features, to.data(),
-                   mutable_data<T>(scratch));
+    kernels.linear(pool, from.data(), rows, data<T>(w), nullptr, data_or_null<T>(b), out_features, in_features,
+                   to.data(), mutable_data<T>(scratch));
   });
   return output;
 }

@@ -17,8 +17,12 @@ struct Kernels {
   void (*linear_pack)(const ThreadPool&, const T* weight, bool transposed, int64_t out_features, int64_t in_features,
                       T* packed);
   int64_t (*linear_scratch_size)(const ThreadPool&, int64_t in_features);
-  void (*linear)(const ThreadPool&, const T* const* x, int64_t rows, const T* weight, const T* bias,
-                 int64_t out_features, int64_t in_features, T* const* y, T* scratch);
+  template <class W>
+  using Linear = void (*)(const ThreadPool&, const T* const* x, int64_t rows, const W* weight, const T* scale,
+                          const T* bias, int64_t out_features, int64_t in_features, T* const* y, T* scratch);
+  Linear<T> linear;
+  Linear<Bf16> linear_bf16;
+  Linear<int8_t> linear_int8;
   int64_t (*gru_packed_size)(int64_t hidden_size);
   void (*gru_pack)(const ThreadPool&, const T* weight, int64_t hidden_size, T* packed);
   void (*gru_forward)(const ThreadPool&, const RecurrentBatch&, const GruForward<T>* directions, int count,
@@ -41,13 +45,22 @@ namespace {
 template <class T>
 constexpr Kernels<T> make_kernels() {
   return {
-      linear_packed_size<T>,         linear_pack<T>,
-      linear_scratch_size<T>,        linear<T>,
-      recurrent_packed_size<T, 3>,   recurrent_pack<T, 3>,
-      recurrent_forward<GruCell<T>>, recurrent_backward<GruCell<T>>,
-      batch_norm_act_forward<T>,     batch_norm_act_backward<T>,
-      masked_conv2d_packed_size<T>,  masked_conv2d_scratch_size<T>,
-      masked_conv2d_pack<T>,         masked_conv2d<T>,
+      linear_packed_size<T>,
+      linear_pack<T>,
+      linear_scratch_size<T>,
+      linear<T, T>,
+      linear<T, Bf16>,
+      linear<T, int8_t>,
+      recurrent_packed_size<T, 3>,
+      recurrent_pack<T, 3>,
+      recurrent_forward<GruCell<T>>,
+      recurrent_backward<GruCell<T>>,
+      batch_norm_act_forward<T>,
+      batch_norm_act_backward<T>,
+      masked_conv2d_packed_size<T>,
+      masked_conv2d_scratch_size<T>,
+      masked_conv2d_pack<T>,
+      masked_conv2d<T>,
   };
 }
 

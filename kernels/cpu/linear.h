@@ -27,18 +27,34 @@ struct LinearTile {
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // to[k·to_stride + j] = from[j·from_stride + k] for k < count and j < width, 0 from `columns` on. The scalar way.
-template <class T>
-inline void transpose_block(const T* from, int64_t from_stride, int columns, int width, int64_t count, T* to,
+template <class T, class W>
+inline void transpose_block(const W* from, int64_t from_stride, int columns, int width, int64_t count, T* to,
                             int64_t to_stride) {
   for (int j = 0; j < width; ++j)
-    for (int64_t k = 0; k < count; ++k) to[k * to_stride + j] = j < columns ? from[j * from_stride + k] : T(0);
+    for (int64_t k = 0; k < count; ++k) to[k * to_stride + j] = j < columns ? T(from[j * from_stride + k]) : T(0);
 }
 
+template <class T>
+constexpr bool kIsFloat = false;
+template <>
+constexpr bool kIsFloat<float> = true;
+
 #if defined(__AVX2__)
-// 8 × 8 floats through registers.
-inline void transpose_8x8(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+// Eight weights as floats.
+inline __m256 load_eight(const float* p) { return _mm256_loadu_ps(p); }
+inline __m256 load_eight(const Bf16* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+inline __m256 load_eight(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+// 8 × 8 weights as floats through registers.
+template <class W>
+inline void transpose_8x8(const W* from, int64_t from_stride, float* to, int64_t to_stride) {
   __m256 r[8], s[8];
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * from_stride);
+  for (int i = 0; i < 8; ++i) r[i] = load_eight(from + i * from_stride);
   for (int i = 0; i < 8; i += 2) {
     s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
     s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -57,11 +73,11 @@ inline void transpose_8x8(const float* from, int64_t from_stride, float* to, int
 #endif
 
 // transpose_block for any extents, by register blocks where the ISA has them.
-template <class T>
-inline void transpose(const T* from, int64_t from_stride, int columns, int width, int64_t count, T* to,
+template <class T, class W>
+inline void transpose(const W* from, int64_t from_stride, int columns, int width, int64_t count, T* to,
                       int64_t to_stride) {
 #if defined(__AVX2__)
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (kIsFloat<T>) {
     const int whole_columns = columns / 8 * 8;
     const int64_t whole_count = count / 8 * 8;
     for (int64_t k = 0; k < whole_count; k += 8)
@@ -84,8 +100,8 @@ int64_t linear_packed_size(int64_t out_features, int64_t in_features) {
 
 // One panel of a weight [out_features, in_features], or of one stored transposed, [in_features, out_features]:
 // outputs from `column` on → packed: [in_features][kColumns], zero beyond out_features.
-template <class T>
-void linear_pack_panel(const T* weight, bool transposed, int64_t out_features, int64_t in_features, int64_t column,
+template <class T, class W>
+void linear_pack_panel(const W* weight, bool transposed, int64_t out_features, int64_t in_features, int64_t column,
                        T* packed) {
   constexpr int kColumns = LinearTile<T>::kColumns;
   const int columns = int(out_features - column < kColumns ? out_features - column : kColumns);
@@ -95,7 +111,7 @@ void linear_pack_panel(const T* weight, bool transposed, int64_t out_features, i
   }
   for (int64_t k = 0; k < in_features; ++k)
     for (int j = 0; j < kColumns; ++j)
-      packed[k * kColumns + j] = j < columns ? weight[k * out_features + column + j] : T(0);
+      packed[k * kColumns + j] = j < columns ? T(weight[k * out_features + column + j]) : T(0);
 }
 
 // Every panel, one after another.
@@ -128,10 +144,10 @@ inline void linear_tile(const T* const* x, const T* panel, int64_t in_features,
 }
 
 // One panel of outputs for kRows rows. y[m] points at the row's first output of this panel; with `accumulate` the chain
-// starts from what is there, else from 0, and the bias (if any) is added after it.
+// starts from what is there, else from 0; it is then multiplied by the scale and the bias is added, if there are any.
 template <class T, int kRows>
-void linear_rows(const T* const* x, const T* panel, int64_t in_features, const T* bias, bool accumulate, int columns,
-                 T* const* y) {
+void linear_rows(const T* const* x, const T* panel, int64_t in_features, const T* scale, const T* bias, bool accumulate,
+                 int columns, T* const* y) {
   using V = Vec<T>;
   constexpr int kVecs = LinearTile<T>::kVecs;
   V acc[kRows][kVecs];
@@ -143,19 +159,23 @@ void linear_rows(const T* const* x, const T* panel, int64_t in_features, const T
   for (int v = 0; v < kVecs; ++v) {
     const int count = columns - v * V::kWidth;
     if (count <= 0) break;
-    const V b = bias ? V::load(bias + v * V::kWidth, count) : V::set1(0);
-    for (int m = 0; m < kRows; ++m) (bias ? acc[m][v] + b : acc[m][v]).store(y[m] + v * V::kWidth, count);
+    for (int m = 0; m < kRows; ++m) {
+      V value = acc[m][v];
+      if (scale) value = value * V::load(scale + v * V::kWidth, count);
+      if (bias) value = value + V::load(bias + v * V::kWidth, count);
+      value.store(y[m] + v * V::kWidth, count);
+    }
   }
 }
 
 // linear_rows for any number of rows: full tiles, then one tile of exactly what is left.
 template <class T, int kRows = LinearTile<T>::kRows>
-void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_features, const T* bias, bool accumulate,
-                  int columns, T* const* y) {
+void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_features, const T* scale, const T* bias,
+                  bool accumulate, int columns, T* const* y) {
   for (; rows >= kRows; rows -= kRows, x += kRows, y += kRows)
-    linear_rows<T, kRows>(x, panel, in_features, bias, accumulate, columns, y);
+    linear_rows<T, kRows>(x, panel, in_features, scale, bias, accumulate, columns, y);
   if constexpr (kRows > 1) {
-    if (rows > 0) linear_panel<T, kRows - 1>(x, rows, panel, in_features, bias, accumulate, columns, y);
+    if (rows > 0) linear_panel<T, kRows - 1>(x, rows, panel, in_features, scale, bias, accumulate, columns, y);
   }
 }
 
@@ -164,13 +184,14 @@ int64_t linear_scratch_size(const ThreadPool& pool, int64_t in_features) {
   return pool.threads * LinearTile<T>::kColumns * in_features;
 }
 
-// x: `rows` pointers to in_features contiguous values each; weight: [out_features, in_features]; bias: [out_features]
-// or null; y: `rows` pointers to out_features contiguous outputs each; scratch: [linear_scratch_size].
+// x: `rows` pointers to in_features contiguous values each; weight: [out_features, in_features] values of W, to be
+// multiplied by scale: [out_features] or null; bias: [out_features] or null; y: `rows` pointers to out_features
+// contiguous outputs each; scratch: [linear_scratch_size].
 //
 // Each panel of weights is packed by the thread that uses it, into the cache, and all rows pass by it there: the
 // weights are read once and no packed copy of them is kept.
-template <class T>
-void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const T* weight, const T* bias,
+template <class T, class W>
+void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const W* weight, const T* scale, const T* bias,
             int64_t out_features, int64_t in_features, T* const* y, T* scratch) {
   constexpr int kColumns = LinearTile<T>::kColumns, kRows = LinearTile<T>::kRows;
   const int64_t panels = ceil_div(out_features, kColumns), workers = pool.threads;
@@ -188,7 +209,8 @@ void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const T* we
       for (int64_t row = begin; row < end; row += kRows * 8) {
         const int64_t count = end - row < kRows * 8 ? end - row : kRows * 8;
         for (int64_t m = 0; m < count; ++m) outputs[m] = y[row + m] + column;
-        linear_panel<T>(x + row, count, packed, in_features, bias ? bias + column : nullptr, false, columns, outputs);
+        linear_panel<T>(x + row, count, packed, in_features, scale ? scale + column : nullptr,
+                        bias ? bias + column : nullptr, false, columns, outputs);
       }
     }
   });

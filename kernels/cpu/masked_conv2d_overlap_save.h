@@ -193,7 +193,7 @@ void overlap_save_spectra(const ThreadPool& pool, const MaskedConv2d<T>& a, cons
     for (int64_t m = 0; m < tiles; ++m) x[m] = padded + task * padded_frames + (first_tile + m) * s.frames_per_tile;
     for (int column = 0; column < O::kPoints; column += kColumns) {
       for (int64_t m = 0; m < tiles; ++m) y[m] = values[m] + column;
-      linear_panel<T>(x, tiles, transform + column * O::kPoints, O::kPoints, nullptr, false, kColumns, y);
+      linear_panel<T>(x, tiles, transform + column * O::kPoints, O::kPoints, nullptr, nullptr, false, kColumns, y);
     }
     for (int pair = 0; pair < O::kPairs; ++pair) {
       T* out = spectra + ((pair * s.depth + channel * s.phases + phase) * a.in_bins + bin) * O::kSegment * 2;
@@ -243,8 +243,8 @@ void overlap_save_bin(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s, co
     if (left <= 0) break;
     const int64_t frames = left < s.frames_per_tile ? left : s.frames_per_tile;
     for (int64_t column = 0; column < s.columns; column += kColumns) {
-      linear_panel<T>(x, frames, products + m * tile_size + column * O::kPoints, O::kPoints, nullptr, false, kColumns,
-                      y);
+      linear_panel<T>(x, frames, products + m * tile_size + column * O::kPoints, O::kPoints, nullptr, nullptr, false,
+                      kColumns, y);
       masked_conv2d_store(a, row, column, kColumns, bin, frame, frames, values[0], kColumns);
     }
   }

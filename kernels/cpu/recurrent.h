@@ -212,7 +212,7 @@ void recurrent_backward_member(const RecurrentBatch& batch, const typename Cell:
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       const int64_t column = panel * kColumns;
       for (int64_t i = 0; i < active; ++i) states[i] = a.grad_h + i * size + column;
-      linear_panel<T>(gates, active, a.weight_packed + column * in_features, in_features, nullptr, true,
+      linear_panel<T>(gates, active, a.weight_packed + column * in_features, in_features, nullptr, nullptr, true,
                       int(size - column < kColumns ? size - column : kColumns), states);
     }
   }

@@ -14,6 +14,19 @@
 #endif
 
 namespace asrkern::cpu {
+
+// The upper half of a float's bits: what bfloat16 weights are stored as.
+struct Bf16 {
+  uint16_t bits;
+
+  operator float() const {
+    const uint32_t wide = uint32_t(bits) << 16;
+    float value;
+    __builtin_memcpy(&value, &wide, sizeof(value));
+    return value;
+  }
+};
+
 namespace {
 
 template <class T>
@@ -53,10 +66,10 @@ struct Vec {
   }
 };
 
-// A vector of packed weights, as values of T.
-template <class T>
-Vec<T> load_weights(const T* p) {
-  return Vec<T>::load(p);
+// A vector of weights stored as W, as values of T.
+template <class T, class W>
+Vec<T> load_weights(const W* p) {
+  return Vec<T>::map([=](int i) { return T(p[i]); });
 }
 // Two roundings here, one in the FMA builds: results are bit-stable for a fixed ISA, not across ISAs.
 template <class T>
@@ -118,6 +131,19 @@ struct Vec<float> {
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
   friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 };
+template <>
+inline Vec<float> load_weights<float>(const float* p) {
+  return Vec<float>::load(p);
+}
+template <>
+inline Vec<float> load_weights<float>(const Bf16* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+template <>
+inline Vec<float> load_weights<float>(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 template <>
 inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
@@ -183,6 +209,19 @@ struct Vec<float> {
   friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
   friend Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
 };
+template <>
+inline Vec<float> load_weights<float>(const float* p) {
+  return Vec<float>::load(p);
+}
+template <>
+inline Vec<float> load_weights<float>(const Bf16* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+}
+template <>
+inline Vec<float> load_weights<float>(const int8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
 template <>
 inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
