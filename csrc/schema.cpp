@@ -25,6 +25,7 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih,"
       " Tensor grad_bias_hh)");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
+  m.def("linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor");
   m.def(
       "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var,"
       " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"

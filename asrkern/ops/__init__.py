@@ -2,7 +2,7 @@
 
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
 from asrkern.ops.gru import GRUWeights, gru
-from asrkern.ops.linear import linear
+from asrkern.ops.linear import linear, linear_quantized, quantize_weight
 from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
 
 __all__ = [
@@ -12,5 +12,7 @@ __all__ = [
     "conv_output_lengths",
     "gru",
     "linear",
+    "linear_quantized",
     "masked_conv2d",
+    "quantize_weight",
 ]

@@ -53,6 +53,75 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return output.to(output_dtype(input, weight))
 
 
+def quantize_weight(weight: Tensor, format: str) -> tuple[Tensor, Tensor | None]:
+    """A weight in fewer bits, and what its rows are to be multiplied by.
+
+    Args:
+        weight: [out_features, in_features], floating-point.
+        format: "int8" (symmetric, each row scaled so that its largest magnitude is 127) or "bf16".
+
+    Returns:
+        The weight as int8 or bfloat16, and its scale [out_features] in float32, or None for bf16.
+
+    Raises:
+        ValueError: another format, or a weight that is not finite.
+    """
+    if format not in ("int8", "bf16"):
+        raise ValueError(f'format: expected "int8" or "bf16", received {format!r}')
+    check_tensor("weight", weight, (2,))
+    if not weight.isfinite().all():
+        raise ValueError("weight: expected finite values, received NaN or infinity")
+    if format == "bf16":
+        return weight.detach().to(torch.bfloat16), None
+    weight = weight.detach().float()
+    scale = weight.abs().amax(1) / 127
+    # A row of zeros has any scale.
+    scale = torch.where(scale > 0, scale, 1.0)
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+def linear_quantized(
+    input: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """``y = (x Qᵀ) · scale + b`` for inference: :func:`linear` with a weight of :func:`quantize_weight`.
+
+    Computed in float32, in the same order as linear: rows are bit-identical whatever rows they are computed with.
+
+    Args:
+        input: [..., in_features] on the CPU; computed in float32.
+        weight: [out_features, in_features], int8 or bfloat16.
+        scale, bias: [out_features] or None for 1 and 0.
+
+    Returns:
+        [..., out_features] in the dtype of input. Not differentiable.
+
+    Raises:
+        TypeError: the weight is neither int8 nor bfloat16, or input is not floating-point.
+        ValueError: shapes or devices that do not fit.
+    """
+    check_tensor("input", input)
+    if weight.dtype not in (torch.int8, torch.bfloat16):
+        raise TypeError(f"weight: expected int8 or bfloat16, received {weight.dtype}")
+    if weight.dim() != 2 or input.dim() < 1 or input.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"input: expected [..., in_features] and a weight [out_features, in_features], received shapes "
+            f"{tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    if input.device.type != "cpu":
+        raise ValueError(f"input: expected a tensor on the CPU, received one on {input.device}")
+    for name, value in (("scale", scale), ("bias", bias)):
+        if value is not None:
+            check_shape(name, value, (weight.shape[0],))
+            check_same_device(name, value, input)
+    args = (input.detach().float(), weight, cast(scale, torch.float32), cast(bias, torch.float32))
+    return torch.ops.asrkern.linear_quantized(*args).to(input.dtype)
+
+
+@torch.library.register_fake("asrkern::linear_quantized")
+def _fake_quantized(input, weight, scale, bias):
+    return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+
 @torch.library.register_fake("asrkern::linear")
 def _fake(input, weight, bias):
     return input.new_empty((*input.shape[:-1], weight.shape[0]))

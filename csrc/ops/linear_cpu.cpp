@@ -3,32 +3,49 @@
 namespace asrkern {
 namespace {
 
-Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+// kernel: which of the table's linear functions, by the type W of the weight.
+template <class T, class W>
+Tensor run(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& scale,
+           const std::optional<Tensor>& bias, typename cpu::Kernels<T>::template Linear<W> cpu::Kernels<T>::* kernel) {
   const int64_t in_features = weight.size(1), out_features = weight.size(0);
   const Tensor x = dense(input), w = dense(weight);
-  const std::optional<Tensor> b = dense(bias);
+  const std::optional<Tensor> a = dense(scale), b = dense(bias);
   std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = out_features;
   Tensor output = new_output(input, sizes);
   const int64_t rows = output.numel() / (out_features > 0 ? out_features : 1);
-  with_dtype(input, "input", [&](auto type) {
-    using T = decltype(type);
-    const cpu::ThreadPool pool = torch_threads();
-    const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-    Tensor scratch = torch::stable::new_empty(w, {kernels.linear_scratch_size(pool, in_features)});
-    std::vector<const T*> from(rows);
-    std::vector<T*> to(rows);
-    for (int64_t i = 0; i < rows; ++i) {
-      from[i] = data<T>(x) + i * in_features;
-      to[i] = mutable_data<T>(output) + i * out_features;
-    }
-    kernels.linear(pool, from.data(), rows, data<T>(w), nullptr, data_or_null<T>(b), out_features, in_features,
-                   to.data(), mutable_data<T>(scratch));
-  });
+  const cpu::ThreadPool pool = torch_threads();
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  Tensor scratch = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, in_features)});
+  std::vector<const T*> from(rows);
+  std::vector<T*> to(rows);
+  for (int64_t i = 0; i < rows; ++i) {
+    from[i] = data<T>(x) + i * in_features;
+    to[i] = mutable_data<T>(output) + i * out_features;
+  }
+  (kernels.*kernel)(pool, from.data(), rows, data<W>(w), data_or_null<T>(a), data_or_null<T>(b), out_features,
+                    in_features, to.data(), mutable_data<T>(scratch));
   return output;
+}
+
+Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+  return with_dtype(input, "input", [&](auto type) {
+    using T = decltype(type);
+    return run<T, T>(input, weight, std::nullopt, bias, &cpu::Kernels<T>::linear);
+  });
+}
+
+Tensor linear_quantized(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& scale,
+                        const std::optional<Tensor>& bias) {
+  if (weight.scalar_type() == ScalarType::Char)
+    return run<float, int8_t>(input, weight, scale, bias, &cpu::Kernels<float>::linear_int8);
+  return run<float, cpu::Bf16>(input, weight, scale, bias, &cpu::Kernels<float>::linear_bf16);
 }
 
 }  // namespace
 }  // namespace asrkern
 
-STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { m.impl("linear", TORCH_BOX(&asrkern::linear)); }
+STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
+  m.impl("linear", TORCH_BOX(&asrkern::linear));
+  m.impl("linear_quantized", TORCH_BOX(&asrkern::linear_quantized));
+}

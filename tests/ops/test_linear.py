@@ -67,3 +67,43 @@ def test_no_rows():
 def test_bad_input(args, message):
     with pytest.raises((ValueError, TypeError), match=message):
         ops.linear(*args)
+
+
+@pytest.mark.parametrize("format", ["int8", "bf16"])
+@pytest.mark.parametrize("rows, features, outputs", [(1, 500, 29), (7, 63, 100), (40, 301, 33)])
+def test_quantized_equals_its_own_weights(format, rows, features, outputs):
+    x, bias = torch.randn(rows, features), torch.randn(outputs)
+    weight, scale = ops.quantize_weight(torch.randn(outputs, features), format)
+    widened = weight.double() if scale is None else weight.double() * scale.double()[:, None]
+    output = ops.linear_quantized(x, weight, scale, bias)
+    assert_close(output, reference.linear(x.double(), widened, bias.double()), 1e-5)
+    for row in range(rows):
+        assert_same_bits(ops.linear_quantized(x[row : row + 1], weight, scale, bias)[0], output[row], f"row {row}")
+
+
+def test_quantized_weights_round_to_nearest():
+    weight = torch.randn(40, 300)
+    weight[3] = 0
+    int8, scale = ops.quantize_weight(weight, "int8")
+    assert int8.abs().amax(1)[scale > 0].max() == 127 and (int8[3] == 0).all()
+    assert ((int8 * scale[:, None] - weight).abs() <= scale[:, None] * 0.5001).all()
+    bf16, none = ops.quantize_weight(weight, "bf16")
+    assert none is None and bf16.dtype == torch.bfloat16 and torch.equal(bf16, weight.bfloat16())
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ops.quantize_weight(torch.randn(3, 4), "int4"), "format: expected .* received 'int4'"),
+        (lambda: ops.quantize_weight(torch.full((3, 4), float("nan")), "int8"), "weight: expected finite values"),
+        (lambda: ops.linear_quantized(torch.randn(2, 3), torch.randn(4, 3)), "weight: expected int8 or bfloat16"),
+        (lambda: ops.linear_quantized(torch.randn(2, 3), torch.ones(4, 5, dtype=torch.int8)), "input: expected"),
+        (
+            lambda: ops.linear_quantized(torch.randn(2, 3), torch.ones(4, 3, dtype=torch.int8), torch.ones(3)),
+            r"scale: expected shape \(4,\)",
+        ),
+    ],
+)
+def test_quantized_bad_input(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
