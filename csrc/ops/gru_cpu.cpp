@@ -65,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
       passes.push_back({{d == 1, size, gates, packed, data<T>(initial) + d * batch.rows * size,
                          mutable_data<T>(states) + d * 2 * batch.rows * size, outputs[d].data(),
                          mutable_data<T>(final_states) + d * batch.rows * size,
-                         save_reserve ? mutable_data<T>(reserve) + d * frames * 4 * size : nullptr},
+                         save_reserve ? mutable_data<T>(reserve) + d * frames * 4 * size : nullptr, nullptr},
                         bias_n});
     }
     std::vector<int64_t> scratch((pool.threads + directions) * batch.rows);

@@ -52,7 +52,7 @@ constexpr Kernels<T> make_kernels() {
       linear<T, Bf16>,
       linear<T, int8_t>,
       recurrent_packed_size<T, 3>,
-      recurrent_pack<T, 3>,
+      recurrent_pack<T, T, 3>,
       recurrent_forward<GruCell<T>>,
       recurrent_backward<GruCell<T>>,
       batch_norm_act_forward<T>,

@@ -33,6 +33,7 @@ struct RecurrentForward {
   T* const* outputs;       // [frames] where each frame's hidden_size outputs go
   T* h_n;                  // [rows, hidden_size]
   T* reserve;              // [frames, S·hidden_size] for the backward pass, or null
+  const T* scale;          // [G·hidden_size] what each row of W_hh is to be multiplied by, or null
 };
 
 template <class T>
@@ -75,13 +76,14 @@ int64_t recurrent_packed_size(int64_t hidden_size) {
   return ceil_div(hidden_size, kWidth) * kWidth * kGates * hidden_size;
 }
 
-// weight: [kGates·hidden_size, hidden_size] → packed: [block of kWidth units][k][gate][unit], zero beyond hidden_size.
-template <class T, int kGates>
-void recurrent_pack(const ThreadPool& pool, const T* weight, int64_t hidden_size, T* packed) {
+// weight: [kGates·hidden_size, hidden_size] → packed: [block of kWidth units][k][gate][unit], zero beyond hidden_size;
+// both of W, in blocks of T's vectors.
+template <class T, class W, int kGates>
+void recurrent_pack(const ThreadPool& pool, const W* weight, int64_t hidden_size, W* packed) {
   constexpr int kWidth = Vec<T>::kWidth;
   parallel_for(pool, ceil_div(hidden_size, kWidth), [=](int64_t block) {
     const int64_t first = block * kWidth;
-    T* out = packed + first * kGates * hidden_size;
+    W* out = packed + first * kGates * hidden_size;
     const int units = int(hidden_size - first < kWidth ? hidden_size - first : kWidth);
     for (int gate = 0; gate < kGates; ++gate)
       transpose(weight + (gate * hidden_size + first) * hidden_size, hidden_size, units, kWidth, hidden_size,
@@ -126,6 +128,11 @@ void recurrent_tile(const typename Cell::Forward& a, const int64_t* frames, int6
   for (int b = 0; b < kBlocks; ++b) {
     const int64_t first = unit + b * kWidth;
     const int count = int(size - first < kWidth ? size - first : kWidth);
+    if (a.scale)
+      for (int gate = 0; gate < kGates; ++gate) {
+        const V scale = V::load(a.scale + gate * size + first, count);
+        for (int m = 0; m < kRows; ++m) acc[m][b][gate] = acc[m][b][gate] * scale;
+      }
     for (int m = 0; m < kRows; ++m) {
       const int64_t frame = frames[row + m];
       const V next = Cell::forward(a, row + m, frame, first, count, acc[m][b], V::load(states[m] + first, count));
