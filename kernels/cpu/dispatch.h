@@ -6,9 +6,20 @@
 #include "kernels/cpu/batch_norm_act.h"
 #include "kernels/cpu/gru.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/lstm.h"
 #include "kernels/cpu/masked_conv2d.h"
 
 namespace asrkern::cpu {
+
+// Those of one recurrent operation; see recurrent.h.
+template <class T, class Forward, class Backward>
+struct RecurrentKernels {
+  int64_t (*packed_size)(int64_t hidden_size);
+  void (*pack)(const ThreadPool&, const T* weight, int64_t hidden_size, T* packed);
+  void (*forward)(const ThreadPool&, const RecurrentBatch&, const Forward* directions, int count, int64_t* scratch);
+  void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, const T** gates,
+                   T** states);
+};
 
 // Packed layouts depend on the ISA's vector width: pack and compute with the same table.
 template <class T>
@@ -18,12 +29,8 @@ struct Kernels {
                       int64_t out_features, int64_t in_features, T* packed);
   void (*linear)(const ThreadPool&, const T* const* x, int64_t rows, const T* packed, const T* bias,
                  int64_t out_features, int64_t in_features, T* const* y);
-  int64_t (*gru_packed_size)(int64_t hidden_size);
-  void (*gru_pack)(const ThreadPool&, const T* weight, int64_t hidden_size, T* packed);
-  void (*gru_forward)(const ThreadPool&, const RecurrentBatch&, const GruForward<T>* directions, int count,
-                      int64_t* scratch);
-  void (*gru_backward)(const ThreadPool&, const RecurrentBatch&, const GruBackward<T>* directions, int count,
-                       const T** gates, T** states);
+  RecurrentKernels<T, GruForward<T>, GruBackward<T>> gru;
+  RecurrentKernels<T, LstmForward<T>, LstmBackward<T>> lstm;
   void (*batch_norm_act_forward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActForward<T>&, T* scale,
                                  T* piece_mean, T* piece_deviation, int64_t* piece_counts);
   void (*batch_norm_act_backward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActBackward<T>&, T* scale,
@@ -37,16 +44,20 @@ struct Kernels {
 namespace {
 
 // The functions compiled by the including file, with that file's ISA.
+template <class Cell, class T = typename Cell::Value>
+constexpr RecurrentKernels<T, typename Cell::Forward, typename Cell::Backward> make_recurrent_kernels() {
+  return {recurrent_packed_size<T, Cell::kGates>, recurrent_pack<T, Cell::kGates>, recurrent_forward<Cell>,
+          recurrent_backward<Cell>};
+}
+
 template <class T>
 constexpr Kernels<T> make_kernels() {
   return {
       linear_packed_size<T>,
       linear_pack<T>,
       linear<T>,
-      recurrent_packed_size<T, 3>,
-      recurrent_pack<T, 3>,
-      recurrent_forward<GruCell<T>>,
-      recurrent_backward<GruCell<T>>,
+      make_recurrent_kernels<GruCell<T>>(),
+      make_recurrent_kernels<LstmCell<T>>(),
       batch_norm_act_forward<T>,
       batch_norm_act_backward<T>,
       masked_conv2d_packed_size<T>,
