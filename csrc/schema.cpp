@@ -24,6 +24,18 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor output, Tensor reserve, bool batch_first)"
       " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih,"
       " Tensor grad_bias_hh)");
+  m.def(
+      "lstm(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0, Tensor? c0,"
+      " Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh,"
+      " Tensor? weight_ih_reverse, Tensor? weight_hh_reverse, Tensor? bias_ih_reverse, Tensor? bias_hh_reverse,"
+      " bool batch_first, bool save_reserve) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor reserve)");
+  m.def(
+      "lstm_backward(Tensor grad_output, Tensor grad_h_n, Tensor grad_c_n, Tensor input, Tensor? lengths,"
+      " Tensor? batch_sizes, Tensor? h0, Tensor? c0,"
+      " Tensor weight_ih, Tensor weight_hh, Tensor? weight_ih_reverse, Tensor? weight_hh_reverse,"
+      " Tensor output, Tensor reserve, bool batch_first)"
+      " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, Tensor grad_weight_hh,"
+      " Tensor grad_bias_ih, Tensor grad_bias_hh)");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor");
   m.def(

@@ -20,14 +20,14 @@ from asrkern.models.deepspeech2_config import (
     conv_length,
 )
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
-from asrkern.nn import GRU, BatchRNN, Lookahead, MaskConv, SequenceWise
+from asrkern.nn import GRU, LSTM, BatchRNN, Lookahead, MaskConv, SequenceWise
 
 
 class DeepSpeech2(nn.Module):
     """Two masked convolutions, recurrent layers, one linear layer; keys as in deepspeech.pytorch 2.0 to 3.0.
 
-    Lengths are exact integers throughout. In eval mode, fp32 and with GRUs an utterance's output is bit for
-    bit the same alone and in any batch, however it is padded.
+    Lengths are exact integers throughout. In eval mode and fp32 an utterance's output is bit for bit the same
+    alone and in any batch, however it is padded.
 
     Args:
         config: the model; see also :meth:`preset` and :meth:`from_checkpoint`.
@@ -49,7 +49,7 @@ class DeepSpeech2(nn.Module):
                 BatchRNN(
                     config.hidden_size if index else config.rnn_input_size,
                     config.hidden_size,
-                    {"gru": GRU, "lstm": nn.LSTM}[config.rnn_type],
+                    {"gru": GRU, "lstm": LSTM}[config.rnn_type],
                     config.bidirectional,
                     batch_norm=index > 0 and config.batch_norm_between,
                     bias=config.bias,

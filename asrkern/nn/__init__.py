@@ -5,12 +5,14 @@ from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.convert import ConversionReport, convert
 from asrkern.nn.gru import GRU
 from asrkern.nn.lookahead import Lookahead
+from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
 
 __all__ = [
     "GRU",
+    "LSTM",
     "BatchRNN",
     "ConversionReport",
     "InferenceBatchSoftmax",

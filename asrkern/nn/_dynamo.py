@@ -1,6 +1,6 @@
-"""Lets torch.compile trace :class:`asrkern.nn.GRU`.
+"""Lets torch.compile trace :class:`asrkern.nn.GRU` and :class:`asrkern.nn.LSTM`.
 
-TorchDynamo refuses every instance of torch.nn.GRU, subclasses that override forward included, unless
+TorchDynamo refuses every instance of torch's recurrent layers, subclasses that override forward included, unless
 ``torch._dynamo.config.allow_rnn`` is set. The flag's default is changed, not its value, because values are
 kept per thread. Importing TorchDynamo takes longer than importing torch, so this waits until somebody else
 does.
@@ -41,8 +41,8 @@ class _AtImport(MetaPathFinder):
         return spec
 
 
-def allow_gru() -> None:
-    """Let TorchDynamo trace modules that derive from torch.nn.GRU (and, by the same flag, LSTM and RNN)."""
+def allow_rnn() -> None:
+    """Let TorchDynamo trace modules that derive from torch.nn.GRU, LSTM and RNN."""
     if _NAME in sys.modules:
         _set_default(sys.modules[_NAME])
     else:

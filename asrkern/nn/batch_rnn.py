@@ -7,23 +7,23 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asrkern.nn._lengths import zero_padding
+from asrkern.nn._recurrent import RecurrentLayers, State
 from asrkern.nn.gru import GRU
+from asrkern.nn.lstm import LSTM
 from asrkern.nn.sequence_wise import SequenceWise
-
-State = Tensor | tuple[Tensor, Tensor]
 
 
 class BatchRNN(nn.Module):
     """SequenceWise batch norm, then a recurrent layer whose directions are summed; keys
     ``batch_norm.module.*``, ``rnn.*``.
 
-    With torch.nn.GRU or :class:`asrkern.nn.GRU` as rnn_type the layer is :class:`asrkern.nn.GRU` and nothing
-    is packed. torch.nn.LSTM and torch.nn.RNN stay torch's behind the same interface: they are packed inside,
-    which copies the lengths to the CPU, does not trace, and is not bit for bit independent of the batch.
+    With GRU or LSTM as rnn_type, torch's or asrkern's, the layer is asrkern's and nothing is packed. torch.nn.RNN
+    stays torch's behind the same interface: it is packed inside, which copies the lengths to the CPU, does not
+    trace, and is not bit for bit independent of the batch.
 
     Args:
         input_size, hidden_size: features in and out.
-        rnn_type: torch.nn.LSTM, torch.nn.GRU, asrkern.nn.GRU or torch.nn.RNN.
+        rnn_type: torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN, asrkern.nn.LSTM or asrkern.nn.GRU.
         bidirectional: run both directions and add their outputs.
         batch_norm: normalise the input first.
         bias: of the recurrent layer.
@@ -56,7 +56,13 @@ class BatchRNN(nn.Module):
         self.num_directions = 2 if bidirectional else 1
         self.returns_hidden = returns_hidden
         self.batch_norm = SequenceWise(nn.BatchNorm1d(input_size), stats) if batch_norm else None
-        rnn_type, options = (GRU, {"merge": "sum"}) if issubclass(rnn_type, nn.GRU) else (rnn_type, {})
+        options = {"merge": "sum"}
+        if issubclass(rnn_type, nn.GRU):
+            rnn_type = GRU
+        elif issubclass(rnn_type, nn.LSTM):
+            rnn_type = LSTM
+        else:
+            options = {}
         self.rnn = rnn_type(input_size, hidden_size, bidirectional=bidirectional, bias=bias, **options)
 
     def flatten_parameters(self) -> None:
@@ -83,13 +89,13 @@ class BatchRNN(nn.Module):
         """
         if self.batch_norm is not None:
             x = self.batch_norm(x, output_lengths)
-        if isinstance(self.rnn, GRU):
+        if isinstance(self.rnn, RecurrentLayers):
             x, h = self.rnn(x, h, lengths=output_lengths)
         else:
             x, h = self._packed(x, output_lengths, h)
         return (x, h) if self.returns_hidden else x
 
-    def _packed(self, x: Tensor, lengths: Tensor | None, h: State | None) -> tuple[Tensor, State]:
+    def _packed(self, x: Tensor, lengths: Tensor | None, h: Tensor | None) -> tuple[Tensor, Tensor]:
         if lengths is None:
             x, h_n = self.rnn(x, h)
         else:
@@ -98,15 +104,8 @@ class BatchRNN(nn.Module):
             packed, h_n = self.rnn(packed, h)
             x, _ = pad_packed_sequence(packed, total_length=x.shape[0])
             x = zero_padding(x, lengths, "TNC")
-            h_n = _keep_initial(h_n, h, lengths.to(x.device) == 0)
+            empty = lengths.to(x.device) == 0
+            h_n = torch.where(empty[:, None], torch.zeros_like(h_n) if h is None else h, h_n)
         if self.bidirectional:
             x = x[..., : self.hidden_size] + x[..., self.hidden_size :]
         return x, h_n
-
-
-def _keep_initial(final: State, initial: State | None, empty: Tensor) -> State:
-    """The final state, with the initial one (zeros if None) where empty [N] holds."""
-    if isinstance(final, tuple):
-        pairs = zip(final, (None, None) if initial is None else initial, strict=True)
-        return tuple(_keep_initial(f, i, empty) for f, i in pairs)
-    return torch.where(empty[:, None], torch.zeros_like(final) if initial is None else initial, final)

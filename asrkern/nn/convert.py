@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from asrkern.nn._hooks import has_hooks
+from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d, clamp_range
 from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.gru import GRU
 from asrkern.nn.lookahead import Lookahead
+from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
@@ -50,15 +52,15 @@ class _Left(Exception):
 def convert(model: nn.Module, *, stats: str = "padded") -> ConversionReport:
     """Swap, in place, the layers that asrkern has for its own; the model computes what it did before.
 
-    Converted are torch.nn.GRU; deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and
+    Converted are torch.nn.GRU and LSTM; deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and
     InferenceBatchSoftmax, recognised by class name and attributes and then compared with their replacement on
     a small random input; and, in a torch.nn.Sequential, BatchNorm1d or 2d followed by Hardtanh, ReLU6 or ReLU
     (the activation becomes an Identity, so that keys stay). Parameters and buffers are the same objects as
     before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
 
-    Left as they are, with the reason in the report: subclasses of torch.nn.GRU, layers with forward or
+    Left as they are, with the reason in the report: subclasses of torch.nn.GRU and LSTM, layers with forward or
     backward hooks or parametrizations (weight_norm among them), layers that turn out to compute something
-    else, and torch.nn.LSTM and RNN, which asrkern has no kernels for.
+    else, and torch.nn.RNN and LSTMs with proj_size, which asrkern has no kernels for.
 
     A converted BatchRNN keeps the number of frames of its input, where the original cuts to the longest
     length.
@@ -85,7 +87,7 @@ def convert(model: nn.Module, *, stats: str = "padded") -> ConversionReport:
 
 
 _OURS = (
-    GRU,
+    RecurrentLayers,
     MaskConv,
     SequenceWise,
     BatchRNN,
@@ -94,6 +96,8 @@ _OURS = (
     MaskedBatchNorm1d,
     MaskedBatchNorm2d,
 )
+
+_RECURRENT = {nn.GRU: GRU, nn.LSTM: LSTM}
 
 
 class _Converter:
@@ -171,11 +175,14 @@ class _Converter:
                     self.report.swapped.append((activation_name, _type_name(activation), "torch.nn.Identity"))
 
     def _rnn(self, old: nn.RNNBase) -> nn.Module:
-        if not isinstance(old, nn.GRU):
+        kind = next((kind for kind in _RECURRENT if isinstance(old, kind)), None)
+        if kind is None:
             raise _Left("asrkern has no kernel for it; torch's runs behind the same interface")
-        if type(old) is not nn.GRU:
-            raise _Left("a subclass of torch.nn.GRU may compute something else")
-        return _gru(old, "concat")
+        if type(old) is not kind:
+            raise _Left(f"a subclass of {_kind_name(kind)} may compute something else")
+        if old.proj_size:
+            raise _Left("asrkern has no kernel for proj_size")
+        return _recurrent(_RECURRENT[kind], old, "concat")
 
     def _mask_conv(self, old: Any) -> nn.Module:
         stack = _attribute(old, "seq_module", nn.Sequential)
@@ -212,7 +219,7 @@ class _Converter:
     def _batch_rnn(self, old: Any) -> nn.Module:
         rnn = _attribute(old, "rnn", nn.RNNBase)
         norm = getattr(old, "batch_norm", None)
-        if type(rnn) not in (GRU, nn.LSTM, nn.RNN):
+        if type(rnn) not in (GRU, LSTM, nn.RNN):
             raise _Left(f"its rnn is {_type_name(rnn)}")
         if not (norm is None or isinstance(norm, SequenceWise)):
             raise _Left(f"its batch_norm is {_type_name(norm)}")
@@ -222,7 +229,8 @@ class _Converter:
         arguments = [x, torch.tensor([4, 3], dtype=torch.int32)][: _arity(old)]
         with torch.device("meta"):
             new = BatchRNN(rnn.input_size, rnn.hidden_size, type(rnn), rnn.bidirectional, batch_norm=False)
-        new.rnn = _take_over(_gru(rnn, "sum"), rnn) if isinstance(rnn, GRU) else rnn
+        ours = isinstance(rnn, RecurrentLayers)
+        new.rnn = _take_over(_recurrent(type(rnn), rnn, "sum"), rnn) if ours else rnn
         new.batch_norm = norm
         new.returns_hidden = isinstance(_run(old, arguments), tuple)
         _compare(old, new, *arguments)
@@ -246,7 +254,10 @@ class _Converter:
 
 
 def _type_name(module: nn.Module) -> str:
-    kind = type(module)
+    return _kind_name(type(module))
+
+
+def _kind_name(kind: type[nn.Module]) -> str:
     package = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
     return f"{'asrkern.nn' if package.startswith('asrkern.nn.') else package}.{kind.__qualname__}"
 
@@ -291,9 +302,9 @@ def _take_over(new: nn.Module, old: nn.Module) -> nn.Module:
     return new
 
 
-def _gru(old: nn.GRU, merge: str) -> GRU:
+def _recurrent(kind: type[GRU] | type[LSTM], old: nn.RNNBase, merge: str) -> GRU | LSTM:
     # Dropout is set afterwards: the constructor would warn again about what its owner chose.
-    new = GRU(
+    new = kind(
         old.input_size,
         old.hidden_size,
         old.num_layers,

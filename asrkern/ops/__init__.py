@@ -3,16 +3,19 @@
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
 from asrkern.ops.gru import GRUWeights, gru
 from asrkern.ops.linear import linear, linear_quantized, quantize_weight
+from asrkern.ops.lstm import LSTMWeights, lstm
 from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
 
 __all__ = [
     "BatchNormActResult",
     "GRUWeights",
+    "LSTMWeights",
     "batch_norm_act",
     "conv_output_lengths",
     "gru",
     "linear",
     "linear_quantized",
+    "lstm",
     "masked_conv2d",
     "quantize_weight",
 ]

@@ -6,9 +6,23 @@
 #include "kernels/cpu/batch_norm_act.h"
 #include "kernels/cpu/gru.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/lstm.h"
 #include "kernels/cpu/masked_conv2d.h"
 
 namespace asrkern::cpu {
+
+// Those of one recurrent operation with weights stored as W; see recurrent.h.
+template <class T, class W, class Forward>
+struct RecurrentInference {
+  int64_t (*packed_size)(int64_t hidden_size);
+  void (*pack)(const ThreadPool&, const W* weight, int64_t hidden_size, W* packed);
+  void (*forward)(const ThreadPool&, const RecurrentBatch&, const Forward* directions, int count, int64_t* scratch);
+};
+template <class T, class Forward, class Backward>
+struct RecurrentKernels : RecurrentInference<T, T, Forward> {
+  void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, const T** gates,
+                   T** states);
+};
 
 // Packed layouts depend on the ISA's vector width: pack and compute with the same table.
 template <class T>
@@ -23,12 +37,10 @@ struct Kernels {
   Linear<T> linear;
   Linear<Bf16> linear_bf16;
   Linear<int8_t> linear_int8;
-  int64_t (*gru_packed_size)(int64_t hidden_size);
-  void (*gru_pack)(const ThreadPool&, const T* weight, int64_t hidden_size, T* packed);
-  void (*gru_forward)(const ThreadPool&, const RecurrentBatch&, const GruForward<T>* directions, int count,
-                      int64_t* scratch);
-  void (*gru_backward)(const ThreadPool&, const RecurrentBatch&, const GruBackward<T>* directions, int count,
-                       const T** gates, T** states);
+  RecurrentKernels<T, GruForward<T>, GruBackward<T>> gru;
+  RecurrentInference<T, Bf16, GruForward<T, Bf16>> gru_bf16;
+  RecurrentInference<T, int8_t, GruForward<T, int8_t>> gru_int8;
+  RecurrentKernels<T, LstmForward<T>, LstmBackward<T>> lstm;
   void (*batch_norm_act_forward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActForward<T>&, T* scale,
                                  T* piece_mean, T* piece_deviation, int64_t* piece_counts);
   void (*batch_norm_act_backward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActBackward<T>&, T* scale,
@@ -42,6 +54,14 @@ struct Kernels {
 namespace {
 
 // The functions compiled by the including file, with that file's ISA.
+template <class Cell, class T = typename Cell::Value, class W = typename Cell::Weight>
+constexpr RecurrentInference<T, W, typename Cell::Forward> make_recurrent_inference() {
+  return {recurrent_packed_size<T, Cell::kGates>, recurrent_pack<T, W, Cell::kGates>, recurrent_forward<Cell>};
+}
+template <class Cell, class T = typename Cell::Value>
+constexpr RecurrentKernels<T, typename Cell::Forward, typename Cell::Backward> make_recurrent_kernels() {
+  return {make_recurrent_inference<Cell>(), recurrent_backward<Cell>};
+}
 template <class T>
 constexpr Kernels<T> make_kernels() {
   return {
@@ -51,10 +71,10 @@ constexpr Kernels<T> make_kernels() {
       linear<T, T>,
       linear<T, Bf16>,
       linear<T, int8_t>,
-      recurrent_packed_size<T, 3>,
-      recurrent_pack<T, T, 3>,
-      recurrent_forward<GruCell<T>>,
-      recurrent_backward<GruCell<T>>,
+      make_recurrent_kernels<GruCell<T>>(),
+      make_recurrent_inference<GruCell<T, Bf16>>(),
+      make_recurrent_inference<GruCell<T, int8_t>>(),
+      make_recurrent_kernels<LstmCell<T>>(),
       batch_norm_act_forward<T>,
       batch_norm_act_backward<T>,
       masked_conv2d_packed_size<T>,

@@ -15,10 +15,7 @@ struct GruForward : RecurrentForward<T, W> {
 };
 
 template <class T>
-struct GruBackward : RecurrentBackward<T> {
-  T* grad_gates_x;  // [frames, grad_gates_x_stride] 3·hidden_size values a frame
-  int64_t grad_gates_x_stride;
-};
+using GruBackward = RecurrentBackward<T>;
 
 namespace {
 
@@ -55,8 +52,8 @@ struct GruCell {
     const T* saved = a.reserve + frame * kSaved * size;
     const T* grad_output = a.grad_outputs[frame];
     T* grad_h = a.grad_h + row * size;
-    T* gates_x = a.grad_gates_x + frame * a.grad_gates_x_stride;
-    T* gates_h = a.grad_gates_h + frame * a.grad_gates_h_stride;
+    T* gates_x = a.grad_gates_x + frame * a.gates_stride;
+    T* gates_h = a.grad_gates_h + frame * a.gates_stride;
     for (int64_t j = begin; j < end; j += V::kWidth) {
       const int count = int(end - j < V::kWidth ? end - j : V::kWidth);
       const V dh = V::load(grad_output + j, count) + V::load(grad_h + j, count);

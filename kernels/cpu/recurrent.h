@@ -46,9 +46,10 @@ struct RecurrentBackward {
   const T* const* grad_outputs;  // [frames]
   const T* reserve;              // [frames, S·hidden_size]
   T* grad_h;                     // [rows, hidden_size] that of h_n on entry, of h0 on return; carries dh between
-  T* grad_gates_h;               // [frames, grad_gates_h_stride] G·hidden_size values a frame: that of W_h h
-  int64_t grad_gates_h_stride;
-  T* h_previous;  // [frames, hidden_size] the state that entered each frame, for the deferred dW_hh
+  T* h_previous;                 // [frames, hidden_size] the state that entered each frame, for the deferred dW_hh
+  T* grad_gates_h;               // [frames, gates_stride] G·hidden_size values a frame: the gradient of W_hh h
+  T* grad_gates_x;               // [frames, gates_stride] that of gates_x; the same memory where it is the same
+  int64_t gates_stride;
 };
 
 namespace {
@@ -207,7 +208,7 @@ void recurrent_backward_member(const RecurrentBatch& batch, const typename Cell:
     const int64_t active = batch.active[step];
     for (int64_t i = 0; i < active; ++i) {
       const int64_t frame = recurrent_frame(batch, a.reverse, step, i);
-      gates[i] = a.grad_gates_h + frame * a.grad_gates_h_stride;
+      gates[i] = a.grad_gates_h + frame * a.gates_stride;
       if (begin >= end) continue;
       const int64_t frame_before = step == 0 ? -1 : recurrent_frame(batch, a.reverse, step - 1, i);
       const T* h = step == 0 ? a.h0 + i * size : a.outputs[frame_before];

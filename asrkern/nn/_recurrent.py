@@ -1,0 +1,172 @@
+"""What :class:`asrkern.nn.GRU` and :class:`asrkern.nn.LSTM` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from asrkern.nn._dynamo import allow_rnn
+from asrkern.ops._recurrent import RecurrentWeights
+
+allow_rnn()
+
+State = Tensor | tuple[Tensor, ...]
+
+
+class RecurrentLayers:
+    """Goes in front of torch's layer among the bases, so that torch's has the parameters and this computes."""
+
+    # One layer: an operation of asrkern.ops, called with its weights and initial states.
+    _operation: Callable[..., tuple[Tensor, ...]]
+    # How many tensors hx is a tuple of; a single one is passed as it is.
+    _state_count = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        merge: str = "concat",
+    ) -> None:
+        if merge not in ("concat", "sum"):
+            raise ValueError(f'merge: expected "concat" or "sum", received {merge!r}')
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+        )
+        self.merge = merge
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """Run the layers.
+
+        Args:
+            input: [T, N, input_size], or [N, T, input_size] if batch_first, or [T, input_size] for one
+                sequence, or a PackedSequence.
+            hx: initial state [num_layers * directions, N, hidden_size] ([num_layers * directions,
+                hidden_size] for one sequence), rows in the order of the batch before packing; zeros if None.
+                For an LSTM a pair of these, (h0, c0).
+            lengths: integers [N], the valid frames of each row of a padded batch, on any device; all T if
+                None.
+
+        Returns:
+            output, shaped as input with directions * hidden_size features (hidden_size if merge is "sum"),
+            packed if input is; and the final state, shaped as hx.
+
+        Raises:
+            ValueError: input or hx has the wrong shape, or lengths comes with packed or unbatched input.
+        """
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("lengths: expected None with a PackedSequence, which has its own")
+            data, batch_sizes, sorted_indices, unsorted_indices = input
+            # Tracing must not read the value; the operation checks it then.
+            batch_size = None if torch.compiler.is_compiling() else int(batch_sizes[0])
+            states = self._check(data, 2, hx, 3, batch_size)
+            output, finals = self._layers(data, _reorder(states, sorted_indices), batch_sizes=batch_sizes)
+            packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+            return packed, self._as_hx(_reorder(finals, unsorted_indices))
+        if input.dim() == 2:
+            if lengths is not None:
+                raise ValueError("lengths: expected None with unbatched input [T, input_size]")
+            states = self._check(input, 2, hx, 2, None)
+            batch_dim = 0 if self.batch_first else 1
+            output, finals = self._layers(input.unsqueeze(batch_dim), [s.unsqueeze(1) for s in states])
+            return output.squeeze(batch_dim), self._as_hx([final.squeeze(1) for final in finals])
+        states = self._check(input, 3, hx, 3, input.shape[0 if self.batch_first else 1])
+        output, finals = self._layers(input, states, lengths=lengths)
+        return output, self._as_hx(finals)
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: the kernels read each weight where it is."""
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", merge={self.merge}" if self.merge != "concat" else "")
+
+    def _as_hx(self, states: list[Tensor]) -> State:
+        return tuple(states) if self._state_count > 1 else states[0]
+
+    def _check(
+        self, input: Tensor, input_dim: int, hx: State | None, hx_dim: int, batch_size: int | None
+    ) -> list[Tensor]:
+        """The tensors of hx, none if it is None."""
+        if input.dim() != input_dim:
+            raise ValueError(
+                f"input: expected 3 dimensions (2 unbatched or packed), received {list(input.shape)}"
+            )
+        if input.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input: expected {self.input_size} features (input_size), received {list(input.shape)}"
+            )
+        if hx is None:
+            return []
+        count = self._state_count
+        if isinstance(hx, Tensor) != (count == 1) or (count > 1 and len(hx) != count):
+            expected = "a Tensor" if count == 1 else f"a tuple of {count} tensors"
+            received = "a Tensor" if isinstance(hx, Tensor) else f"a {type(hx).__name__} of {len(hx)}"
+            raise ValueError(f"hx: expected {expected}, received {received}")
+        states = [hx] if count == 1 else list(hx)
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        for index, state in enumerate(states):
+            name = "hx" if count == 1 else f"hx[{index}]"
+            if state.dim() != hx_dim:
+                raise ValueError(
+                    f"{name}: expected {hx_dim} dimensions with this input, received {list(state.shape)}"
+                )
+            rows = [] if hx_dim == 2 else [states[0].shape[1] if batch_size is None else batch_size]
+            expected = [layers, *rows, self.hidden_size]
+            if list(state.shape) != expected:
+                raise ValueError(f"{name}: expected shape {expected}, received {list(state.shape)}")
+        return states
+
+    def _weights(self, layer: int, suffix: str = "") -> RecurrentWeights:
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
+        return RecurrentWeights(*(getattr(self, f"{name}_l{layer}{suffix}") for name in names))
+
+    def _layers(
+        self,
+        x: Tensor,
+        states: list[Tensor],
+        lengths: Tensor | None = None,
+        batch_sizes: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        directions = 2 if self.bidirectional else 1
+        finals = []
+        for layer in range(self.num_layers):
+            if layer > 0 and self.dropout > 0:
+                x = torch.nn.functional.dropout(x, self.dropout, self.training)
+            x, *final = self._operation(
+                x,
+                self._weights(layer),
+                self._weights(layer, "_reverse") if self.bidirectional else None,
+                *(state[layer * directions : (layer + 1) * directions] for state in states),
+                lengths=lengths,
+                batch_sizes=batch_sizes,
+                batch_first=self.batch_first and batch_sizes is None,
+            )
+            finals.append(final)
+        if self.merge == "sum" and self.bidirectional:
+            x = x[..., : self.hidden_size] + x[..., self.hidden_size :]
+        return x, [torch.cat(final) for final in zip(*finals)]
+
+
+def _reorder(states: list[Tensor], indices: Tensor | None) -> list[Tensor]:
+    return states if indices is None else [state.index_select(1, indices) for state in states]

@@ -1,0 +1,231 @@
+"""What the recurrent operations share: checks, the way to the kernel, fake kernels and autograd."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from asrkern.ops._common import (
+    cast,
+    check_same_device,
+    check_shape,
+    check_tensor,
+    compute_dtype,
+    lengths_on,
+    output_dtype,
+    raise_on_double_backward,
+)
+
+
+class Cell(NamedTuple):
+    """A recurrent operation ``torch.ops.asrkern.<name>``.
+
+    gates: of hidden_size elements each; saved: values that backward needs of a unit; states: names of the initial
+    ones, the output's first.
+    """
+
+    name: str
+    gates: int
+    saved: int
+    states: tuple[str, ...]
+
+
+class RecurrentWeights(NamedTuple):
+    """The parameters of one direction, as torch.nn keeps them.
+
+    weight_ih: [gates·hidden_size, input_size]; weight_hh: [gates·hidden_size, hidden_size]; bias_ih, bias_hh:
+    [gates·hidden_size], both or neither.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+
+
+def _check_weights(
+    cell: Cell, name: str, weights: RecurrentWeights, input: Tensor, like: RecurrentWeights
+) -> None:
+    check_tensor(f"{name}.weight_hh", weights.weight_hh, (2,))
+    size, features = like.weight_hh.shape[1], like.weight_ih.shape[-1]
+    check_shape(f"{name}.weight_hh", weights.weight_hh, (cell.gates * size, size))
+    check_shape(f"{name}.weight_ih", weights.weight_ih, (cell.gates * size, features))
+    if (weights.bias_ih is None) != (weights.bias_hh is None) or (weights.bias_ih is None) != (
+        like.bias_ih is None
+    ):
+        raise ValueError(
+            f"{name}: expected bias_ih and bias_hh in every direction or in none, received a mixture"
+        )
+    for field, value in zip(weights._fields, weights):
+        if value is not None:
+            check_same_device(f"{name}.{field}", value, input)
+            if field.startswith("bias"):
+                check_shape(f"{name}.{field}", value, (cell.gates * size,))
+
+
+def run_layer(
+    cell: Cell,
+    input: Tensor,
+    weights: RecurrentWeights,
+    weights_reverse: RecurrentWeights | None,
+    states: tuple[Tensor | None, ...],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
+    weights = RecurrentWeights(*weights)
+    check_tensor("input", input, (2,) if batch_sizes is not None else (3,))
+    check_tensor("weights.weight_hh", weights.weight_hh, (2,))
+    _check_weights(cell, "weights", weights, input, weights)
+    if weights_reverse is not None:
+        weights_reverse = RecurrentWeights(*weights_reverse)
+        _check_weights(cell, "weights_reverse", weights_reverse, input, weights)
+    size, features = weights.weight_hh.shape[1], weights.weight_ih.shape[1]
+    if input.shape[-1] != features:
+        raise ValueError(
+            f"input: expected {features} features (input_size), received shape {tuple(input.shape)}"
+        )
+    if lengths is not None and batch_sizes is not None:
+        raise ValueError("lengths: expected None with batch_sizes, received both")
+    if batch_sizes is not None:
+        if batch_sizes.device.type != "cpu" or batch_sizes.dtype != torch.int64 or batch_sizes.dim() != 1:
+            raise ValueError(
+                "batch_sizes: expected a 1-dimensional int64 tensor on the CPU, received "
+                f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
+            )
+        rows = None
+    else:
+        rows = input.shape[0 if batch_first else 1]
+        lengths = lengths_on(input.device, "lengths", lengths, rows)
+    if any(extent == 0 for extent in input.shape[:-1]):
+        raise ValueError(
+            f"input: expected at least one row and one frame, received shape {tuple(input.shape)}"
+        )
+    directions = 1 if weights_reverse is None else 2
+    for name, state in zip(cell.states, states):
+        if state is not None:
+            check_tensor(name, state, (3,))
+            # The value batch_sizes[0] is not read here, but states have to agree.
+            rows = state.shape[1] if rows is None else rows
+            check_shape(name, state, (directions, rows, size))
+            check_same_device(name, state, input)
+    reverse = weights_reverse or RecurrentWeights(None, None)
+    initial = dict(zip(cell.states, states))
+    dtype = compute_dtype(input, **initial, weight_ih=weights.weight_ih, weight_hh=weights.weight_hh)
+    tensors = [cast(w, dtype) for w in (*weights, *reverse)]
+    states = tuple(cast(state, dtype) for state in states)
+    run = _composed if input.device.type != "cpu" else _kernel
+    results = run(cell, input.to(dtype), lengths, batch_sizes, states, tensors, batch_first)
+    result_dtype = output_dtype(input, weights.weight_hh)
+    return tuple(result.to(result_dtype) for result in results)
+
+
+def _kernel(cell, input, lengths, batch_sizes, states, tensors, batch_first):
+    differentiable = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (input, *states, *tensors)
+    )
+    op = getattr(torch.ops.asrkern, cell.name)
+    *results, _ = op(input, lengths, batch_sizes, *states, *tensors, batch_first, differentiable)
+    return results
+
+
+def _composed(cell, input, lengths, batch_sizes, states, tensors, batch_first):
+    """torch's own layer (cuDNN on CUDA), where asrkern has no kernel for the device."""
+    flat = [t for t in tensors if t is not None]
+    bias, bidirectional = tensors[2] is not None, tensors[4] is not None
+    size = tensors[1].shape[1]
+    if batch_sizes is None and lengths is not None:
+        # PackedSequence has no rows without frames: they get one, which is masked afterwards.
+        shown = lengths.clamp(min=1)
+        packed = pack_padded_sequence(input, shown.cpu(), batch_first, enforce_sorted=False)
+        in_order = [None if s is None else s.index_select(1, packed.sorted_indices) for s in states]
+        data, *finals = _composed(cell, packed.data, None, packed.batch_sizes, in_order, tensors, False)
+        output, _ = pad_packed_sequence(
+            packed._replace(data=data), batch_first, total_length=input.shape[1 if batch_first else 0]
+        )
+        empty = lengths == 0
+        output = output.masked_fill(empty[:, None, None] if batch_first else empty[None, :, None], 0)
+        finals = [final.index_select(1, packed.unsorted_indices) for final in finals]
+        initial = [torch.zeros_like(f) if s is None else s for f, s in zip(finals, states)]
+        return output, *(torch.where(empty[None, :, None], i, f) for i, f in zip(initial, finals))
+    rows = batch_sizes[0] if batch_sizes is not None else input.shape[0 if batch_first else 1]
+    zeros = input.new_zeros(2 if bidirectional else 1, rows, size)
+    states = [zeros if s is None else s for s in states]
+    layer, hx = getattr(torch._VF, cell.name), states if len(states) > 1 else states[0]
+    if batch_sizes is not None:
+        return layer(input, batch_sizes, hx, flat, bias, 1, 0.0, False, bidirectional)
+    return layer(input, hx, flat, bias, 1, 0.0, False, bidirectional, batch_first)
+
+
+def register(cell: Cell) -> None:
+    """Register fake kernels and autograd of ``asrkern::<name>`` and ``asrkern::<name>_backward``."""
+    count = len(cell.states)
+
+    def fake(input, lengths, batch_sizes, *others):
+        states, (_, weight_hh, _, _, _, weight_hh_reverse, _, _), (batch_first, save_reserve) = (
+            others[:count], others[count:-2], others[-2:]
+        )  # fmt: skip
+        directions, size = (1 if weight_hh_reverse is None else 2), weight_hh.shape[1]
+        output = input.new_empty((*input.shape[:-1], directions * size))
+        given = [state for state in states if state is not None]
+        if batch_sizes is None:
+            rows = input.shape[0 if batch_first else 1]
+        elif given:
+            rows = given[0].shape[1]
+        else:
+            # The number of rows is the value batch_sizes[0].
+            rows = torch.library.get_ctx().new_dynamic_size()
+        frames = input.shape[0] if batch_sizes is not None else input.shape[0] * input.shape[1]
+        reserve = input.new_empty((directions, frames, cell.saved * size) if save_reserve else (0,))
+        return output, *(input.new_empty((directions, rows, size)) for _ in range(count)), reserve
+
+    def fake_backward(grad_output, *others):
+        grad_states, input = others[:count], others[count]
+        weight_ih, weight_hh = others[2 * count + 3 : 2 * count + 5]
+        directions = grad_states[0].shape[0]
+        return (
+            input.new_empty(input.shape),
+            *(input.new_empty(grad.shape) for grad in grad_states),
+            input.new_empty((directions, *weight_ih.shape)),
+            input.new_empty((directions, *weight_hh.shape)),
+            input.new_empty((directions, weight_hh.shape[0])),
+            input.new_empty((directions, weight_hh.shape[0])),
+        )
+
+    def setup_context(ctx, inputs, output):
+        ctx.batch_first, ctx.saved = inputs[-2:]
+        ctx.mark_non_differentiable(output[-1])
+        weights = inputs[3 + count : -2]
+        ctx.has_bias = weights[2] is not None
+        ctx.save_for_backward(
+            *inputs[: 3 + count], weights[0], weights[1], weights[4], weights[5], output[0], output[-1]
+        )
+
+    def backward(ctx, *grads):
+        if not ctx.saved:
+            raise RuntimeError(
+                f"asrkern::{cell.name}: backward needs save_reserve=True in forward; asrkern.ops.{cell.name} sets it"
+            )
+        saved = ctx.saved_tensors
+        states, weight_hh_reverse = saved[3 : 3 + count], saved[-3]
+        with torch.autocast(saved[0].device.type, enabled=False):
+            op = getattr(torch.ops.asrkern, f"{cell.name}_backward")
+            dx, *rest = op(*grads[:-1], *saved, ctx.batch_first)
+        dstates, (dw_ih, dw_hh, db_ih, db_hh) = rest[:count], rest[count:]
+
+        def of_direction(d: int) -> tuple[Tensor | None, ...]:
+            if d == 1 and weight_hh_reverse is None:
+                return None, None, None, None
+            return dw_ih[d], dw_hh[d], *((db_ih[d], db_hh[d]) if ctx.has_bias else (None, None))
+
+        dstates = [None if state is None else grad for state, grad in zip(states, dstates)]
+        return dx, None, None, *dstates, *of_direction(0), *of_direction(1), None, None
+
+    torch.library.register_fake(f"asrkern::{cell.name}", fake)
+    torch.library.register_fake(f"asrkern::{cell.name}_backward", fake_backward)
+    torch.library.register_autograd(f"asrkern::{cell.name}", backward, setup_context=setup_context)
+    raise_on_double_backward(f"{cell.name}_backward")

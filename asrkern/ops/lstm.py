@@ -1,0 +1,55 @@
+"""Long short-term memory over padded or packed batches, one or two directions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from asrkern.ops._recurrent import Cell, RecurrentWeights, register, run_layer
+
+
+class LSTMWeights(RecurrentWeights):
+    """The parameters of one direction, as torch.nn.LSTM keeps them (gates in the order i, f, g, o).
+
+    weight_ih: [4·hidden_size, input_size]; weight_hh: [4·hidden_size, hidden_size]; bias_ih, bias_hh:
+    [4·hidden_size], both or neither.
+    """
+
+
+_CELL = Cell("lstm", gates=4, saved=5, states=("h0", "c0"))
+register(_CELL)
+
+
+def lstm(
+    input: Tensor,
+    weights: LSTMWeights,
+    weights_reverse: LSTMWeights | None = None,
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    batch_first: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer of torch.nn.LSTM without projection.
+
+    In inference, float32 on the CPU, a row is bit-identical whatever its batch mates, the batch size and the padding.
+    Finished rows cost nothing.
+
+    Args:
+        input: [T, N, input_size], or [N, T, input_size] with batch_first, or, with batch_sizes, the data
+            [frames, input_size] of a PackedSequence. float32 or float64; lower precisions are computed in float32.
+        weights: the forward direction's :class:`LSTMWeights`.
+        weights_reverse: the reverse direction's, or None for one direction.
+        h0, c0: [directions, N, hidden_size], or None for zeros. Rows in the order of the input.
+        lengths: [N] integers, frames of each row in any order, on any device; 0 is allowed. None: all T.
+        batch_sizes: [T] integers on the CPU, a PackedSequence's.
+
+    Returns:
+        output: as input, with directions·hidden_size features; 0 beyond each row's length.
+        h_n, c_n: [directions, N, hidden_size], each row's states at its own end.
+
+    Raises:
+        TypeError: not a floating-point tensor, or float64 with another dtype.
+        ValueError: shapes, devices, lengths or batch_sizes that do not fit, or an empty batch.
+    """
+    return run_layer(_CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first)
