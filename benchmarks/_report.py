@@ -45,6 +45,11 @@ def _difference(found: dict[str, Any]) -> str:
     return "not comparable" if value is None else f"{value:.1e}"
 
 
+def _tolerances(report: dict[str, Any]) -> str:
+    values = dict.fromkeys(found["tolerance"] for found in report["backends"].values())
+    return ", with fewer bits ".join(f"{value:.0e}" for value in values)
+
+
 def format_report(report: dict[str, Any]) -> str:
     """The text for one job of ``rtf.py``; no times and no speed-up if its comparison failed."""
     machine = report["machine"]
@@ -85,12 +90,12 @@ def format_report(report: dict[str, Any]) -> str:
     lines += [f"left out: {name} ({reason})" for name, reason in report["left_out"].items()]
     if report["passed"]:
         lines.append(
-            f"Differences (at most {report['tolerance']:.0e}) and texts are against stock, packed; "
+            f"Differences (at most {_tolerances(report)}) and texts are against stock, packed; "
             "speed-up is against the faster stock backend."
         )
     else:
         lines.append(
-            f"FAILED: a difference is over the tolerance of {report['tolerance']:.0e}; nothing was timed."
+            f"FAILED: a difference is over the tolerance of {_tolerances(report)}; nothing was timed."
         )
     lines += [f"  {text}" for text in report.get("transcripts", [])[:3]]
     return "\n".join(lines)

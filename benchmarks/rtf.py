@@ -34,6 +34,7 @@ from asrkern.data import Spectrogram, collate, load_audio, read_manifest
 from asrkern.decoder import greedy_decode
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.models.deepspeech2_config import PRESETS, conv_length
+from asrkern.nn import quantize
 from benchmarks import stock
 from benchmarks._report import Progress, format_report, plot_reports
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory_mib, percentiles
@@ -92,6 +93,7 @@ class Job:
     device: torch.device
     requests: list[Request]
     repeats: int
+    quantized: list[str]
 
 
 def stock_twin(model: DeepSpeech2) -> stock.StockDeepSpeech2:
@@ -138,15 +140,22 @@ def stock_backend(name: str, twin: stock.StockDeepSpeech2) -> Backend:
 
 def make_backends(model: DeepSpeech2, device: torch.device, names: Sequence[str]) -> list[Backend]:
     """The named backends of one model on ``device``; the stock ones share their weights."""
-    stock_names = [name for name in names if name != ASRKERN]
+    stock_names = [name for name in names if name in (PADDED, PACKED)]
     backends = []
     if stock_names:
         twin = stock_twin(model).to(device)
         backends += [stock_backend(name, twin) for name in stock_names]
-    if ASRKERN in names:
-        model = model.to(device)
-        backends.append(Backend(ASRKERN, model.conv_stage, model.rnn_stage, model.fc_stage))
+    for name in names:
+        if name == ASRKERN or name in QUANTIZED:
+            ours = quantize(model, QUANTIZED[name]) if name in QUANTIZED else model.to(device)
+            backends.append(Backend(name, ours.conv_stage, ours.rnn_stage, ours.fc_stage))
     return backends
+
+
+def make_spectrogram(config: DeepSpeech2Config) -> Spectrogram:
+    return Spectrogram(
+        config.sample_rate, config.window_size, config.window_stride, periodic=config.window_periodic
+    )
 
 
 def calibrate(model: DeepSpeech2, spectrogram: Spectrogram, request: Request) -> None:
@@ -197,10 +206,17 @@ def compare(
     """Run every request by every backend once, and compare with stock packed.
 
     Returns:
-        By backend, ``largest_difference`` of log-probabilities (None where a shape or a length differs or a
+        By backend, its ``tolerance``, the ``largest_difference`` of log-probabilities (None where a shape or a length differs or a
         value is NaN or infinite) and the number of ``equal_transcripts``; then the reference's transcripts.
     """
-    found = {backend.name: {"largest_difference": 0.0, "equal_transcripts": 0} for backend in backends}
+    found = {
+        backend.name: {
+            "tolerance": QUANTIZED_TOLERANCE if backend.name in QUANTIZED else TOLERANCE,
+            "largest_difference": 0.0,
+            "equal_transcripts": 0,
+        }
+        for backend in backends
+    }
     transcripts = []
     for request in requests:
         results = {}
@@ -221,8 +237,8 @@ def compare(
     return found, transcripts
 
 
-def within_tolerance(difference: float | None) -> bool:
-    return difference is not None and difference <= TOLERANCE
+def within_tolerance(found: dict[str, Any]) -> bool:
+    return found["largest_difference"] is not None and found["largest_difference"] <= found["tolerance"]
 
 
 def time_requests(
@@ -266,18 +282,18 @@ def prepare_alone(
     (backend,) = make_backends(DeepSpeech2(config).eval(), device, [name])
     gc.collect()
     request = Request([torch.from_numpy(x) for x in waveforms], 0.0)
-    spectrogram = Spectrogram(config.sample_rate, config.window_size, config.window_stride)
+    spectrogram = make_spectrogram(config)
     return functools.partial(process, backend, request, spectrogram, device)
 
 
 def run_job(job: Job, progress: Progress) -> dict[str, Any]:
     """Compare, then time, then measure memory; ``passed`` is False where the comparison failed."""
     config = job.model.config
-    spectrogram = Spectrogram(config.sample_rate, config.window_size, config.window_stride)
+    spectrogram = make_spectrogram(config)
     if job.random_weights:
         calibrate(job.model, spectrogram, job.requests[0])
     excluded = left_out(config, job.requests)
-    names = [name for name in (PADDED, PACKED, ASRKERN) if name not in excluded]
+    names = [name for name in (PADDED, PACKED, ASRKERN, *job.quantized) if name not in excluded]
     backends = make_backends(job.model, job.device, names)
     run = functools.partial(process, spectrogram=spectrogram, device=job.device)
     audio_seconds = sum(request.audio_seconds for request in job.requests)
@@ -293,8 +309,7 @@ def run_job(job: Job, progress: Progress) -> dict[str, Any]:
         "requests": len(job.requests),
         "repeats": job.repeats,
         "audio_seconds": audio_seconds,
-        "tolerance": TOLERANCE,
-        "passed": all(within_tolerance(found["largest_difference"]) for found in numbers.values()),
+        "passed": all(map(within_tolerance, numbers.values())),
         "left_out": excluded,
         "backends": numbers,
     }
@@ -302,7 +317,7 @@ def run_job(job: Job, progress: Progress) -> dict[str, Any]:
         report["transcripts"] = ["".join(config.labels[token] for token in tokens) for tokens in transcripts]
     if report["passed"]:
         times = time_requests(backends, run, job.requests, job.repeats, progress)
-        fastest_stock = min(times[name]["seconds"] for name in times if name != ASRKERN)
+        fastest_stock = min(times[name]["seconds"] for name in times if name in (PADDED, PACKED))
         longest = max(job.requests, key=lambda request: max(map(len, request.waveforms)))
         waveforms = [x.numpy() for x in longest.waveforms]
         for name, found in numbers.items():
@@ -365,7 +380,10 @@ def make_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             limit = math.inf if arguments.preset else DEFAULT_SECONDS.get(name, math.inf)
             requests = load_requests(arguments.data, model.config, arguments.batch_size, limit)
             repeats = arguments.repeats or DEFAULT_REPEATS.get(name, 3)
-            yield Job(name, model, not arguments.checkpoint, device, requests, repeats)
+            # The kernels for fewer bits are the CPU's and the GRU's.
+            fits = device.type == "cpu" and model.config.rnn_type == "gru"
+            quantized = [f"asrkern {arguments.quantize}"] if fits and arguments.quantize != "none" else []
+            yield Job(name, model, not arguments.checkpoint, device, requests, repeats, quantized)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -400,6 +418,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="utterances per request")
     parser.add_argument("--repeats", type=positive, metavar="N", help="times that each request is timed")
     parser.add_argument("--threads", type=positive, metavar="N", help="of torch, for every backend alike")
+    parser.add_argument(
+        "--quantize",
+        choices=["int8", "bf16", "none"],
+        default="int8",
+        help="weights of one more backend, on the CPU; default: int8",
+    )
     parser.add_argument("--device", type=device, help="cpu, cuda or cuda:N; default: cpu, and cuda if any")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write all numbers")
     parser.add_argument(

@@ -141,6 +141,11 @@ class RecurrentLayers:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
         return RecurrentWeights(*(getattr(self, f"{name}_l{layer}{suffix}") for name in names))
 
+    def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: object) -> tuple[Tensor, ...]:
+        """One layer: output and final states."""
+        reverse = self._weights(layer, "_reverse") if self.bidirectional else None
+        return self._operation(x, self._weights(layer), reverse, *states, **options)
+
     def _layers(
         self,
         x: Tensor,
@@ -153,10 +158,9 @@ class RecurrentLayers:
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0:
                 x = torch.nn.functional.dropout(x, self.dropout, self.training)
-            x, *final = self._operation(
+            x, *final = self._layer(
+                layer,
                 x,
-                self._weights(layer),
-                self._weights(layer, "_reverse") if self.bidirectional else None,
                 *(state[layer * directions : (layer + 1) * directions] for state in states),
                 lengths=lengths,
                 batch_sizes=batch_sizes,

@@ -1,7 +1,7 @@
 """Operations as functions: each validates its arguments and calls the kernel registered with torch."""
 
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
-from asrkern.ops.gru import GRUWeights, gru
+from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pack_gru_weight
 from asrkern.ops.linear import linear, linear_quantized, quantize_weight
 from asrkern.ops.lstm import LSTMWeights, lstm
 from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
@@ -10,12 +10,15 @@ __all__ = [
     "BatchNormActResult",
     "GRUWeights",
     "LSTMWeights",
+    "PackedGRUWeights",
     "batch_norm_act",
     "conv_output_lengths",
     "gru",
+    "gru_prepacked",
     "linear",
     "linear_quantized",
     "lstm",
     "masked_conv2d",
+    "pack_gru_weight",
     "quantize_weight",
 ]

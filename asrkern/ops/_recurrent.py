@@ -66,25 +66,19 @@ def _check_weights(
                 check_shape(f"{name}.{field}", value, (cell.gates * size,))
 
 
-def run_layer(
+def check_batch(
     cell: Cell,
     input: Tensor,
-    weights: RecurrentWeights,
-    weights_reverse: RecurrentWeights | None,
+    features: int,
+    directions: int,
+    size: int,
     states: tuple[Tensor | None, ...],
     lengths: Tensor | None,
     batch_sizes: Tensor | None,
     batch_first: bool,
-) -> tuple[Tensor, ...]:
-    """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
-    weights = RecurrentWeights(*weights)
+) -> Tensor | None:
+    """Check a batch against a layer of ``size`` units; returns lengths as the kernels take them."""
     check_tensor("input", input, (2,) if batch_sizes is not None else (3,))
-    check_tensor("weights.weight_hh", weights.weight_hh, (2,))
-    _check_weights(cell, "weights", weights, input, weights)
-    if weights_reverse is not None:
-        weights_reverse = RecurrentWeights(*weights_reverse)
-        _check_weights(cell, "weights_reverse", weights_reverse, input, weights)
-    size, features = weights.weight_hh.shape[1], weights.weight_ih.shape[1]
     if input.shape[-1] != features:
         raise ValueError(
             f"input: expected {features} features (input_size), received shape {tuple(input.shape)}"
@@ -105,7 +99,6 @@ def run_layer(
         raise ValueError(
             f"input: expected at least one row and one frame, received shape {tuple(input.shape)}"
         )
-    directions = 1 if weights_reverse is None else 2
     for name, state in zip(cell.states, states):
         if state is not None:
             check_tensor(name, state, (3,))
@@ -113,6 +106,30 @@ def run_layer(
             rows = state.shape[1] if rows is None else rows
             check_shape(name, state, (directions, rows, size))
             check_same_device(name, state, input)
+    return lengths
+
+
+def run_layer(
+    cell: Cell,
+    input: Tensor,
+    weights: RecurrentWeights,
+    weights_reverse: RecurrentWeights | None,
+    states: tuple[Tensor | None, ...],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
+    weights = RecurrentWeights(*weights)
+    check_tensor("input", input)
+    check_tensor("weights.weight_hh", weights.weight_hh, (2,))
+    _check_weights(cell, "weights", weights, input, weights)
+    if weights_reverse is not None:
+        weights_reverse = RecurrentWeights(*weights_reverse)
+        _check_weights(cell, "weights_reverse", weights_reverse, input, weights)
+    size, features = weights.weight_hh.shape[1], weights.weight_ih.shape[1]
+    directions = 1 if weights_reverse is None else 2
+    lengths = check_batch(cell, input, features, directions, size, states, lengths, batch_sizes, batch_first)
     reverse = weights_reverse or RecurrentWeights(None, None)
     initial = dict(zip(cell.states, states))
     dtype = compute_dtype(input, **initial, weight_ih=weights.weight_ih, weight_hh=weights.weight_hh)

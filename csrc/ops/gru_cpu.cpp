@@ -5,6 +5,19 @@
 namespace asrkern {
 namespace {
 
+template <class T, class W, class Kernels>
+RecurrentResult gru_forward(const RecurrentLayer& layer, const Kernels& kernels,
+                            typename cpu::Kernels<T>::template Linear<W> linear, const std::optional<Tensor>& h0,
+                            const Biases& bias_ih, const Biases& bias_hh, bool save_reserve) {
+  // bias_hh's r and z parts are plain sums with bias_ih's; its n part stays inside the reset gate's product.
+  const int64_t summed = 2 * layer.size;
+  return recurrent_forward<cpu::GruCell<T, W>>(layer, kernels, linear, h0, bias_ih, bias_hh, summed, save_reserve,
+                                               [&](int d, const cpu::RecurrentForward<T, W>& pass) {
+                                                 return cpu::GruForward<T, W>{
+                                                     pass, bias_hh[d] ? data<T>(*bias_hh[d]) + summed : nullptr};
+                                               });
+}
+
 std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<Tensor>& lengths,
                                        const std::optional<Tensor>& batch_sizes, const std::optional<Tensor>& h0,
                                        const Tensor& weight_ih, const Tensor& weight_hh,
@@ -19,14 +32,54 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
-    // b_hh's r and z parts are plain sums with b_ih's; its n part stays inside the reset gate's product.
-    const int64_t summed = 2 * layer.size;
-    const auto [output, h_n, reserve] = recurrent_forward<cpu::GruCell<T>>(
-        layer, cpu::kernels<T>().gru, cpu::kernels<T>().linear, h0, b_ih, b_hh, summed, save_reserve,
-        [&](int d, const cpu::RecurrentForward<T, T>& pass) {
-          return cpu::GruForward<T>{pass, b_hh[d] ? data<T>(*b_hh[d]) + summed : nullptr};
-        });
+    const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+    const auto [output, h_n, reserve] =
+        gru_forward<T, T>(layer, kernels.gru, kernels.linear, h0, b_ih, b_hh, save_reserve);
     return std::tuple(output, h_n, reserve);
+  });
+}
+
+// f(W(), the GRU's kernels for W, linear's for W) by the type that a weight is stored as.
+template <class F>
+auto with_weight_type(const Tensor& weight, const F& f) {
+  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
+  if (weight.scalar_type() == ScalarType::Char) return f(int8_t(), kernels.gru_int8, kernels.linear_int8);
+  if (weight.scalar_type() == ScalarType::BFloat16) return f(cpu::Bf16(), kernels.gru_bf16, kernels.linear_bf16);
+  return f(float(), static_cast<const typename std::remove_cvref_t<decltype(kernels.gru)>::Inference&>(kernels.gru),
+           kernels.linear);
+}
+
+Tensor gru_pack(const Tensor& weight_hh) {
+  const Tensor weight = dense(weight_hh);
+  return with_weight_type(weight, [&](auto type, const auto& kernels, auto) {
+    using W = decltype(type);
+    Tensor packed = torch::stable::new_empty(weight, {kernels.packed_size(weight.size(1))});
+    kernels.pack(torch_threads(), data<W>(weight), weight.size(1), mutable_data<W>(packed));
+    return packed;
+  });
+}
+
+std::tuple<Tensor, Tensor> gru_prepacked(
+    const Tensor& input, const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
+    const std::optional<Tensor>& h0, const Tensor& weight_ih, const std::optional<Tensor>& scale_ih,
+    const Tensor& packed_hh, const std::optional<Tensor>& scale_hh, const std::optional<Tensor>& bias_ih,
+    const std::optional<Tensor>& bias_hh, const std::optional<Tensor>& weight_ih_reverse,
+    const std::optional<Tensor>& scale_ih_reverse, const std::optional<Tensor>& packed_hh_reverse,
+    const std::optional<Tensor>& scale_hh_reverse, const std::optional<Tensor>& bias_ih_reverse,
+    const std::optional<Tensor>& bias_hh_reverse, bool batch_first) {
+  RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, packed_hh, weight_ih_reverse, packed_hh_reverse,
+                       batch_first, weight_ih.size(0) / 3);
+  layer.scale_ih[0] = dense(scale_ih), layer.scale_ih[1] = dense(scale_ih_reverse);
+  layer.scale_hh[0] = dense(scale_hh), layer.scale_hh[1] = dense(scale_hh_reverse);
+  const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
+  return with_weight_type(packed_hh, [&](auto type, const auto& kernels, auto linear) {
+    using W = decltype(type);
+    for (const Tensor& packed : layer.weight_hh)
+      if (packed.numel() != kernels.packed_size(layer.size))
+        invalid("packed_hh: expected ", kernels.packed_size(layer.size), " values, packed for ", layer.size,
+                " units and this instruction set, received ", packed.numel());
+    const auto [output, h_n, reserve] = gru_forward<float, W>(layer, kernels, linear, h0, b_ih, b_hh, false);
+    return std::tuple(output, h_n);
   });
 }
 
@@ -55,5 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
   m.impl("gru", TORCH_BOX(&asrkern::gru));
+  m.impl("gru_pack", TORCH_BOX(&asrkern::gru_pack));
+  m.impl("gru_prepacked", TORCH_BOX(&asrkern::gru_prepacked));
   m.impl("gru_backward", TORCH_BOX(&asrkern::gru_backward));
 }

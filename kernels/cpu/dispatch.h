@@ -20,6 +20,7 @@ struct RecurrentInference {
 };
 template <class T, class Forward, class Backward>
 struct RecurrentKernels : RecurrentInference<T, T, Forward> {
+  using Inference = RecurrentInference<T, T, Forward>;
   void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, const T** gates,
                    T** states);
 };

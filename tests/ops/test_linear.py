@@ -78,7 +78,9 @@ def test_quantized_equals_its_own_weights(format, rows, features, outputs):
     output = ops.linear_quantized(x, weight, scale, bias)
     assert_close(output, reference.linear(x.double(), widened, bias.double()), 1e-5)
     for row in range(rows):
-        assert_same_bits(ops.linear_quantized(x[row : row + 1], weight, scale, bias)[0], output[row], f"row {row}")
+        assert_same_bits(
+            ops.linear_quantized(x[row : row + 1], weight, scale, bias)[0], output[row], f"row {row}"
+        )
 
 
 def test_quantized_weights_round_to_nearest():
@@ -95,11 +97,22 @@ def test_quantized_weights_round_to_nearest():
     "call, message",
     [
         (lambda: ops.quantize_weight(torch.randn(3, 4), "int4"), "format: expected .* received 'int4'"),
-        (lambda: ops.quantize_weight(torch.full((3, 4), float("nan")), "int8"), "weight: expected finite values"),
-        (lambda: ops.linear_quantized(torch.randn(2, 3), torch.randn(4, 3)), "weight: expected int8 or bfloat16"),
-        (lambda: ops.linear_quantized(torch.randn(2, 3), torch.ones(4, 5, dtype=torch.int8)), "input: expected"),
         (
-            lambda: ops.linear_quantized(torch.randn(2, 3), torch.ones(4, 3, dtype=torch.int8), torch.ones(3)),
+            lambda: ops.quantize_weight(torch.full((3, 4), float("nan")), "int8"),
+            "weight: expected finite values",
+        ),
+        (
+            lambda: ops.linear_quantized(torch.randn(2, 3), torch.randn(4, 3)),
+            "weight: expected int8 or bfloat16",
+        ),
+        (
+            lambda: ops.linear_quantized(torch.randn(2, 3), torch.ones(4, 5, dtype=torch.int8)),
+            "input: expected",
+        ),
+        (
+            lambda: ops.linear_quantized(
+                torch.randn(2, 3), torch.ones(4, 3, dtype=torch.int8), torch.ones(3)
+            ),
             r"scale: expected shape \(4,\)",
         ),
     ],

@@ -1,0 +1,138 @@
+"""Weights in fewer bits, for inference on the CPU."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asrkern import ops
+from asrkern.nn._packed import PackedCache
+from asrkern.nn._recurrent import RecurrentLayers
+
+
+class _EvalOnly(nn.Module):
+    """A layer without a backward pass."""
+
+    def _require_eval(self) -> None:
+        if self.training:
+            raise RuntimeError(
+                f"{type(self).__name__} is for inference: its weights are rounded and have no gradient; call eval(), "
+                "and train the model that it was made from"
+            )
+
+
+class QuantizedLinear(_EvalOnly):
+    """torch.nn.Linear with int8 or bfloat16 weights; see :func:`quantize`.
+
+    Buffers: weight [out_features, in_features], scale [out_features] (int8), bias [out_features] (float32).
+    """
+
+    def __init__(self, linear: nn.Linear, weights: str) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.format = linear.in_features, linear.out_features, weights
+        weight, scale = ops.quantize_weight(linear.weight, weights)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
+        self.train(linear.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] → [..., out_features]."""
+        self._require_eval()
+        return ops.linear_quantized(input, self.weight, self.scale, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, weights={self.format}"
+
+
+class QuantizedGRU(RecurrentLayers, _EvalOnly):
+    """torch.nn.GRU with int8 or bfloat16 weights; see :func:`quantize`. Called as :class:`asrkern.nn.GRU`.
+
+    Buffers: weight_ih_l0, weight_hh_l0, …, their scales weight_ih_l0_scale, … (int8), and the biases in float32.
+    """
+
+    def __init__(self, gru: nn.GRU, weights: str) -> None:
+        _EvalOnly.__init__(self)
+        for name in (
+            "input_size",
+            "hidden_size",
+            "num_layers",
+            "bias",
+            "batch_first",
+            "dropout",
+            "bidirectional",
+        ):
+            setattr(self, name, getattr(gru, name))
+        self.merge, self.format = getattr(gru, "merge", "concat"), weights
+        for name, parameter in gru.named_parameters():
+            value, scale = parameter.detach(), None
+            if name.startswith("weight"):
+                value, scale = ops.quantize_weight(value, weights)
+                self.register_buffer(f"{name}_scale", scale)
+            else:
+                value = value.float()
+            self.register_buffer(name, value)
+        self._packed = PackedCache()
+        self.train(gru.training)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, weights={self.format}"
+
+    def _direction(self, layer: int, suffix: str) -> ops.PackedGRUWeights:
+        ih, hh = f"weight_ih_l{layer}{suffix}", f"weight_hh_l{layer}{suffix}"
+        bias_ih, bias_hh = (getattr(self, f"bias_{part}_l{layer}{suffix}", None) for part in ("ih", "hh"))
+        return ops.PackedGRUWeights(
+            getattr(self, ih),
+            getattr(self, f"{ih}_scale"),
+            self._packed.get(hh, getattr(self, hh), ops.pack_gru_weight),
+            getattr(self, f"{hh}_scale"),
+            bias_ih,
+            bias_hh,
+        )
+
+    def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
+        self._require_eval()
+        reverse = self._direction(layer, "_reverse") if self.bidirectional else None
+        return ops.gru_prepacked(x, self._direction(layer, ""), reverse, *states, **options)
+
+
+def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
+    """A copy of a model whose GRUs and linear layers hold their weights in fewer bits.
+
+    Few rows at a time are bound by the bytes of the weights, of which int8 has a quarter and bfloat16 half. Sums stay
+    in float32, activations are not rounded, and a row's result is bit-identical whatever its batch, as with float32.
+
+    Args:
+        model: torch.nn.GRU and torch.nn.Linear inside it (and asrkern's) are replaced; the rest is copied.
+        weights: "int8" (symmetric, one scale a row) or "bf16".
+
+    Returns:
+        The copy, in eval mode; calling a replaced layer in train mode raises RuntimeError.
+
+    Raises:
+        ValueError: another format, weights that are not finite, or nothing to replace.
+    """
+    if weights not in ("int8", "bf16"):
+        raise ValueError(f'weights: expected "int8" or "bf16", received {weights!r}')
+    kinds = {nn.GRU: QuantizedGRU, nn.Linear: QuantizedLinear}
+    found = [
+        (name, kind)
+        for name, module in model.named_modules()
+        for base, kind in kinds.items()
+        if isinstance(module, base)
+    ]
+    if not found:
+        raise ValueError(
+            f"model: expected a GRU or a Linear inside, received a {type(model).__name__} without"
+        )
+    model = copy.deepcopy(model).cpu()
+    for name, kind in found:
+        replacement = kind(model.get_submodule(name), weights)
+        if not name:
+            return replacement.eval()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, replacement)
+    return model.eval()
