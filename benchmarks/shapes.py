@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class GRUShape(NamedTuple):
+class RecurrentShape(NamedTuple):
     """A bidirectional layer whose input is as wide as its state."""
 
     hidden_size: int
@@ -56,15 +56,18 @@ class ConvShape(NamedTuple):
 
 
 GRU_INFERENCE = [
-    GRUShape(512, 1, 200),
-    GRUShape(512, 16, 200),
-    GRUShape(1024, 1, 100),
-    GRUShape(1024, 16, 100),
-    GRUShape(2560, 1, 50),
-    GRUShape(2560, 4, 50),
-    GRUShape(2560, 16, 50),
+    RecurrentShape(512, 1, 200),
+    RecurrentShape(512, 16, 200),
+    RecurrentShape(1024, 1, 100),
+    RecurrentShape(1024, 16, 100),
+    RecurrentShape(2560, 1, 50),
+    RecurrentShape(2560, 4, 50),
+    RecurrentShape(2560, 16, 50),
 ]
-GRU_TRAINING = [GRUShape(512, 8, 200), GRUShape(512, 32, 200), GRUShape(1024, 8, 100)]
+GRU_TRAINING = [RecurrentShape(512, 8, 200), RecurrentShape(512, 32, 200), RecurrentShape(1024, 8, 100)]
+# 1024 is the width of DeepSpeech2's preset v3.
+LSTM_INFERENCE = [RecurrentShape(hidden, batch, 200) for hidden in (512, 1024) for batch in (1, 4, 16)]
+LSTM_TRAINING = [RecurrentShape(hidden, batch, 400) for hidden in (128, 256) for batch in (32, 64)]
 
 # Input projections of the layers above and of DeepSpeech2's first one, then its classifier.
 LINEAR = [

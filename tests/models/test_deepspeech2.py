@@ -12,6 +12,7 @@ from torch import Tensor
 from asrkern.data import Spectrogram, collate
 from asrkern.decoder import greedy_decode
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
+from asrkern.nn import GRU, LSTM
 from benchmarks import stock
 
 LAYOUT_OPTIONS = {
@@ -54,6 +55,7 @@ def test_presets_have_the_published_sizes(
     tiny = DeepSpeech2.preset(name, hidden_size=4).eval()
     log_probs, lengths = tiny(torch.randn(1, 161, 100), torch.tensor([100]))
     assert log_probs.shape == (1, frames, 29)
+    assert type(tiny.rnns[0].rnn) is (LSTM if name == "v3" else GRU)
     assert lengths.tolist() == [frames]
 
 
@@ -89,9 +91,10 @@ def padded(utterances: list[Tensor], frames: int, fill: float) -> Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
 @pytest.mark.parametrize("layout", LAYOUT_OPTIONS)
-def test_output_is_bit_for_bit_independent_of_batch_and_padding(layout: str) -> None:
-    model = make_model(layout)
+def test_output_is_bit_for_bit_independent_of_batch_and_padding(layout: str, rnn_type: str) -> None:
+    model = make_model(layout, rnn_type=rnn_type)
     lengths = torch.randint(31, 62, (16,))
     utterances = [torch.randn(161, length) for length in lengths.tolist()]
     alone = [model(u[None], torch.tensor([u.shape[1]])) for u in utterances]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asrkern.nn import GRU, BatchRNN, SequenceWise
+from asrkern.nn import GRU, LSTM, BatchRNN, SequenceWise
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
@@ -21,12 +21,12 @@ def by_hand(layer: BatchRNN, rnn: nn.RNNBase, x: torch.Tensor, lengths: torch.Te
     return (output.unflatten(-1, (2, -1)).sum(2) if rnn.bidirectional else output), h_n
 
 
-@pytest.mark.parametrize("rnn_type", [GRU, nn.GRU, nn.LSTM, nn.RNN])
+@pytest.mark.parametrize("rnn_type", [GRU, LSTM, nn.GRU, nn.LSTM, nn.RNN])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_equals_torch_packed(rnn_type, bidirectional, training):
     layer = BatchRNN(4, 5, rnn_type, bidirectional).double().train(training)
-    stock_type = nn.GRU if issubclass(rnn_type, nn.GRU) else rnn_type
+    stock_type = next(kind for kind in (nn.GRU, nn.LSTM, nn.RNN) if issubclass(rnn_type, kind))
     stock = stock_type(4, 5, bidirectional=bidirectional).double()
     stock.load_state_dict(layer.rnn.state_dict())
     x = torch.randn(9, 4, 4, dtype=torch.float64)
@@ -35,7 +35,7 @@ def test_equals_torch_packed(rnn_type, bidirectional, training):
     expected, expected_h = by_hand(layer, stock, x, lengths)
     torch.testing.assert_close(output, expected, **CLOSE)
     torch.testing.assert_close(h_n, expected_h, **CLOSE)
-    assert isinstance(layer.rnn, GRU) == issubclass(rnn_type, nn.GRU)
+    assert type(layer.rnn) is {nn.GRU: GRU, nn.LSTM: LSTM, nn.RNN: nn.RNN}[stock_type]
 
 
 @pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
@@ -56,7 +56,7 @@ def test_keys_are_those_of_deepspeech_pytorch(rnn_type):
     layer.flatten_parameters()
 
 
-@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM, nn.RNN])
 def test_empty_rows_stay_zero_and_keep_their_state(rnn_type):
     layer = BatchRNN(4, 5, rnn_type, bidirectional=True).double().eval()
     x = torch.randn(9, 3, 4, dtype=torch.float64)
@@ -76,7 +76,7 @@ def test_empty_rows_stay_zero_and_keep_their_state(rnn_type):
     torch.testing.assert_close(output[:, ::2], others, **CLOSE)
 
 
-@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM, nn.RNN])
 def test_without_lengths_runs_all_frames(rnn_type):
     layer = BatchRNN(4, 5, rnn_type, bidirectional=True).double().eval()
     x = torch.randn(9, 3, 4, dtype=torch.float64)

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from asrkern.nn import (
     GRU,
+    LSTM,
     BatchRNN,
     InferenceBatchSoftmax,
     Lookahead,
@@ -46,20 +47,22 @@ class ByInputLengths(nn.Module):
 
 
 class WithLengths(nn.Module):
-    """A GRU called with lengths alone."""
+    """A recurrent layer called with lengths alone."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self, kind=GRU, **options) -> None:
         super().__init__()
-        self.gru = GRU(6, 5, 2, **options)
+        self.rnn = kind(6, 5, 2, **options)
 
     def forward(self, x, lengths):
-        return self.gru(x, lengths=lengths)
+        return self.rnn(x, lengths=lengths)
 
 
 # name → (module, shape of its input, with N and T for the batch size and the number of frames)
 LAYERS = {
     "gru": (lambda: WithLengths(bidirectional=True), "TN6"),
+    "lstm": (lambda: WithLengths(LSTM, bidirectional=True), "TN6"),
     "gru_batch_first_sum": (lambda: WithLengths(batch_first=True, bidirectional=True, merge="sum"), "NT6"),
+    "batch_rnn_lstm": (lambda: BatchRNN(6, 5, LSTM, bidirectional=True), "TN6"),
     "batch_rnn": (lambda: BatchRNN(6, 5, GRU, bidirectional=True), "TN6"),
     "mask_conv": (ByInputLengths, "N19T"),
     "sequence_wise": (lambda: SequenceWise(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4))), "TN6"),
@@ -133,17 +136,18 @@ def test_compiles_in_another_thread():
 
 
 @pytest.mark.parametrize("enforce_sorted", [False, True])
-def test_compiles_with_a_packed_sequence(enforce_sorted):
-    module = GRU(6, 5, 2, bidirectional=True)
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+def test_compiles_with_a_packed_sequence(kind, enforce_sorted):
+    module = kind(6, 5, 2, bidirectional=True)
     torch._dynamo.reset()
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     for batch, steps in SIZES:
         x, lengths = inputs("TN6", batch, steps)
         lengths = lengths.sort(descending=True).values
         packed = pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted)
-        (output, h_n), (expected, expected_h) = compiled(packed), module(packed)
+        (output, state), (expected, expected_state) = compiled(packed), module(packed)
         assert isinstance(output, PackedSequence)
-        assert_same([output.data, h_n], [expected.data, expected_h])
+        assert_same([output.data, state], [expected.data, expected_state])
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -136,10 +136,11 @@ def kinds(report: asrkern.nn.ConversionReport) -> dict[str, str]:
     return {name: after for name, _, after in report.swapped}
 
 
+@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch_rnn", [BatchRNN, BatchRNNV3])
-def test_gru_twin_is_swapped_whole_and_computes_the_same(bidirectional, batch_rnn):
-    model = DeepSpeech(bidirectional=bidirectional, batch_rnn=batch_rnn)
+def test_twin_is_swapped_whole_and_computes_the_same(bidirectional, batch_rnn, rnn_type):
+    model = DeepSpeech(rnn_type, bidirectional, batch_rnn)
     for _ in range(3):
         model(*batch())
     twin = copy.deepcopy(model)
@@ -151,7 +152,7 @@ def test_gru_twin_is_swapped_whole_and_computes_the_same(bidirectional, batch_rn
     names = kinds(report)
     assert names["conv"] == "asrkern.nn.MaskConv"
     assert names["rnns.1"] == "asrkern.nn.BatchRNN"
-    assert names["rnns.0.rnn"] == "asrkern.nn.GRU"
+    assert names["rnns.0.rnn"] == f"asrkern.nn.{rnn_type.__name__}"
     assert names["fc.0"] == "asrkern.nn.SequenceWise"
     assert names["inference_softmax"] == "asrkern.nn.InferenceBatchSoftmax"
     assert ("lookahead.0" in names) != bidirectional
@@ -190,17 +191,17 @@ def test_an_optimizer_made_before_goes_on_training():
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_lstm_stays_torchs_inside_a_swapped_batch_rnn():
-    model = DeepSpeech(nn.LSTM).eval()
+def test_an_rnn_stays_torchs_inside_a_swapped_batch_rnn():
+    model = DeepSpeech(nn.RNN).eval()
     x, lengths = batch()
     expected, _ = model(x, lengths)
     report = convert(model)
     assert [name for name, _, _ in report.left] == ["rnns.0.rnn", "rnns.1.rnn"]
-    assert all(kind == "torch.nn.LSTM" and "kernel" in reason for _, kind, reason in report.left)
+    assert all(kind == "torch.nn.RNN" and "kernel" in reason for _, kind, reason in report.left)
     assert isinstance(model.rnns[1], asrkern.nn.BatchRNN)
-    assert type(model.rnns[1].rnn) is nn.LSTM
+    assert type(model.rnns[1].rnn) is nn.RNN
     torch.testing.assert_close(model(x, lengths)[0], expected, **CLOSE)
-    assert "rnns.1.rnn: torch.nn.LSTM left" in str(report)
+    assert "rnns.1.rnn: torch.nn.RNN left" in str(report)
     assert "conv: " in str(report)
 
 
@@ -246,16 +247,17 @@ def test_batch_norm_pairs_become_one_layer_and_an_identity():
         torch.testing.assert_close(model.state_dict()[name], value, **CLOSE)
 
 
-def test_a_gru_as_the_model_itself_comes_back_in_the_report():
-    gru = nn.GRU(4, 5, 2, dropout=0.5, batch_first=True, bidirectional=True).double().eval()
-    gru.note = "kept"
-    report = convert(gru)
-    assert report.swapped == [("", "torch.nn.GRU", "asrkern.nn.GRU")]
-    assert isinstance(report.model, asrkern.nn.GRU)
-    assert report.model.weight_hh_l1_reverse is gru.weight_hh_l1_reverse
+@pytest.mark.parametrize(("before", "after"), [(nn.GRU, asrkern.nn.GRU), (nn.LSTM, asrkern.nn.LSTM)])
+def test_a_layer_as_the_model_itself_comes_back_in_the_report(before, after):
+    layer = before(4, 5, 2, dropout=0.5, batch_first=True, bidirectional=True).double().eval()
+    layer.note = "kept"
+    report = convert(layer)
+    assert report.swapped == [("", f"torch.nn.{before.__name__}", f"asrkern.nn.{before.__name__}")]
+    assert type(report.model) is after
+    assert report.model.weight_hh_l1_reverse is layer.weight_hh_l1_reverse
     assert (report.model.dropout, report.model.training, report.model.note) == (0.5, False, "kept")
     x = torch.randn(3, 6, 4, dtype=torch.float64)
-    for a, b in zip(report.model(x), gru(x), strict=True):
+    for a, b in zip(report.model(x), layer(x), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -274,6 +276,10 @@ def test_a_module_shared_by_two_parents_stays_shared():
 
 
 class _OtherGRU(nn.GRU):
+    pass
+
+
+class _OtherLSTM(nn.LSTM):
     pass
 
 
@@ -324,6 +330,9 @@ def _masking_nothing() -> nn.Module:
     ("build", "reason"),
     [
         (lambda: _OtherGRU(4, 5), "subclass of torch.nn.GRU"),
+        (lambda: _OtherLSTM(4, 5), "subclass of torch.nn.LSTM"),
+        (lambda: nn.LSTM(4, 5, proj_size=3), "no kernel for proj_size"),
+        (lambda: BatchRNN(4, 5, _OtherLSTM), "its rnn is"),
         (lambda: nn.RNN(4, 5), "no kernel"),
         (_hooked, "hooks"),
         (_overridden, "forward was replaced"),

@@ -8,6 +8,7 @@ from torch import nn
 
 from asrkern.nn import (
     GRU,
+    LSTM,
     BatchRNN,
     InferenceBatchSoftmax,
     Lookahead,
@@ -31,9 +32,14 @@ def front_end() -> MaskConv:
     )
 
 
-def run_gru(module, x, lengths):
-    output, h_n = module(x, lengths=lengths)
-    return output, lengths, h_n
+def stacked(state):
+    """h, or an LSTM's h and c, as one tensor."""
+    return state if isinstance(state, torch.Tensor) else torch.cat(state)
+
+
+def run_recurrent(module, x, lengths):
+    output, state = module(x, lengths=lengths)
+    return output, lengths, stacked(state)
 
 
 def run_plain(module, x, lengths):
@@ -41,8 +47,8 @@ def run_plain(module, x, lengths):
 
 
 def run_batch_rnn(module, x, lengths):
-    output, h_n = module(x, lengths)
-    return output, lengths, h_n
+    output, state = module(x, lengths)
+    return output, lengths, stacked(state)
 
 
 def run_conv(module, x, lengths):
@@ -54,14 +60,16 @@ def run_softmax(module, x, lengths):
     return module(x.transpose(0, 1)).transpose(0, 1), lengths, None
 
 
-# name → (module, how to run it → output, output lengths, [D, N, H] state, axes of input and output)
+# name → (module, how to run it → output, output lengths, [·, N, H] state, axes of input and output)
 LAYERS = {
-    "gru": (lambda: GRU(13, 37, 2, bidirectional=True), run_gru, "TN13"),
+    "gru": (lambda: GRU(13, 37, 2, bidirectional=True), run_recurrent, "TN13"),
     "gru_sum_batch_first": (
         lambda: GRU(13, 64, bidirectional=True, merge="sum", batch_first=True),
-        run_gru,
+        run_recurrent,
         "NT13",
     ),
+    "lstm": (lambda: LSTM(13, 37, 2, bidirectional=True), run_recurrent, "TN13"),
+    "batch_rnn_lstm": (lambda: BatchRNN(48, 29, LSTM, bidirectional=True), run_batch_rnn, "TN48"),
     "batch_rnn": (lambda: BatchRNN(48, 29, GRU, bidirectional=True), run_batch_rnn, "TN48"),
     "mask_conv": (front_end, run_conv, "N1FT"),
     "sequence_wise": (
@@ -116,13 +124,14 @@ def test_row_in_a_batch_equals_the_row_alone(name, batch):
                 assert torch.equal(h_n[:, i : i + 1], alone_h)
 
 
-def test_packed_rows_equal_rows_alone():
-    module = GRU(13, 37, 2, bidirectional=True).eval()
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+def test_packed_rows_equal_rows_alone(kind):
+    module = kind(13, 37, 2, bidirectional=True).eval()
     rows = [torch.randn(length, 13) for length in (9, 31, 1, 17, 31)]
     with torch.no_grad():
-        output, h_n = module(nn.utils.rnn.pack_sequence(rows, enforce_sorted=False))
+        output, state = module(nn.utils.rnn.pack_sequence(rows, enforce_sorted=False))
         unpacked = nn.utils.rnn.unpack_sequence(output)
         for i, row in enumerate(rows):
-            alone, alone_h = module(row)
+            alone, alone_state = module(row)
             assert torch.equal(unpacked[i], alone)
-            assert torch.equal(h_n[:, i], alone_h)
+            assert torch.equal(stacked(state)[:, i], stacked(alone_state))

@@ -30,10 +30,15 @@ class Case(NamedTuple):
 
 
 GRU_PARAMETERS = [(18, 5), (18, 6), (18,), (18,)] * 2
+LSTM_PARAMETERS = [(24, 5), (24, 6), (24,), (24,)] * 2
 
 
 def run_gru(x, lengths, *p):
     return ops.gru(x, p[:4], p[4:], lengths=lengths)
+
+
+def run_lstm(x, lengths, *p):
+    return ops.lstm(x, p[:4], p[4:], lengths=lengths)
 
 
 def run_batch_norm(x, lengths, weight, bias):
@@ -54,6 +59,7 @@ def run_linear(x, lengths, weight, bias):
 
 CASES = {
     "gru": Case("gru", run_gru, (7, 4, 5), 1, 0, GRU_PARAMETERS),
+    "lstm": Case("lstm", run_lstm, (7, 4, 5), 1, 0, LSTM_PARAMETERS),
     "linear": Case("linear", run_linear, (4, 7, 5), 0, 1, [(9, 5), (9,)]),
     "batch_norm_act": Case("batch_norm_act", run_batch_norm, (4, 3, 5, 7), 0, 3, [(3,), (3,)]),
     "masked_conv2d": Case("masked_conv2d", run_conv, (4, 2, 9, 7), 0, 3, [(6, 2, 5, 3)] + [(6,)] * 3),
@@ -78,6 +84,9 @@ OPCHECKS = {
     "gru bidirectional": lambda g: ("gru", (g(7, 4, 5), LENGTHS, None, g(2, 4, 6), *(g(*s) for s in GRU_PARAMETERS), False, g.on)),
     "gru batch_first": lambda g: ("gru", (g(4, 7, 5), LENGTHS, None, None, g(18, 5), g(18, 6), *[None] * 6, True, g.on)),
     "gru packed": lambda g: ("gru", (g(15, 5), None, torch.tensor([4, 4, 3, 2, 2]), g(1, 4, 6), *(g(*s) for s in GRU_PARAMETERS[:4]), *[None] * 4, False, g.on)),
+    "lstm bidirectional": lambda g: ("lstm", (g(7, 4, 5), LENGTHS, None, g(2, 4, 6), g(2, 4, 6), *(g(*s) for s in LSTM_PARAMETERS), False, g.on)),
+    "lstm batch_first": lambda g: ("lstm", (g(4, 7, 5), LENGTHS, None, None, None, g(24, 5), g(24, 6), *[None] * 6, True, g.on)),
+    "lstm packed": lambda g: ("lstm", (g(15, 5), None, torch.tensor([4, 4, 3, 2, 2]), None, g(1, 4, 6), *(g(*s) for s in LSTM_PARAMETERS[:4]), *[None] * 4, False, g.on)),
     "linear": lambda g: ("linear", (g(2, 3, 5), g(4, 5), g(4))),
     "linear no bias": lambda g: ("linear", (g(3, 5), g(4, 5), None)),
     "batch_norm_act training": lambda g: ("batch_norm_act", (g(4, 3, 2, 7), g(3), g(3), None, None, LENGTHS, "NCFT", True, False, 1e-5, 0.0, 20.0)),
@@ -103,14 +112,19 @@ def test_opcheck(name, requires_grad):
     assert set(result.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("op", ["gru_backward", "batch_norm_act_backward"])
+@pytest.mark.parametrize("op", ["gru_backward", "lstm_backward", "batch_norm_act_backward"])
 def test_opcheck_of_backwards(op):
-    if op == "gru_backward":
-        inputs = (torch.randn(7, 4, 5), LENGTHS, None, None)
-        weights = [torch.randn(s) for s in GRU_PARAMETERS]
-        output, h_n, reserve = torch.ops.asrkern.gru(*inputs, *weights, False, True)
+    if op in ("gru_backward", "lstm_backward"):
+        parameters, states = (
+            (GRU_PARAMETERS, [None]) if op == "gru_backward" else (LSTM_PARAMETERS, [None] * 2)
+        )
+        inputs = (torch.randn(7, 4, 5), LENGTHS, None, *states)
+        weights = [torch.randn(s) for s in parameters]
+        forward = getattr(torch.ops.asrkern, op.removesuffix("_backward"))
+        output, *finals, reserve = forward(*inputs, *weights, False, True)
         pairs = (*weights[:2], *weights[4:6])
-        args = (torch.randn_like(output), torch.randn_like(h_n), *inputs, *pairs, output, reserve, False)
+        grads = [torch.randn_like(t) for t in (output, *finals)]
+        args = (*grads, *inputs, *pairs, output, reserve, False)
     else:
         x, options = torch.randn(4, 3, 2, 7), ("NCFT", True, False, 1e-5, 0.0, 20.0)
         _, mean, var, _ = torch.ops.asrkern.batch_norm_act(x, None, None, None, None, LENGTHS, *options)
@@ -160,16 +174,19 @@ def test_exports_with_dynamic_batch_and_time(case):
         assert_same_bits(output, wanted)
 
 
-def test_packed_gru_compiles_whole():
+@pytest.mark.parametrize(
+    "op, parameters", [(ops.gru, GRU_PARAMETERS), (ops.lstm, LSTM_PARAMETERS)], ids=["gru", "lstm"]
+)
+def test_packed_compiles_whole(op, parameters):
     torch._dynamo.reset()
-    weights = [torch.randn(s) for s in GRU_PARAMETERS]
+    weights = [torch.randn(s) for s in parameters]
     compiled = torch.compile(
-        lambda data, sizes: ops.gru(data, weights[:4], weights[4:], batch_sizes=sizes),
+        lambda data, sizes: op(data, weights[:4], weights[4:], batch_sizes=sizes),
         fullgraph=True, dynamic=True, backend="aot_eager",
     )  # fmt: skip
     for lengths in ([7, 5, 2], [9, 9, 4, 1, 1]):
         packed = pack_padded_sequence(torch.randn(max(lengths), len(lengths), 5), torch.tensor(lengths))
-        expected = ops.gru(packed.data, weights[:4], weights[4:], batch_sizes=packed.batch_sizes)
+        expected = op(packed.data, weights[:4], weights[4:], batch_sizes=packed.batch_sizes)
         for output, wanted in zip(compiled(packed.data, packed.batch_sizes), expected):
             assert_same_bits(output, wanted)
 
