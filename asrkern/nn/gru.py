@@ -51,8 +51,7 @@ class GRU(RecurrentLayers, torch.nn.GRU):
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         weights = [self._weights(layer, suffix) for suffix in suffixes]
         tensors = [t for direction in weights for t in direction if t is not None]
-        # Inference tensors have no version to recognise a change by.
-        if self.training or not can_pack(x, *tensors) or any(w.weight_hh.is_inference() for w in weights):
+        if self.training or not can_pack(x, *tensors):
             return super()._layer(layer, x, *states, **options)
         packed = [
             ops.PackedGRUWeights(

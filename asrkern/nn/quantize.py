@@ -128,11 +128,13 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
         raise ValueError(
             f"model: expected a GRU or a Linear inside, received a {type(model).__name__} without"
         )
-    model = copy.deepcopy(model).cpu()
-    for name, kind in found:
-        replacement = kind(model.get_submodule(name), weights)
-        if not name:
-            return replacement.eval()
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, replacement)
+    # Buffers made in inference mode could not be recognised when they change.
+    with torch.inference_mode(False):
+        model = copy.deepcopy(model).cpu()
+        for name, kind in found:
+            replacement = kind(model.get_submodule(name), weights)
+            if not name:
+                return replacement.eval()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, replacement)
     return model.eval()

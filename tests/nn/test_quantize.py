@@ -1,0 +1,189 @@
+import copy
+import io
+import pickle
+import threading
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import asrkern.nn
+from asrkern.models import DeepSpeech2
+from asrkern.nn import QuantizedGRU, QuantizedLinear, quantize
+from tests.compare import assert_close, assert_same_bits
+
+
+def widened(module, name):
+    """What a quantised layer's weight stands for, in float32."""
+    value, scale = getattr(module, name), getattr(module, f"{name}_scale")
+    return value.float() if scale is None else value.float() * scale[:, None]
+
+
+@pytest.mark.parametrize("weights", ["int8", "bf16"])
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True, "num_layers": 2}, {"bias": False, "batch_first": True}]
+)
+@pytest.mark.parametrize("rows", [1, 3, 13])
+def test_gru_equals_torch_with_its_own_weights(weights, options, rows):
+    gru = torch.nn.GRU(19, 37, **options).eval()
+    quantized = quantize(gru, weights)
+    twin = copy.deepcopy(gru)
+    for name, parameter in twin.named_parameters():
+        if name.startswith("weight"):
+            parameter.data = widened(quantized, name)
+    x = torch.randn((rows, 11, 19) if "batch_first" in options else (11, rows, 19))
+    with torch.inference_mode():
+        for actual, expected in zip(quantized(x), twin.double()(x.double())):
+            assert_close(actual, expected, 1e-5)
+
+
+@pytest.mark.parametrize("weights, tolerance", [("int8", 0.02), ("bf16", 0.01)])
+def test_is_close_to_the_float32_layer(weights, tolerance):
+    gru = torch.nn.GRU(64, 128, bidirectional=True).eval()
+    x, lengths = torch.randn(40, 5, 64), torch.tensor([40, 3, 17, 25, 40])
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    with torch.inference_mode():
+        assert_close(quantize(gru, weights)(packed)[0].data, gru(packed)[0].data, tolerance)
+
+
+@pytest.mark.parametrize("weights", ["int8", "bf16"])
+def test_rows_are_invariant(weights):
+    gru = quantize(torch.nn.GRU(19, 100, bidirectional=True), weights)
+    x, lengths = torch.randn(21, 16, 19), torch.randint(1, 22, (16,))
+    with torch.inference_mode():
+        for rows in (2, 3, 7, 16):
+            output, _ = gru(x[:, :rows], lengths=lengths[:rows])
+            for i in range(rows):
+                alone, _ = gru(x[: lengths[i], i : i + 1])
+                assert_same_bits(output[: lengths[i], i], alone[:, 0], f"row {i} of {rows}")
+
+
+@pytest.mark.parametrize("weights", ["int8", "bf16"])
+def test_a_whole_model(weights):
+    model = DeepSpeech2.preset("small", hidden_size=24).eval()
+    quantized = quantize(model, weights)
+    kinds = [type(m) for m in quantized.modules()]
+    assert kinds.count(QuantizedGRU) == 2 and kinds.count(QuantizedLinear) == 1
+    assert not any(isinstance(m, (torch.nn.GRU, torch.nn.Linear)) for m in quantized.modules())
+    features, lengths = torch.randn(3, 1, 161, 90), torch.tensor([90, 40, 77])
+    with torch.inference_mode():
+        expected, _ = model(features, lengths)
+        log_probs, output_lengths = quantized(features, lengths)
+        assert (log_probs - expected).abs().max() < 0.1
+        alone, _ = quantized(features[1:2, ..., :40], lengths[1:2])
+    assert_same_bits(log_probs[1, : output_lengths[1]], alone[0])
+
+
+def test_state_dict_and_pickle_round_trip():
+    gru = torch.nn.Sequential(torch.nn.GRU(5, 9))
+    first, second = quantize(gru), quantize(torch.nn.Sequential(torch.nn.GRU(5, 9)))
+    x = torch.randn(4, 2, 5)
+    before = second(x)[0]
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    expected = first(x)[0]
+    assert not torch.equal(before, expected)
+    assert_same_bits(second(x)[0], expected)
+    assert_same_bits(pickle.loads(pickle.dumps(first))(x)[0], expected)
+    assert_same_bits(copy.deepcopy(first)(x)[0], expected)
+
+
+def test_train_mode_is_refused():
+    model = quantize(torch.nn.Sequential(torch.nn.GRU(5, 9))).train()
+    with pytest.raises(RuntimeError, match="QuantizedGRU is for inference"):
+        model(torch.randn(4, 2, 5))
+    with pytest.raises(RuntimeError, match="QuantizedLinear is for inference"):
+        quantize(torch.nn.Linear(5, 9)).train()(torch.randn(4, 5))
+
+
+def test_the_model_itself_is_left_alone():
+    gru = torch.nn.GRU(5, 9)
+    before = copy.deepcopy(gru.state_dict())
+    quantize(gru)
+    assert gru.training and all(torch.equal(value, before[key]) for key, value in gru.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: quantize(torch.nn.GRU(3, 4), "int4"),
+            'weights: expected "int8" or "bf16", received \'int4\'',
+        ),
+        (lambda: quantize(torch.nn.ReLU()), "model: expected a GRU or a Linear inside, received a ReLU"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def infer(gru, x):
+    with torch.inference_mode():
+        return gru(x)[0]
+
+
+def fresh(gru, x):
+    """The output without any kept copy of a weight."""
+    with torch.enable_grad():
+        return gru(x)[0].detach()
+
+
+CHANGES = {
+    "in place": lambda gru: gru.weight_hh_l0.mul_(2),
+    "through data": lambda gru: gru.weight_hh_l0.data.copy_(torch.randn(27, 9)),
+    "another tensor": lambda gru: setattr(gru.weight_hh_l0, "data", torch.randn(27, 9)),
+    "load_state_dict": lambda gru: gru.load_state_dict(torch.nn.GRU(5, 9).state_dict()),
+    "another parameter": lambda gru: setattr(gru, "weight_hh_l0", torch.nn.Parameter(torch.randn(27, 9))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_packed_weights_follow_changes(change):
+    gru, x = asrkern.nn.GRU(5, 9).eval(), torch.randn(6, 2, 5)
+    before = infer(gru, x)
+    assert_same_bits(infer(gru, x), before)
+    with torch.no_grad():
+        CHANGES[change](gru)
+    after = infer(gru, x)
+    assert not torch.equal(after, before)
+    assert_same_bits(after, fresh(gru, x))
+
+
+def test_packed_weights_follow_an_optimiser():
+    gru, x = asrkern.nn.GRU(5, 9), torch.randn(6, 2, 5)
+    optimiser = torch.optim.SGD(gru.parameters(), 0.1)
+    for _ in range(3):
+        infer(gru.eval(), x)
+        gru.train()(x)[0].sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        assert_same_bits(infer(gru.eval(), x), fresh(gru, x))
+
+
+def test_copies_and_pickles_pack_for_themselves():
+    gru, x = asrkern.nn.GRU(5, 9, bidirectional=True).eval(), torch.randn(6, 2, 5)
+    expected = infer(gru, x)
+    for twin in (copy.deepcopy(gru), pickle.loads(pickle.dumps(gru))):
+        assert_same_bits(infer(twin, x), expected)
+        with torch.no_grad():
+            twin.weight_hh_l0.zero_()
+        assert not torch.equal(infer(twin, x), expected)
+    assert_same_bits(infer(gru, x), expected)
+
+
+def test_inference_from_several_threads():
+    gru, x = asrkern.nn.GRU(5, 150, bidirectional=True).eval(), torch.randn(20, 3, 5)
+    expected, results = fresh(gru, x), []
+    workers = [
+        threading.Thread(target=lambda: results.extend(infer(gru, x) for _ in range(20))) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 80
+    for result in results:
+        assert_same_bits(result, expected)
