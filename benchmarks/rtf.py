@@ -42,11 +42,13 @@ from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memo
 SHIPPED = Path(__file__).parent / "utterances" / "manifest.jsonl"
 STAGES = ("features", "conv", "rnn", "fc", "decode")
 PADDED, PACKED, ASRKERN = "stock, padded", "stock, packed", "asrkern"
+QUANTIZED = {"asrkern int8": "int8", "asrkern bf16": "bf16"}
 REFERENCE = PACKED
 
-# For log-probabilities of fp32 networks whose sums differ in their order only: about ten times what the presets
-# show. NaN and infinity never pass.
+# Of log-probabilities: fp32 networks whose sums differ in their order only, and networks of fewer bits, whose weights
+# differ. NaN and infinity never pass.
 TOLERANCE = 1e-4
+QUANTIZED_TOLERANCE = 0.1
 
 DEFAULT_REPEATS = {"small": 10, "mlperf": 1}
 DEFAULT_SECONDS = {"small": math.inf, "mlperf": 20.0}
