@@ -102,6 +102,39 @@ inline int64_t recurrent_frame(const RecurrentBatch& batch, bool reverse, int64_
   return batch.offsets[reverse ? batch.lengths[row] - 1 - step : step] + row;
 }
 
+// acc[m][b][g] = Σ_k states[m][k] · weight[b][k][g].
+template <class T, class W, int kRows, int kBlocks, int kGates>
+inline void recurrent_chains(const T* const (&states)[kRows], const W* weight, int64_t size,
+                             Vec<T> (&acc)[kRows][kBlocks][kGates]) {
+  using V = Vec<T>;
+  constexpr int kWidth = V::kWidth;
+  const int64_t block_size = kWidth * kGates * size;
+  for (int m = 0; m < kRows; ++m)
+    for (int b = 0; b < kBlocks; ++b)
+      for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = V::set1(0);
+  for (int64_t k = 0; k < size; ++k, weight += kGates * kWidth) {
+    // The fewer operands stay in registers, of the others there is one at a time: all of both would not fit.
+    if constexpr (kRows < kBlocks * kGates) {
+      V value[kRows];
+      for (int m = 0; m < kRows; ++m) value[m] = V::set1(states[m][k]);
+      for (int b = 0; b < kBlocks; ++b)
+        for (int gate = 0; gate < kGates; ++gate) {
+          const V w = load_weights<T>(weight + b * block_size + gate * kWidth);
+          for (int m = 0; m < kRows; ++m) acc[m][b][gate] = fma(value[m], w, acc[m][b][gate]);
+        }
+    } else {
+      V w[kBlocks][kGates];
+      for (int b = 0; b < kBlocks; ++b)
+        for (int gate = 0; gate < kGates; ++gate) w[b][gate] = load_weights<T>(weight + b * block_size + gate * kWidth);
+      for (int m = 0; m < kRows; ++m) {
+        const V value = V::set1(states[m][k]);
+        for (int b = 0; b < kBlocks; ++b)
+          for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = fma(value, w[b][gate], acc[m][b][gate]);
+      }
+    }
+  }
+}
+
 // kBlocks blocks of units from `unit`, for rows [row, row + kRows).
 template <class Cell, int kRows, int kBlocks>
 void recurrent_tile(const typename Cell::Forward& a, const int64_t* frames, int64_t row, int64_t unit,
@@ -109,23 +142,11 @@ void recurrent_tile(const typename Cell::Forward& a, const int64_t* frames, int6
   using T = typename Cell::Value;
   using V = Vec<T>;
   constexpr int kWidth = V::kWidth, kGates = Cell::kGates;
-  const int64_t size = a.hidden_size, block_size = kWidth * kGates * size;
-  const typename Cell::Weight* weight = a.weight_packed + unit * kGates * size;
-  V acc[kRows][kBlocks][kGates];
-  for (int m = 0; m < kRows; ++m)
-    for (int b = 0; b < kBlocks; ++b)
-      for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = V::set1(0);
+  const int64_t size = a.hidden_size;
   const T* states[kRows];
   for (int m = 0; m < kRows; ++m) states[m] = h + (row + m) * size;
-  for (int64_t k = 0; k < size; ++k, weight += kGates * kWidth) {
-    V value[kRows];
-    for (int m = 0; m < kRows; ++m) value[m] = V::set1(states[m][k]);
-    for (int b = 0; b < kBlocks; ++b)
-      for (int gate = 0; gate < kGates; ++gate) {
-        const V w = load_weights<T>(weight + b * block_size + gate * kWidth);
-        for (int m = 0; m < kRows; ++m) acc[m][b][gate] = fma(value[m], w, acc[m][b][gate]);
-      }
-  }
+  V acc[kRows][kBlocks][kGates];
+  recurrent_chains<T, typename Cell::Weight>(states, a.weight_packed + unit * kGates * size, size, acc);
   for (int b = 0; b < kBlocks; ++b) {
     const int64_t first = unit + b * kWidth;
     const int count = int(size - first < kWidth ? size - first : kWidth);
@@ -143,26 +164,29 @@ void recurrent_tile(const typename Cell::Forward& a, const int64_t* frames, int6
   }
 }
 
-// Units [begin, end) of rows [row, row + rows) of a step; begin is a multiple of the vector width.
-template <class Cell, int kRows = RecurrentTile<Cell::kGates>::kRows>
-void recurrent_step(const typename Cell::Forward& a, const int64_t* frames, int64_t row, int64_t rows, int64_t begin,
-                    int64_t end, const typename Cell::Value* h, typename Cell::Value* h_next) {
-  constexpr int kWidth = Vec<typename Cell::Value>::kWidth;
-  if (rows >= kRows) {
-    constexpr int kBlocks = RecurrentTile<Cell::kGates>::blocks(kRows);
-    const int64_t tiles = rows / kRows * kRows;
-    int64_t unit = begin;
-    for (; unit + (kBlocks - 1) * kWidth < end; unit += kBlocks * kWidth)
-      for (int64_t m = 0; m < tiles; m += kRows)
-        recurrent_tile<Cell, kRows, kBlocks>(a, frames, row + m, unit, h, h_next);
-    for (; unit < end; unit += kWidth)
-      for (int64_t m = 0; m < tiles; m += kRows) recurrent_tile<Cell, kRows, 1>(a, frames, row + m, unit, h, h_next);
-    row += tiles;
-    rows -= tiles;
-  }
+// recurrent_tile for any number of rows: full tiles, then one tile of exactly what is left.
+template <class Cell, int kBlocks, int kRows>
+void recurrent_rows(const typename Cell::Forward& a, const int64_t* frames, int64_t row, int64_t rows, int64_t unit,
+                    const typename Cell::Value* h, typename Cell::Value* h_next) {
+  for (; row + kRows <= rows; row += kRows) recurrent_tile<Cell, kRows, kBlocks>(a, frames, row, unit, h, h_next);
   if constexpr (kRows > 1) {
-    if (rows > 0) recurrent_step<Cell, kRows - 1>(a, frames, row, rows, begin, end, h, h_next);
+    if (row < rows) recurrent_rows<Cell, kBlocks, kRows - 1>(a, frames, row, rows, unit, h, h_next);
   }
+}
+
+// Units [begin, end) of rows [0, rows) of a step; begin is a multiple of the vector width. All rows pass by a block of
+// weights while it is in the cache.
+template <class Cell, int kRows = RecurrentTile<Cell::kGates>::kRows>
+void recurrent_step(const typename Cell::Forward& a, const int64_t* frames, int64_t rows, int64_t begin, int64_t end,
+                    const typename Cell::Value* h, typename Cell::Value* h_next) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return recurrent_step<Cell, kRows - 1>(a, frames, rows, begin, end, h, h_next);
+  }
+  constexpr int kWidth = Vec<typename Cell::Value>::kWidth, kBlocks = RecurrentTile<Cell::kGates>::blocks(kRows);
+  int64_t unit = begin;
+  for (; unit + (kBlocks - 1) * kWidth < end; unit += kBlocks * kWidth)
+    recurrent_rows<Cell, kBlocks, kRows>(a, frames, 0, rows, unit, h, h_next);
+  for (; unit < end; unit += kWidth) recurrent_rows<Cell, 1, kRows>(a, frames, 0, rows, unit, h, h_next);
 }
 
 // One member's share of one direction; `frames` is the member's scratch, [rows].
@@ -185,7 +209,7 @@ void recurrent_forward_member(const RecurrentBatch& batch, const typename Cell::
     T* h_next = a.h + (step + 1) % 2 * batch.rows * size;
     for (int64_t i = 0; i < batch.active[step]; ++i) frames[i] = recurrent_frame(batch, a.reverse, step, i);
     if (begin < end) {
-      recurrent_step<Cell>(a, frames, 0, batch.active[step], begin, end, h, h_next);
+      recurrent_step<Cell>(a, frames, batch.active[step], begin, end, h, h_next);
       const int64_t running = step + 1 < batch.steps ? batch.active[step + 1] : 0;
       for (int64_t i = running; i < batch.active[step]; ++i)
         copy(h_next + i * size + begin, end - begin, a.h_n + i * size + begin);
