@@ -1,4 +1,4 @@
-"""What ``rtf.py`` shows: a progress bar, a table, a chart."""
+"""What the benchmarks show: a progress bar, tables, a chart."""
 
 from __future__ import annotations
 
@@ -98,6 +98,19 @@ def format_report(report: dict[str, Any]) -> str:
             f"FAILED: a difference is over the tolerance of {_tolerances(report)}; nothing was timed."
         )
     lines += [f"  {text}" for text in report.get("transcripts", [])[:3]]
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[dict[str, str]]) -> str:
+    """One line a row, a column for every key; a cell that a row lacks is a dash."""
+    # The fullest row has the order of the columns.
+    headers = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
+    cells = [headers, *([row.get(header, "-") for header in headers] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
 

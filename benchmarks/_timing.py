@@ -9,7 +9,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,41 @@ def largest_difference(expected: Tensor, actual: Tensor, lengths: Tensor) -> flo
     if not (x.isfinite().all() and y.isfinite().all()):
         return math.inf
     return float((x - y).abs().max()) if x.numel() else 0.0
+
+
+def relative_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
+    """Largest absolute difference of each tensor relative to its largest expected value; the worst of all.
+
+    Infinite if the shapes differ, or if a tensor holds NaN or infinity.
+    """
+    worst = 0.0
+    for x, y in zip(expected, actual, strict=True):
+        if x.shape != y.shape or not (x.isfinite().all() and y.isfinite().all()):
+            return math.inf
+        difference, scale = (x.double() - y.double()).abs().max(), x.abs().max()
+        worst = max(worst, float(difference / scale) if difference else 0.0)
+    return worst
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds that each call took, in rounds of all of them, another one first each time.
+
+    At least ``rounds`` are made, and more until ``seconds`` are over.
+    """
+    names, times = list(calls), {name: [] for name in calls}
+    end, done = time.perf_counter() + seconds, 0
+    while done < rounds or time.perf_counter() < end:
+        first = done % len(names)
+        for name in [*names[first:], *names[:first]]:
+            # Idle threads of the runtime before spin for a while, on cores that this one needs.
+            time.sleep(0.01)
+            start = time.perf_counter()
+            calls[name]()
+            times[name].append(time.perf_counter() - start)
+        done += 1
+    return times
 
 
 def peak_memory_mib(device: torch.device, prepare: Callable[..., Callable[[], object]], *args: Any) -> float:

@@ -1,0 +1,326 @@
+"""The same layers in stock torch, ONNX Runtime, OpenVINO and asrkern on the CPU: times, and their ratios.
+
+    python benchmarks/peers.py --quick
+
+Weights and inputs are the same for every backend, and outputs are compared before anything is timed: a row in
+which one differs from stock torch has no times, and the exit status is 1. Each round runs every backend once,
+another one first each time. Runtimes that are not installed are named and left out: ``pip install 'asrkern[peers]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# Run as a script: the benchmarks are not part of the installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import asrkern
+from asrkern.models import DeepSpeech2, DeepSpeech2Config
+from asrkern.nn import convert
+from benchmarks import _batch_norm, rtf
+from benchmarks._peers import (
+    ASRKERN,
+    COMPILED,
+    RUNTIMES,
+    TORCH,
+    Backend,
+    Call,
+    installed,
+    not_installed,
+    onnx_conv_stack,
+    rnn_backends,
+    rnn_forward,
+)
+from benchmarks._report import Progress, markdown_table
+from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
+from benchmarks.shapes import BATCH_NORM_ACT, GRU_INFERENCE, GRU_TRAINING, BatchNormShape, GRUShape
+from benchmarks.stock import mask_frames
+
+RESULTS = Path(__file__).parent / "results" / "cpu.md"
+
+# Relative to the largest value, for fp32 whose sums differ in their order only.
+TOLERANCE = 1e-4
+
+# At least so many rounds for each row, and more until the seconds are over.
+FULL = {"rounds": 9, "seconds": 6.0}
+QUICK = {"rounds": 5, "seconds": 2.0}
+
+CPU = torch.device("cpu")
+
+
+class ConvStack(NamedTuple):
+    """10 s of audio through DeepSpeech2's two convolutions."""
+
+    batch: int
+    ragged: bool
+    compiled: bool = True
+
+    def __str__(self) -> str:
+        return f"N={self.batch}, {'ragged' if self.ragged else 'equal'} lengths"
+
+
+class BatchNorm(NamedTuple):
+    shape: BatchNormShape
+    backward: bool
+
+    def __str__(self) -> str:
+        return f"{self.shape}, {'forward + backward' if self.backward else 'forward'}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One table: ``backends`` of a row's shape, stock torch first; what the rows are, in full and quick."""
+
+    title: str
+    backends: Callable[[Any], dict[str, Backend]]
+    rows: Sequence[Any]
+    quick: Sequence[Any]
+    memory: bool = False
+
+
+def gru(shape: GRUShape, ragged: bool = False) -> dict[str, Backend]:
+    torch.manual_seed(0)
+    module = nn.GRU(shape.hidden_size, shape.hidden_size, bidirectional=True).eval()
+    x = torch.randn(shape.steps, shape.batch, shape.hidden_size)
+    lengths = torch.randint(shape.steps // 4, shape.steps + 1, (shape.batch,)) if ragged else None
+    return rnn_backends(module, x, lengths)
+
+
+def gru_training(shape: GRUShape) -> dict[str, Backend]:
+    torch.manual_seed(0)
+    module = nn.GRU(shape.hidden_size, shape.hidden_size, bidirectional=True)
+    x = torch.randn(shape.steps, shape.batch, shape.hidden_size, requires_grad=True)
+    lengths = torch.randint(shape.steps // 2, shape.steps + 1, (shape.batch,))
+    gradient = torch.randn(shape.steps, shape.batch, 2 * shape.hidden_size)
+    inputs = [x, *module.parameters()]
+
+    def stock() -> Call:
+        return lambda: torch.autograd.grad(rnn_forward(module, x, lengths), inputs, gradient)
+
+    def asrkern() -> Call:
+        layer = convert(module).model
+        return lambda: torch.autograd.grad(layer(x, lengths=lengths)[0], inputs, gradient)
+
+    return {TORCH: stock, ASRKERN: asrkern}
+
+
+def conv(shape: ConvStack) -> dict[str, Backend]:
+    torch.manual_seed(0)
+    model = DeepSpeech2(DeepSpeech2Config(hidden_size=8, num_layers=1, rnn_type="gru"))
+    frames = 1001
+    lengths = torch.full((shape.batch,), frames)
+    if shape.ragged:
+        lengths = torch.randint(frames // 4, frames + 1, (shape.batch,))
+    x = mask_frames(torch.randn(shape.batch, 1, model.config.n_freq, frames), lengths)
+    rtf.calibrate(model, nn.Identity(), rtf.Request(list(x[:, 0]), 0.0))
+    twin = rtf.stock_twin(model)
+
+    def stage(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Call:
+        return torch.inference_mode()(lambda: [run(x, lengths)[0]])
+
+    inputs = {"x": x}
+    if shape.ragged:
+        # Made beforehand: exported models pay for no more than multiplying by them.
+        after = mask_frames(torch.ones(shape.batch, 1, 1, frames // 2 + 1), (lengths - 1) // 2 + 1)
+        inputs["before"] = mask_frames(torch.ones(shape.batch, 1, 1, frames), lengths)
+        inputs["between"] = inputs["after"] = after
+
+    def exported(runtime: Callable[..., Call]) -> Backend:
+        return lambda: runtime(onnx_conv_stack(twin.conv.seq_module, inputs), inputs)
+
+    backends = {TORCH: lambda: stage(twin.conv_stage)}
+    if shape.compiled:
+        backends[COMPILED] = lambda: stage(torch.compile(twin.conv_stage))
+    backends |= {name: exported(runtime) for name, runtime in installed().items()}
+    return {**backends, ASRKERN: lambda: stage(model.conv_stage)}
+
+
+def batch_norm(row: BatchNorm) -> dict[str, Backend]:
+    case = _batch_norm.Case(row.shape, stats="padded")
+    if not row.backward:
+
+        def forward(run: Callable[..., Tensor]) -> Call:
+            return torch.inference_mode()(lambda: [run(*case.inputs, training=True)])
+
+        return {TORCH: lambda: forward(case.stock), ASRKERN: lambda: forward(case.asrkern)}
+    inputs, gradient = [x.requires_grad_() for x in case.inputs], case.output_gradient()
+
+    def step(run: Callable[..., Tensor]) -> Call:
+        return lambda: torch.autograd.grad(run(*inputs, training=True), inputs, gradient)
+
+    return {TORCH: lambda: step(case.stock), ASRKERN: lambda: step(case.asrkern)}
+
+
+CONV = [ConvStack(1, ragged=False), ConvStack(8, ragged=False), ConvStack(8, ragged=True)]
+BATCH_NORM = [BatchNorm(shape, backward) for shape in BATCH_NORM_ACT for backward in (False, True)]
+RAGGED = [shape for shape in GRU_INFERENCE if shape.batch == 16]
+
+GROUPS = {
+    "gru": Group(
+        "BiGRU forward, equal lengths; torch: padded",
+        gru,
+        GRU_INFERENCE,
+        [shape for shape in GRU_INFERENCE if shape.batch == 1 or shape.hidden_size == 512],
+    ),
+    "gru-ragged": Group(
+        "BiGRU forward, lengths between T/4 and T; torch: packed",
+        functools.partial(gru, ragged=True),
+        RAGGED,
+        RAGGED[:2],
+    ),
+    "gru-train": Group(
+        "BiGRU forward + backward, lengths between T/2 and T; torch: packed",
+        gru_training,
+        GRU_TRAINING,
+        [GRU_TRAINING[0], GRU_TRAINING[2]],
+        memory=True,
+    ),
+    "conv": Group(
+        "DeepSpeech2's masked convolutions with BatchNorm and Hardtanh, 10 s, inference",
+        conv,
+        CONV,
+        [row._replace(compiled=False) for row in CONV],
+    ),
+    "bn": Group(
+        "BatchNorm (training, statistics of all frames), Hardtanh, mask",
+        batch_norm,
+        BATCH_NORM,
+        BATCH_NORM,
+    ),
+}
+
+# Not in the tables, for the reason given.
+LEFT_OUT = {"torch.compile of nn.GRU": "dynamo runs the module as it is, uncompiled"}
+
+
+def prepare_alone(group: str, row: Any, backend: str, threads: int) -> Call:
+    """In a new process: one backend of one row."""
+    torch.set_num_threads(threads)
+    return GROUPS[group].backends(row)[backend]()
+
+
+def measure(name: str, row: Any, *, rounds: int, seconds: float) -> dict[str, Any]:
+    """Compare, then time, then measure memory if the group asks for it; ``times`` is missing after a failure."""
+    group = GROUPS[name]
+    calls = {backend: prepare() for backend, prepare in group.backends(row).items()}
+    expected = calls[TORCH]()
+    errors = {backend: relative_error(expected, call()) for backend, call in calls.items()}
+    found: dict[str, Any] = {"row": str(row), "errors": errors}
+    if all(error <= TOLERANCE for error in errors.values()):
+        found["times"] = interleaved(calls, rounds=rounds, seconds=seconds)
+        if group.memory:
+            found["memory"] = {
+                backend: peak_memory_mib(CPU, prepare_alone, name, row, backend, torch.get_num_threads())
+                for backend in errors
+            }
+    return found
+
+
+def table_row(found: dict[str, Any]) -> dict[str, str]:
+    """The cells of one row by the header of their columns."""
+    errors = found["errors"]
+    cells = {"": found["row"]}
+    if "times" not in found:
+        wrong = ", ".join(f"{name} {error:.0e}" for name, error in errors.items() if not error <= TOLERANCE)
+        return cells | {"largest error": f"FAILED: {wrong}"}
+    medians = {name: median(times) for name, times in found["times"].items()}
+    for name, times in found["times"].items():
+        low, middle, high = (f"{1000 * t:.3g}" for t in (min(times), medians[name], max(times)))
+        cells[f"{name} ms"] = f"{middle} ({low}..{high})"
+    for name, mib in found.get("memory", {}).items():
+        cells[f"{name} MiB"] = f"{mib:.0f}"
+    best = min(time for name, time in medians.items() if name != ASRKERN)
+    return cells | {
+        "rounds": str(len(found["times"][ASRKERN])),
+        "largest error": f"{max(errors.values()):.0e}",
+        "best peer / asrkern": f"{best / medians[ASRKERN]:.2f}",
+        "torch / asrkern": f"{medians[TORCH] / medians[ASRKERN]:.2f}",
+    }
+
+
+def describe(argv: Sequence[str]) -> str:
+    """The command, and all that its figures depend on."""
+    about = machine(CPU)
+    versions = [f"{name} {version(RUNTIMES[name].package)}" for name in installed()]
+    return (
+        f"`{shlex.join(['python', 'benchmarks/peers.py', *argv])}` on {about['cpu']}, {about['threads']} threads: "
+        + ", ".join(
+            [
+                f"torch {about['torch']} ({about['torch_isa']})",
+                *versions,
+                f"asrkern {asrkern.__version__} ({about['asrkern_isa']})",
+            ]
+        )
+        + ". Milliseconds: median (least..most)."
+    )
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    def groups(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in GROUPS]:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(GROUPS)}, received {unknown[0]!r}")
+        return names
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rows and rounds; under 4 minutes on 2 cores"
+    )
+    parser.add_argument(
+        "--only", type=groups, default=list(GROUPS), metavar="GROUP[,GROUP]", help=", ".join(GROUPS)
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write what is printed to benchmarks/results/cpu.md"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit status: 0, or 1 if an output differed."""
+    arguments = parse_arguments(argv)
+    printed, passed = [], True
+
+    def show(text: str) -> None:
+        print(text, end="\n\n", flush=True)
+        printed.append(text)
+
+    show(describe(argv))
+    for name in arguments.only:
+        group, progress = GROUPS[name], Progress()
+        rows = group.quick if arguments.quick else group.rows
+        progress.start(name, len(rows))
+        results = []
+        for row in rows:
+            results.append(measure(name, row, **(QUICK if arguments.quick else FULL)))
+            progress.step()
+        progress.end()
+        show(f"### {group.title}")
+        show(markdown_table([table_row(found) for found in results]))
+        passed = passed and all("times" in found for found in results)
+    show(
+        "\n".join(f"Left out: {name} ({reason})." for name, reason in {**LEFT_OUT, **not_installed()}.items())
+    )
+    if not passed:
+        show(f"FAILED: an output differs from torch's by more than {TOLERANCE:.0e} of its largest value.")
+    if arguments.write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text("\n\n".join(printed) + "\n", encoding="utf-8")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,164 @@
+"""benchmarks/peers.py: every runtime computes the same, and what differs has no ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import _peers, _timing, peers
+from benchmarks.shapes import BatchNormShape, GRUShape
+
+SCRIPT = Path(peers.__file__)
+TINY = {
+    "gru": GRUShape(6, 3, 7),
+    "gru-ragged": GRUShape(6, 3, 9),
+    "gru-train": GRUShape(6, 3, 9),
+    "conv": peers.ConvStack(2, ragged=True, compiled=False),
+    "bn": peers.BatchNorm(BatchNormShape("NCFT", (3, 4, 5, 6), (0.0, 20.0)), backward=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """One small row a group, one round, no processes of their own."""
+    for name, row in TINY.items():
+        monkeypatch.setitem(peers.GROUPS, name, dataclasses.replace(peers.GROUPS[name], quick=[row]))
+    monkeypatch.setattr(peers, "QUICK", {"rounds": 1, "seconds": 0.0})
+    monkeypatch.setattr(peers, "peak_memory_mib", lambda *_: 1.0)
+
+
+def perturb(monkeypatch, group: str, backend: str, change) -> None:
+    """Let the backend's tensors go through ``change``."""
+    original = peers.GROUPS[group]
+
+    def backends(row):
+        found = original.backends(row)
+
+        def wrong(prepare=found[backend]):
+            call = prepare()
+            return lambda: change(list(call()))
+
+        return {**found, backend: wrong}
+
+    monkeypatch.setitem(peers.GROUPS, group, dataclasses.replace(original, backends=backends))
+
+
+@pytest.mark.parametrize(
+    "name, runtime",
+    [
+        *((name, _peers.ASRKERN) for name in TINY),
+        *((name, runtime) for name in ("gru", "gru-ragged", "conv") for runtime in _peers.RUNTIMES),
+    ],
+)
+def test_backends_agree_with_torch(name, runtime):
+    if runtime in _peers.RUNTIMES and _peers.RUNTIMES[runtime].missing:
+        pytest.skip(_peers.not_installed()[runtime])
+    backends = peers.GROUPS[name].backends(TINY[name])
+    expected = backends[_peers.TORCH]()()
+    assert all(tensor.std() > 1e-3 for tensor in expected)
+    assert _timing.relative_error(expected, backends[runtime]()()) < 1e-5
+
+
+def test_ragged_rows_have_padding():
+    """Otherwise a runtime that ignores the lengths would pass."""
+    ragged = peers.GROUPS["gru-ragged"].backends(TINY["gru-ragged"])[_peers.TORCH]()()[0]
+    assert (ragged == 0).any()
+
+
+@pytest.mark.parametrize("arguments", [["--quick"], ["--quick", "--only", "bn,gru"]])
+def test_tables(arguments, capsys, monkeypatch, tmp_path):
+    results = tmp_path / "new" / "cpu.md"
+    monkeypatch.setattr(peers, "RESULTS", results)
+    assert peers.main([*arguments, "--write"]) == 0
+    printed = capsys.readouterr().out
+    assert results.read_text() == printed.removesuffix("\n")
+    groups = arguments[2].split(",") if len(arguments) > 1 else list(TINY)
+    assert [line for line in printed.splitlines() if line.startswith("### ")] == [
+        f"### {peers.GROUPS[name].title}" for name in groups
+    ]
+    assert printed.count("torch / asrkern") == len(groups) and "FAILED" not in printed
+    for text in (torch.__version__, f"{torch.get_num_threads()} threads", _timing.machine(peers.CPU)["cpu"]):
+        assert text in printed
+
+
+def nan(tensors):
+    (x,) = tensors
+    return [x.masked_fill(x == x.max(), math.nan)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda tensors: [x + 2 * peers.TOLERANCE * x.abs().max() for x in tensors], nan, lambda y: [y[0][:-1]]],
+    ids=["over the tolerance", "nan", "a frame less"],
+)
+def test_a_wrong_backend_is_not_timed(change, monkeypatch, capsys):
+    perturb(monkeypatch, "gru", _peers.ASRKERN, change)
+    monkeypatch.setattr(peers, "interleaved", lambda *_, **__: pytest.fail("timed"))
+    assert peers.main(["--quick", "--only", "gru"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED: asrkern" in printed and "torch / asrkern" not in printed
+
+
+def test_other_rows_keep_their_ratios(monkeypatch, capsys):
+    perturb(monkeypatch, "gru-train", _peers.ASRKERN, lambda tensors: [*tensors[:-1], tensors[-1] + 1])
+    assert peers.main(["--quick", "--only", "gru-train,bn"]) == 1
+    assert capsys.readouterr().out.count("torch / asrkern") == 1
+
+
+def test_ratios_and_spread():
+    times = {"torch": [0.4, 0.2, 0.3], "OpenVINO": [0.1, 0.2, 0.3], "asrkern": [0.1, 0.1, 0.1]}
+    found = {"row": "r", "errors": dict.fromkeys(times, 1e-7), "times": times, "memory": {"torch": 12.3}}
+    assert peers.table_row(found) == {
+        "": "r",
+        "torch ms": "300 (200..400)",
+        "OpenVINO ms": "200 (100..300)",
+        "asrkern ms": "100 (100..100)",
+        "torch MiB": "12",
+        "rounds": "3",
+        "largest error": "1e-07",
+        "best peer / asrkern": "2.00",
+        "torch / asrkern": "3.00",
+    }
+
+
+def test_missing_runtimes_are_named_and_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(_peers.importlib.util, "find_spec", lambda name: None)
+    assert peers.main(["--quick", "--only", "gru"]) == 0
+    printed = capsys.readouterr().out
+    assert "ONNX Runtime (not installed: pip install onnx onnxruntime)" in printed
+    assert "OpenVINO (not installed: pip install onnx openvino)" in printed
+    assert "OpenVINO ms" not in printed and "asrkern ms" in printed
+
+
+def test_every_round_starts_with_another_call():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = _timing.interleaved(calls, rounds=3, seconds=0)
+    assert "".join(order) == "abcbcacab"
+    assert all(len(found) == 3 and min(found) >= 0 for found in times.values())
+
+
+def test_relative_error():
+    x = torch.tensor([1.0, -4.0])
+    assert _timing.relative_error([x, x], [x, x + 0.5]) == pytest.approx(0.125)
+    assert _timing.relative_error([0 * x], [0 * x]) == 0
+    assert _timing.relative_error([0 * x], [x]) == math.inf
+    with pytest.raises(ValueError):
+        _timing.relative_error([x, x], [x])
+
+
+def test_a_backend_alone():
+    call = peers.prepare_alone("gru-train", TINY["gru-train"], _peers.ASRKERN, torch.get_num_threads())
+    assert len(call()) == 9
+
+
+def test_the_script_names_its_groups(tmp_path):
+    command = [sys.executable, SCRIPT, "--only", "gru,fast"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "expected some of gru, gru-ragged" in done.stderr
