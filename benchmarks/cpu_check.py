@@ -39,6 +39,8 @@ def stale() -> list[str]:
 
 
 def check() -> int:
+    import torch
+
     from benchmarks._timing import machine
 
     environment = {**os.environ, "ASRKERN_CPU_ISA": "avx512"}
@@ -51,7 +53,7 @@ def check() -> int:
     if tests.returncode or not passed:
         print("not recorded: the tests did not all pass")
         return 1
-    about = machine()
+    about = machine(torch.device("cpu"))
     record = {
         "cpu": about["cpu"],
         "torch": about["torch"],

@@ -45,7 +45,7 @@ from benchmarks._peers import (
 )
 from benchmarks._report import Progress, markdown_table
 from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
-from benchmarks.shapes import BATCH_NORM_ACT, GRU_INFERENCE, GRU_TRAINING, BatchNormShape, GRUShape
+from benchmarks.shapes import BATCH_NORM_ACT, GRU_INFERENCE, GRU_TRAINING, BatchNormShape, RecurrentShape
 from benchmarks.stock import mask_frames
 
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
@@ -90,7 +90,7 @@ class Group:
     memory: bool = False
 
 
-def gru(shape: GRUShape, ragged: bool = False) -> dict[str, Backend]:
+def gru(shape: RecurrentShape, ragged: bool = False) -> dict[str, Backend]:
     torch.manual_seed(0)
     module = nn.GRU(shape.hidden_size, shape.hidden_size, bidirectional=True).eval()
     x = torch.randn(shape.steps, shape.batch, shape.hidden_size)
@@ -98,7 +98,7 @@ def gru(shape: GRUShape, ragged: bool = False) -> dict[str, Backend]:
     return rnn_backends(module, x, lengths)
 
 
-def gru_training(shape: GRUShape) -> dict[str, Backend]:
+def gru_training(shape: RecurrentShape) -> dict[str, Backend]:
     torch.manual_seed(0)
     module = nn.GRU(shape.hidden_size, shape.hidden_size, bidirectional=True)
     x = torch.randn(shape.steps, shape.batch, shape.hidden_size, requires_grad=True)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from benchmarks import _peers, _timing, peers
-from benchmarks.shapes import BatchNormShape, GRUShape
+from benchmarks.shapes import BatchNormShape, RecurrentShape
 
 SCRIPT = Path(peers.__file__)
 TINY = {
-    "gru": GRUShape(6, 3, 7),
-    "gru-ragged": GRUShape(6, 3, 9),
-    "gru-train": GRUShape(6, 3, 9),
+    "gru": RecurrentShape(6, 3, 7),
+    "gru-ragged": RecurrentShape(6, 3, 9),
+    "gru-train": RecurrentShape(6, 3, 9),
     "conv": peers.ConvStack(2, ragged=True, compiled=False),
     "bn": peers.BatchNorm(BatchNormShape("NCFT", (3, 4, 5, 6), (0.0, 20.0)), backward=True),
 }
