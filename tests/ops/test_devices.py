@@ -32,7 +32,7 @@ def double(value):
     return value
 
 
-def compare(op, expected_op, args, options, device):
+def assert_matches(op, expected_op, args, options, device):
     """Outputs and gradients of an operation on a device against its reference in float64 on the CPU."""
     args = [
         a.to(device).requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
@@ -69,7 +69,7 @@ def test_recurrent(composed, device, name, gates, states, packed, with_states):
     def call(layer):
         return lambda x, *tensors, **options: layer(x, tensors[:4], tensors[4:8], *tensors[8:], **options)
 
-    compare(
+    assert_matches(
         call(getattr(ops, name)), call(getattr(reference, name)), [x, *weights, *initial], options, device
     )
 
@@ -90,7 +90,7 @@ def test_batch_norm_act(composed, device, training, stats, layout, shape):
 
     options = dict(layout=layout, training=training, stats=stats, activation=(-0.9, 1.3))
     args = [torch.randn(shape) * 2 + 1, torch.randn(3), torch.randn(3)]
-    compare(call(ops.batch_norm_act), call(reference.batch_norm_act), args, options, device)
+    assert_matches(call(ops.batch_norm_act), call(reference.batch_norm_act), args, options, device)
 
 
 @on_each_device
@@ -103,11 +103,11 @@ def test_masked_conv2d(composed, device, with_lengths):
 
     args = [torch.randn(4, 2, 9, 7), torch.randn(6, 2, 5, 3), *(torch.randn(6) for _ in range(3))]
     options = dict(stride=(2, 1), padding=(2, 1), activation=(0.0, 20.0))
-    compare(call(ops.masked_conv2d), call(reference.masked_conv2d), args, options, device)
+    assert_matches(call(ops.masked_conv2d), call(reference.masked_conv2d), args, options, device)
 
 
 @on_each_device
 def test_linear(device):
-    compare(
+    assert_matches(
         ops.linear, reference.linear, [torch.randn(2, 3, 5), torch.randn(4, 5), torch.randn(4)], {}, device
     )
