@@ -1,4 +1,4 @@
-"""One GRU layer and DeepSpeech2's convolutions in stock torch, ONNX Runtime, OpenVINO and asrkern.
+"""One recurrent layer and DeepSpeech2's convolutions in stock torch, ONNX Runtime, OpenVINO and asrkern.
 
 A backend is a function without arguments that prepares everything a user prepares once and returns the call to be
 timed, whose tensors have one form for all backends. What a runtime lays out differently is compared as a view,
@@ -31,8 +31,9 @@ TORCH, COMPILED, ONNX_RUNTIME, OPENVINO, ASRKERN = (
     "asrkern",
 )
 
-# Where ONNX's gates are among torch's: update, reset, hidden of torch's reset, update, new.
-ONNX_GATES = {"GRU": (1, 0, 2)}
+# Where ONNX's gates are among torch's: update, reset, hidden of torch's reset, update, new; input, output, forget, cell
+# of torch's input, forget, cell, output.
+ONNX_GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 
 
 def rnn_forward(module: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from asrkern.nn.gru import GRU
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
-from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, quantize
+from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
 
@@ -22,6 +22,7 @@ __all__ = [
     "MaskedBatchNorm1d",
     "MaskedBatchNorm2d",
     "QuantizedGRU",
+    "QuantizedLSTM",
     "QuantizedLinear",
     "SequenceWise",
     "convert",

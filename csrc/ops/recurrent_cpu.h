@@ -31,6 +31,62 @@ struct RecurrentLayer {
   int64_t size, gates, features, rows;  // gates: those of all units
 };
 
+// The steps are walked in parts of about this many frames: their gates stay in a cache, and take memory that the last
+// call has freed instead of new pages. As many rows are enough for linear to make up for packing its weights again.
+constexpr int64_t kFramesAtOnce = 480;
+
+// Where the part of the steps that begins at `first` ends.
+inline int64_t end_of_part(const cpu::RecurrentBatch& batch, int64_t first) {
+  int64_t frames = batch.active[first], last = first + 1;
+  while (last < batch.steps && frames + batch.active[last] <= kFramesAtOnce) frames += batch.active[last++];
+  return last;
+}
+
+// A layer whose weight_hh the cell's kernel has packed, and may have quantised.
+inline RecurrentLayer prepacked_layer(const Tensor& input, const std::optional<Tensor>& lengths,
+                                      const std::optional<Tensor>& batch_sizes, const Tensor& weight_ih,
+                                      const std::optional<Tensor>& scale_ih, const Tensor& packed_hh,
+                                      const std::optional<Tensor>& scale_hh,
+                                      const std::optional<Tensor>& weight_ih_reverse,
+                                      const std::optional<Tensor>& scale_ih_reverse,
+                                      const std::optional<Tensor>& packed_hh_reverse,
+                                      const std::optional<Tensor>& scale_hh_reverse, bool batch_first, int64_t gates) {
+  RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, packed_hh, weight_ih_reverse, packed_hh_reverse,
+                       batch_first, weight_ih.size(0) / gates);
+  layer.scale_ih[0] = dense(scale_ih), layer.scale_ih[1] = dense(scale_ih_reverse);
+  layer.scale_hh[0] = dense(scale_hh), layer.scale_hh[1] = dense(scale_hh_reverse);
+  return layer;
+}
+
+// f(W(), a cell's kernels for W, linear's for W) by the type that a weight is stored as.
+template <class Float, class Bf16, class Int8, class F>
+auto with_weight_type(const Tensor& weight, const Float& for_float, const Bf16& for_bf16, const Int8& for_int8,
+                      const F& f) {
+  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
+  if (weight.scalar_type() == ScalarType::Char) return f(int8_t(), for_int8, kernels.linear_int8);
+  if (weight.scalar_type() == ScalarType::BFloat16) return f(cpu::Bf16(), for_bf16, kernels.linear_bf16);
+  return f(float(), static_cast<const typename Float::Inference&>(for_float), kernels.linear);
+}
+
+template <class Float, class Bf16, class Int8>
+Tensor pack_weight(const Tensor& weight_hh, const Float& for_float, const Bf16& for_bf16, const Int8& for_int8) {
+  const Tensor weight = dense(weight_hh);
+  return with_weight_type(weight, for_float, for_bf16, for_int8, [&](auto type, const auto& kernels, auto) {
+    using W = decltype(type);
+    Tensor packed = torch::stable::new_empty(weight, {kernels.packed_size(weight.size(1))});
+    kernels.pack(torch_threads(), data<W>(weight), weight.size(1), mutable_data<W>(packed));
+    return packed;
+  });
+}
+
+template <class Kernels>
+void check_packed(const RecurrentLayer& layer, const Kernels& kernels) {
+  for (const Tensor& packed : layer.weight_hh)
+    if (packed.numel() != kernels.packed_size(layer.size))
+      invalid("packed_hh: expected ", kernels.packed_size(layer.size), " values, packed for ", layer.size,
+              " units and this instruction set, received ", packed.numel());
+}
+
 // The biases of each direction, dense.
 using Biases = std::optional<Tensor>[2];
 
@@ -61,28 +117,27 @@ RecurrentResult recurrent_forward(
   Tensor output = new_output(input, output_sizes);
   const int64_t frames = output.numel() / (width > 0 ? width : 1);
   Tensor reserve = save_reserve ? new_output(input, {layer.directions, frames, saved}) : new_output(input, {0});
-  Tensor h_n = new_output(input, {layer.directions, batch.rows, size});
   const Tensor initial = sorted_states(input, h0, layer.order, layer.directions, size);
+  Tensor h_n = torch::stable::clone(initial);  // where rows of no length stay
 
-  Tensor gates_x = torch::stable::new_empty(input, {layer.directions, batch.frames, gates});
+  const int64_t longest_part = std::min(batch.frames, std::max(kFramesAtOnce, batch.rows));
+  Tensor gates_x = torch::stable::new_empty(input, {layer.directions, longest_part, gates});
   Tensor states = torch::stable::new_empty(input, {layer.directions, 2, batch.rows, size});
   Tensor scratch_ih = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, features)});
   const int64_t packed_size = cell.packed_size(size);
-  const std::vector<const T*> inputs = frame_pointers(layer.order, data<T>(input), features, 0);
+  std::vector<const T*> inputs[2] = {frame_pointers(layer.order, data<T>(input), features, 0)};
+  if (layer.directions == 2) inputs[1] = reversed_pointers(layer.order, inputs[0]);
   std::vector<typename Cell::Forward> passes;
-  std::vector<T*> outputs[2];
+  std::vector<T*> outputs[2], projected[2];
+  std::vector<T> bias[2];
   Tensor packed_hh[2] = {layer.weight_hh[0], layer.weight_hh[1]};
   for (int d = 0; d < layer.directions; ++d) {
-    std::vector<T> bias;
     if (bias_ih[d]) {
-      bias.assign(data<T>(*bias_ih[d]), data<T>(*bias_ih[d]) + gates);
-      for (int64_t j = 0; j < summed_bias; ++j) bias[j] += data<T>(*bias_hh[d])[j];
+      bias[d].assign(data<T>(*bias_ih[d]), data<T>(*bias_ih[d]) + gates);
+      for (int64_t j = 0; j < summed_bias; ++j) bias[d][j] += data<T>(*bias_hh[d])[j];
     }
-    T* x = mutable_data<T>(gates_x) + d * batch.frames * gates;
-    std::vector<T*> rows_of_x(batch.frames);
-    for (int64_t p = 0; p < batch.frames; ++p) rows_of_x[p] = x + p * gates;
-    linear(pool, inputs.data(), batch.frames, data<W>(layer.weight_ih[d]), data_or_null<T>(layer.scale_ih[d]),
-           bias_ih[d] ? bias.data() : nullptr, gates, features, rows_of_x.data(), mutable_data<T>(scratch_ih));
+    T* x = mutable_data<T>(gates_x) + d * longest_part * gates;
+    for (int64_t p = 0; p < longest_part; ++p) projected[d].push_back(x + p * gates);
     if (!layer.packed) {
       packed_hh[d] = torch::stable::new_empty(layer.weight_hh[d], {packed_size});
       cell.pack(pool, data<W>(layer.weight_hh[d]), size, mutable_data<W>(packed_hh[d]));
@@ -95,8 +150,16 @@ RecurrentResult recurrent_forward(
                                        save_reserve ? mutable_data<T>(reserve) + d * frames * saved : nullptr,
                                        data_or_null<T>(layer.scale_hh[d])}));
   }
-  std::vector<int64_t> scratch((pool.threads + layer.directions) * batch.rows);
-  cell.forward(pool, batch, passes.data(), layer.directions, scratch.data());
+  std::vector<int64_t> scratch(pool.threads * layer.directions * batch.rows);
+  for (int64_t first = 0, last; first < batch.steps; first = last) {
+    last = end_of_part(batch, first);
+    const int64_t begin = batch.offsets[first], end = batch.offsets[last - 1] + batch.active[last - 1];
+    for (int d = 0; d < layer.directions; ++d)
+      linear(pool, inputs[d].data() + begin, end - begin, data<W>(layer.weight_ih[d]),
+             data_or_null<T>(layer.scale_ih[d]), bias_ih[d] ? bias[d].data() : nullptr, gates, features,
+             projected[d].data(), mutable_data<T>(scratch_ih));
+    cell.forward(pool, batch, passes.data(), layer.directions, first, last, scratch.data());
+  }
   zero_padding(layer.order, frames, width, mutable_data<T>(output));
   if (save_reserve)
     for (int d = 0; d < layer.directions; ++d)
@@ -152,7 +215,7 @@ RecurrentGradients recurrent_backward(const RecurrentLayer& layer, const Kernels
                mutable_data<T>(previous) + d * batch.frames * size, mutable_data<T>(gates_h) + d * gates,
                mutable_data<T>(gates_x) + d * gates, all_gates}));
   }
-  std::vector<const T*> gate_rows((pool.threads + layer.directions) * batch.rows);
+  std::vector<const T*> gate_rows(pool.threads * layer.directions * batch.rows);
   std::vector<T*> states(gate_rows.size());
   cell.backward(pool, batch, passes.data(), layer.directions, gate_rows.data(), states.data());
 

@@ -16,7 +16,8 @@ template <class T, class W, class Forward>
 struct RecurrentInference {
   int64_t (*packed_size)(int64_t hidden_size);
   void (*pack)(const ThreadPool&, const W* weight, int64_t hidden_size, W* packed);
-  void (*forward)(const ThreadPool&, const RecurrentBatch&, const Forward* directions, int count, int64_t* scratch);
+  void (*forward)(const ThreadPool&, const RecurrentBatch&, const Forward* directions, int count, int64_t first,
+                  int64_t last, int64_t* scratch);
 };
 template <class T, class Forward, class Backward>
 struct RecurrentKernels : RecurrentInference<T, T, Forward> {
@@ -42,6 +43,8 @@ struct Kernels {
   RecurrentInference<T, Bf16, GruForward<T, Bf16>> gru_bf16;
   RecurrentInference<T, int8_t, GruForward<T, int8_t>> gru_int8;
   RecurrentKernels<T, LstmForward<T>, LstmBackward<T>> lstm;
+  RecurrentInference<T, Bf16, LstmForward<T, Bf16>> lstm_bf16;
+  RecurrentInference<T, int8_t, LstmForward<T, int8_t>> lstm_int8;
   void (*batch_norm_act_forward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActForward<T>&, T* scale,
                                  T* piece_mean, T* piece_deviation, int64_t* piece_counts);
   void (*batch_norm_act_backward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActBackward<T>&, T* scale,
@@ -76,6 +79,8 @@ constexpr Kernels<T> make_kernels() {
       make_recurrent_inference<GruCell<T, Bf16>>(),
       make_recurrent_inference<GruCell<T, int8_t>>(),
       make_recurrent_kernels<LstmCell<T>>(),
+      make_recurrent_inference<LstmCell<T, Bf16>>(),
+      make_recurrent_inference<LstmCell<T, int8_t>>(),
       batch_norm_act_forward<T>,
       batch_norm_act_backward<T>,
       masked_conv2d_packed_size<T>,

@@ -28,9 +28,9 @@ struct GruCell {
   using V = Vec<T>;
   static constexpr int kGates = 3, kSaved = 4;
 
-  static V forward(const Forward& a, int64_t, int64_t frame, int64_t unit, int count, const V (&gates_h)[kGates], V h) {
+  static V forward(const Forward& a, int64_t, int64_t frame, const T* x, int64_t unit, int count,
+                   const V (&gates_h)[kGates], V h) {
     const int64_t size = a.hidden_size;
-    const T* x = a.gates_x + frame * kGates * size + unit;
     const V r = sigmoid(V::load(x, count) + gates_h[0]);
     const V z = sigmoid(V::load(x + size, count) + gates_h[1]);
     const V h_n = gates_h[2] + (a.bias_n ? V::load(a.bias_n + unit, count) : V::set1(0));

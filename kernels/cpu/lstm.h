@@ -31,10 +31,9 @@ struct LstmCell {
   using V = Vec<T>;
   static constexpr int kGates = 4, kSaved = 5;
 
-  static V forward(const Forward& a, int64_t row, int64_t frame, int64_t unit, int count, const V (&gates_h)[kGates],
-                   V) {
+  static V forward(const Forward& a, int64_t row, int64_t frame, const T* x, int64_t unit, int count,
+                   const V (&gates_h)[kGates], V) {
     const int64_t size = a.hidden_size;
-    const T* x = a.gates_x + frame * kGates * size + unit;
     T* state = a.c + row * size + unit;
     const V i = sigmoid(V::load(x, count) + gates_h[0]);
     const V f = sigmoid(V::load(x + size, count) + gates_h[1]);
