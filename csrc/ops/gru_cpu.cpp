@@ -7,7 +7,7 @@ namespace {
 
 template <class T, class W, class Kernels>
 RecurrentResult gru_forward(const RecurrentLayer& layer, const Kernels& kernels,
-                            typename cpu::Kernels<T>::template Linear<W> linear, const std::optional<Tensor>& h0,
+                            typename cpu::Kernels<T>::template LinearKernel<W> linear, const std::optional<Tensor>& h0,
                             const Biases& bias_ih, const Biases& bias_hh, bool save_reserve) {
   // bias_hh's r and z parts are plain sums with bias_ih's; its n part stays inside the reset gate's product.
   const int64_t summed = 2 * layer.size;
@@ -73,16 +73,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
     const std::optional<Tensor>& weight_hh_reverse, const Tensor& output, const Tensor& reserve, bool batch_first) {
   const RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                              batch_first);
-  const int64_t frames = int64_t(layer.order.frames.size());
-  const Tensor gates_x = new_output(input, {frames, layer.directions * layer.gates});
-  const Tensor gates_h = new_output(input, {frames, layer.directions * layer.gates});
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
-    const RecurrentGradients grads = recurrent_backward<cpu::GruCell<T>>(
-        layer, cpu::kernels<T>().gru, grad_output, grad_h_n, h0, output, reserve, gates_x, gates_h,
-        [](int, const cpu::RecurrentBackward<T>& pass) { return pass; });
-    return std::tuple(grads.input, grads.h0, grads.weight_ih, grads.weight_hh, grads.bias_ih,
-                      bias_gradient(layer, gates_h));
+    const RecurrentGradients grads =
+        recurrent_backward<cpu::GruCell<T>>(layer, cpu::kernels<T>().gru, grad_output, grad_h_n, h0, output, reserve,
+                                            [](int, const cpu::RecurrentBackward<T>& pass) { return pass; });
+    return std::tuple(grads.input, grads.h0, grads.weight_ih, grads.weight_hh, grads.bias_ih, grads.bias_hh);
   });
 }
 

@@ -7,7 +7,7 @@ namespace {
 
 template <class T, class W, class Kernels>
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(const RecurrentLayer& layer, const Kernels& kernels,
-                                                        typename cpu::Kernels<T>::template Linear<W> linear,
+                                                        typename cpu::Kernels<T>::template LinearKernel<W> linear,
                                                         const std::optional<Tensor>& h0,
                                                         const std::optional<Tensor>& c0, const Biases& bias_ih,
                                                         const Biases& bias_hh, bool save_reserve) {
@@ -75,18 +75,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward
                              batch_first);
   const Tensor initial_c = sorted_states(input, c0, layer.order, layer.directions, layer.size);
   Tensor grad_c = sorted_states(input, grad_c_n, layer.order, layer.directions, layer.size);
-  const Tensor gates = new_output(input, {int64_t(layer.order.frames.size()), layer.directions * layer.gates});
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
     const RecurrentGradients grads = recurrent_backward<cpu::LstmCell<T>>(
-        layer, cpu::kernels<T>().lstm, grad_output, grad_h_n, h0, output, reserve, gates, gates,
+        layer, cpu::kernels<T>().lstm, grad_output, grad_h_n, h0, output, reserve,
         [&](int d, const cpu::RecurrentBackward<T>& pass) {
           const int64_t first = d * layer.rows * layer.size;
           return cpu::LstmBackward<T>{pass, data<T>(initial_c) + first, mutable_data<T>(grad_c) + first};
         });
-    // Both biases have the same gradient, but outputs may not share memory.
     return std::tuple(grads.input, grads.h0, caller_states(grad_c, layer.order), grads.weight_ih, grads.weight_hh,
-                      grads.bias_ih, torch::stable::clone(grads.bias_ih));
+                      grads.bias_ih, grads.bias_hh);
   });
 }
 

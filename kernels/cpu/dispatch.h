@@ -22,8 +22,8 @@ struct RecurrentInference {
 template <class T, class Forward, class Backward>
 struct RecurrentKernels : RecurrentInference<T, T, Forward> {
   using Inference = RecurrentInference<T, T, Forward>;
-  void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, const T** gates,
-                   T** states);
+  void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, int64_t first,
+                   int64_t last, const T** gates, T** states);
 };
 
 // Packed layouts depend on the ISA's vector width: pack and compute with the same table.
@@ -34,11 +34,11 @@ struct Kernels {
                       T* packed);
   int64_t (*linear_scratch_size)(const ThreadPool&, int64_t in_features);
   template <class W>
-  using Linear = void (*)(const ThreadPool&, const T* const* x, int64_t rows, const W* weight, const T* scale,
-                          const T* bias, int64_t out_features, int64_t in_features, T* const* y, T* scratch);
-  Linear<T> linear;
-  Linear<Bf16> linear_bf16;
-  Linear<int8_t> linear_int8;
+  using LinearKernel = void (*)(const ThreadPool&, const Linear<T, W>&);
+  LinearKernel<T> linear;
+  LinearKernel<Bf16> linear_bf16;
+  LinearKernel<int8_t> linear_int8;
+  void (*transpose_matrix)(const ThreadPool&, const T* from, int64_t rows, int64_t columns, T* to);
   RecurrentKernels<T, GruForward<T>, GruBackward<T>> gru;
   RecurrentInference<T, Bf16, GruForward<T, Bf16>> gru_bf16;
   RecurrentInference<T, int8_t, GruForward<T, int8_t>> gru_int8;
@@ -75,6 +75,7 @@ constexpr Kernels<T> make_kernels() {
       linear<T, T>,
       linear<T, Bf16>,
       linear<T, int8_t>,
+      transpose_matrix<T>,
       make_recurrent_kernels<GruCell<T>>(),
       make_recurrent_inference<GruCell<T, Bf16>>(),
       make_recurrent_inference<GruCell<T, int8_t>>(),

@@ -37,6 +37,7 @@ struct RecurrentForward {
   const T* scale;          // [G·hidden_size] what each row of W_hh is to be multiplied by, or null
 };
 
+// In the steps of a call, rows are in the order of `gates_x`: by step, then by row.
 template <class T>
 struct RecurrentBackward {
   bool reverse;
@@ -47,21 +48,21 @@ struct RecurrentBackward {
   const T* const* grad_outputs;  // [frames]
   const T* reserve;              // [frames, S·hidden_size]
   T* grad_h;                     // [rows, hidden_size] that of h_n on entry, of h0 on return; carries dh between
-  T* h_previous;                 // [frames, hidden_size] the state that entered each frame, for the deferred dW_hh
-  T* grad_gates_h;               // [frames, gates_stride] G·hidden_size values a frame: the gradient of W_hh h
-  T* grad_gates_x;               // [frames, gates_stride] that of gates_x; the same memory where it is the same
-  int64_t gates_stride;
+  T* h_previous;   // [rows of the steps, hidden_size] the states that entered them, for the deferred dW_hh
+  T* grad_gates;   // [rows of the steps, G·hidden_size] the gradient of W_hh h, and of gates_x
+  T* grad_last_x;  // [rows of the steps, hidden_size] gates_x's of the last gate where it is another's
 };
 
 namespace {
 
-// A Cell names the types Value, Weight, Forward and Backward, its kGates, and has
+// A Cell names the types Value, Weight, Forward and Backward, its kGates, how many values it saves a unit (kSaved) and
+// whether it has a grad_last_x (kLastOfItsOwn), and has
 //   forward(pass, row, frame, gates_x, unit, count, gates_h, h) → the next h of `count` units from `unit`, gates_x
 //   being
 //     the row's from `unit` on;
-//   backward(pass, row, frame, frame_before, h, begin, end): the gradients of the gates of units [begin, end), from
-//     grad_h; in their place it leaves what reaches the state before by another way than W_hh. `frame_before` is
-//     negative at a row's first step, whose h is h0.
+//   backward(pass, row, place, frame, frame_before, h, begin, end): the gradients of the gates of units [begin, end),
+//     from grad_h; in its place it leaves what reaches the state before by another way than W_hh. `place` is the row's
+//     among those of the steps; `frame_before` is negative at a row's first step, whose h is h0.
 
 template <int kGates>
 struct RecurrentTile {
@@ -238,26 +239,26 @@ void recurrent_forward_member(const RecurrentBatch& batch, const typename Cell::
   }
 }
 
-// `gates` and `states` are the member's scratch, [rows] pointers each.
-template <class Cell>
-void recurrent_backward_member(const RecurrentBatch& batch, const typename Cell::Backward& a, int member, int members,
-                               Barrier& barrier, const typename Cell::Value** gates, typename Cell::Value** states) {
-  using T = typename Cell::Value;
+// Steps [first, last) from the last on; `gates` and `states` are the member's scratch, [rows] pointers each.
+template <class Cell, class T = typename Cell::Value>
+void recurrent_backward_member(const RecurrentBatch& batch, const typename Cell::Backward& a, int64_t first,
+                               int64_t last, int member, int members, Barrier& barrier, const T** gates, T** states) {
   constexpr int kColumns = LinearTile<T>::kColumns;
   const int64_t size = a.hidden_size, in_features = Cell::kGates * size, panels = ceil_div(size, kColumns);
   const int64_t first_panel = panels * member / members, last_panel = panels * (member + 1) / members;
   const int64_t begin = first_panel * kColumns;
   const int64_t end = last_panel * kColumns < size ? last_panel * kColumns : size;
-  for (int64_t step = batch.steps - 1; step >= 0; --step) {
+  for (int64_t step = last - 1; step >= first; --step) {
     const int64_t active = batch.active[step];
     for (int64_t i = 0; i < active; ++i) {
-      const int64_t frame = recurrent_frame(batch, a.reverse, step, i);
-      gates[i] = a.grad_gates_h + frame * a.gates_stride;
+      const int64_t place = batch.offsets[step] - batch.offsets[first] + i;
+      gates[i] = a.grad_gates + place * in_features;
       if (begin >= end) continue;
+      const int64_t frame = recurrent_frame(batch, a.reverse, step, i);
       const int64_t frame_before = step == 0 ? -1 : recurrent_frame(batch, a.reverse, step - 1, i);
       const T* h = step == 0 ? a.h0 + i * size : a.outputs[frame_before];
-      copy(h + begin, end - begin, a.h_previous + frame * size + begin);
-      Cell::backward(a, i, frame, frame_before, h, begin, end);
+      copy(h + begin, end - begin, a.h_previous + place * size + begin);
+      Cell::backward(a, i, place, frame, frame_before, h, begin, end);
     }
     // dh needs every unit's gate gradients; the next step's gate gradients only this member's own dh.
     barrier.wait(members);
@@ -307,15 +308,16 @@ void recurrent_forward(const ThreadPool& pool, const RecurrentBatch& batch, cons
   });
 }
 
-// gates, states: [threads, directions, rows].
+// Steps [first, last), which come before those of the last call; gates, states: [threads, directions, rows].
 template <class Cell, class T = typename Cell::Value>
 void recurrent_backward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Backward* directions,
-                        int count, const T** gates, T** states) {
+                        int count, int64_t first, int64_t last, const T** gates, T** states) {
   const int64_t size = directions[0].hidden_size;
   const int64_t bytes = count * int64_t(sizeof(T)) * linear_packed_size<T>(size, Cell::kGates * size);
   for_each_direction(pool, count, bytes, [&](int d, int member, int members, Barrier& barrier) {
     const int64_t mine = (member * count + d) * batch.rows;
-    recurrent_backward_member<Cell>(batch, directions[d], member, members, barrier, gates + mine, states + mine);
+    recurrent_backward_member<Cell>(batch, directions[d], first, last, member, members, barrier, gates + mine,
+                                    states + mine);
   });
 }
 
