@@ -42,6 +42,14 @@ inline int64_t end_of_part(const cpu::RecurrentBatch& batch, int64_t first) {
   return last;
 }
 
+// Weights of both directions that stay in a shared cache from one step to the next. Where they outgrow it, the
+// directions take their turns: the bytes that pass through the cache between two uses of one are half as many then.
+constexpr int64_t kCachedBytes = 16 << 20;
+
+inline int directions_at_once(int directions, int64_t bytes_of_one) {
+  return directions * bytes_of_one > kCachedBytes ? 1 : directions;
+}
+
 // A layer whose weight_hh the cell's kernel has packed, and may have quantised.
 inline RecurrentLayer prepacked_layer(const Tensor& input, const std::optional<Tensor>& lengths,
                                       const std::optional<Tensor>& batch_sizes, const Tensor& weight_ih,
@@ -122,50 +130,53 @@ RecurrentResult recurrent_forward(
   Tensor h_n = torch::stable::clone(initial);  // where rows of no length stay
 
   const int64_t longest_part = std::min(batch.frames, std::max(kFramesAtOnce, batch.rows));
-  Tensor gates_x = torch::stable::new_empty(input, {layer.directions, longest_part, gates});
-  Tensor states = torch::stable::new_empty(input, {layer.directions, 2, batch.rows, size});
-  Tensor scratch_ih = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, features)});
   const int64_t packed_size = cell.packed_size(size);
+  const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(W)));
+  Tensor gates_x = torch::stable::new_empty(input, {at_once, longest_part, gates});
+  Tensor states = torch::stable::new_empty(input, {at_once, 2, batch.rows, size});
+  Tensor scratch_ih = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, features)});
+  std::vector<int64_t> scratch(pool.threads * at_once * batch.rows);
   std::vector<const T*> inputs[2] = {frame_pointers(layer.order, data<T>(input), features, 0)};
   if (layer.directions == 2) inputs[1] = reversed_pointers(layer.order, inputs[0]);
-  std::vector<typename Cell::Forward> passes;
   std::vector<T*> outputs[2], projected[2];
   std::vector<T> bias[2];
-  Tensor packed_hh[2] = {layer.weight_hh[0], layer.weight_hh[1]};
-  for (int d = 0; d < layer.directions; ++d) {
-    if (bias_ih[d]) {
-      bias[d].assign(data<T>(*bias_ih[d]), data<T>(*bias_ih[d]) + gates);
-      for (int64_t j = 0; j < summed_bias; ++j) bias[d][j] += data<T>(*bias_hh[d])[j];
-    }
-    T* x = mutable_data<T>(gates_x) + d * longest_part * gates;
-    projected[d] = row_pointers(x, longest_part, gates);
-    if (!layer.packed) {
-      packed_hh[d] = torch::stable::new_empty(layer.weight_hh[d], {packed_size});
-      cell.pack(pool, data<W>(layer.weight_hh[d]), size, mutable_data<W>(packed_hh[d]));
-    }
-    outputs[d] = frame_pointers(layer.order, mutable_data<T>(output), width, d * size);
-    passes.push_back(complete(
-        d, cpu::RecurrentForward<T, W>{d == 1, size, x, data<W>(packed_hh[d]), data<T>(initial) + d * batch.rows * size,
-                                       mutable_data<T>(states) + d * 2 * batch.rows * size, outputs[d].data(),
+  for (int from = 0; from < layer.directions; from += at_once) {
+    std::vector<typename Cell::Forward> passes;
+    Tensor packed_hh[2] = {layer.weight_hh[0], layer.weight_hh[1]};
+    for (int d = from; d < from + at_once; ++d) {
+      if (bias_ih[d]) {
+        bias[d].assign(data<T>(*bias_ih[d]), data<T>(*bias_ih[d]) + gates);
+        for (int64_t j = 0; j < summed_bias; ++j) bias[d][j] += data<T>(*bias_hh[d])[j];
+      }
+      T* x = mutable_data<T>(gates_x) + (d - from) * longest_part * gates;
+      projected[d] = row_pointers(x, longest_part, gates);
+      if (!layer.packed) {
+        packed_hh[d] = torch::stable::new_empty(layer.weight_hh[d], {packed_size});
+        cell.pack(pool, data<W>(layer.weight_hh[d]), size, mutable_data<W>(packed_hh[d]));
+      }
+      outputs[d] = frame_pointers(layer.order, mutable_data<T>(output), width, d * size);
+      passes.push_back(complete(d, cpu::RecurrentForward<T, W>{
+                                       d == 1, size, x, data<W>(packed_hh[d]), data<T>(initial) + d * batch.rows * size,
+                                       mutable_data<T>(states) + (d - from) * 2 * batch.rows * size, outputs[d].data(),
                                        mutable_data<T>(h_n) + d * batch.rows * size,
                                        save_reserve ? mutable_data<T>(reserve) + d * frames * saved : nullptr,
                                        data_or_null<T>(layer.scale_hh[d])}));
-  }
-  std::vector<int64_t> scratch(pool.threads * layer.directions * batch.rows);
-  for (int64_t first = 0, last; first < batch.steps; first = last) {
-    last = end_of_part(batch, first);
-    const int64_t begin = batch.offsets[first], end = batch.offsets[last - 1] + batch.active[last - 1];
-    for (int d = 0; d < layer.directions; ++d)
-      linear(pool, {.x = inputs[d].data() + begin,
-                    .rows = end - begin,
-                    .weight = data<W>(layer.weight_ih[d]),
-                    .out_features = gates,
-                    .in_features = features,
-                    .y = projected[d].data(),
-                    .scratch = mutable_data<T>(scratch_ih),
-                    .scale = data_or_null<T>(layer.scale_ih[d]),
-                    .bias = bias_ih[d] ? bias[d].data() : nullptr});
-    cell.forward(pool, batch, passes.data(), layer.directions, first, last, scratch.data());
+    }
+    for (int64_t first = 0, last; first < batch.steps; first = last) {
+      last = end_of_part(batch, first);
+      const int64_t begin = batch.offsets[first], end = batch.offsets[last - 1] + batch.active[last - 1];
+      for (int d = from; d < from + at_once; ++d)
+        linear(pool, {.x = inputs[d].data() + begin,
+                      .rows = end - begin,
+                      .weight = data<W>(layer.weight_ih[d]),
+                      .out_features = gates,
+                      .in_features = features,
+                      .y = projected[d].data(),
+                      .scratch = mutable_data<T>(scratch_ih),
+                      .scale = data_or_null<T>(layer.scale_ih[d]),
+                      .bias = bias_ih[d] ? bias[d].data() : nullptr});
+      cell.forward(pool, batch, passes.data(), at_once, first, last, scratch.data());
+    }
   }
   zero_padding(layer.order, frames, width, mutable_data<T>(output));
   if (save_reserve)
@@ -194,18 +205,24 @@ struct DeferredGradients {
   bool last_of_its_own;
   const T* weight_ih;
   T *grad_weight_ih, *grad_weight_hh, *grad_bias_ih, *grad_bias_hh;
-  std::vector<const T*> inputs;                           // [frames] in the direction's own order
-  std::vector<T*> grad_inputs;                            // likewise
-  std::vector<T> input = {}, by_unit = {}, scratch = {};  // of a part
+  std::vector<const T*> inputs;  // [frames] in the direction's own order
+  std::vector<T*> grad_inputs;   // likewise
+
+  // Memory for a part of any direction.
+  struct Scratch {
+    std::vector<T> input, by_unit, linear;
+  };
 
   // pass: what the kernel wrote for the `rows` frames from `begin` on.
-  void add(const cpu::ThreadPool& pool, const cpu::RecurrentBackward<T>& pass, int64_t begin, int64_t rows) {
+  void add(const cpu::ThreadPool& pool, const cpu::RecurrentBackward<T>& pass, int64_t begin, int64_t rows,
+           Scratch& scratch) {
     const cpu::Kernels<T>& kernels = cpu::kernels<T>();
     const int64_t shared = last_of_its_own ? gates - size : gates;  // gates whose gradient is the same for x and h
-    input.resize(rows * features), by_unit.resize(rows * (gates + size));
-    scratch.resize(kernels.linear_scratch_size(pool, std::max(rows, gates)));
+    auto& [input, by_unit, for_linear] = scratch;
+    input.resize(rows * features), by_unit.resize(rows * (last_of_its_own ? gates + size : gates));
+    for_linear.resize(kernels.linear_scratch_size(pool, std::max(rows, gates)));
     for (int64_t i = 0; i < rows; ++i) std::copy_n(inputs[begin + i], features, input.data() + i * features);
-    const std::vector<T*> units = row_pointers(by_unit.data(), gates + size, rows);
+    const std::vector<T*> units = row_pointers(by_unit.data(), int64_t(by_unit.size()) / rows, rows);
     kernels.transpose_matrix(pool, pass.grad_gates, rows, gates, units[0]);
     std::vector<const T*> of_x(units.begin(), units.begin() + gates);
     const std::vector<const T*> of_h = of_x;
@@ -221,7 +238,7 @@ struct DeferredGradients {
                             .out_features = out,
                             .in_features = in,
                             .y = y,
-                            .scratch = scratch.data(),
+                            .scratch = for_linear.data(),
                             .transposed = true,
                             .accumulate = true});
     };
@@ -255,54 +272,59 @@ RecurrentGradients recurrent_backward(const RecurrentLayer& layer, const Kernels
   const Tensor dy = dense(grad_output), y = dense(output), kept = dense(reserve);
   const Tensor initial = sorted_states(input, h0, layer.order, directions, size);
   Tensor grad_h = sorted_states(input, grad_h_n, layer.order, directions, size);
-  Tensor previous = new_output(input, {directions, longest_part, size});
-  Tensor grad_gates = new_output(input, {directions, longest_part, gates});
-  Tensor grad_last_x = new_output(input, {directions, Cell::kLastOfItsOwn ? longest_part : 0, size});
   const int64_t packed_size = kernels.linear_packed_size(size, gates);
-  Tensor packed = torch::stable::new_empty(input, {directions, packed_size});
+  const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(T)));
+  Tensor previous = new_output(input, {at_once, longest_part, size});
+  Tensor grad_gates = new_output(input, {at_once, longest_part, gates});
+  Tensor grad_last_x = new_output(input, {at_once, Cell::kLastOfItsOwn ? longest_part : 0, size});
+  Tensor packed = torch::stable::new_empty(input, {at_once, packed_size});
   Tensor grad_input = torch::stable::new_zeros(input, input.sizes());
   Tensor grad_weight_ih = torch::stable::new_zeros(input, {directions, gates, features});
   Tensor grad_weight_hh = torch::stable::new_zeros(input, {directions, gates, size});
   Tensor grad_bias_ih = torch::stable::new_zeros(input, {directions, gates});
   Tensor grad_bias_hh = torch::stable::new_zeros(input, {directions, gates});
 
-  std::vector<typename Cell::Backward> passes;
-  std::vector<DeferredGradients<T>> deferred;
+  typename DeferredGradients<T>::Scratch scratch;
   std::vector<const T*> outputs[2], grads[2];
-  for (int d = 0; d < directions; ++d) {
-    T* weight = mutable_data<T>(packed) + d * packed_size;
-    kernels.linear_pack(pool, data<T>(layer.weight_hh[d]), true, size, gates, weight);
-    outputs[d] = frame_pointers(layer.order, data<T>(y), width, d * size);
-    grads[d] = frame_pointers(layer.order, data<T>(dy), width, d * size);
-    std::vector<const T*> inputs = frame_pointers(layer.order, data<T>(input), features, 0);
-    std::vector<T*> grad_inputs = frame_pointers(layer.order, mutable_data<T>(grad_input), features, 0);
-    if (d == 1) {
-      inputs = reversed_pointers(layer.order, inputs);
-      grad_inputs = reversed_pointers(layer.order, grad_inputs);
-    }
-    deferred.push_back({size, gates, features, Cell::kLastOfItsOwn, data<T>(layer.weight_ih[d]),
-                        mutable_data<T>(grad_weight_ih) + d * gates * features,
-                        mutable_data<T>(grad_weight_hh) + d * gates * size, mutable_data<T>(grad_bias_ih) + d * gates,
-                        mutable_data<T>(grad_bias_hh) + d * gates, std::move(inputs), std::move(grad_inputs)});
-    passes.push_back(complete(
-        d,
-        cpu::RecurrentBackward<T>{
-            d == 1, size, weight, data<T>(initial) + d * batch.rows * size, outputs[d].data(), grads[d].data(),
-            data<T>(kept) + d * frames * saved, mutable_data<T>(grad_h) + d * batch.rows * size,
-            mutable_data<T>(previous) + d * longest_part * size, mutable_data<T>(grad_gates) + d * longest_part * gates,
-            mutable_data<T>(grad_last_x) + (Cell::kLastOfItsOwn ? d * longest_part * size : 0)}));
-  }
-  std::vector<const T*> gate_rows(pool.threads * directions * batch.rows);
+  std::vector<const T*> gate_rows(pool.threads * at_once * batch.rows);
   std::vector<T*> states(gate_rows.size());
   std::vector<int64_t> parts;
   for (int64_t first = 0; first < batch.steps; first = end_of_part(batch, first)) parts.push_back(first);
-  for (int64_t part = int64_t(parts.size()) - 1, last = batch.steps; part >= 0; last = parts[part--]) {
-    const int64_t first = parts[part], begin = batch.offsets[first];
-    const int64_t rows = batch.offsets[last - 1] + batch.active[last - 1] - begin;
-    cell.backward(pool, batch, passes.data(), layer.directions, first, last, gate_rows.data(), states.data());
-    for (int d = 0; d < directions; ++d) deferred[d].add(pool, passes[d], begin, rows);
+  for (int from = 0; from < layer.directions; from += at_once) {
+    std::vector<typename Cell::Backward> passes;
+    std::vector<DeferredGradients<T>> deferred;
+    for (int d = from; d < from + at_once; ++d) {
+      const int64_t slot = d - from;
+      T* weight = mutable_data<T>(packed) + slot * packed_size;
+      kernels.linear_pack(pool, data<T>(layer.weight_hh[d]), true, size, gates, weight);
+      outputs[d] = frame_pointers(layer.order, data<T>(y), width, d * size);
+      grads[d] = frame_pointers(layer.order, data<T>(dy), width, d * size);
+      std::vector<const T*> inputs = frame_pointers(layer.order, data<T>(input), features, 0);
+      std::vector<T*> grad_inputs = frame_pointers(layer.order, mutable_data<T>(grad_input), features, 0);
+      if (d == 1) {
+        inputs = reversed_pointers(layer.order, inputs);
+        grad_inputs = reversed_pointers(layer.order, grad_inputs);
+      }
+      deferred.push_back({size, gates, features, Cell::kLastOfItsOwn, data<T>(layer.weight_ih[d]),
+                          mutable_data<T>(grad_weight_ih) + d * gates * features,
+                          mutable_data<T>(grad_weight_hh) + d * gates * size, mutable_data<T>(grad_bias_ih) + d * gates,
+                          mutable_data<T>(grad_bias_hh) + d * gates, std::move(inputs), std::move(grad_inputs)});
+      passes.push_back(complete(
+          d, cpu::RecurrentBackward<T>{
+                 d == 1, size, weight, data<T>(initial) + d * batch.rows * size, outputs[d].data(), grads[d].data(),
+                 data<T>(kept) + d * frames * saved, mutable_data<T>(grad_h) + d * batch.rows * size,
+                 mutable_data<T>(previous) + slot * longest_part * size,
+                 mutable_data<T>(grad_gates) + slot * longest_part * gates,
+                 mutable_data<T>(grad_last_x) + (Cell::kLastOfItsOwn ? slot * longest_part * size : 0)}));
+    }
+    for (int64_t part = int64_t(parts.size()) - 1, last = batch.steps; part >= 0; last = parts[part--]) {
+      const int64_t first = parts[part], begin = batch.offsets[first];
+      const int64_t rows = batch.offsets[last - 1] + batch.active[last - 1] - begin;
+      cell.backward(pool, batch, passes.data(), at_once, first, last, gate_rows.data(), states.data());
+      for (int slot = 0; slot < at_once; ++slot) deferred[slot].add(pool, passes[slot], begin, rows, scratch);
+    }
+    for (DeferredGradients<T>& direction : deferred) direction.finish();
   }
-  for (DeferredGradients<T>& direction : deferred) direction.finish();
   return {grad_input, caller_states(grad_h, layer.order), grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh};
 }
 

@@ -273,21 +273,12 @@ void recurrent_backward_member(const RecurrentBatch& batch, const typename Cell:
   }
 }
 
-// Weights of both directions that stay in a shared cache from one step to the next.
-constexpr int64_t kCachedBytes = 16 << 20;
-
-// f(direction, member, members, barrier): each direction gets its own share of the threads or, where there is only one
-// thread or the weights of all directions, `bytes`, outgrow the cache, all of them at its turn.
+// f(direction, member, members, barrier): each direction gets its own share of the threads, or, where there is only
+// one thread, its turn.
 template <class F>
-void for_each_direction(const ThreadPool& pool, int directions, int64_t bytes, const F& f) {
+void for_each_direction(const ThreadPool& pool, int directions, const F& f) {
   Barrier barriers[2];
-  if (directions == 1 || pool.threads < directions || bytes > kCachedBytes) {
-    run_team(pool, pool.threads, [&](int member, int members) {
-      for (int d = 0; d < directions; ++d) f(d, member, members, barriers[d]);
-    });
-    return;
-  }
-  run_team(pool, pool.threads, [&](int member, int members) {
+  run_team(pool, pool.threads > directions ? pool.threads : directions, [&](int member, int members) {
     if (members < directions) {
       for (int d = member; d < directions; d += members) f(d, 0, 1, barriers[d]);
     } else {
@@ -297,24 +288,22 @@ void for_each_direction(const ThreadPool& pool, int directions, int64_t bytes, c
   });
 }
 
-// Steps [first, last), which continue those of the call before; scratch: [threads, directions, rows].
-template <class Cell, class T = typename Cell::Value, class W = typename Cell::Weight>
+// Steps [first, last), which continue those of the call before; scratch: [max(threads, directions), rows].
+template <class Cell>
 void recurrent_forward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Forward* directions,
                        int count, int64_t first, int64_t last, int64_t* scratch) {
-  const int64_t bytes = count * int64_t(sizeof(W)) * recurrent_packed_size<T, Cell::kGates>(directions[0].hidden_size);
-  for_each_direction(pool, count, bytes, [&](int d, int member, int members, Barrier& barrier) {
+  for_each_direction(pool, count, [&](int d, int member, int members, Barrier& barrier) {
     recurrent_forward_member<Cell>(batch, directions[d], first, last, member, members, barrier,
                                    scratch + (member * count + d) * batch.rows);
   });
 }
 
-// Steps [first, last), which come before those of the last call; gates, states: [threads, directions, rows].
+// Steps [first, last), which come before those of the last call; gates, states:
+// [max(threads, directions), rows].
 template <class Cell, class T = typename Cell::Value>
 void recurrent_backward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Backward* directions,
                         int count, int64_t first, int64_t last, const T** gates, T** states) {
-  const int64_t size = directions[0].hidden_size;
-  const int64_t bytes = count * int64_t(sizeof(T)) * linear_packed_size<T>(size, Cell::kGates * size);
-  for_each_direction(pool, count, bytes, [&](int d, int member, int members, Barrier& barrier) {
+  for_each_direction(pool, count, [&](int d, int member, int members, Barrier& barrier) {
     const int64_t mine = (member * count + d) * batch.rows;
     recurrent_backward_member<Cell>(batch, directions[d], first, last, member, members, barrier, gates + mine,
                                     states + mine);
