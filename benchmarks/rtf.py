@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from asrkern.data import Spectrogram, collate, load_audio, read_manifest
 from asrkern.decoder import greedy_decode
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
-from asrkern.models.deepspeech2_config import PRESETS, conv_length
+from asrkern.models.conv_front_end import conv_length
+from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import quantize
 from benchmarks import stock
 from benchmarks._report import Progress, format_report, plot_reports

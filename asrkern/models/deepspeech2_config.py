@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asrkern.models.conv_front_end import (
+    NO_PADDING,
+    SAME_PADDING,
+    ConvPadding,
+    conv_length,
+    conv_output_size,
+)
+
 LABELS = "_'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
-
-CHANNELS = 32
-KERNELS = ((41, 11), (21, 11))  # (frequency, time) of the two convolutions
-STRIDES = ((2, 2), (2, 1))
-
-ConvPadding = tuple[tuple[int, int], tuple[int, int]]
-NO_PADDING: ConvPadding = ((0, 0), (0, 0))
-SAME_PADDING: ConvPadding = ((20, 5), (10, 5))
-
-
-def conv_length(length: int, axis: int, padding: ConvPadding) -> int:
-    """Length of one axis (0 frequency, 1 time) after the convolutions; not positive if it is too short."""
-    for kernel, stride, pad in zip(KERNELS, STRIDES, padding, strict=True):
-        length = (length + 2 * pad[axis] - kernel[axis]) // stride[axis] + 1
-    return length
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ class DeepSpeech2Config:
     @property
     def rnn_input_size(self) -> int:
         """Features per frame after the convolutions: 1312 with padding and 672 without at 16 kHz."""
-        return CHANNELS * conv_length(self.n_freq, 0, self.conv_padding)
+        return conv_output_size(self.n_freq, self.conv_padding)
 
 
 _CHOICES = {

@@ -26,7 +26,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from asrkern.models.checkpoint import Inert, plain
-from asrkern.models.deepspeech2_config import LABELS, NO_PADDING, SAME_PADDING, DeepSpeech2Config
+from asrkern.models.conv_front_end import NO_PADDING, SAME_PADDING
+from asrkern.models.deepspeech2_config import LABELS, DeepSpeech2Config
 
 CONV_PADDING = {
     "v1.0": NO_PADDING,
