@@ -180,7 +180,8 @@ class LogMelSpectrogram(_UtteranceSpectrum):
         return self.filters.shape[0]
 
     def _scaled(self, magnitude: Tensor) -> Tensor:
-        return (self.filters @ magnitude.square() + self.log_guard).log()
+        # Apart from a constant, which the mean takes away, log(x + guard); exactly 0 for silence.
+        return (self.filters @ magnitude.square() / self.log_guard).log1p()
 
 
 def collate(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
