@@ -1,9 +1,35 @@
-"""Checks of what a model is called with; values are read on the CPU only, since a GPU would have to be waited for."""
+"""Checks of what a model is made of and called with.
+
+Values of tensors are read on the CPU only, since a GPU would have to be waited for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def check_choices(**options: tuple[Any, Sequence[Any]]) -> None:
+    """Raise ValueError unless each option's value is one of its choices: ``name=(value, choices)``."""
+    for name, (value, choices) in options.items():
+        if value not in choices:
+            raise ValueError(f"{name}: expected one of {tuple(choices)}, received {value!r}")
+
+
+def check_sizes(**options: Any) -> None:
+    """Raise ValueError unless each option's value is an integer of at least 1."""
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}: expected a positive integer, received {value!r}")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Raise ValueError unless value is a number from 0 to less than 1."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a probability below 1, received {value!r}")
 
 
 def check_spectrograms(features: Tensor, n_freq: int) -> Tensor:

@@ -4,6 +4,7 @@ from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
 from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.convert import ConversionReport, convert
 from asrkern.nn.gru import GRU
+from asrkern.nn.light_gru import LightGRU
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
@@ -17,6 +18,7 @@ __all__ = [
     "BatchRNN",
     "ConversionReport",
     "InferenceBatchSoftmax",
+    "LightGRU",
     "Lookahead",
     "MaskConv",
     "MaskedBatchNorm1d",
