@@ -1,6 +1,14 @@
 """Models built from asrkern's layers, which load the checkpoints of their lineage."""
 
+from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
 from asrkern.models.deepspeech2 import DeepSpeech2
 from asrkern.models.deepspeech2_config import DeepSpeech2Config
+from asrkern.models.vgg_gru_ctc import VGGGRUCTC
 
-__all__ = ["DeepSpeech2", "DeepSpeech2Config"]
+__all__ = [
+    "VGGGRUCTC",
+    "ConvRNNClassifier",
+    "ConvTransformerClassifier",
+    "DeepSpeech2",
+    "DeepSpeech2Config",
+]
