@@ -171,7 +171,7 @@ def test_a_checkpoint_gives_the_output_of_plain_torch(tmp_path, query, layers, w
     features, lengths = batch([61, 17, 60, 40], extra=5)
     expected = original(features.nan_to_num(), lengths)
     assert expected.std(0).min() > 1e-2
-    torch.testing.assert_close(model(features, lengths), expected, rtol=0, atol=1e-5)
+    assert_close(model(features, lengths), expected, 1e-5)
 
 
 @torch.no_grad()
@@ -186,7 +186,7 @@ def test_recurrent_variants_give_the_output_of_plain_torch(tmp_path, classify, r
     features, lengths = batch([61, 17, 60, 1], extra=5)
     expected = original(features.nan_to_num(), lengths)
     assert expected.std(0).min() > 1e-2
-    torch.testing.assert_close(model(features, lengths), expected, rtol=0, atol=1e-5)
+    assert_close(model(features, lengths), expected, 1e-5)
 
 
 @torch.no_grad()
