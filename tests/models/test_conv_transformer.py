@@ -15,6 +15,9 @@ from asrkern.models import ConvRNNClassifier, ConvTransformerClassifier
 from asrkern.models.losses import cross_entropy
 from tests.compare import assert_close, relative_error
 
+# About the plain model, which torch builds.
+pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+
 N_FREQ = 33  # makes d_model 288
 SMALL = {"n_freq": N_FREQ, "fc_sizes": (24, 12)}
 TRANSFORMER = {**SMALL, "num_layers": 2, "decoder_steps": 3, "num_heads": 4, "dim_feedforward": 40}
