@@ -1,9 +1,35 @@
-"""Checks of what a model is called with; values are read on the CPU only, since a GPU would have to be waited for."""
+"""Checks of what a model is made of and called with.
+
+Values of tensors are read on the CPU only, since a GPU would have to be waited for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def check_choices(**options: tuple[Any, Sequence[Any]]) -> None:
+    """Raise ValueError unless each option's value is one of its choices: ``name=(value, choices)``."""
+    for name, (value, choices) in options.items():
+        if value not in choices:
+            raise ValueError(f"{name}: expected one of {tuple(choices)}, received {value!r}")
+
+
+def check_sizes(**options: Any) -> None:
+    """Raise ValueError unless each option's value is an integer of at least 1."""
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}: expected a positive integer, received {value!r}")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Raise ValueError unless value is a number from 0 to less than 1."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a probability below 1, received {value!r}")
 
 
 def check_spectrograms(features: Tensor, n_freq: int) -> Tensor:
@@ -28,19 +54,22 @@ def check_spectrograms(features: Tensor, n_freq: int) -> Tensor:
     return x
 
 
-def check_lengths(lengths: Tensor, batch_size: int, frames: int, minimum: int = 0) -> None:
+def check_lengths(
+    lengths: Tensor, batch_size: int, frames: int, minimum: int = 0, *, name: str = "lengths"
+) -> None:
     """Check the valid frames of each row of a batch.
 
     Args:
         lengths: integers [batch_size] from ``minimum`` to ``frames``.
         minimum: the fewest frames that a row needs; 0 allows rows that are all padding.
+        name: of the argument.
 
     Raises:
         TypeError: lengths is no tensor.
         ValueError: another shape or dtype, or a length out of range.
     """
-    _check_integers("lengths", lengths, [batch_size])
-    _check_range("lengths", lengths, minimum, frames, "T")
+    _check_integers(name, lengths, [batch_size])
+    _check_range(name, lengths, minimum, frames, "T")
 
 
 def check_targets(
@@ -69,7 +98,33 @@ def check_targets(
     _check_range("target_lengths", target_lengths, minimum_length, targets.shape[1], "L")
     if targets.device.type == "cpu":
         valid = torch.arange(targets.shape[1]) < target_lengths.cpu()[:, None]
-        _check_range("targets", targets[valid], first_class, classes - 1, "the last class")
+        _check_range("targets", targets[valid], first_class, classes - 1, "classes")
+
+
+def check_scores(name: str, scores: Tensor, axes: Sequence[str]) -> None:
+    """Check log-probabilities or logits: floating point with these axes, none of them empty.
+
+    Raises:
+        TypeError: scores is no tensor.
+        ValueError: another shape or dtype.
+    """
+    _check_is_tensor(name, scores)
+    if scores.dim() != len(axes) or 0 in scores.shape or not scores.is_floating_point():
+        raise ValueError(
+            f"{name}: expected floating point of shape [{', '.join(axes)}], "
+            f"received {scores.dtype} of shape {list(scores.shape)}"
+        )
+
+
+def check_labels(labels: Tensor, batch_size: int, classes: int) -> None:
+    """Check one class a row: integers [batch_size], 0 to ``classes - 1``.
+
+    Raises:
+        TypeError: labels is no tensor.
+        ValueError: another shape or dtype, or a class out of range.
+    """
+    _check_integers("labels", labels, [batch_size])
+    _check_range("labels", labels, 0, classes - 1, "classes")
 
 
 def _check_is_tensor(name: str, value: object) -> None:

@@ -14,6 +14,7 @@ from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_front_end import check_conv_input, conv_frames, make_conv
 from asrkern.models.deepspeech2_config import PRESETS, DeepSpeech2Config
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
+from asrkern.models.weights import with_weights
 from asrkern.nn import GRU, LSTM, BatchRNN, Lookahead, SequenceWise
 
 
@@ -115,12 +116,7 @@ class DeepSpeech2(nn.Module):
             weights = fit_weights(state, model)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
-        model.to_empty(device="cpu")
-        for name, buffer in model.named_buffers():
-            if name.endswith("num_batches_tracked"):
-                buffer.zero_()
-        model.load_state_dict(weights, strict=False)
-        return model.eval()
+        return with_weights(model, weights)
 
     def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Convolutions.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asrkern.models._checks import check_choices, check_sizes
 from asrkern.models.conv_front_end import (
     NO_PADDING,
     SAME_PADDING,
@@ -73,18 +74,13 @@ class DeepSpeech2Config:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels: expected each label once, received {self.labels!r}")
         for name in ("sample_rate", "hidden_size", "num_layers", "lookahead_context"):
-            value = getattr(self, name)
-            if name == "lookahead_context" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: expected a positive integer, received {value!r}")
+            if name != "lookahead_context" or self.lookahead_context is not None:
+                check_sizes(**{name: getattr(self, name)})
         for name in ("window_size", "window_stride"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: expected a positive number of seconds, received {value!r}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {choices}, received {getattr(self, name)!r}")
+        check_choices(**{name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
         if [len(pair) for pair in self.conv_padding] != [2, 2] or min(map(min, self.conv_padding)) < 0:
             raise ValueError(
                 f"conv_padding: expected two pairs (frequency, time), received {self.conv_padding!r}"

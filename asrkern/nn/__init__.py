@@ -13,6 +13,7 @@ from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
 from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.convert import ConversionReport, convert
 from asrkern.nn.gru import GRU
+from asrkern.nn.light_gru import LightGRU
 from asrkern.nn.locked_dropout import LockedDropout
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
@@ -32,6 +33,7 @@ __all__ = [
     "ConversionReport",
     "DotAttention",
     "InferenceBatchSoftmax",
+    "LightGRU",
     "LocationAwareAttention",
     "LockedDropout",
     "Lookahead",
