@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asrkern.models._checks import check_lengths, check_spectrograms, check_targets
+from asrkern.models._checks import check_lengths, check_sizes, check_spectrograms, check_targets
+from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.las_config import PRESETS, LASConfig
+from asrkern.models.las_layouts import KIND, options_of, parse_checkpoint
 from asrkern.models.las_search import Hypothesis, Ranking, beam_search, greedy_search
 from asrkern.models.listener import make_listener
 from asrkern.models.speller import CellSpeller, GRUSpeller, make_attention
+from asrkern.models.weights import fit_weights, with_weights
 from asrkern.nn import AttentionMemory
 from asrkern.nn._lengths import reverse_frames
 
@@ -54,6 +58,8 @@ class LAS(nn.Module):
             self.speller = CellSpeller(config, self.attend)
         else:
             self.speller = GRUSpeller(config)
+        if config.tied_output:
+            self.speller.tie_output()
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> LAS:
@@ -72,6 +78,42 @@ class LAS(nn.Module):
         if name not in PRESETS:
             raise ValueError(f"name: expected one of {tuple(PRESETS)}, received {name!r}")
         return cls(LASConfig(**{**PRESETS[name], **options}))
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> LAS:
+        """Load a checkpoint of either lineage; nothing in the file is executed.
+
+        Args:
+            path: a state_dict, alone or under ``model_state_dict`` (HW4P2's container) or ``state_dict``, or a
+                whole module that was saved as it is (KoSpeech); perhaps with DataParallel's ``module.`` before the
+                keys.
+            options: fields of :class:`LASConfig` in place of what weights tell and of the lineage's defaults. No
+                weight tells the heads of attention, ``attention_smoothing``, ``remainder``, ``reverse_input``,
+                ``predicts_sos``, dropout and the special tokens; of KoSpeech these are taken to be the last three,
+                ``<s> </s> _``, as in its label files.
+
+        Returns:
+            The model in fp32 on the CPU, in eval mode.
+
+        Raises:
+            OSError: the file cannot be opened.
+            TypeError: an option does not exist.
+            ValueError: it is no checkpoint of these lineages (what does not fit is listed), two copies of a weight
+                disagree, weights are NaN or infinite (the keys are listed), or an option does not fit.
+        """
+        container = read_checkpoint(path, whole_module=True)
+        try:
+            state = parse_checkpoint(container)
+            with torch.device("meta"):
+                model = cls(LASConfig(**{**options_of(state), **options}))
+            weights = fit_weights(state, model, KIND)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
+        model = with_weights(model, weights)
+        if model.config.tied_output:
+            # Moved off the meta device, the two are apart.
+            model.speller.tie_output()
+        return model
 
     def listen(self, features: Tensor, lengths: Tensor) -> AttentionMemory:
         """The listener's frames, prepared for attention.
@@ -162,7 +204,7 @@ class LAS(nn.Module):
         Raises:
             TypeError, ValueError: as :meth:`forward`.
         """
-        _check_count("max_length", max_length)
+        check_sizes(max_length=max_length)
         with torch.no_grad():
             memory = self.listen(features, lengths)
         return greedy_search(self.speller, memory, *self._ends, max_length)
@@ -191,8 +233,7 @@ class LAS(nn.Module):
         Raises:
             TypeError, ValueError: as :meth:`forward`.
         """
-        _check_count("max_length", max_length)
-        _check_count("beam_width", beam_width)
+        check_sizes(max_length=max_length, beam_width=beam_width)
         for name, value in (
             ("length_normalisation", length_normalisation),
             ("coverage_penalty", coverage_penalty),
@@ -233,8 +274,3 @@ class LAS(nn.Module):
                 f"targets: expected tokens without pad, start and end {special.tolist()} within target_lengths, "
                 f"received {int(found[0])}"
             )
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, received {value!r}")

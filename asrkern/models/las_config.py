@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from asrkern.models._checks import check_choices, check_probability, check_sizes
+
 # HW4P2's tokens, by their index.
 HW4_LABELS = ("<pad>", "<sos>", "<eos>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ' ")
 
@@ -105,40 +107,28 @@ class LASConfig:
         return self.hidden_size * (2 if self.use_bidirectional else 1)
 
     def _check_values(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {choices}, received {getattr(self, name)!r}")
-        for name in _COUNTS:
-            values = getattr(self, name)
-            for value in values if isinstance(values, tuple) else (values,):
-                optional = name in _OPTIONAL and value is None
-                if not optional and (not _is_integer(value) or value < _COUNTS[name]):
-                    raise ValueError(
-                        f"{name}: expected integers of at least {_COUNTS[name]}, received {values!r}"
-                    )
+        check_choices(**{name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
+        check_sizes(**{name: getattr(self, name) for name in _SIZES if getattr(self, name) is not None})
+        for name in ("conv_channels", "rnn_layers"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one, received none")
+            for value in getattr(self, name):
+                check_sizes(**{name: value})
+        if not isinstance(self.encoder_blocks, int) or self.encoder_blocks < 0:
+            raise ValueError(f"encoder_blocks: expected 0 or more, received {self.encoder_blocks!r}")
         for name in ("dropout", "label_smoothing"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ValueError(f"{name}: expected a number from 0 to below 1, received {value!r}")
-        special = {}
-        for name in ("pad_token", "sos_token", "eos_token"):
-            value = getattr(self, name)
-            if not _is_integer(value) or not 0 <= value < self.num_tokens or value in special:
+            check_probability(name, getattr(self, name))
+        special = [self.pad_token, self.sos_token, self.eos_token]
+        for name, value in zip(("pad_token", "sos_token", "eos_token"), special):
+            if value not in range(self.num_tokens) or special.count(value) > 1:
                 raise ValueError(
                     f"{name}: expected an index below {self.num_tokens} (num_tokens) of its own, "
                     f"received {value!r}"
                 )
-            special[value] = name
 
     def _check_fit(self) -> None:
-        expected = {"conv1d": None, "mobile": None, "vgg": 5}[self.listener]
-        if not self.conv_channels or expected not in (None, len(self.conv_channels)):
-            raise ValueError(
-                f"conv_channels: expected {expected or 'at least one'} for {self.listener!r}, "
-                f"received {self.conv_channels}"
-            )
-        if not self.rnn_layers:
-            raise ValueError("rnn_layers: expected at least one block, received none")
+        if self.listener == "vgg" and len(self.conv_channels) != 5:
+            raise ValueError(f"conv_channels: expected 5 for 'vgg', received {self.conv_channels}")
         if self.listener == "vgg" and self.n_features < 4:
             raise ValueError(f"n_features: expected at least 4 for 'vgg', received {self.n_features}")
         if self.listener == "vgg" and self.encoder_blocks:
@@ -182,10 +172,6 @@ class LASConfig:
         return self.listener_size if context_alone else self.speller_size
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 _CHOICES = {
     "listener": ("conv1d", "mobile", "vgg"),
     "rnn_type": ("lstm", "gru"),
@@ -209,22 +195,18 @@ _CHOICES = {
     },
 }
 
-# Fields that are integers, or tuples of them, with the least that they may be.
-_COUNTS = {
-    "num_tokens": 4,
-    "n_features": 1,
-    "conv_channels": 1,
-    "hidden_size": 1,
-    "rnn_layers": 1,
-    "encoder_blocks": 0,
-    "encoder_heads": 1,
-    "speller_size": 1,
-    "speller_layers": 1,
-    "embedding_size": 1,
-    "attention_size": 1,
-    "attention_heads": 1,
-}
-_OPTIONAL = ("speller_size", "embedding_size", "attention_size")
+# Positive integers.
+_SIZES = (
+    "num_tokens",
+    "n_features",
+    "hidden_size",
+    "encoder_heads",
+    "speller_size",
+    "speller_layers",
+    "embedding_size",
+    "attention_size",
+    "attention_heads",
+)
 
 # What differs from the defaults; a width left at None follows from the options given beside.
 PRESETS: dict[str, dict[str, Any]] = {

@@ -47,6 +47,12 @@ class SpellerState(NamedTuple):
 class Speller(nn.Module):
     """What the two spellers share. The state begins with zeros, so that nothing is random in eval mode."""
 
+    embedding: nn.Embedding
+
+    def tie_output(self) -> None:
+        """Make the weight of the output layer that of the embedding."""
+        raise NotImplementedError
+
     def remember(self, frames: Tensor, lengths: Tensor) -> AttentionMemory:
         """The listener's output [N, T', listener_size], prepared for attention."""
         raise NotImplementedError
@@ -135,9 +141,10 @@ class CellSpeller(Speller):
         self.output_to_char = nn.Linear(config.speller_size + config.context_size, size)
         self.linear1 = nn.Linear(size, size)
         self.char_prob = nn.Linear(size, config.num_tokens)
-        if config.tied_output:
-            self.char_prob.weight = self.embedding.weight
         self.dropout = dropout(config)
+
+    def tie_output(self) -> None:
+        self.char_prob.weight = self.embedding.weight
 
     def remember(self, frames: Tensor, lengths: Tensor) -> AttentionMemory:
         return self.attend.remember(frames, lengths)
@@ -230,8 +237,9 @@ class GRUSpeller(Speller):
         self.attention = nn.ModuleDict({"attention": build(config)})
         self.use_attention = config.use_attention
         self.out = nn.Linear(config.gru_output_size, config.num_tokens)
-        if config.tied_output:
-            self.out.weight = self.embedding.weight
+
+    def tie_output(self) -> None:
+        self.out.weight = self.embedding.weight
 
     def remember(self, frames: Tensor, lengths: Tensor) -> AttentionMemory:
         return self.attention["attention"].remember(frames, lengths)
