@@ -87,7 +87,10 @@ class _UtteranceSpectrum(torch.nn.Module):
             pad_mode="reflect",
             return_complex=True,
         )
-        features = self._scaled(spectrum.abs())
+        return self._normalised(self._scaled(spectrum.abs()))
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        """[bins, frames] without the utterance's mean, divided by its (unbiased) standard deviation."""
         return (features - features.mean()) / features.std().clamp(min=self.minimum_std)
 
 
@@ -182,6 +185,53 @@ class LogMelSpectrogram(_UtteranceSpectrum):
     def _scaled(self, magnitude: Tensor) -> Tensor:
         # Apart from a constant, which the mean takes away, log(x + guard); exactly 0 for silence.
         return (self.filters @ magnitude.square() / self.log_guard).log1p()
+
+
+class MFCC(LogMelSpectrogram):
+    """Mel-frequency cepstral coefficients of one utterance, each with mean 0 and variance 1 over its frames.
+
+    The orthonormal DCT-II of :class:`LogMelSpectrogram`'s bands before their normalisation, lowest coefficients
+    first, then minus each coefficient's mean, divided by its standard deviation over the utterance (divisor: the
+    number of frames). The HW4P2 line normalises so; how its 28 coefficients were made is not known.
+
+    Args:
+        n_mfcc: coefficients.
+        n_mels, sample_rate, window_seconds, hop_seconds, n_fft: as in :class:`LogMelSpectrogram`.
+
+    Raises:
+        ImportError: torchaudio, which has the filters, is missing or does not import.
+        ValueError: as LogMelSpectrogram, or more coefficients than bands.
+    """
+
+    dct: Tensor
+
+    def __init__(
+        self,
+        n_mfcc: int = 28,
+        n_mels: int = 80,
+        sample_rate: int = 16000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.01,
+        *,
+        n_fft: int | None = None,
+    ) -> None:
+        super().__init__(n_mels, sample_rate, window_seconds, hop_seconds, n_fft=n_fft)
+        if not 0 < n_mfcc <= n_mels:
+            raise ValueError(f"n_mfcc: expected 1 to {n_mels}, the mel bands, received {n_mfcc}")
+        dct = import_torchaudio().functional.create_dct(n_mfcc, n_mels, "ortho")
+        self.register_buffer("dct", dct.t().contiguous(), persistent=False)
+
+    @property
+    def bins(self) -> int:
+        """Coefficients."""
+        return self.dct.shape[0]
+
+    def _scaled(self, magnitude: Tensor) -> Tensor:
+        return self.dct @ super()._scaled(magnitude)
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        std = features.std(1, correction=0, keepdim=True).clamp(min=self.minimum_std)
+        return (features - features.mean(1, keepdim=True)) / std
 
 
 def collate(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,16 @@
 from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
 from asrkern.models.deepspeech2 import DeepSpeech2
 from asrkern.models.deepspeech2_config import DeepSpeech2Config
+from asrkern.models.las import LAS
+from asrkern.models.las_config import LASConfig
 from asrkern.models.vgg_gru_ctc import VGGGRUCTC
 
 __all__ = [
+    "LAS",
     "VGGGRUCTC",
     "ConvRNNClassifier",
     "ConvTransformerClassifier",
     "DeepSpeech2",
     "DeepSpeech2Config",
+    "LASConfig",
 ]

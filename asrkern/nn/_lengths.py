@@ -6,17 +6,31 @@ import torch
 from torch import Tensor
 
 
-def frame_mask(lengths: Tensor, batch_size: int, steps: int, device: torch.device) -> Tensor:
-    """Boolean mask [batch_size, steps], True at the frames before each row's length.
+def check_lengths(lengths: Tensor, batch_size: int, steps: int | None = None) -> None:
+    """Raise unless lengths holds one integer per row; with steps, values on the CPU are to be from 0 to steps.
 
     Raises:
-        ValueError: lengths is not an integer tensor of shape [batch_size].
+        ValueError: another shape or dtype, or a value out of range.
     """
     if lengths.dim() != 1 or lengths.is_floating_point() or lengths.shape[0] != batch_size:
         raise ValueError(
             f"lengths: expected integers of shape [{batch_size}], "
             f"received {lengths.dtype} of shape {list(lengths.shape)}"
         )
+    if steps is None or lengths.device.type != "cpu" or torch.compiler.is_compiling() or not batch_size:
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 0 or high > steps:
+        raise ValueError(f"lengths: expected 0 to {steps} (T), received {low} to {high}")
+
+
+def frame_mask(lengths: Tensor, batch_size: int, steps: int, device: torch.device) -> Tensor:
+    """Boolean mask [batch_size, steps], True at the frames before each row's length.
+
+    Raises:
+        ValueError: lengths is not an integer tensor of shape [batch_size].
+    """
+    check_lengths(lengths, batch_size)
     return torch.arange(steps, device=device) < lengths.to(device)[:, None]
 
 
@@ -31,3 +45,12 @@ def zero_padding(input: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
     mask = mask if batch < time else mask.t()
     # Not a product: padding may hold inf or NaN.
     return input.masked_fill(~mask.reshape(shape), 0)
+
+
+def reverse_frames(input: Tensor, lengths: Tensor) -> Tensor:
+    """input [N, ..., T] with the frames of each row in reverse order up to its length; those beyond stay."""
+    steps = torch.arange(input.shape[-1], device=input.device)
+    mirrored = lengths.to(input.device)[:, None] - 1 - steps
+    source = torch.where(mirrored >= 0, mirrored, steps)
+    shape = [input.shape[0], *[1] * (input.dim() - 2), input.shape[-1]]
+    return input.gather(-1, source.reshape(shape).expand(input.shape))
