@@ -5,6 +5,8 @@ from asrkern.models.deepspeech2 import DeepSpeech2
 from asrkern.models.deepspeech2_config import DeepSpeech2Config
 from asrkern.models.las import LAS
 from asrkern.models.las_config import LASConfig
+from asrkern.models.registry import build
+from asrkern.models.registry import list_models as list
 from asrkern.models.vgg_gru_ctc import VGGGRUCTC
 
 __all__ = [
@@ -15,4 +17,6 @@ __all__ = [
     "DeepSpeech2",
     "DeepSpeech2Config",
     "LASConfig",
+    "build",
+    "list",
 ]

@@ -154,6 +154,11 @@ class VGGGRUCTC(nn.Module):
         check_choices(name=(name, tuple(PRESETS)))
         return cls(**{**PRESETS[name], **options})
 
+    @property
+    def n_features(self) -> int:
+        """Features per frame of the input."""
+        return self.n_mels
+
     def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """VGG blocks: as :meth:`forward` → x [T', N, width], zero beyond each output length, and those [N], int64."""
         x = check_spectrograms(features, self.n_mels)
