@@ -119,8 +119,9 @@ class LASConfig:
         for name in ("dropout", "label_smoothing"):
             check_probability(name, getattr(self, name))
         special = [self.pad_token, self.sos_token, self.eos_token]
-        for name, value in zip(("pad_token", "sos_token", "eos_token"), special):
-            if value not in range(self.num_tokens) or special.count(value) > 1:
+        for index, name in enumerate(("pad_token", "sos_token", "eos_token")):
+            value = special[index]
+            if value not in range(self.num_tokens) or value in special[:index]:
                 raise ValueError(
                     f"{name}: expected an index below {self.num_tokens} (num_tokens) of its own, "
                     f"received {value!r}"
