@@ -20,6 +20,7 @@ FORMS = {
         "speller_size": 128,
         "embedding_size": 64,
         "attention_size": 64,
+        "dropout": 0.1,
     },
     "kospeech": {
         "n_features": 80,
