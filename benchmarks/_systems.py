@@ -71,7 +71,7 @@ def depends_on_padding(model: nn.Module) -> bool:
 
 
 def stock_deepspeech2(model: DeepSpeech2) -> stock.StockDeepSpeech2:
-    """The same model in plain torch with the same weights, in eval mode."""
+    """The same model in plain torch, sharing the weights, in eval mode."""
     config = model.config
     between = config.batch_norm_between and config.num_layers > 1
     name, layout = next(
@@ -98,7 +98,7 @@ def stock_deepspeech2(model: DeepSpeech2) -> stock.StockDeepSpeech2:
         weights["lookahead.0.weight"] = weights.pop("lookahead.0.conv.weight").squeeze(1)
     if config.lookahead_context is None:
         twin.lookahead = None
-    twin.load_state_dict(weights)
+    twin.load_state_dict(weights, assign=True)
     return twin.eval()
 
 
