@@ -46,6 +46,11 @@ class _ConvClassifier(nn.Module):
         self.d_model = conv_output_size(n_freq, SAME_PADDING)
         self.conv = make_conv(SAME_PADDING, stats)
 
+    @property
+    def n_features(self) -> int:
+        """Features per frame of the input."""
+        return self.n_freq
+
     @staticmethod
     def _make_fc(size: int, hidden_sizes: tuple[int, int], classes: int) -> nn.Sequential:
         if len(hidden_sizes) != 2:

@@ -118,6 +118,11 @@ class DeepSpeech2(nn.Module):
             raise ValueError(f"{os.fspath(path)}: {error}") from error
         return with_weights(model, weights)
 
+    @property
+    def n_features(self) -> int:
+        """Features per frame of the input."""
+        return self.config.n_freq
+
     def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Convolutions.
 

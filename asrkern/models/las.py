@@ -17,7 +17,7 @@ from asrkern.models.listener import make_listener
 from asrkern.models.speller import CellSpeller, GRUSpeller, make_attention
 from asrkern.models.weights import fit_weights, with_weights
 from asrkern.nn import AttentionMemory
-from asrkern.nn._lengths import reverse_frames
+from asrkern.nn._lengths import reverse_frames, values_are_known
 
 _IGNORED = -100
 
@@ -115,6 +115,11 @@ class LAS(nn.Module):
             model.speller.tie_output()
         return model
 
+    @property
+    def n_features(self) -> int:
+        """Features per frame of the input."""
+        return self.config.n_features
+
     def listen(self, features: Tensor, lengths: Tensor) -> AttentionMemory:
         """The listener's frames, prepared for attention.
 
@@ -125,7 +130,7 @@ class LAS(nn.Module):
         check_lengths(lengths, x.shape[0], x.shape[-1], minimum=self.listener.minimum_frames)
         lengths = lengths.to(x.device, torch.int64)
         if self.config.reverse_input:
-            x = reverse_frames(x, lengths)
+            x = reverse_frames(x, lengths, "NCFT")
         return self.speller.remember(*self.listener(x, lengths))
 
     def forward(
@@ -267,7 +272,7 @@ class LAS(nn.Module):
         return labels, target_lengths + (2 if config.predicts_sos else 1)
 
     def _check_tokens(self, labels: Tensor, valid: Tensor) -> None:
-        if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        if not values_are_known(labels):
             return
         special = torch.tensor([self.config.pad_token, *self._ends])
         found = labels[valid & torch.isin(labels, special)]

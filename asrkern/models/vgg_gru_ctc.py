@@ -18,7 +18,6 @@ from asrkern.models.conv_front_end import conv_frames
 from asrkern.models.deepspeech2_config import LABELS
 from asrkern.nn import GRU, BatchRNN, LightGRU, MaskConv, SequenceWise
 
-CHANNELS = (128, 256)  # of the first and the second block
 POOLING = 3  # mel bands
 
 _ACTIVATIONS = {
@@ -56,7 +55,7 @@ class VGGGRUCTC(nn.Module):
     Args:
         labels: one label per output class, the blank first.
         n_mels: mel bands of the input.
-        num_blocks: VGG blocks, 1 or 2.
+        channels: of each VGG block, of which there are one or two.
         rnn_type: "gru" (tanh) or "light_gru" (ReLU, and BatchNorm of its own).
         hidden_size, num_layers, bidirectional: of the recurrent layers.
         dnn_size: width of the two hidden layers.
@@ -76,7 +75,7 @@ class VGGGRUCTC(nn.Module):
         *,
         labels: Sequence[str] = LABELS,
         n_mels: int = 80,
-        num_blocks: int = 2,
+        channels: Sequence[int] = (128, 256),
         rnn_type: str = "gru",
         hidden_size: int = 512,
         num_layers: int = 5,
@@ -94,7 +93,6 @@ class VGGGRUCTC(nn.Module):
             raise ValueError(f"labels: expected at least two, each once, received {labels!r}")
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, dnn_size=dnn_size)
         check_choices(
-            num_blocks=(num_blocks, (1, 2)),
             rnn_type=(rnn_type, ("gru", "light_gru")),
             bidirectional=(bidirectional, (True, False)),
             hidden_activation=(hidden_activation, tuple(_ACTIVATIONS)),
@@ -103,14 +101,17 @@ class VGGGRUCTC(nn.Module):
             stats=(stats, ("valid", "padded")),
         )
         check_probability("dropout", dropout)
-        smallest = POOLING**num_blocks
+        if len(channels) not in (1, 2):
+            raise ValueError(f"channels: expected one or two blocks, received {channels!r}")
+        check_sizes(**{f"channels[{block}]": width for block, width in enumerate(channels)})
+        smallest = POOLING ** len(channels)
         if not isinstance(n_mels, int) or n_mels < smallest:
             raise ValueError(
-                f"n_mels: expected at least {smallest} for {num_blocks} blocks, received {n_mels!r}"
+                f"n_mels: expected at least {smallest} for {len(channels)} blocks, received {n_mels!r}"
             )
         self.n_mels = n_mels
-        self.conv = MaskConv(nn.Sequential(*_vgg(num_blocks, time_stride, batch_norm)), stats)
-        width = CHANNELS[num_blocks - 1] * (n_mels // smallest)
+        self.conv = MaskConv(nn.Sequential(*_vgg(channels, time_stride, batch_norm)), stats)
+        width = channels[-1] * (n_mels // smallest)
         self.rnns = nn.ModuleList(
             BatchRNN(
                 hidden_size if index else width,
@@ -153,6 +154,11 @@ class VGGGRUCTC(nn.Module):
         check_choices(name=(name, tuple(PRESETS)))
         return cls(**{**PRESETS[name], **options})
 
+    @property
+    def n_features(self) -> int:
+        """Features per frame of the input."""
+        return self.n_mels
+
     def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """VGG blocks: as :meth:`forward` → x [T', N, width], zero beyond each output length, and those [N], int64."""
         x = check_spectrograms(features, self.n_mels)
@@ -191,15 +197,15 @@ class VGGGRUCTC(nn.Module):
         return self.dnn_stage(self.rnn_stage(x, output_lengths), output_lengths), output_lengths
 
 
-def _vgg(num_blocks: int, time_stride: int, batch_norm: bool) -> list[nn.Module]:
+def _vgg(channels: Sequence[int], time_stride: int, batch_norm: bool) -> list[nn.Module]:
     modules: list[nn.Module] = []
-    channels = 1
-    for width in CHANNELS[:num_blocks]:
+    before = 1
+    for width in channels:
         for _ in range(2):
             stride = (1, 1 if modules else time_stride)
-            modules.append(nn.Conv2d(channels, width, (1, 3), stride, (0, 1)))
+            modules.append(nn.Conv2d(before, width, (1, 3), stride, (0, 1)))
             modules += [nn.BatchNorm2d(width)] if batch_norm else []
             modules.append(nn.ReLU())
-            channels = width
+            before = width
         modules.append(nn.MaxPool2d((POOLING, 1)))
     return modules

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
+
+
+def values_are_known(x: Tensor) -> bool:
+    """Whether values may be looked at: a GPU would have to be waited for, and a trace or a fake tensor has none."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(x)
 
 
 def check_lengths(lengths: Tensor, batch_size: int, steps: int | None = None) -> None:
@@ -17,7 +23,7 @@ def check_lengths(lengths: Tensor, batch_size: int, steps: int | None = None) ->
             f"lengths: expected integers of shape [{batch_size}], "
             f"received {lengths.dtype} of shape {list(lengths.shape)}"
         )
-    if steps is None or lengths.device.type != "cpu" or torch.compiler.is_compiling() or not batch_size:
+    if steps is None or not batch_size or not values_are_known(lengths):
         return
     low, high = int(lengths.min()), int(lengths.max())
     if low < 0 or high > steps:
@@ -40,17 +46,22 @@ def zero_padding(input: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
         return input
     batch, time = layout.index("N"), layout.index("T")
     mask = frame_mask(lengths, input.shape[batch], input.shape[time], input.device)
-    shape = [1] * input.dim()
-    shape[batch], shape[time] = input.shape[batch], input.shape[time]
-    mask = mask if batch < time else mask.t()
     # Not a product: padding may hold inf or NaN.
-    return input.masked_fill(~mask.reshape(shape), 0)
+    return input.masked_fill(~_by_layout(mask, layout), 0)
 
 
-def reverse_frames(input: Tensor, lengths: Tensor) -> Tensor:
-    """input [N, ..., T] with the frames of each row in reverse order up to its length; those beyond stay."""
-    steps = torch.arange(input.shape[-1], device=input.device)
+def reverse_frames(input: Tensor, lengths: Tensor, layout: str) -> Tensor:
+    """input with the frames of each row in reverse order up to its length; those beyond stay where they are."""
+    time = layout.index("T")
+    steps = torch.arange(input.shape[time], device=input.device)
     mirrored = lengths.to(input.device)[:, None] - 1 - steps
     source = torch.where(mirrored >= 0, mirrored, steps)
-    shape = [input.shape[0], *[1] * (input.dim() - 2), input.shape[-1]]
-    return input.gather(-1, source.reshape(shape).expand(input.shape))
+    return input.gather(time, _by_layout(source, layout).expand(input.shape))
+
+
+def _by_layout(frames: Tensor, layout: str) -> Tensor:
+    """frames [N, T] with the axes of layout, those that it lacks of size 1."""
+    batch, time = layout.index("N"), layout.index("T")
+    shape = [1] * len(layout)
+    shape[batch], shape[time] = frames.shape
+    return (frames if batch < time else frames.t()).reshape(shape)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asrkern import ops
-from asrkern.nn._lengths import frame_mask
+from asrkern.nn._lengths import check_lengths, frame_mask, reverse_frames
 from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.batch_norm import MaskedBatchNorm1d
-from asrkern.ops._common import lengths_on
 
 
 class _LightParameters(nn.Module):
@@ -104,13 +103,10 @@ class LightGRU(RecurrentLayers, _LightParameters):
             raise ValueError(
                 f"input: expected at least one row and one frame, received shape {tuple(x.shape)}"
             )
-        lengths = lengths_on(x.device, "lengths", lengths, rows)
         if lengths is None:
-            lengths = torch.full((rows,), steps, device=x.device)
-        elif x.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = int(lengths.min()), int(lengths.max())
-            if low < 0 or high > steps:
-                raise ValueError(f"lengths: expected 0 to {steps} (T), received {low} to {high}")
+            lengths = torch.full((rows,), steps)
+        check_lengths(lengths, rows, steps)
+        lengths = lengths.to(x.device)
         valid = frame_mask(lengths, rows, steps, x.device).t()[..., None]
         outputs, finals = [], []
         for direction, suffix in enumerate(("", "_reverse") if self.bidirectional else ("",)):
@@ -120,9 +116,10 @@ class LightGRU(RecurrentLayers, _LightParameters):
             gates = norm(ops.linear(x, weight_ih), lengths)
             weight_hh = weight_hh.to(gates.dtype)
             h = states[0][direction].to(gates.dtype) if states else gates.new_zeros(rows, self.hidden_size)
-            order = _reversed_frames(lengths, steps) if suffix else None
-            output, final = _run(gates if order is None else _take(gates, order), weight_hh, h, valid)
-            outputs.append(output if order is None else _take(output, order))
+            if suffix:
+                gates = reverse_frames(gates, lengths, "TNC")
+            output, final = _run(gates, weight_hh, h, valid)
+            outputs.append(reverse_frames(output, lengths, "TNC") if suffix else output)
             finals.append(final)
         output = torch.cat(outputs, -1)
         return (output.transpose(0, 1) if batch_first else output), torch.stack(finals)
@@ -137,14 +134,3 @@ def _run(gates: Tensor, weight_hh: Tensor, h: Tensor, valid: Tensor) -> tuple[Te
         h = torch.where(keep, z * h + (1 - z) * candidate.relu(), h)
         outputs.append(h)
     return torch.stack(outputs).masked_fill(~valid, 0), h
-
-
-def _reversed_frames(lengths: Tensor, steps: int) -> Tensor:
-    """[T, N]: for each frame the one that stands there in the row read from its own end; its own inverse."""
-    frames = torch.arange(steps, device=lengths.device)[:, None]
-    return torch.where(frames < lengths, lengths - 1 - frames, frames)
-
-
-def _take(x: Tensor, order: Tensor) -> Tensor:
-    """The frames of x [T, N, C] in the order [T, N]."""
-    return x[order, torch.arange(x.shape[1], device=x.device)]
