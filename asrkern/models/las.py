@@ -128,7 +128,7 @@ class LAS(nn.Module):
         """
         x = check_spectrograms(features, self.config.n_features)
         check_lengths(lengths, x.shape[0], x.shape[-1], minimum=self.listener.minimum_frames)
-        lengths = lengths.to(x.device)
+        lengths = lengths.to(x.device, torch.int64)
         if self.config.reverse_input:
             x = reverse_frames(x, lengths, "NCFT")
         return self.speller.remember(*self.listener(x, lengths))
@@ -159,8 +159,10 @@ class LAS(nn.Module):
         """
         if not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing: expected 0 to 1, received {teacher_forcing!r}")
-        labels, steps = self._labels(targets, target_lengths, features.shape[0])
-        memory = self.listen(features, lengths)
+        x = check_spectrograms(features, self.config.n_features)
+        # Before the listener, which takes the time.
+        labels, steps = self._labels(targets, target_lengths, x.shape[0])
+        memory = self.listen(x, lengths)
         labels, steps = labels.to(memory.valid.device), steps.to(memory.valid.device)
         start = labels.new_full((labels.shape[0], 1), self.config.sos_token)
         tokens = torch.cat((start, labels[:, :-1]), 1)
@@ -190,14 +192,14 @@ class LAS(nn.Module):
                 f"logits: expected {[*labels.shape, self.config.num_tokens]}, received {list(logits.shape)}"
             )
         return nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(),
+            logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
             labels.flatten().to(logits.device),
             ignore_index=_IGNORED,
             label_smoothing=self.config.label_smoothing,
         )
 
     def greedy(self, features: Tensor, lengths: Tensor, max_length: int = 500) -> list[Hypothesis]:
-        """Spell with the most probable token at each step, until eos_token or max_length steps.
+        """Spell with the most probable token at each step, until eos_token or max_length steps; meant for eval mode.
 
         Args:
             features, lengths: as in :meth:`forward`.
@@ -224,7 +226,7 @@ class LAS(nn.Module):
         coverage_penalty: float = 0.0,
         max_length: int = 500,
     ) -> list[list[Hypothesis]]:
-        """Spell with the beam_width most probable hypotheses at each step.
+        """Spell with the beam_width most probable hypotheses at each step; meant for eval mode.
 
         Args:
             features, lengths: as in :meth:`forward`.

@@ -41,9 +41,8 @@ def greedy_search(
     for _ in range(max_length):
         logits, _, state = speller.step(token, state, memory)
         best, token = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).max(-1)
+        # What a row says after its end counts nothing.
         total += torch.where(open_rows, best.double(), 0)
-        # A row that has ended stays at its end.
-        token = torch.where(open_rows, token, eos_token)
         open_rows = open_rows & (token != eos_token)
         tokens.append(token)
         if not open_rows.any():

@@ -16,7 +16,7 @@ from asrkern.nn import (
     PyramidalRNN,
     stack_frames,
 )
-from asrkern.nn._lengths import zero_padding
+from asrkern.nn._lengths import frame_mask, zero_padding
 from asrkern.nn.attention import scaled_dot_product
 
 _RNNS = {"lstm": LSTM, "gru": GRU}
@@ -169,7 +169,7 @@ def _masked_conv1d(conv: nn.Conv1d, x: Tensor, lengths: Tensor) -> tuple[Tensor,
     return y.squeeze(2), output_lengths
 
 
-def dropout(config: LASConfig) -> LockedDropout | nn.Dropout:
+def make_dropout(config: LASConfig) -> LockedDropout | nn.Dropout:
     """For [N, T, C], of the kind that a configuration names."""
     return LockedDropout(config.dropout) if config.locked_dropout else nn.Dropout(config.dropout)
 
@@ -189,7 +189,7 @@ class _RecurrentBlock(nn.Module):
             dropout=config.dropout if layers > 1 else 0,
             bidirectional=config.use_bidirectional,
         )
-        self.dropout = dropout(config)
+        self.dropout = make_dropout(config)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x, lengths = stack_frames(x, lengths, self.factor, remainder=self.remainder)
@@ -231,7 +231,7 @@ class _SelfAttention(nn.Module):
             linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for linear in (self.W_q, self.W_k, self.W_v)
         ]
-        valid = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]
+        valid = frame_mask(lengths, *x.shape[:2], x.device)
         y, _ = scaled_dot_product(*heads, valid[:, None, None])
         return self.W_o(y.transpose(1, 2).flatten(2))
 
@@ -288,9 +288,8 @@ class VGGListener(Listener):
             elif isinstance(module, MaskedBatchNorm2d):
                 x = module(x, lengths)
             elif isinstance(module, nn.MaxPool2d):
-                # What the last window of a row mixes with padding is beyond its new length.
-                lengths = lengths // 2
-                x = zero_padding(module(x), lengths, "NCFT")
+                # A window that mixes a row's last frame with padding is beyond the new length, and not read.
+                x, lengths = module(x), lengths // 2
         x = x.flatten(1, 2).transpose(1, 2)
         first, *others = (getattr(self, name) for name in self.recurrent_names)
         x = first(x, lengths=lengths)[0]

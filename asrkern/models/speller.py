@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern.models.las_config import LASConfig
-from asrkern.models.listener import dropout
+from asrkern.models.listener import make_dropout
 from asrkern.nn import (
     GRU,
     AdditiveAttention,
@@ -141,7 +141,7 @@ class CellSpeller(Speller):
         self.output_to_char = nn.Linear(config.speller_size + config.context_size, size)
         self.linear1 = nn.Linear(size, size)
         self.char_prob = nn.Linear(size, config.num_tokens)
-        self.dropout = dropout(config)
+        self.dropout = make_dropout(config)
 
     def tie_output(self) -> None:
         self.char_prob.weight = self.embedding.weight
@@ -223,7 +223,7 @@ class GRUSpeller(Speller):
     def __init__(self, config: LASConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.num_tokens, config.embedding_size)
-        self.input_dropout = dropout(config)
+        self.input_dropout = make_dropout(config)
         self.rnn = GRU(
             config.embedding_size,
             config.speller_size,
