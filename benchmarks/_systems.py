@@ -41,7 +41,7 @@ class System:
     stages: Callable[[Any], Stages]
     decode: Callable[[Tensor, Tensor], list[list[int]]]
     minimum_frames: Callable[[Any], int] = lambda model: 1
-    quantizes: Callable[[Any], bool] = lambda model: False
+    quantizes: bool = False
     calibration_clips: int = 1
     stock_stages: Callable[[Any, bool, torch.device], Stages] | None = None
 
@@ -191,7 +191,7 @@ _SYSTEMS: dict[type[nn.Module], System] = {
         _deepspeech2_stages,
         _ctc_decode,
         minimum_frames=_deepspeech2_minimum_frames,
-        quantizes=lambda model: model.config.rnn_type == "gru",
+        quantizes=True,
         stock_stages=_deepspeech2_stock_stages,
     ),
     ConvTransformerClassifier: System(
@@ -204,7 +204,7 @@ _SYSTEMS: dict[type[nn.Module], System] = {
         lambda model: LogMelSpectrogram(model.n_features),
         _vgg_gru_ctc_stages,
         _ctc_decode,
-        quantizes=lambda model: True,
+        quantizes=True,
     ),
     LAS: System(
         _las_features,

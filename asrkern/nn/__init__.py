@@ -19,7 +19,7 @@ from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
 from asrkern.nn.pyramidal_rnn import PyramidalRNN, stack_frames
-from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, quantize
+from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
 
@@ -44,6 +44,7 @@ __all__ = [
     "MultiHeadAttention",
     "PyramidalRNN",
     "QuantizedGRU",
+    "QuantizedLSTM",
     "QuantizedLinear",
     "SequenceWise",
     "convert",

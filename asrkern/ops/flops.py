@@ -43,13 +43,18 @@ def gru_flops(input, lengths, batch_sizes, h0, weight_ih, weight_hh, *rest: Any,
 
 @register_flop_formula(torch.ops.asrkern.gru_prepacked)
 def gru_prepacked_flops(input, lengths, batch_sizes, h0, weight_ih, *rest: Any, **_: Any) -> int:
-    gates = weight_ih[0]  # the packed W_hh may hold more than its values
-    return _recurrent_flops(input, weight_ih, (gates, gates // 3), rest[5])
+    # The packed W_hh may hold more than its values.
+    return _recurrent_flops(input, weight_ih, (weight_ih[0], weight_ih[0] // 3), rest[5])
 
 
 @register_flop_formula(torch.ops.asrkern.lstm)
 def lstm_flops(input, lengths, batch_sizes, h0, c0, weight_ih, weight_hh, *rest: Any, **_: Any) -> int:
     return _recurrent_flops(input, weight_ih, weight_hh, rest[2])
+
+
+@register_flop_formula(torch.ops.asrkern.lstm_prepacked)
+def lstm_prepacked_flops(input, lengths, batch_sizes, h0, c0, weight_ih, *rest: Any, **_: Any) -> int:
+    return _recurrent_flops(input, weight_ih, (weight_ih[0], weight_ih[0] // 4), rest[5])
 
 
 # Backward: each product of the forward pass has two, one for each of its factors.

@@ -49,14 +49,15 @@ def test_recurrent_layers_backward(name, gates):
     assert totals[ops] == totals[reference] == 3 * 2 * 2 * 14 * gates * 5 * (3 + 5)
 
 
-def test_prepacked_and_quantized_layers():
-    layer = nn.GRU(3, 5, 2, bidirectional=True).eval()
+@pytest.mark.parametrize(("kind", "gates"), [(nn.GRU, 3), (nn.LSTM, 4)])
+def test_prepacked_and_quantized_layers(kind, gates):
+    layer = kind(3, 5, 2, bidirectional=True).eval()
     x = torch.randn(7, 2, 3)
-    expected = 2 * 2 * 14 * 15 * ((3 + 5) + (10 + 5))
+    expected = 2 * 2 * 14 * gates * 5 * ((3 + 5) + (10 + 5))
     with torch.no_grad():
         assert counted(lambda: layer(x)) == expected
-        for kind in ("int8", "bf16"):
-            small = nn.quantize(torch.nn.Sequential(layer, torch.nn.Linear(10, 4)), kind)
+        for weights in ("int8", "bf16"):
+            small = nn.quantize(torch.nn.Sequential(layer, torch.nn.Linear(10, 4)), weights)
             assert counted(lambda s=small: s[0](x)) == expected
             assert counted(lambda s=small: s[1](torch.randn(6, 10))) == 2 * 6 * 40
 
