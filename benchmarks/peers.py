@@ -45,6 +45,7 @@ from benchmarks._peers import (
     rnn_forward,
 )
 from benchmarks._report import Progress, markdown_table
+from benchmarks._systems import stock_deepspeech2
 from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
 from benchmarks.shapes import (
     BATCH_NORM_ACT,
@@ -141,8 +142,8 @@ def conv(shape: ConvStack) -> dict[str, Backend]:
     if shape.ragged:
         lengths = torch.randint(frames // 4, frames + 1, (shape.batch,))
     x = mask_frames(torch.randn(shape.batch, 1, model.config.n_freq, frames), lengths)
-    rtf.calibrate(model, nn.Identity(), rtf.Request(list(x[:, 0]), 0.0))
-    twin = rtf.stock_twin(model)
+    rtf.calibrate(model, nn.Identity(), list(x[:, 0]))
+    twin = stock_deepspeech2(model)
 
     def stage(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Call:
         return torch.inference_mode()(lambda: [run(x, lengths)[0]])
