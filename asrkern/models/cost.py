@@ -47,6 +47,8 @@ def cost(name: str, seconds: float | None = None) -> Cost:
     seconds = typical_seconds(name) if seconds is None else seconds
     with torch.device("meta"):
         model = build(name).eval()
+    # Before to_empty, which makes two of a tied weight.
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     frames = round(seconds * FRAMES_PER_SECOND) + 1
     # The counter knows no fused attention of the CPU.
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -59,7 +61,6 @@ def cost(name: str, seconds: float | None = None) -> Cost:
             flops += round(seconds * TOKENS_PER_SECOND) * step_flops
         else:
             _, flops = _counted(lambda: model(*utterance))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(parameters, flops / seconds, seconds)
 
 
