@@ -30,6 +30,15 @@ def _speech(utterance: Utterance) -> Tensor:
     return load_audio(utterance.audio_path, offset_seconds=start, duration_seconds=end - start)
 
 
+def greedy_transcripts(
+    model: torch.nn.Module, features: Tensor, lengths: Tensor, labels: Sequence[str]
+) -> list[str]:
+    """What a CTC model reads."""
+    with torch.no_grad():
+        paths = greedy_decode(*model.eval()(features, lengths))
+    return ["".join(labels[token] for token in path.tokens) for path in paths]
+
+
 def character_error_rate_after_ctc(
     model: torch.nn.Module,
     features: Tensor,
@@ -53,10 +62,7 @@ def character_error_rate_after_ctc(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         if step % 10 == 0:
-            with torch.no_grad():
-                paths = greedy_decode(*model.eval()(features, lengths))
-            hypotheses = ["".join(labels[token] for token in path.tokens) for path in paths]
-            rate = character_error_rate(hypotheses, texts)
+            rate = character_error_rate(greedy_transcripts(model, features, lengths, labels), texts)
             if rate == 0:
                 break
     return rate
