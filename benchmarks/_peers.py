@@ -1,4 +1,4 @@
-"""One recurrent layer and DeepSpeech2's convolutions in stock torch, ONNX Runtime, OpenVINO and asrkern.
+"""One recurrent layer, DeepSpeech2 and its convolutions in stock torch, ONNX Runtime, OpenVINO and asrkern.
 
 A backend is a function without arguments that prepares everything a user prepares once and returns the call to be
 timed, whose tensors have one form for all backends. What a runtime lays out differently is compared as a view,
@@ -8,6 +8,8 @@ so that nothing but its own work is timed. Runtimes that are not installed are l
 from __future__ import annotations
 
 import importlib.util
+import io
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
 Call = Callable[[], Sequence[Tensor]]
 Backend = Callable[[], Call]
 
-TORCH, COMPILED, ONNX_RUNTIME, OPENVINO, ASRKERN = (
+TORCH, PACKED, COMPILED, ONNX_RUNTIME, OPENVINO, ASRKERN = (
     "torch",
+    "torch packed",
     "torch.compile",
     "ONNX Runtime",
     "OpenVINO",
@@ -157,6 +160,18 @@ def onnx_conv_stack(stack: nn.Sequential, inputs: dict[str, Tensor]) -> ModelPro
     append("Transpose", perm=[3, 0, 1, 2])
     append("Reshape", ["flat"])
     return _onnx_model(nodes, inputs, weights)
+
+
+def onnx_export(module: nn.Module, x: Tensor) -> ModelProto:
+    """A whole model of x, for inputs of exactly this shape; one output."""
+    import onnx
+
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # This exporter is the older of torch's two, the one that keeps a recurrent layer whole.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module.eval(), (x,), file, dynamo=False, input_names=["x"], opset_version=17)
+    return onnx.load_from_string(file.getvalue())
 
 
 def _onnx_model(

@@ -28,11 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import asrkern
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
-from asrkern.nn import convert
+from asrkern.nn import convert, quantize
 from benchmarks import _batch_norm, rtf
 from benchmarks._peers import (
     ASRKERN,
     COMPILED,
+    PACKED,
     QUANTIZED,
     RUNTIMES,
     TORCH,
@@ -41,6 +42,7 @@ from benchmarks._peers import (
     installed,
     not_installed,
     onnx_conv_stack,
+    onnx_export,
     rnn_backends,
     rnn_forward,
 )
@@ -80,6 +82,18 @@ class ConvStack(NamedTuple):
 
     def __str__(self) -> str:
         return f"N={self.batch}, {'ragged' if self.ragged else 'equal'} lengths"
+
+
+class WholeModel(NamedTuple):
+    """A preset of DeepSpeech2 on a batch of equally long utterances."""
+
+    preset: str
+    batch: int
+    frames: int
+    hidden_size: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.preset} N={self.batch}, {self.frames / 100:.0f} s"
 
 
 class BatchNorm(NamedTuple):
@@ -165,6 +179,47 @@ def conv(shape: ConvStack) -> dict[str, Backend]:
     return {**backends, ASRKERN: lambda: stage(model.conv_stage)}
 
 
+def deepspeech2(row: WholeModel) -> dict[str, Backend]:
+    torch.manual_seed(0)
+    options = {} if row.hidden_size is None else {"hidden_size": row.hidden_size}
+    model = DeepSpeech2.preset(row.preset, **options)
+    lengths = torch.full((row.batch,), row.frames)
+    x = torch.randn(row.batch, 1, model.config.n_freq, row.frames)
+    rtf.calibrate(model, nn.Identity(), list(x[:, 0]))
+
+    def call(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Call:
+        return torch.inference_mode()(lambda: [run(x, lengths)[0]])
+
+    def stock(packed: bool) -> nn.Module:
+        twin = stock_deepspeech2(model)
+        twin.packed = packed
+        return twin
+
+    def exported(runtime: Callable[..., Call]) -> Backend:
+        return lambda: runtime(onnx_export(_OfEqualLengths(stock(False), lengths), x), {"x": x})
+
+    peers = {name: exported(runtime) for name, runtime in installed().items()}
+    fewer_bits = {
+        name: lambda weights=weights: call(quantize(model, weights)) for name, weights in QUANTIZED.items()
+    }
+    return {
+        TORCH: lambda: call(stock(False)),
+        PACKED: lambda: call(stock(True)),
+        **peers,
+        ASRKERN: lambda: call(model.eval()),
+        **fewer_bits,
+    }
+
+
+class _OfEqualLengths(nn.Module):
+    def __init__(self, model: nn.Module, lengths: Tensor) -> None:
+        super().__init__()
+        self.model, self.lengths = model, lengths
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x, self.lengths)[0]
+
+
 def batch_norm(row: BatchNorm) -> dict[str, Backend]:
     case = _batch_norm.Case(row.shape, stats="padded")
     if not row.backward:
@@ -186,6 +241,7 @@ BATCH_NORM = [BatchNorm(shape, backward) for shape in BATCH_NORM_ACT for backwar
 GRU_RAGGED = [shape for shape in GRU_INFERENCE if shape.batch == 16]
 LSTM_RAGGED = [shape for shape in LSTM_INFERENCE if shape.batch > 1]
 LARGE = [shape for shape in GRU_INFERENCE if shape.hidden_size == 2560 and shape.batch < 16]
+WHOLE = [WholeModel("mlperf", 1, 300), WholeModel("mlperf", 4, 300)]
 GRU, LSTM = {"kind": nn.GRU}, {"kind": nn.LSTM}
 
 GROUPS = {
@@ -240,6 +296,7 @@ GROUPS = {
         CONV,
         [row._replace(compiled=False) for row in CONV],
     ),
+    "deepspeech2": Group("DeepSpeech2, features to log-probabilities", deepspeech2, WHOLE, WHOLE[:1]),
     "bn": Group(
         "BatchNorm (training, statistics of all frames), Hardtanh, mask",
         batch_norm,
@@ -331,6 +388,20 @@ def describe(script: str, argv: Sequence[str]) -> str:
     )
 
 
+def section(title: str, body: str) -> str:
+    return f"### {title}\n\n{body}\n"
+
+
+def write(sections: dict[str, str]) -> None:
+    """Put these into RESULTS, in place of those with the same titles; the others stay."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    before = RESULTS.read_text(encoding="utf-8").split("### ")[1:] if RESULTS.exists() else []
+    kept = {title: body.strip("\n") for title, _, body in (text.partition("\n") for text in before)}
+    titles = [group.title for group in GROUPS.values() if group.title in {**kept, **sections}]
+    text = "\n".join(section(title, {**kept, **sections}[title]) for title in titles)
+    RESULTS.write_text(text, encoding="utf-8")
+
+
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     def groups(text: str) -> list[str]:
         names = text.split(",")
@@ -348,7 +419,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--only", type=groups, default=list(GROUPS), metavar="GROUP[,GROUP]", help=", ".join(GROUPS)
     )
     parser.add_argument(
-        "--write", action="store_true", help="write what is printed to benchmarks/results/cpu.md"
+        "--write",
+        action="store_true",
+        help="put the tables into benchmarks/results/cpu.md, in place of those before",
     )
     return parser.parse_args(argv)
 
@@ -356,13 +429,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Exit status: 0, or 1 if an output differed."""
     arguments = parse_arguments(argv)
-    printed, passed = [], True
-
-    def show(text: str) -> None:
-        print(text, end="\n\n", flush=True)
-        printed.append(text)
-
-    show(describe("peers.py", argv))
+    sections, passed = {}, True
     for name in arguments.only:
         group, progress = GROUPS[name], Progress()
         rows = group.quick if arguments.quick else group.rows
@@ -375,20 +442,19 @@ def main(argv: Sequence[str]) -> int:
             results.append(measure(name, row, **effort))
             progress.step()
         progress.end()
-        show(f"### {group.title}")
-        show(markdown_table([table_row(found) for found in results]))
+        table = markdown_table([table_row(found) for found in results])
+        sections[group.title] = f"{describe('peers.py', argv)}\n\n{table}"
+        print(section(group.title, sections[group.title]), flush=True)
         passed = passed and all("times" in found for found in results)
-    show(
-        "\n".join(f"Left out: {name} ({reason})." for name, reason in {**LEFT_OUT, **not_installed()}.items())
-    )
+    for name, reason in {**LEFT_OUT, **not_installed()}.items():
+        print(f"Left out: {name} ({reason}).")
     if not passed:
-        show(
+        print(
             f"FAILED: an output differs from torch's by more than {TOLERANCE:.0e} of its largest value, "
             f"or {QUANTIZED_TOLERANCE:.0e} with fewer bits."
         )
     if arguments.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("\n\n".join(printed) + "\n", encoding="utf-8")
+        write(sections)
     return 0 if passed else 1
 
 
