@@ -78,7 +78,9 @@ ASRKERN_HOST_DEVICE inline NGramState ngram_bos_state(const NGramTables& tables)
 }
 
 ASRKERN_HOST_DEVICE inline bool ngram_equal(const NGramState& a, const NGramState& b) {
-  return memcmp(&a, &b, offsetof(NGramState, backoffs)) == 0;
+  int32_t difference = a.length ^ b.length;
+  for (int32_t i = 0; i < MAX_ORDER - 1; ++i) difference |= a.words[i] ^ b.words[i];
+  return difference == 0;
 }
 
 // The key of an n-gram that is longer by one word at its beginning. A unigram's key is its word id.
