@@ -95,11 +95,15 @@ ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
   return key;
 }
 
-// The id of a word (UTF-8), UNK if the model has none.
-inline int32_t ngram_word(const NGramTables& tables, const char* word, size_t bytes) {
+// The id of the word with this murmur_hash, UNK if the model has none.
+ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
   uint64_t id;
-  if (!tables.words.find(murmur_hash(word, bytes), id)) return UNK;
-  return id < uint64_t(tables.vocabulary) ? int32_t(id) : UNK;
+  return tables.words.find(hash, id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : UNK;
+}
+
+// The id of a word in UTF-8.
+inline int32_t ngram_word(const NGramTables& tables, const char* word, size_t bytes) {
+  return ngram_word(tables, murmur_hash(word, bytes));
 }
 
 ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t key, NGramEntry& entry) {
