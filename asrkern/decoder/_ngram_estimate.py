@@ -57,7 +57,9 @@ def read_chunks(
                 progress(raw.tell(), size)
 
 
-def _read_text(estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None) -> None:
+def _read_text(
+    estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None
+) -> None:
     if isinstance(item, str):
         estimator.feed(item.encode() + b"\n" * (not item.endswith("\n")))
     elif isinstance(item, os.PathLike):
@@ -85,10 +87,9 @@ def _check_fallback(fallback: bool | Sequence[float]) -> tuple[float, ...] | Non
     if isinstance(fallback, bool):
         return DEFAULT_FALLBACK if fallback else None
     discounts = tuple(float(value) for value in fallback)
-    if len(discounts) != 3 or not all(0 < value <= k for k, value in enumerate(discounts, 1)):
+    if len(discounts) != 3 or not all(0 <= value <= k for k, value in enumerate(discounts, 1)):
         raise ValueError(
-            "discount_fallback: expected three discounts above 0 and at most 1, 2 and 3, "
-            f"received {discounts}"
+            f"discount_fallback: expected three discounts between 0 and 1, 2 and 3, received {discounts}"
         )
     return discounts
 

@@ -88,7 +88,9 @@ class NGramLM:
             return cls(_as_tensors(reader.take_tables()), reader.order, bos, eos, unit, space)
 
     @classmethod
-    def from_kenlm_binary(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁") -> NGramLM:
+    def from_kenlm_binary(
+        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁"
+    ) -> NGramLM:
         """Read a ``.bin`` file of KenLM's ``build_binary probing``.
 
         Raises:
@@ -185,7 +187,9 @@ class NGramLM:
                 the n-grams.
         """
         if self._estimate is None:
-            raise ValueError("to_arpa: expected a model of NGramLM.estimate; a file's tables have no n-grams to write")
+            raise ValueError(
+                "to_arpa: expected a model of NGramLM.estimate; a file's tables have no n-grams to write"
+            )
         self._estimate.to_arpa(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -298,11 +302,21 @@ class NGramLM:
             return None
         missing = {"unigrams", "ngrams", "words", "strings"} - self.tensors.keys()
         if missing:
-            raise ValueError(f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}")
+            raise ValueError(
+                f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}"
+            )
         unigrams, ngrams, words = (self.tensors[name].numpy() for name in ("unigrams", "ngrams", "words"))
         codebook = self.tensors["codebook"].numpy() if "codebook" in self.tensors else None
         return _decoder.NGramModel(
-            unigrams, ngrams, codebook, words, self.order, self.bos, self.eos, self.unit == "character", self.space
+            unigrams,
+            ngrams,
+            codebook,
+            words,
+            self.order,
+            self.bos,
+            self.eos,
+            self.unit == "character",
+            self.space,
         )
 
     def _on_cpu(self) -> _decoder.NGramModel:
