@@ -66,7 +66,7 @@ def _header(parts: _Parts) -> tuple[int, float, bool]:
     if beginning != _SANITY:
         raise ValueError(
             "expected format version 5 from a 64-bit little-endian machine, received "
-            f"{beginning[len(MAGIC_ANY) : 56].rstrip(bytes([0, 10])).decode(errors='replace')!r}: {_WAY_OUT}"
+            f"{beginning[len(MAGIC_ANY) : 56].strip(bytes([0, 10, 32])).decode(errors='replace')!r}: {_WAY_OUT}"
         )
     parts.take("u1", len(_SANITY))
     order, multiplier, kind, has_words, version = _PARAMETERS.unpack(
