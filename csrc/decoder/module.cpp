@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "csrc/decoder/ngram_model.h"
 #include "kernels/common/ctc_greedy.h"
 
 namespace py = pybind11;
@@ -54,4 +55,5 @@ std::vector<Path> greedy_decode(const py::array_t<float, py::array::c_style | py
 PYBIND11_MODULE(_decoder, m) {
   m.doc() = "Decoders of asrkern in C++; use them through asrkern.decoder.";
   m.def("greedy_decode", &greedy_decode, py::arg("log_probs"), py::arg("lengths"), py::arg("blank"));
+  asrkern::bind_ngram(m);
 }
