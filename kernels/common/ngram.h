@@ -30,7 +30,7 @@ struct NGramTables {
   const NGramEntry* unigrams;  // [vocabulary]
   HashTable ngrams;            // orders 2 … order; payload: an NGramEntry. Or, if there is a codebook:
   SmallHashTable quantized;    //   payload: code of log_prob + 256 · code of backoff
-  const float* codebook;       //   [order − 1, 2, 256]: values of both for orders 2 … order; null: not quantised
+  const float* codebook;       //   [2, 256]: log_probs, backoffs; null: not quantised
   HashTable words;             // murmur_hash of a word → its id
   int32_t order;
   int32_t vocabulary;
@@ -95,19 +95,22 @@ ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
   return key;
 }
 
-// The id of a word (UTF-8), UNK if the model has none.
-inline int32_t ngram_word(const NGramTables& tables, const char* word, size_t bytes) {
+// The id of the word with this murmur_hash, UNK if the model has none.
+ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
   uint64_t id;
-  if (!tables.words.find(murmur_hash(word, bytes), id)) return UNK;
-  return id < uint64_t(tables.vocabulary) ? int32_t(id) : UNK;
+  return tables.words.find(hash, id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : UNK;
 }
 
-ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t key, int32_t order, NGramEntry& entry) {
+// The id of a word in UTF-8.
+inline int32_t ngram_word(const NGramTables& tables, const char* word, size_t bytes) {
+  return ngram_word(tables, murmur_hash(word, bytes));
+}
+
+ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t key, NGramEntry& entry) {
   uint64_t payload;
   if (tables.codebook) {
     if (!tables.quantized.find(key, payload)) return false;
-    const float* values = tables.codebook + (order - 2) * 512;
-    entry = {values[payload & 255], values[256 + (payload >> 8)]};
+    entry = {tables.codebook[payload & 255], tables.codebook[256 + (payload >> 8)]};
   } else {
     if (!tables.ngrams.find(key, payload)) return false;
     memcpy(&entry, &payload, sizeof entry);
@@ -144,7 +147,7 @@ ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NG
     while (length <= in.length && ngram_extends_left(entry.log_prob)) {
       const int32_t next = in.words[length - 1];
       key = ngram_key(key, next);
-      if (!ngram_find(tables, key, length + 1, entry)) break;
+      if (!ngram_find(tables, key, entry)) break;
       log_prob = ngram_log_prob(entry);
       if (++length == tables.order) break;
       out.words[length - 1] = next;
