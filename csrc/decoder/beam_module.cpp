@@ -10,6 +10,7 @@
 #include "csrc/decoder/context_arrays.h"
 #include "csrc/decoder/ctc_beam_stream.h"
 #include "csrc/decoder/modules.h"
+#include "csrc/decoder/ngram_model.h"
 
 namespace py = pybind11;
 
@@ -21,12 +22,18 @@ class Keeper {
  public:
   template <class T>
   Array<T> view(const py::handle& value, const char* name) {
-    if (!py::isinstance<py::array_t<T>>(value) || !(py::reinterpret_borrow<py::array>(value).flags() & py::array::c_style))
+    if (!py::isinstance<py::array_t<T>>(value) ||
+        !(py::reinterpret_borrow<py::array>(value).flags() & py::array::c_style))
       throw py::type_error(std::string(name) + ": expected a contiguous array of " +
                            py::str(py::dtype::of<T>()).cast<std::string>());
     const auto array = py::reinterpret_borrow<py::array>(value);
     kept_.append(array);
     return {static_cast<const T*>(array.data()), array.size()};
+  }
+
+  py::handle keep(const py::object& value) {
+    kept_.append(value);
+    return value;
   }
 
  private:
@@ -36,11 +43,11 @@ class Keeper {
 // A model and options; beams are apart from it.
 class CtcBeamSearch {
  public:
-  CtcBeamSearch(const py::array& token_kinds, const py::sequence& lexicon, const py::sequence& hotwords,
-                double alpha, double beta, std::optional<double> unk_score, double unknown_look_ahead,
-                double begin_reach, int64_t blank, int64_t beam_width, int64_t nbest, int64_t top_tokens,
-                double token_min_logp, double beam_prune_logp, double blank_penalty, bool log_add,
-                bool check_normalized)
+  CtcBeamSearch(const py::array& token_kinds, const py::object& language_model, const py::object& lm_tokens,
+                const py::sequence& lexicon, const py::sequence& hotwords, double alpha, double beta,
+                std::optional<double> unk_score, double unknown_look_ahead, double begin_reach, int64_t blank,
+                int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp, double beam_prune_logp,
+                double blank_penalty, bool log_add, bool check_normalized)
       : nbest_(int32_t(nbest)) {
     ContextArrays arrays{};
     arrays.token_kinds = keeper_.view<uint8_t>(token_kinds, "token_kinds");
@@ -60,6 +67,7 @@ class CtcBeamSearch {
       const auto floats = [&](size_t i) { return keeper_.view<float>(hotwords[i], "hotwords"); };
       arrays.hotwords = {ints(0), ints(1), ints(2), floats(3), floats(4), floats(5)};
     }
+    if (!lm_tokens.is_none()) arrays.lm_tokens = keeper_.view<int32_t>(lm_tokens, "lm_tokens");
     arrays.alpha = alpha;
     arrays.beta = beta;
     arrays.allow_unknown = unk_score.has_value();
@@ -67,13 +75,15 @@ class CtcBeamSearch {
     arrays.unknown_look_ahead = unknown_look_ahead;
     arrays.begin_reach = begin_reach;
     const auto int32 = [](int64_t value) { return int32_t(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX)); };
-    options_.row = {int32_t(token_kinds.size()), int32(blank),  int32(top_tokens), float(token_min_logp),
-                    float(blank_penalty),        check_normalized};
+    options_.row = {int32_t(token_kinds.size()), int32(blank),         int32(top_tokens),
+                    float(token_min_logp),       float(blank_penalty), check_normalized};
     options_.beam_width = int32(beam_width);
     options_.beam_prune_logp = float(beam_prune_logp);
     options_.add = log_add;
     check_options(options_, nbest);
-    model_ = make_context(arrays, nullptr, options_.row.vocabulary);
+    const NGramTables* tables = nullptr;
+    if (!language_model.is_none()) tables = &keeper_.keep(language_model).cast<const NGramModel&>().tables();
+    model_ = make_context(arrays, tables, options_.row.vocabulary);
   }
 
   std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_); }
@@ -139,12 +149,14 @@ void bind_ctc_beam(py::module_& m) {
       .def(py::pickle([](const CtcBeamStream& stream) { return py::bytes(stream.save()); },
                       [](const py::bytes& bytes) { return CtcBeamStream::load(bytes); }));
   py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/common/ctc_beam.h.")
-      .def(py::init<const py::array&, const py::sequence&, const py::sequence&, double, double, std::optional<double>,
-                    double, double, int64_t, int64_t, int64_t, int64_t, double, double, double, bool, bool>(),
-           py::kw_only(), py::arg("token_kinds"), py::arg("lexicon"), py::arg("hotwords"), py::arg("alpha"),
-           py::arg("beta"), py::arg("unk_score"), py::arg("unknown_look_ahead"), py::arg("begin_reach"),
-           py::arg("blank"), py::arg("beam_width"), py::arg("nbest"), py::arg("top_tokens"), py::arg("token_min_logp"),
-           py::arg("beam_prune_logp"), py::arg("blank_penalty"), py::arg("log_add"), py::arg("check_normalized"))
+      .def(py::init<const py::array&, const py::object&, const py::object&, const py::sequence&, const py::sequence&,
+                    double, double, std::optional<double>, double, double, int64_t, int64_t, int64_t, int64_t, double,
+                    double, double, bool, bool>(),
+           py::kw_only(), py::arg("token_kinds"), py::arg("language_model"), py::arg("lm_tokens"), py::arg("lexicon"),
+           py::arg("hotwords"), py::arg("alpha"), py::arg("beta"), py::arg("unk_score"), py::arg("unknown_look_ahead"),
+           py::arg("begin_reach"), py::arg("blank"), py::arg("beam_width"), py::arg("nbest"), py::arg("top_tokens"),
+           py::arg("token_min_logp"), py::arg("beam_prune_logp"), py::arg("blank_penalty"), py::arg("log_add"),
+           py::arg("check_normalized"))
       .def("start", &CtcBeamSearch::start)
       .def("step", &CtcBeamSearch::step)
       .def("results", &CtcBeamSearch::results);

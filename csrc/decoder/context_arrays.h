@@ -141,8 +141,8 @@ inline void check_options(const CtcBeamOptions& options, int64_t nbest) {
   check(row.blank >= 0 && row.blank < row.vocabulary, "blank",
         "a token between 0 and " + std::to_string(row.vocabulary - 1), row.blank);
   check(options.beam_width >= 1 && options.beam_width <= 1 << 20, "beam_width", "1 to 2^20", options.beam_width);
-  check(nbest >= 1 && nbest <= options.beam_width, "nbest",
-        "1 to beam_width, " + std::to_string(options.beam_width), nbest);
+  check(nbest >= 1 && nbest <= options.beam_width, "nbest", "1 to beam_width, " + std::to_string(options.beam_width),
+        nbest);
   check(row.top_tokens >= 1, "top_tokens", "at least 1", row.top_tokens);
   check(row.token_min_logp <= 0, "token_min_logp", "at most 0", row.token_min_logp);
   check(options.beam_prune_logp <= 0, "beam_prune_logp", "at most 0", options.beam_prune_logp);

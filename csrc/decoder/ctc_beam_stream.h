@@ -61,8 +61,14 @@ class CtcBeamStream {
   }
 
   std::string save() const {
-    const Head head{kFormat,      width_,       vocabulary_,           beam_.count,
-                    beam_.frame,  beam_.offset, beam_.shift,           beam_.tree.prefix_count,
+    const Head head{kFormat,
+                    width_,
+                    vocabulary_,
+                    beam_.count,
+                    beam_.frame,
+                    beam_.offset,
+                    beam_.shift,
+                    beam_.tree.prefix_count,
                     beam_.tree.alignment_count};
     std::string bytes(reinterpret_cast<const char*>(&head), sizeof head);
     each_kept([&](auto* values) { bytes.append(reinterpret_cast<const char*>(values), beam_.count * sizeof *values); });
@@ -94,8 +100,8 @@ class CtcBeamStream {
     for (int32_t** array : {&beam_.last, &beam_.node, &beam_.parent, &beam_.blank_alignment, &beam_.blank_end,
                             &beam_.token_alignment, &beam_.parent_slot, &beam_.new_alignment})
       *array = allocate<int32_t>(slots);
-    for (float** array : {&beam_.gain, &beam_.inside_reach, &beam_.end_reach, &beam_.from, &beam_.best_from,
-                          &beam_.row_last})
+    for (float** array :
+         {&beam_.gain, &beam_.inside_reach, &beam_.end_reach, &beam_.from, &beam_.best_from, &beam_.row_last})
       *array = allocate<float>(slots);
     beam_.end_known = allocate<uint8_t>(slots);
     beam_.context_score = allocate<double>(slots);
@@ -126,8 +132,8 @@ class CtcBeamStream {
     for (float* values : {beam_.now.blank, beam_.now.token, beam_.now.total, beam_.now.best_blank, beam_.now.best_token,
                           beam_.gain, beam_.inside_reach, beam_.end_reach})
       f(values);
-    for (int32_t* values : {beam_.last, beam_.node, beam_.parent, beam_.blank_alignment, beam_.blank_end,
-                            beam_.token_alignment})
+    for (int32_t* values :
+         {beam_.last, beam_.node, beam_.parent, beam_.blank_alignment, beam_.blank_end, beam_.token_alignment})
       f(values);
     f(beam_.end_known);
     f(beam_.context_score);

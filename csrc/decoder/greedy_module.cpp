@@ -40,8 +40,8 @@ std::vector<Path> greedy_decode(const py::array_t<float, py::array::c_style | py
     auto& [tokens, timesteps] = paths[n];
     tokens.resize(lengths[n]);
     timesteps.resize(lengths[n]);
-    const GreedyResult result = ctc_greedy(values + n * frames * vocabulary, lengths[n], vocabulary,
-                                                             vocabulary, blank, tokens.data(), timesteps.data());
+    const GreedyResult result = ctc_greedy(values + n * frames * vocabulary, lengths[n], vocabulary, vocabulary, blank,
+                                           tokens.data(), timesteps.data());
     if (result.nan_frame >= 0)
       throw py::value_error("log_probs: expected numbers, received NaN in row " + std::to_string(n) + " at frame " +
                             std::to_string(result.nan_frame));

@@ -24,8 +24,8 @@ struct LexiconGraph {
   std::vector<uint8_t> spelled;  // [words] whether the tokens can spell it
 };
 
-// words: their spellings; several may belong to one word, word_of[i] says to which. tokens: what each adds to the text, a
-// boundary apart; kinds: TokenKind of each.
+// words: their spellings; several may belong to one word, word_of[i] says to which. tokens: what each adds to the text,
+// a boundary apart; kinds: TokenKind of each.
 LexiconGraph build_lexicon(const Texts& words, const int32_t* word_of, int64_t word_count, const Texts& tokens,
                            const uint8_t* kinds);
 

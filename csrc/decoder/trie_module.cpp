@@ -68,8 +68,8 @@ py::dict lexicon_graph(const Values<uint32_t>& symbols, const Values<int64_t>& b
 py::array_t<float> best_word_below(const Values<int32_t>& parent, const Values<int32_t>& word_begin,
                                    const Values<int32_t>& words, const Values<float>& word_scores) {
   const int64_t nodes = parent.size();
-  bool good = word_begin.size() == nodes + 1 && nodes > 0 && word_begin.at(0) == 0 &&
-              word_begin.at(nodes) == words.size();
+  bool good =
+      word_begin.size() == nodes + 1 && nodes > 0 && word_begin.at(0) == 0 && word_begin.at(nodes) == words.size();
   for (int64_t i = 0; good && i < nodes; ++i)
     good = parent.at(i) < i && parent.at(i) >= -1 && word_begin.at(i) <= word_begin.at(i + 1);
   for (int64_t i = 0; good && i < words.size(); ++i) good = words.at(i) >= 0 && words.at(i) < word_scores.size();

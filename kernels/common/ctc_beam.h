@@ -1,7 +1,7 @@
-// CTC prefix beam search (Graves et al. 2006; Hannun et al. 2014), one frame at a time. A prefix is a sequence of tokens
-// without blanks; its score is the logarithm of the sum over all its alignments that ended in blank or in its last token,
-// plus what its context is worth. Prefixes reached in several ways are one: their scores are added before the best are
-// chosen.
+// CTC prefix beam search (Graves et al. 2006; Hannun et al. 2014), one frame at a time. A prefix is a sequence of
+// tokens without blanks; its score is the logarithm of the sum over all its alignments that ended in blank or in its
+// last token, plus what its context is worth. Prefixes reached in several ways are one: their scores are added before
+// the best are chosen.
 //
 // A prefix's extension that is itself in the beam is found from its own side, as its parent's slot, so merging needs no
 // lookups. What is chosen is exact: bounds only skip extensions that cannot be among the best.
@@ -55,16 +55,17 @@ struct CtcEntrant {
 };
 
 // The beam: `count` prefixes, in no order. Arrays belong to the caller; [W] is of beam_width entries, [W + 1] has a
-// sentinel of impossible scores at the end. What depends on the prefix alone stays with it as long as it is in the beam.
+// sentinel of impossible scores at the end. What depends on the prefix alone stays with it as long as it is in the
+// beam.
 struct CtcBeam {
   int32_t count;
   int32_t frame;
   double offset;  // of all scores, so that float32 holds differences only: precision does not sink with the frames
   float shift;    // the best total, which goes into the offset with the next frame
-  CtcBeamScores now, next;  // [W + 1]
-  int32_t* last;            // [W + 1] last token; of the empty prefix the row's sentinel
-  int32_t* node;            // [W] in the tree of prefixes
-  int32_t* parent;          // [W] its parent's
+  CtcBeamScores now, next;   // [W + 1]
+  int32_t* last;             // [W + 1] last token; of the empty prefix the row's sentinel
+  int32_t* node;             // [W] in the tree of prefixes
+  int32_t* parent;           // [W] its parent's
   int32_t* blank_alignment;  // [W] tail of the best alignment that ends in blank
   int32_t* blank_end;        // [W] the last frame of the last token in it
   int32_t* token_alignment;  // [W] tail of the best alignment that ends in the last token
@@ -76,20 +77,20 @@ struct CtcBeam {
   PrefixContext* context;    // [W]
   PrefixTree tree;
   // Scratch.
-  float* row;                 // [vocabulary + 1]
-  float* row_scratch;         // [vocabulary]
-  int32_t* inside;            // [vocabulary] tokens of the frame, the likeliest first: those inside words
-  int32_t* boundary;          // [vocabulary] and those that end or begin one
-  int32_t* parent_slot;       // [W]
-  uint64_t* children;         // [W + 1] which of its children are in the beam: a bit a token, modulo 64
-  float* from;                // [W] score that the parent passes on
-  float* best_from;           // [W] the same of its best alignment
-  float* row_last;            // [W] row[last]
-  int32_t* new_alignment;     // [W] a better alignment that comes from the parent; −1: none
-  CtcCandidate* candidates;   // [4 W]
+  float* row;                // [vocabulary + 1]
+  float* row_scratch;        // [vocabulary]
+  int32_t* inside;           // [vocabulary] tokens of the frame, the likeliest first: those inside words
+  int32_t* boundary;         // [vocabulary] and those that end or begin one
+  int32_t* parent_slot;      // [W]
+  uint64_t* children;        // [W + 1] which of its children are in the beam: a bit a token, modulo 64
+  float* from;               // [W] score that the parent passes on
+  float* best_from;          // [W] the same of its best alignment
+  float* row_last;           // [W] row[last]
+  int32_t* new_alignment;    // [W] a better alignment that comes from the parent; −1: none
+  CtcCandidate* candidates;  // [4 W]
   int32_t candidate_count;
-  float* ranking;             // [5 W]
-  CtcEntrant* entrants;       // [W]
+  float* ranking;        // [5 W]
+  CtcEntrant* entrants;  // [W]
 };
 
 namespace ctc_beam {

@@ -22,8 +22,7 @@ inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
     beam.parent_slot[i] = p;
     beam.children[p] |= 1ull << (beam.last[i] & 63);
     beam.from[i] = repeats ? now.blank[p] : now.total[p];
-    beam.best_from[i] =
-        repeats || now.best_blank[p] > now.best_token[p] ? now.best_blank[p] : now.best_token[p];
+    beam.best_from[i] = repeats || now.best_blank[p] > now.best_token[p] ? now.best_blank[p] : now.best_token[p];
     beam.row_last[i] = beam.row[beam.last[i]];
   }
   const float blank = beam.row[options.row.blank];
@@ -70,9 +69,9 @@ inline void stay_aligned(CtcBeam& beam, const CtcBeamOptions& options) {
     if (beam.new_alignment[i] < 0) continue;
     const int32_t p = beam.parent_slot[i];
     const bool through_blank = beam.last[p] == beam.last[i] || now.best_blank[p] > now.best_token[p];
-    beam.new_alignment[i] =
-        through_blank ? beam.tree.add_alignment(beam.blank_alignment[p], beam.frame, beam.blank_end[p])
-                      : beam.tree.add_alignment(beam.token_alignment[p], beam.frame, beam.frame - 1);
+    beam.new_alignment[i] = through_blank
+                                ? beam.tree.add_alignment(beam.blank_alignment[p], beam.frame, beam.blank_end[p])
+                                : beam.tree.add_alignment(beam.token_alignment[p], beam.frame, beam.frame - 1);
   }
   for (int32_t i = 0; i < count; ++i) {
     if (now.best_blank[i] <= now.best_token[i] && !is_log_zero(now.best_token[i])) {
@@ -257,13 +256,13 @@ inline CtcEntrant entrant(CtcBeam& beam, const ContextModel& model, const CtcCan
   const bool repeats = token == beam.last[slot];
   const bool through_blank = repeats || beam.now.best_blank[slot] > beam.now.best_token[slot];
   result.total = candidate.total;
-  result.best = (through_blank ? beam.now.best_blank[slot] : beam.now.best_token[slot]) + beam.row[token] +
-                candidate.gain;
+  result.best =
+      (through_blank ? beam.now.best_blank[slot] : beam.now.best_token[slot]) + beam.row[token] + candidate.gain;
   result.gain = candidate.gain;
   result.token = token;
-  result.alignment =
-      through_blank ? beam.tree.add_alignment(beam.blank_alignment[slot], beam.frame, beam.blank_end[slot])
-                    : beam.tree.add_alignment(beam.token_alignment[slot], beam.frame, beam.frame - 1);
+  result.alignment = through_blank
+                         ? beam.tree.add_alignment(beam.blank_alignment[slot], beam.frame, beam.blank_end[slot])
+                         : beam.tree.add_alignment(beam.token_alignment[slot], beam.frame, beam.frame - 1);
   result.context_score = beam.context_score[slot] + candidate.gain;
   result.node = beam.tree.find_child(beam.node[slot], token, word);
   if (result.node < 0) result.node = beam.tree.add_child(beam.node[slot], token, word);
@@ -281,8 +280,7 @@ inline CtcError step_row(CtcBeam& beam, const ContextModel& model, const CtcBeam
   const float limit = best + options.beam_prune_logp;
   select(beam, options, limit > 0.5f * kLogZero ? limit : 0.5f * kLogZero);
 
-  for (int32_t i = 0; i < beam.candidate_count; ++i)
-    beam.entrants[i] = entrant(beam, model, beam.candidates[i]);
+  for (int32_t i = 0; i < beam.candidate_count; ++i) beam.entrants[i] = entrant(beam, model, beam.candidates[i]);
   stay_aligned(beam, options);
   const CtcBeamScores before = beam.now;
   beam.now = beam.next;

@@ -8,9 +8,9 @@
 #include <cstdint>
 
 #include "kernels/common/host_device.h"
-#include "kernels/common/token_trie.h"
 #include "kernels/common/log_space.h"
 #include "kernels/common/ngram.h"
+#include "kernels/common/token_trie.h"
 
 namespace asrkern {
 
@@ -21,16 +21,16 @@ enum TokenKind : uint8_t {
   kBeginsWord = 2,  // ends the word before it and begins the next: "▁the"
 };
 
-constexpr int32_t kBetweenWords = 0;   // the root of the lexicon
-constexpr int32_t kUnknownWord = -1;   // in a word that the lexicon does not have
-constexpr int32_t kNotAllowed = -2;    // no word goes on like this
-constexpr int32_t kHotwordStart = 0;   // the root: at the beginning of a word, no phrase begun
-constexpr int32_t kHotwordNone = -1;   // in a word that no phrase goes on with
-constexpr int32_t kNoWord = -2;        // the word that a token ends which ends none
+constexpr int32_t kBetweenWords = 0;  // the root of the lexicon
+constexpr int32_t kUnknownWord = -1;  // in a word that the lexicon does not have
+constexpr int32_t kNotAllowed = -2;   // no word goes on like this
+constexpr int32_t kHotwordStart = 0;  // the root: at the beginning of a word, no phrase begun
+constexpr int32_t kHotwordNone = -1;  // in a word that no phrase goes on with
+constexpr int32_t kNoWord = -2;       // the word that a token ends which ends none
 
 // Words by their tokens. Empty (nodes = 0): every word is unknown.
 struct Lexicon {
-  TokenTrie trie;             // root: kBetweenWords
+  TokenTrie trie;  // root: kBetweenWords
   int32_t nodes;
   const int32_t* word_begin;  // [nodes + 1] the words that may end at each node
   const int32_t* words;       // their indices
@@ -42,8 +42,8 @@ struct Lexicon {
 // Phrases by their tokens as an automaton (Aho & Corasick 1975) whose suffixes begin where words do. A node without an
 // edge for a token goes where kHotwordStart goes if the token begins a word, else to kHotwordNone.
 struct Hotwords {
-  TokenTrie trie;  // root: kHotwordStart
-  int32_t nodes;   // 0: none
+  TokenTrie trie;          // root: kHotwordStart
+  int32_t nodes;           // 0: none
   const float* credit;     // [nodes] given in advance for the part of a phrase
   const float* completed;  // [nodes] earned if the word ends here: of all phrases that do
   const float* reach;      // [nodes] the largest credit among the targets of its edges, at least 0
@@ -53,10 +53,10 @@ struct ContextModel {
   const uint8_t* token_kinds;  // [vocabulary] TokenKind
   Lexicon lexicon;
   Hotwords hotwords;
-  const NGramTables* lm;    // null: none
-  const int32_t* lm_tokens; // [vocabulary] ids of tokens if the model is one of tokens, null: it is one of words
-  float alpha;              // times ln 10: the tables are log10
-  float beta;               // for each word (or token, if the model is one of tokens)
+  const NGramTables* lm;     // null: none
+  const int32_t* lm_tokens;  // [vocabulary] ids of tokens if the model is one of tokens, null: it is one of words
+  float alpha;               // times ln 10: the tables are log10
+  float beta;                // for each word (or token, if the model is one of tokens)
   bool allow_unknown;
   float unk_score;           // for each word that is not in the lexicon
   float unknown_look_ahead;  // expected of a word known not to be in the lexicon
@@ -200,7 +200,7 @@ ASRKERN_HOST_DEVICE inline bool begin_gain(const ContextModel& model, const Pref
   if (lexicon_node == kNotAllowed) return false;
   // Another space between words is no boundary.
   hotword_node = !begins && context.lexicon_node == kBetweenWords ? context.hotword_node
-                                                                 : hotword_next(model, context.hotword_node, token);
+                                                                  : hotword_next(model, context.hotword_node, token);
   gain = look_ahead(model, lexicon_node) + hotword_credit(model, hotword_node);
   return true;
 }

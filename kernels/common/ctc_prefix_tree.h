@@ -1,6 +1,6 @@
-// The prefixes of a beam as a tree of tokens, and their best alignments as a tree of frames: a prefix is one integer, and
-// what prefixes have in common is stored once. Nodes are only appended; compact() drops what no prefix of the beam needs,
-// so that memory follows the beam and the text, not the frames.
+// The prefixes of a beam as a tree of tokens, and their best alignments as a tree of frames: a prefix is one integer,
+// and what prefixes have in common is stored once. Nodes are only appended; compact() drops what no prefix of the beam
+// needs, so that memory follows the beam and the text, not the frames.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace asrkern {
 
 struct PrefixNode {
-  int32_t parent;   // −1: the empty prefix
+  int32_t parent;  // −1: the empty prefix
   int32_t token;
   int32_t word;     // the word that the token ended: an index of the lexicon, kUnknownWord or kNoWord
   int32_t depth;    // tokens of the prefix
@@ -67,8 +67,8 @@ struct PrefixTree {
     return a;
   }
 
-  // Keeps the prefixes and alignments named and what they stem from, and renames those in the lists. `moved`: scratch of
-  // the larger of the two counts. Order is kept, so a parent stays before its children.
+  // Keeps the prefixes and alignments named and what they stem from, and renames those in the lists. `moved`: scratch
+  // of the larger of the two counts. Order is kept, so a parent stays before its children.
   ASRKERN_HOST_DEVICE void compact(int32_t* nodes, int32_t node_count, int32_t* const* tails, int32_t lists,
                                    int32_t* moved) {
     for (int32_t i = 0; i < prefix_count; ++i) moved[i] = -1;

@@ -1,5 +1,5 @@
-// What a beam has found: its prefixes completed as texts, the best first, with the times of their best alignments and how
-// sure their words are.
+// What a beam has found: its prefixes completed as texts, the best first, with the times of their best alignments and
+// how sure their words are.
 #pragma once
 
 #include <algorithm>
@@ -43,8 +43,8 @@ struct WordSpan {
   int32_t start, end;   // its frames
 };
 
-// All endings, the best first. final: the utterance is over, so words that the lexicon does not have as they are must not
-// end, unless there is no other ending, and the language model ends its sentence.
+// All endings, the best first. final: the utterance is over, so words that the lexicon does not have as they are must
+// not end, unless there is no other ending, and the language model ends its sentence.
 inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& model, bool final) {
   std::vector<Ending> result;
   for (const bool whole_words : {true, false}) {
@@ -133,8 +133,8 @@ inline void add_shares(const std::vector<WordSpan>& of, const std::vector<WordSp
   }
 }
 
-// The `nbest` best hypotheses. A word's confidence is its posterior probability within the beam: the share of e^score of
-// the hypotheses that have the same word at an overlapping time.
+// The `nbest` best hypotheses. A word's confidence is its posterior probability within the beam: the share of e^score
+// of the hypotheses that have the same word at an overlapping time.
 inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextModel& model, int32_t nbest, bool final) {
   const std::vector<Ending> all = endings(beam, model, final);
   std::vector<std::vector<WordSpan>> words;
@@ -153,8 +153,7 @@ inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextMode
     for (size_t k = 0; k < all.size(); ++k)
       add_shares(words[i], words[k], std::exp(all[k].score - all[0].score) / sum, shares);
     for (size_t w = 0; w < shares.size(); ++w)
-      for (int32_t k = words[i][w].first; k <= words[i][w].last; ++k)
-        found[i].tokens[k].confidence = float(shares[w]);
+      for (int32_t k = words[i][w].first; k <= words[i][w].last; ++k) found[i].tokens[k].confidence = float(shares[w]);
   }
   return found;
 }
