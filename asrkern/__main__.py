@@ -1,11 +1,10 @@
-"""``python -m asrkern``: what is active on this machine; ``python -m asrkern models``: the models and what they cost."""
+"""``python -m asrkern``, also ``asrkern``: runs a command; without one says what is active on this machine."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import platform
-from collections.abc import Sequence
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -14,7 +13,7 @@ import asrkern
 from asrkern import _library
 from asrkern._optional import import_torchaudio
 
-OPTIONAL = ("triton", "soundfile", "matplotlib", "pytest", "hypothesis")
+OPTIONAL = ("triton", "soundfile", "safetensors", "typer", "rich", "matplotlib", "pytest", "hypothesis")
 
 
 def _cuda() -> str:
@@ -57,28 +56,12 @@ def describe() -> dict[str, str]:
     }
 
 
-def list_models() -> list[str]:
-    """One line a model: name, parameters, operations per second of audio; then how they are counted."""
-    # Only here: it takes as long to import as torch.
-    from asrkern import models
-    from asrkern.models.cost import TOKENS_PER_SECOND, cost
+def main() -> None:
+    """Run a command, or say what is active."""
+    if len(sys.argv) > 1:
+        from asrkern.cli import run
 
-    lines = [f"{'model':<22}{'parameters':>12}{'GFLOP per s of audio':>22}{'utterance':>11}"]
-    for name in models.list():
-        parameters, flops, seconds = cost(name)
-        lines.append(f"{name:<22}{parameters / 1e6:>10.1f} M{flops / 1e9:>22.2f}{seconds:>9.0f} s")
-    lines.append(
-        "Inference with one utterance of that length; matrix products and convolutions, a multiply-add counted "
-        f"as 2. Spellers (las) write {TOKENS_PER_SECOND} tokens for each second."
-    )
-    return lines
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m asrkern", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["models"], help="default: what is active here")
-    if parser.parse_args(argv).what == "models":
-        print("\n".join(list_models()))
+        run()
     else:
         for name, value in describe().items():
             print(f"{name:<12} {value}")

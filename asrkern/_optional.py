@@ -10,6 +10,17 @@ from types import ModuleType
 import torch
 
 
+def require(package: str, extra: str) -> ModuleType:
+    """A package of one of asrkern's extras.
+
+    Raises:
+        ImportError: it is missing; the message says what to install.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f"{package} is not installed: pip install 'asrkern[{extra}]'")
+    return importlib.import_module(package)
+
+
 def import_torchaudio() -> ModuleType:
     """torchaudio; imported only here, since its wheel does not import beside every torch.
 

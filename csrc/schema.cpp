@@ -62,6 +62,15 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
   m.def(
       "masked_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? lengths,"
       " Tensor? output_lengths, int[] stride, int[] padding, float min, float max) -> Tensor");
+  m.def(
+      "ctc_beam_search(Tensor log_probs, Tensor? lengths, Tensor token_kinds,"
+      " Tensor[] language_model, int lm_order, int lm_bos, int lm_eos, Tensor? lm_tokens,"
+      " Tensor[] lexicon, Tensor[] hotwords,"
+      " float alpha, float beta, float? unk_score, float unknown_look_ahead, float begin_reach,"
+      " int blank, int beam_width, int nbest, int top_tokens, float token_min_logp, float beam_prune_logp,"
+      " float blank_penalty, bool log_add, bool check_normalized, int num_threads)"
+      " -> (Tensor tokens, Tensor timesteps, Tensor words, Tensor confidences, Tensor token_lengths,"
+      " Tensor scores, Tensor am_scores, Tensor errors)");
   m.def("cpu_isa() -> str");
 }
 

@@ -1,0 +1,325 @@
+"""Labels, words, a language model and hotwords as the tensors that the beam search takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from asrkern import _decoder
+from asrkern.decoder.ngram_lm import NGramLM
+from asrkern.ops.ctc_beam_search import CTCContext
+
+INSIDE_WORD, ENDS_WORD, BEGINS_WORD = 0, 1, 2
+WORD_MARK = "▁"
+_MARKS = ("<unk>", "<s>", "</s>")
+_IMPOSSIBLE = -1e30
+_LN10 = math.log(10)
+
+# Words; or each word's spellings, sequences of labels.
+Lexicon = Iterable[str] | Mapping[str, Iterable[Sequence[str]]]
+
+
+class Tokens(NamedTuple):
+    """labels, and of each: kind, the text it adds to its word; joiner: what stands between words of a text."""
+
+    labels: list[str]
+    kinds: list[int]
+    texts: list[str]
+    joiner: str
+
+
+def read_labels(labels: Sequence[str], blank: int, space: str | None, one_word: bool) -> Tokens:
+    """What each label does to words.
+
+    Labels that begin with "▁" begin words; else ``space`` (None: " " or "|", if there is one) stands between words.
+    Without either each label is a word, or (``one_word``) all of them are one.
+
+    Raises:
+        TypeError: a label is not a string.
+        ValueError: no labels, a label twice, blank out of range, or a space that is no label.
+    """
+    labels = list(labels)
+    for label in labels:
+        if not isinstance(label, str):
+            raise TypeError(f"labels: expected strings, received {type(label).__name__}")
+    if not labels:
+        raise ValueError("labels: expected at least one, received none")
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ValueError(f"labels: expected each once, received {twice!r} twice")
+    if isinstance(blank, bool) or not isinstance(blank, int):
+        raise TypeError(f"blank: expected the index of a label, received {blank!r}")
+    if not 0 <= blank < len(labels):
+        raise ValueError(f"blank: expected the index of a label, 0 to {len(labels) - 1}, received {blank}")
+    others = [label for index, label in enumerate(labels) if index != blank]
+    if space is not None and space not in others:
+        raise ValueError(f"space: expected a label other than blank, received {space!r}")
+    marked = space is None and any(label.startswith(WORD_MARK) for label in others)
+    if space is None and not marked:
+        space = next((s for s in (" ", "|") if s in others), None)
+    kinds, texts = [], []
+    for index, label in enumerate(labels):
+        kind, text = INSIDE_WORD, label
+        if index == blank:
+            text = ""
+        elif marked and label.startswith(WORD_MARK):
+            text = label.strip(WORD_MARK)
+            kind = BEGINS_WORD if text else ENDS_WORD
+        elif label == space:
+            kind, text = ENDS_WORD, ""
+        elif not marked and space is None and not one_word:
+            kind = BEGINS_WORD
+        kinds.append(kind)
+        texts.append(text)
+    return Tokens(labels, kinds, texts, " " if marked or space is not None else "")
+
+
+def _flat(texts: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of numbers as one array, and where each begins."""
+    arrays = [np.asarray(text, np.uint32) for text in texts]
+    begin = np.zeros(len(arrays) + 1, np.int64)
+    np.cumsum([len(a) for a in arrays], out=begin[1:])
+    return np.concatenate([*arrays, np.zeros(0, np.uint32)]), begin
+
+
+def _code_points(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    begin = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(text) for text in texts], out=begin[1:])
+    return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), begin
+
+
+def _letters_without_label(text: str, tokens: Tokens) -> str:
+    spelled = set("".join(tokens.texts))
+    return ", ".join(repr(letter) for letter in dict.fromkeys(text) if letter not in spelled)
+
+
+def _as_spellings(
+    lexicon: Mapping[str, Iterable[Sequence[str]]], tokens: Tokens
+) -> dict[str, list[list[int]]]:
+    """Spellings by indices of labels, without marks and spaces at their ends."""
+    index_of = {label: index for index, label in enumerate(tokens.labels)}
+    result = {}
+    for word, spellings in lexicon.items():
+        result[word] = []
+        for spelling in spellings:
+            if isinstance(spelling, str):
+                raise TypeError(
+                    f"lexicon: expected spellings as lists of labels, received {spelling!r} for {word!r}"
+                )
+            for label in spelling:
+                if label not in index_of:
+                    raise ValueError(f"lexicon: the spelling of {word!r} has {label!r}, which is no label")
+            indices = [index_of[label] for label in spelling]
+            while indices and tokens.kinds[indices[-1]] == ENDS_WORD:
+                indices.pop()
+            if not indices:
+                raise ValueError(f"lexicon: expected a spelling of {word!r}, received {list(spelling)!r}")
+            if any(tokens.kinds[i] != INSIDE_WORD for i in indices[1:]) or (
+                BEGINS_WORD in tokens.kinds and tokens.kinds[indices[0]] == INSIDE_WORD
+            ):
+                raise ValueError(
+                    f"lexicon: expected labels of one word, a space at most at its end, received {list(spelling)!r} "
+                    f"for {word!r}"
+                )
+            result[word].append(indices)
+    return result
+
+
+class _Words(NamedTuple):
+    """A lexicon's graph (``csrc/decoder/trie_builder.h``) and its words."""
+
+    graph: dict[str, np.ndarray]
+    words: list[str]
+
+
+def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _Words:
+    """known_to_lm: the words are a language model's, so those that no labels spell may be left out."""
+    kinds = np.asarray(tokens.kinds, np.uint8)
+    if isinstance(lexicon, Mapping):
+        spellings = _as_spellings(lexicon, tokens)
+        words = list(spellings)
+        word_of = [i for i, word in enumerate(words) for _ in spellings[word]]
+        symbols = _flat(spelling for word in words for spelling in spellings[word])
+        token_symbols = _flat([t] for t in range(len(tokens.labels)))
+    else:
+        if isinstance(lexicon, str):
+            raise TypeError(f"lexicon: expected words, received a string, {lexicon!r}")
+        words = list(dict.fromkeys(lexicon))
+        for word in words:
+            if not isinstance(word, str):
+                raise TypeError(f"lexicon: expected words as strings, received {type(word).__name__}")
+            if len(word.split()) != 1 or word != word.strip():
+                raise ValueError(f"lexicon: expected words without white space, received {word!r}")
+        word_of = range(len(words))
+        symbols, token_symbols = _code_points(words), _code_points(tokens.texts)
+    if not words:
+        raise ValueError("lexicon: expected at least one word, received none")
+    graph = _decoder.lexicon_graph(*symbols, np.asarray(word_of, np.int32), len(words), *token_symbols, kinds)
+    missing = np.flatnonzero(graph["spelled"] == 0)
+    if len(missing) and not known_to_lm:
+        word = words[missing[0]]
+        letters = _letters_without_label(word, tokens)
+        reason = f"no label for {letters}" if letters else "no sequence of labels that spells it"
+        raise ValueError(f"lexicon: {word!r} has {reason} ({len(missing)} such words)")
+    return _Words(graph, words)
+
+
+def _hotword_tensors(
+    hotwords: Iterable[str] | Mapping[str, float], weight: float, tokens: Tokens
+) -> tuple[torch.Tensor, ...]:
+    if isinstance(hotwords, str):
+        raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
+    weights = hotwords if isinstance(hotwords, Mapping) else dict.fromkeys(hotwords, weight)
+    phrases: dict[str, float] = {}
+    for phrase, value in weights.items():
+        if not isinstance(phrase, str) or not phrase.split():
+            raise ValueError(f"hotwords: expected words or phrases, received {phrase!r}")
+        if not math.isfinite(value):
+            raise ValueError(f"hotwords: expected finite weights, received {value} for {phrase!r}")
+        phrases[" ".join(phrase.split())] = value
+        letters = _letters_without_label(phrase.replace(" ", ""), tokens)
+        if letters:
+            raise ValueError(f"hotwords: {phrase!r} has no label for {letters}")
+    if not phrases:
+        return ()
+    graph = _decoder.hotword_graph(
+        *_code_points(list(phrases)), np.asarray(list(phrases.values()), np.float32),
+        *_code_points(tokens.texts), np.asarray(tokens.kinds, np.uint8),
+    )  # fmt: skip
+    reach = _best_target(graph, graph["credit"], 0.0)
+    arrays = (
+        *(graph[name] for name in ("edge_begin", "edge_token", "edge_target", "credit", "completed")),
+        reach,
+    )
+    return tuple(map(torch.from_numpy, arrays))
+
+
+def _best_target(graph: dict[str, np.ndarray], values: np.ndarray, least: float) -> np.ndarray:
+    """Of each node the largest value among its edges' targets, at least ``least``."""
+    begin = graph["edge_begin"]
+    best = np.full(len(begin) - 1, least, np.float32)
+    with_edges = np.flatnonzero(begin[:-1] < begin[1:])
+    if len(with_edges):
+        found = np.maximum.reduceat(values[graph["edge_target"]], begin[:-1][with_edges])
+        best[with_edges] = np.maximum(best[with_edges], found)
+    return best
+
+
+def _finite(name: str, value: float, *, least: float = -math.inf) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value < least
+    ):
+        at_least = "" if math.isinf(least) else f" of at least {least}"
+        raise ValueError(f"{name}: expected a finite number{at_least}, received {value!r}")
+    return float(value)
+
+
+def _each_a_label(lexicon: Lexicon, labels: list[str]) -> bool:
+    if isinstance(lexicon, Mapping):
+        return all(len(spelling) == 1 for spellings in lexicon.values() for spelling in spellings)
+    return set(lexicon) <= set(labels)
+
+
+class Built(NamedTuple):
+    """context: tensors; tokens: what the labels are; words: of the lexicon, by index."""
+
+    context: CTCContext
+    tokens: Tokens
+    words: list[str]
+
+
+def build_context(
+    labels: Sequence[str],
+    lm: NGramLM | None = None,
+    lexicon: Lexicon | None = None,
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.0,
+    blank: int = 0,
+    space: str | None = None,
+    hotwords: Iterable[str] | Mapping[str, float] | None = None,
+    hotword_weight: float = 10.0,
+    unk_score: float = -math.inf,
+    smearing: bool = True,
+) -> Built:
+    """Arguments as for :class:`asrkern.decoder.CTCBeamDecoder`; raises what it raises."""
+    alpha, beta = _finite("alpha", alpha, least=0.0), _finite("beta", beta)
+    hotword_weight = _finite("hotword_weight", hotword_weight)
+    if not unk_score < math.inf:
+        raise ValueError(f"unk_score: expected a finite number or −inf, received {unk_score}")
+    if lm is not None and not isinstance(lm, NGramLM):
+        raise TypeError(f"lm: expected an NGramLM, received {type(lm).__name__}")
+    if lexicon is not None and not isinstance(lexicon, Mapping):
+        lexicon = list(lexicon) if not isinstance(lexicon, str) else lexicon
+    labels = list(labels)
+    tokens = read_labels(labels, blank, space, lexicon is not None and not _each_a_label(lexicon, labels))
+
+    of_words = lm is not None and lm.unit == "word"
+    kinds = np.asarray(tokens.kinds, np.uint8)
+    context = CTCContext(torch.from_numpy(kinds), alpha=alpha, beta=beta)
+    if lm is not None:
+        tables = tuple(lm.tensors[name] for name in ("unigrams", "ngrams", "codebook") if name in lm.tensors)
+        context = context._replace(language_model=tables, lm_order=lm.order, lm_bos=lm.bos, lm_eos=lm.eos)
+        if not of_words:
+            names = [
+                lm.space if kind == ENDS_WORD else label for kind, label in zip(tokens.kinds, tokens.labels)
+            ]
+            ids = [0 if index == blank else lm.word_id(name) for index, name in enumerate(names)]
+            if not any(ids):
+                raise ValueError("lm: expected a model of these labels, received one that knows none of them")
+            context = context._replace(lm_tokens=torch.tensor(ids, dtype=torch.int32))
+
+    begin_reach = 0.0
+    words: list[str] = []
+    if lexicon is not None or of_words:
+        if lexicon is None:
+            known = [word for word in lm.words if word not in _MARKS]
+            if not known:
+                raise ValueError(
+                    "lexicon: expected words, since the language model's file does not have its own"
+                )
+            graph, words = _lexicon_graph(known, tokens, known_to_lm=True)
+            if not graph["spelled"].any():
+                raise ValueError("lm: expected a model of words that the labels spell, received one without")
+        else:
+            graph, words = _lexicon_graph(lexicon, tokens, known_to_lm=False)
+        allow_unknown = unk_score > -math.inf
+        lm_words = np.asarray(
+            [lm.word_id(word) for word in words] if of_words else [0] * len(words), np.int32
+        )
+        unknown = unk_score if allow_unknown else 0.0
+        nodes = len(graph["edge_begin"]) - 1
+        look_ahead = np.zeros(nodes, np.float32)
+        if smearing and (of_words or beta):
+            unigrams = (
+                -lm.tensors["unigrams"][:, 0].cpu().numpy().__abs__() if of_words else np.zeros(1, np.float32)
+            )
+            scores = alpha * _LN10 * unigrams[lm_words] + beta if of_words else np.full(len(words), beta)
+            look_ahead = _decoder.best_word_below(
+                graph["parent"], graph["word_begin"], graph["words"], scores.astype(np.float32)
+            )
+            look_ahead[0] = 0
+            unknown += (alpha * _LN10 * float(unigrams[0]) if of_words else 0.0) + beta
+        reach = _best_target(graph, look_ahead, unknown if allow_unknown else _IMPOSSIBLE)
+        names = ("edge_begin", "edge_token", "edge_target", "word_begin", "words")
+        arrays = (*(graph[name] for name in names), lm_words, look_ahead, reach)
+        context = context._replace(
+            lexicon=tuple(map(torch.from_numpy, arrays)),
+            unk_score=unk_score if allow_unknown else None,
+            unknown_look_ahead=unknown,
+        )
+        begin_reach = max(0.0, float(reach[0]))
+    if hotwords is not None:
+        context = context._replace(hotwords=_hotword_tensors(hotwords, hotword_weight, tokens))
+        if context.hotwords:
+            _, edge_token, edge_target, credit, *_ = (tensor.numpy() for tensor in context.hotwords)
+            at_boundary = credit[edge_target[kinds[edge_token] != INSIDE_WORD]]
+            begin_reach += max(0.0, float(at_boundary.max(initial=0.0)))
+    return Built(context._replace(begin_reach=begin_reach), tokens, words)

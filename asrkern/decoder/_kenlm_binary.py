@@ -1,0 +1,148 @@
+"""KenLM's binary files of type ``probing`` (Heafield 2011), version 5.
+
+A header; the vocabulary, a hash table from MurmurHash64A of a word to its id; unigrams; a hash table for each higher
+order; and, unless left out, the words. The keys of n-grams, and the marks in the signs of values, are those of
+``kernels/common/ngram.h``; only the places in the tables differ.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import numpy as np
+
+from asrkern import _decoder
+
+MAGIC_ANY = b"mmap lm http://kheafield.com/code"
+_MAGIC = MAGIC_ANY + b" format version 5\n\0\0"
+_TYPES = (
+    "probing",
+    "probing with rest costs",
+    "trie",
+    "quantised trie",
+    "trie with compressed pointers",
+    "quantised trie with compressed pointers",
+)
+# Values that show the byte order and the sizes of types: 0, 1, −0.5 as float, 1 and −1 as 32 bits, padding, 1 as 64.
+_SANITY = _MAGIC.ljust(56, b"\0") + struct.pack("<3f3IQ", 0, 1, -0.5, 1, 2**32 - 1, 0, 1)
+# order, space multiplier of the hash tables, type, whether the words are at the end, version of the type
+_PARAMETERS = struct.Struct("<B3xfI?3xI")
+
+_WORD = np.dtype([("key", "<u8"), ("id", "<u4")])
+_MIDDLE = np.dtype([("key", "<u8"), ("payload", "<u8")])
+_LONGEST = np.dtype([("key", "<u8"), ("log_prob", "<f4")])
+_WAY_OUT = "make it with `build_binary probing`, or read the ARPA file with NGramLM.from_arpa"
+
+
+def _align(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+class _Parts:
+    """Hands out a file's arrays one after the other, without copying."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.bytes = np.memmap(path, np.uint8, mode="r") if os.path.getsize(path) else np.zeros(0, np.uint8)
+        self.at = 0
+
+    def take(self, dtype: np.dtype | str, count: int) -> np.ndarray:
+        dtype = np.dtype(dtype)
+        end = self.at + count * dtype.itemsize
+        if end > len(self.bytes):
+            raise ValueError(
+                f"expected at least {end} bytes, received {len(self.bytes)}: the file is cut short"
+            )
+        array = self.bytes[self.at : end].view(dtype)
+        self.at = end
+        return array
+
+
+def _header(parts: _Parts) -> tuple[int, float, bool]:
+    """(order, multiplier, whether the words are there)"""
+    beginning = bytes(parts.bytes[: len(_SANITY)])
+    if not beginning.startswith(MAGIC_ANY):
+        raise ValueError("expected a binary file of KenLM, received something else")
+    if beginning != _SANITY:
+        raise ValueError(
+            "expected format version 5 from a 64-bit little-endian machine, received "
+            f"{beginning[len(MAGIC_ANY) : 56].strip(bytes([0, 10, 32])).decode(errors='replace')!r}: {_WAY_OUT}"
+        )
+    parts.take("u1", len(_SANITY))
+    order, multiplier, kind, has_words, version = _PARAMETERS.unpack(
+        bytes(parts.take("u1", _PARAMETERS.size))
+    )
+    name = _TYPES[kind] if kind < len(_TYPES) else f"number {kind}"
+    if (kind, version) != (0, 0):
+        raise ValueError(f"expected type 'probing', received {name!r} (version {version}): {_WAY_OUT}")
+    if not 2 <= order <= _decoder.MAX_ORDER:
+        raise ValueError(f"expected order 2 to {_decoder.MAX_ORDER}, received {order}")
+    if not 1 <= multiplier < 1e6:
+        raise ValueError(f"expected a space multiplier of at least 1, received {multiplier}")
+    return order, multiplier, has_words
+
+
+def _buckets(count: int, multiplier: float) -> int:
+    return max(count + 1, int(np.float32(multiplier) * np.float32(count)))
+
+
+def _filled(table: np.ndarray) -> np.ndarray:
+    return table[table["key"] != 0]
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], int]:
+    """(the tables of ``NGramLM.tensors``, order)"""
+    parts = _Parts(path)
+    order, multiplier, has_words = _header(parts)
+    counts = [int(count) for count in parts.take("<u8", order)]
+    parts.at = _align(parts.at)
+    if max(counts) > len(parts.bytes):
+        raise ValueError(f"expected counts that fit into {len(parts.bytes)} bytes, received {counts}")
+
+    version, size = (int(value) for value in parts.take("<u4", 2))
+    if version != 0 or not 1 <= size <= counts[0] + 1:
+        raise ValueError(
+            f"expected at most {counts[0] + 1} words (version 0), received {size} (version {version})"
+        )
+    words = _filled(parts.take(_WORD, _buckets(counts[0], multiplier)))
+    if len(words) != size - 1 or (len(words) and words["id"].max() >= size):
+        raise ValueError(f"expected {size - 1} words with ids below {size}, received others")
+    unigrams = parts.take("<f4", 2 * (counts[0] + 1)).reshape(-1, 2)[:size]
+
+    middle = [_filled(parts.take(_MIDDLE, _buckets(count, multiplier))) for count in counts[1:-1]]
+    longest = _filled(parts.take(_LONGEST, _buckets(counts[-1], multiplier)))
+    last = np.zeros((len(longest), 2), "<f4")
+    last[:, 0] = longest["log_prob"]
+    last[:, 1] = -0.0
+    keys = np.concatenate([*(table["key"] for table in middle), longest["key"]])
+    payloads = np.concatenate([*(table["payload"] for table in middle), last.view("<u8").reshape(-1)])
+    if not (np.isfinite(unigrams).all() and np.isfinite(payloads.view("<f4")).all()):
+        raise ValueError("expected numbers, received NaN or infinity")
+
+    tables = {
+        "unigrams": np.array(unigrams),
+        "ngrams": _decoder.make_hash_table(keys, payloads),
+        "words": _decoder.make_hash_table(words["key"], words["id"].astype("<u8")),
+        "strings": _strings(parts, size) if has_words else np.zeros(0, np.uint8),
+    }
+    return tables, order
+
+
+def _strings(parts: _Parts, size: int) -> np.ndarray:
+    """The words by id, each with a line feed."""
+    strings = np.array(parts.bytes[parts.at :])
+    ends = strings == 0
+    if int(ends.sum()) != size or (strings == ord("\n")).any() or bytes(strings[:6]) != b"<unk>\0":
+        raise ValueError(
+            f"expected {size} words at the end, <unk> first, received others: the file is cut short"
+        )
+    strings[ends] = ord("\n")
+    return strings
+
+
+def word_id(tables: dict[str, np.ndarray], word: str) -> int:
+    """The id of a word that has to be there."""
+    found = _decoder.find_word(tables["words"], word)
+    if found is None or found >= len(tables["unigrams"]):
+        raise ValueError(f"expected the word {word}, received none")
+    return found

@@ -1,0 +1,110 @@
+"""The Python side of Kneser-Ney estimation: reading text, showing progress, writing ARPA files."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asrkern import _decoder
+from asrkern.decoder._files import about, read_chunks
+
+Progress = Callable[[str, int, int | None], None]
+
+BOS, EOS = 1, 2
+DEFAULT_FALLBACK = (0.5, 1.0, 1.5)
+_LINES_PER_WRITE = 1 << 16
+_LINES_PER_REPORT = 1 << 12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """strings: the words by id, each with a line feed; orders: of each order from 1 (words [count, order] int32,
+    log10 probabilities [count], log10 back-off weights [count])."""
+
+    strings: bytes
+    orders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+    def to_arpa(self, path: str | os.PathLike[str]) -> None:
+        compressed = os.fspath(path).endswith(".gz")
+        with gzip.open(path, "wb", compresslevel=6) if compressed else open(path, "wb") as file:
+            file.write(b"\\data\\\n")
+            for order, (_, log_probs, _) in enumerate(self.orders, 1):
+                file.write(b"ngram %d=%d\n" % (order, len(log_probs)))
+            for order, (words, log_probs, backoffs) in enumerate(self.orders, 1):
+                file.write(b"\n\\%d-grams:\n" % order)
+                weights = backoffs if order < len(self.orders) else None
+                for begin in range(0, len(log_probs), _LINES_PER_WRITE):
+                    end = min(begin + _LINES_PER_WRITE, len(log_probs))
+                    file.write(_decoder.format_ngrams(self.strings, words, log_probs, weights, begin, end))
+            file.write(b"\n\\end\\\n")
+
+
+def _read_text(
+    estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None
+) -> None:
+    if isinstance(item, str):
+        estimator.feed(item.encode() + b"\n" * (not item.endswith("\n")))
+    elif isinstance(item, os.PathLike):
+        stage = f"reading {os.path.basename(item)}"
+        last = b"\n"
+        with about(item):
+            for last in read_chunks(item, progress and (lambda done, size: progress(stage, done, size))):
+                estimator.feed(last)
+        if not last.endswith(b"\n"):
+            estimator.feed(b"\n")
+    else:
+        raise TypeError(f"text: expected strings and Paths, received {type(item).__name__}")
+
+
+def _check_prune(prune: Sequence[int], order: int) -> list[int]:
+    thresholds = list(prune)
+    if not 1 <= len(thresholds) <= order:
+        raise ValueError(f"prune: expected 1 to {order} thresholds, received {len(thresholds)}")
+    thresholds += thresholds[-1:] * (order - len(thresholds))
+    if thresholds[0] != 0 or thresholds != sorted(thresholds):
+        raise ValueError(f"prune: expected 0 first and no decreasing thresholds, received {tuple(prune)}")
+    return thresholds
+
+
+def _check_fallback(fallback: bool | Sequence[float]) -> tuple[float, ...] | None:
+    if isinstance(fallback, bool):
+        return DEFAULT_FALLBACK if fallback else None
+    discounts = tuple(float(value) for value in fallback)
+    if len(discounts) != 3 or not all(0 <= value <= k for k, value in enumerate(discounts, 1)):
+        raise ValueError(
+            f"discount_fallback: expected three discounts between 0 and 1, 2 and 3, received {discounts}"
+        )
+    return discounts
+
+
+def estimate(
+    text: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    order: int,
+    prune: Sequence[int],
+    discount_fallback: bool | Sequence[float],
+    characters: bool,
+    space: str,
+    progress: Progress | None,
+) -> Estimate:
+    """What ``NGramLM.estimate`` describes."""
+    if not 1 <= order <= _decoder.MAX_ORDER:
+        raise ValueError(f"order: expected 1 to {_decoder.MAX_ORDER}, received {order}")
+    thresholds, fallback = _check_prune(prune, order), _check_fallback(discount_fallback)
+    if isinstance(text, str | os.PathLike):
+        text = [Path(text)]
+    estimator = _decoder.KneserNey(order, characters, space)
+    for number, item in enumerate(text, 1):
+        _read_text(estimator, item, progress)
+        if progress and number % _LINES_PER_REPORT == 0:
+            progress("reading", number, None)
+    estimator.finish(thresholds, fallback)
+    for n in range(1, order + 1):
+        estimator.estimate(n)
+        if progress:
+            progress("estimating", n, order)
+    return Estimate(estimator.strings(), [estimator.ngrams(n) for n in range(1, order + 1)])

@@ -1,0 +1,55 @@
+"""N-gram tables with 8 bits a value."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrkern import _decoder
+
+
+def _round(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(code of each value, what the ``count`` codes stand for): the mean of each of ``count`` bins of equal width.
+
+    So the error is below a bin's width everywhere; bins of equal population leave rare values far off.
+    """
+    low, high = float(values.min()), float(values.max())
+    codes = ((values.astype(np.float64) - low) * (count / max(high - low, 1e-30))).astype(np.int64)
+    codes = np.minimum(codes, count - 1)
+    totals = np.bincount(codes, values, count)
+    return codes, totals / np.maximum(np.bincount(codes, minlength=count), 1)
+
+
+def _encode(values: np.ndarray, groups: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of ``values`` and the 256 values that they stand for; each group (mask, codes) has its own."""
+    codes, book, first = np.zeros(len(values), np.uint16), np.zeros(256, np.float32), 0
+    for mask, count in groups:
+        if mask.any():
+            group, book[first : first + count] = _round(values[mask], count)
+            codes[mask] = first + group
+        first += count
+    return codes, book
+
+
+def quantize(ngrams: Tensor) -> dict[str, Tensor]:
+    """``ngrams`` [slots, 2] int64 → ``ngrams`` [slots] int64 and ``codebook`` [2, 256] float32.
+
+    Signs carry marks, so values of either sign have codes of their own; zeros stay what they are.
+    """
+    slots = ngrams.numpy().view(np.uint64)
+    slots = slots[slots[:, 0] != 0]
+    keys, values = np.ascontiguousarray(slots[:, 0]), np.ascontiguousarray(slots[:, 1]).view(np.float32)
+    log_probs, backoffs = values[0::2], values[1::2]
+    ends = np.signbit(log_probs)
+    log_codes, log_book = _encode(log_probs, [(ends, 128), (~ends, 128)])
+    zero, negative = backoffs == 0, np.signbit(backoffs)
+    backoff_codes, backoff_book = _encode(
+        backoffs, [(zero & negative, 1), (zero & ~negative, 1), (~zero, 254)]
+    )
+    backoff_book[0] = -0.0
+    table = _decoder.make_small_hash_table(keys, log_codes | backoff_codes << 8)
+    return {
+        "ngrams": torch.from_numpy(table),
+        "codebook": torch.from_numpy(np.stack([log_book, backoff_book])),
+    }

@@ -1,0 +1,368 @@
+"""CTC beam search with words, a language model and hotwords."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrkern import _decoder, ops
+from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
+from asrkern.decoder.ngram_lm import NGramLM
+from asrkern.ops.ctc_beam_search import error_message
+
+Array = Tensor | np.ndarray
+
+
+class Word(NamedTuple):
+    """start, end: frames of the best alignment, the first and the one after the last. confidence: the word's posterior
+    probability within the beam, the share of e^score of all hypotheses that have it at an overlapping time."""
+
+    text: str
+    start: int
+    end: int
+    confidence: float
+
+
+class Hypothesis(NamedTuple):
+    """One text that an utterance may be.
+
+    Attributes:
+        text: the words, with a space between them where the labels have one.
+        tokens: indices of labels, without blanks and repeats.
+        timesteps: the frame where each token begins in the best alignment.
+        words: the text's words with their times.
+        score: ``am_score + lm_score``, in nats.
+        am_score: log-probability of the tokens by CTC (within the beam: of the alignments that were kept).
+        lm_score: ``alpha · ln p_lm + beta · words``, unk_score and hotwords included.
+    """
+
+    text: str
+    tokens: list[int]
+    timesteps: list[int]
+    words: list[Word]
+    score: float
+    am_score: float
+    lm_score: float
+
+
+class Partial(NamedTuple):
+    """hypothesis: the best so far; stable_tokens: how many of its tokens no later frame can change; stable_text: the
+    text of the words that are complete among them."""
+
+    hypothesis: Hypothesis
+    stable_tokens: int
+    stable_text: str
+
+
+class CTCBeamDecoder:
+    """Prefix beam search over CTC outputs, with a word n-gram model, a lexicon and hotwords.
+
+    The score of a text is ``log p_ctc + alpha · ln p_lm + beta · words``, where ``p_ctc`` sums over all alignments
+    (Graves et al. 2006; Hannun et al. 2014). Equal prefixes are merged before the best are chosen; prefixes with equal
+    language model states are not. A state of :meth:`start` fed with the frames in any pieces gives bit for bit what
+    :meth:`decode` gives for the whole.
+
+    Args:
+        labels: the text of each token, blank's any. Labels that begin with "▁" begin words (BPE); else ``space``
+            stands between words. Labels with neither are words themselves, or, if a lexicon has longer words, the
+            letters of one.
+        lm: of words; or of characters (``unit="character"``), then of labels. Words that it does not know score as
+            ``<unk>``.
+        lexicon: the only words allowed (unless ``unk_score``), spelled by labels in any way; or a mapping of words to
+            their spellings, lists of labels. None: the words of ``lm``, and unknown ones.
+        alpha: weight of the language model's log-probabilities.
+        beta: added for each word (each token with a model of characters). None: 1.5 with a language model, else 0.
+        beam_width: prefixes kept at each frame.
+        nbest: hypotheses returned, at most beam_width.
+        token_min_logp: less likely tokens are impossible in a frame, unless they are its likeliest.
+        beam_prune_logp: prefixes whose score is that far below the best are dropped, ≤ 0.
+        top_tokens: only that many of the likeliest tokens of a frame are possible; None: all.
+        blank: index of the blank label.
+        space: the label between words; None: " " or "|", if there is one and no label begins with "▁".
+        hotwords: words or phrases, each occurrence of which (as whole words) is worth ``hotword_weight``; or a mapping
+            of them to weights of their own. Part of the weight is given in advance while one is being spelled.
+        hotword_weight: in nats.
+        unk_score: added for each word that is neither in the lexicon nor, without lexicon, known to ``lm``; −inf: no
+            such word. None: −inf with a lexicon, else −10.
+        blank_penalty: subtracted from blank's log-probability, before all pruning.
+        smearing: words not yet complete are expected to score as the best word that they can become does on its own.
+            Changes which prefixes survive, not the scores of texts.
+        log_add: False: the best alignment counts in place of the sum.
+        check_normalized: refuse rows whose probabilities do not sum to 1 within a factor of e^0.5.
+        num_threads: of torch's threads, at most; None: all.
+
+    Raises:
+        TypeError: labels, lexicon, lm or hotwords of another type.
+        ValueError: an option out of its range; a label twice; words or hotwords with letters that no label has.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        lm: NGramLM | None = None,
+        lexicon: Lexicon | None = None,
+        *,
+        alpha: float = 0.5,
+        beta: float | None = None,
+        beam_width: int = 100,
+        nbest: int = 1,
+        token_min_logp: float = -math.inf,
+        beam_prune_logp: float = -math.inf,
+        top_tokens: int | None = None,
+        blank: int = 0,
+        space: str | None = None,
+        hotwords: Iterable[str] | Mapping[str, float] | None = None,
+        hotword_weight: float = 10.0,
+        unk_score: float | None = None,
+        blank_penalty: float = 0.0,
+        smearing: bool = True,
+        log_add: bool = True,
+        check_normalized: bool = True,
+        num_threads: int | None = None,
+    ) -> None:
+        if beta is None:
+            beta = 0.0 if lm is None else 1.5
+        if unk_score is None:
+            unk_score = -10.0 if lexicon is None else -math.inf
+        built = build_context(
+            labels, lm, lexicon, alpha=alpha, beta=beta, blank=blank, space=space, hotwords=hotwords,
+            hotword_weight=hotword_weight, unk_score=unk_score, smearing=smearing,
+        )  # fmt: skip
+        self.lm = lm
+        self.context, self._tokens, self._words = built
+        for name, value in (("beam_width", beam_width), ("nbest", nbest), ("top_tokens", top_tokens)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads: expected at least 1, received {num_threads}")
+        self.num_threads = num_threads
+        self._options: dict[str, Any] = {
+            "blank": blank,
+            "beam_width": beam_width,
+            "nbest": nbest,
+            "top_tokens": len(self.labels) if top_tokens is None else top_tokens,
+            "token_min_logp": token_min_logp,
+            "beam_prune_logp": beam_prune_logp,
+            "blank_penalty": blank_penalty,
+            "log_add": log_add,
+            "check_normalized": check_normalized,
+        }
+        # Built now, so that options out of range are refused here.
+        self._search  # noqa: B018
+
+    @property
+    def labels(self) -> list[str]:
+        """The text of each token."""
+        return self._tokens.labels
+
+    def decode(
+        self, log_probs: Array, lengths: Array | Sequence[int] | None = None
+    ) -> list[Hypothesis] | list[list[Hypothesis]]:
+        """The n-best of one utterance [T, V], or of each row of a padded batch [N, T, V].
+
+        Args:
+            log_probs: log-probabilities, numpy or torch, any floating dtype, strides and device.
+            lengths: [N] integers, frames of each row; None: all T. Nothing beyond is read.
+
+        Returns:
+            The best first, at most ``nbest``; one list for one utterance, a list of lists for a batch. No frames are
+            the empty text.
+
+        Raises:
+            TypeError: log_probs is not floating-point, or lengths not integer.
+            ValueError: wrong rank or number of labels; lengths beyond T; or NaN, nothing but −inf, probabilities or
+                logits in a row.
+        """
+        scores = self._as_tensor(log_probs, (2, 3))
+        if scores.dim() == 2:
+            if lengths is not None:
+                raise ValueError("lengths: expected None with an utterance [T, V]; cut it to its length")
+            return self._search_batch(scores[None], None, raise_errors=True)[0]
+        return self._search_batch(scores, lengths, raise_errors=True)
+
+    def decode_batch(
+        self, log_probs: Array | Sequence[Array], lengths: Array | Sequence[int] | None = None
+    ) -> list[list[Hypothesis] | ValueError]:
+        """:meth:`decode` where one bad utterance does not lose the others.
+
+        Args:
+            log_probs: a padded batch [N, T, V], or a list of utterances [T, V] of any lengths.
+            lengths: of a padded batch.
+
+        Returns:
+            For each utterance its n-best, or, in their place, the ValueError that :meth:`decode` would have raised for
+            its values. Utterances are decoded on several threads, without the interpreter's lock.
+
+        Raises:
+            TypeError, ValueError: as decode, for what is wrong with the call: types, ranks, labels, lengths.
+        """
+        if isinstance(log_probs, (Tensor, np.ndarray)):
+            return self._search_batch(self._as_tensor(log_probs, (3,)), lengths, raise_errors=False)
+        if lengths is not None:
+            raise ValueError("lengths: expected None with a list of utterances")
+        utterances = [self._as_tensor(utterance, (2,)).float() for utterance in log_probs]
+        if not utterances:
+            return []
+        frames = torch.tensor([len(utterance) for utterance in utterances])
+        padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
+        return self._search_batch(padded, frames, raise_errors=False)
+
+    def start(self) -> _decoder.CtcBeamState:
+        """A new stream. It can be pickled and copied, and goes on in any decoder with the same arguments."""
+        return self._search.start()
+
+    def step(self, state: _decoder.CtcBeamState, log_probs: Array) -> None:
+        """Feed the next frames, [frames, V], to a stream.
+
+        Raises:
+            TypeError, ValueError: as decode. Frames before a bad one are taken, it and those after it are not.
+        """
+        chunk = self._as_tensor(log_probs, (2,)).float().numpy()
+        error, frame = self._search.step(state, chunk)
+        if error:
+            raise ValueError(error_message(error, state.frames if frame < len(chunk) else frame))
+
+    def partial(self, state: _decoder.CtcBeamState) -> Partial:
+        """The best text so far, as if more frames were to come, and how much of it is certain.
+
+        What all prefixes of the beam begin with stays, whatever follows.
+        """
+        best = self._search.results(state, False)[0]
+        stable = state.stable_tokens
+        words = self._read_words(*(column[:stable] for column in best[3:]))
+        # The last one may still grow, unless something has ended it.
+        if words and self._tokens.joiner and self._tokens.kinds[best[3][stable - 1]] != ENDS_WORD:
+            words.pop()
+        return Partial(self._hypothesis(*best), stable, self._join(words))
+
+    def finish(self, state: _decoder.CtcBeamState) -> list[Hypothesis]:
+        """The n-best of the whole stream, the last word and the sentence ended; the state stays as it is."""
+        return [self._hypothesis(*found) for found in self._search.results(state, True)]
+
+    @cached_property
+    def _search(self) -> _decoder.CtcBeamSearch:
+        def arrays(tensors: Iterable[Tensor]) -> list[np.ndarray]:
+            return [tensor.numpy() for tensor in tensors]
+
+        context = self.context
+        return _decoder.CtcBeamSearch(
+            token_kinds=context.token_kinds.numpy(),
+            language_model=None if self.lm is None else self.lm._on_cpu(),
+            lm_tokens=None if context.lm_tokens is None else context.lm_tokens.numpy(),
+            lexicon=arrays(context.lexicon),
+            hotwords=arrays(context.hotwords),
+            **{
+                name: getattr(context, name)
+                for name in ("alpha", "beta", "unk_score", "unknown_look_ahead", "begin_reach")
+            },
+            **self._options,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_search"}
+
+    def _as_tensor(self, log_probs: Array, dims: tuple[int, ...]) -> Tensor:
+        if not isinstance(log_probs, (Tensor, np.ndarray)):
+            raise TypeError(f"log_probs: expected a tensor or an array, received {type(log_probs).__name__}")
+        scores = torch.as_tensor(log_probs).detach().cpu()
+        if not scores.is_floating_point():
+            raise TypeError(f"log_probs: expected a floating-point dtype, received {scores.dtype}")
+        shapes = {2: "[T, V]", 3: "[N, T, V]"}
+        if scores.dim() not in dims:
+            expected = " or ".join(shapes[d] for d in dims)
+            raise ValueError(f"log_probs: expected shape {expected}, received {tuple(scores.shape)}")
+        if scores.shape[-1] != len(self.labels):
+            raise ValueError(
+                f"log_probs: expected {len(self.labels)} values a frame, one for each of labels, received shape "
+                f"{tuple(scores.shape)}"
+            )
+        return scores
+
+    def _search_batch(
+        self, log_probs: Tensor, lengths: Array | Sequence[int] | None, *, raise_errors: bool
+    ) -> list[Any]:
+        found = ops.ctc_beam_search(
+            log_probs,
+            None if lengths is None else torch.as_tensor(lengths).cpu(),
+            context=self.context,
+            num_threads=self.num_threads or 0,
+            **self._options,
+        )
+        results: list[Any] = []
+        for row, (error, frame) in enumerate(found.errors.tolist()):
+            if not error:
+                results.append(self._read_row(found, row))
+                continue
+            failure = ValueError(error_message(error, frame, row))
+            if raise_errors:
+                raise failure
+            results.append(failure)
+        return results
+
+    def _read_row(self, found: ops.CTCBeamSearchResult, row: int) -> list[Hypothesis]:
+        hypotheses = []
+        for rank, length in enumerate(found.token_lengths[row].tolist()):
+            if length < 0:
+                break
+            score, am_score = found.scores[row, rank].item(), found.am_scores[row, rank].item()
+            tokens, words, confidences = (
+                column[row, rank, :length].tolist()
+                for column in (found.tokens, found.words, found.confidences)
+            )
+            starts, ends = found.timesteps[row, rank, :length].t().tolist()
+            hypotheses.append(
+                self._hypothesis(score, am_score, score - am_score, tokens, starts, ends, words, confidences)
+            )
+        return hypotheses
+
+    def _hypothesis(
+        self,
+        score: float,
+        am_score: float,
+        lm_score: float,
+        tokens: list[int],
+        starts: list[int],
+        ends: list[int],
+        words: list[int],
+        confidences: list[float],
+    ) -> Hypothesis:
+        found = self._read_words(tokens, starts, ends, words, confidences)
+        return Hypothesis(self._join(found), tokens, starts, found, score, am_score, lm_score)
+
+    def _read_words(
+        self,
+        tokens: list[int],
+        starts: list[int],
+        ends: list[int],
+        words: list[int],
+        confidences: list[float],
+    ) -> list[Word]:
+        kinds, texts = self._tokens.kinds, self._tokens.texts
+        found: list[Word] = []
+        text, first = "", -1
+
+        def close(last: int) -> None:
+            if first >= 0:
+                of_lexicon = self._words[words[last]] if words[last] >= 0 else text
+                found.append(Word(of_lexicon, starts[first], ends[last], confidences[last]))
+
+        for index, token in enumerate(tokens):
+            if kinds[token] != INSIDE_WORD:
+                close(index - 1)
+                text, first = "", -1
+                if kinds[token] == ENDS_WORD:
+                    continue
+            if first < 0:
+                first = index
+            text += texts[token]
+        close(len(tokens) - 1)
+        return found
+
+    def _join(self, words: list[Word]) -> str:
+        return self._tokens.joiner.join(word.text for word in words)

@@ -1,0 +1,334 @@
+"""N-gram language models: read, estimated, saved, and asked for probabilities."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from asrkern import _decoder
+from asrkern._optional import require
+from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize
+from asrkern.decoder._files import about, read_chunks
+from asrkern.decoder._ngram_estimate import Estimate, Progress
+
+MAX_ORDER: int = _decoder.MAX_ORDER
+UNITS = ("word", "character")
+_FORMAT = "asrkern n-gram model 1"
+_METADATA = ("order", "bos", "eos", "unit", "space")
+
+
+class WordScore(NamedTuple):
+    """log_prob: log10 P(word | words before); order: words of the n-gram it comes from; unknown: not in the model."""
+
+    log_prob: float
+    order: int
+    unknown: bool
+
+
+class NGramLM:
+    """A back-off n-gram model of words or characters, of order 1 to 6, in flat hash tables.
+
+    Make one with :meth:`from_arpa`, :meth:`from_kenlm_binary`, :meth:`load` (:meth:`open` takes any of these files)
+    or :meth:`estimate`. Probabilities are log10, as in ARPA files. Word 0 is ``<unk>``: words that the model does not
+    know score as it. ``<unk>``, where a file has none, gets log10 p = −100, as with KenLM.
+
+    A model of characters is one whose words are single characters: with ``unit="character"`` sentences are taken
+    apart into characters, and ``space`` stands for white space between words (``"ab c"`` is ``a b ▁ c``).
+
+    Attributes:
+        order: words of its longest n-grams.
+        unit: ``"word"`` or ``"character"``.
+        space: what stands for white space in models of characters.
+        bos, eos: ids of ``<s>`` and ``</s>``.
+        tensors: the tables, which ``kernels/common/ngram.h`` describes. ``unigrams`` [vocabulary, 2] float32;
+            ``ngrams`` [slots, 2] int64, or [slots] and ``codebook`` [2, 256] float32 after :meth:`quantize`; ``words``
+            [slots, 2] int64; ``strings`` uint8, the words with line feeds, empty where the file had none.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        order: int,
+        bos: int,
+        eos: int,
+        unit: str = "word",
+        space: str = "▁",
+        estimate: Estimate | None = None,
+    ) -> None:
+        _check_unit(unit, space)
+        self.tensors = dict(tensors)
+        self.order, self.bos, self.eos, self.unit, self.space = order, bos, eos, unit, space
+        self._estimate = estimate
+        self._model = self._bind()
+
+    @classmethod
+    def from_arpa(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁") -> NGramLM:
+        """Read an ARPA file, plain or compressed (``.gz``).
+
+        Back-off weights may be missing, and so may n-grams that longer ones begin or end with.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: it is not an ARPA file, is cut short, has other counts than it announces, a duplicate n-gram,
+                a positive or unreadable probability, or no ``<s>`` or ``</s>``; with the number of the line.
+        """
+        reader = _decoder.ArpaReader()
+        with about(path):
+            for chunk in read_chunks(path):
+                reader.feed(chunk)
+            reader.finish()
+            bos, eos = reader.word_id("<s>"), reader.word_id("</s>")
+            return cls(_as_tensors(reader.tables()), reader.order, bos, eos, unit, space)
+
+    @classmethod
+    def from_kenlm_binary(
+        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁"
+    ) -> NGramLM:
+        """Read a ``.bin`` file of KenLM's ``build_binary probing``.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: it is no such file or is damaged; or it is one of KenLM's tries: convert the ARPA file with
+                ``build_binary probing``, or read it with :meth:`from_arpa`.
+        """
+        with about(path):
+            tables, order = _kenlm_binary.read(path)
+            bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
+            return cls(_as_tensors(tables), order, bos, eos, unit, space)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> NGramLM:
+        """Read a file of :meth:`save`; the tables are mapped into memory, not copied.
+
+        Raises:
+            ImportError: safetensors is not installed.
+            OSError: the file cannot be opened.
+            ValueError: it is no such file, or is damaged.
+        """
+        safetensors = require("safetensors", "lm")
+        with open(path, "rb"):  # for the usual errors of missing files
+            pass
+        with about(path):
+            try:
+                with safetensors.safe_open(path, framework="pt") as file:
+                    metadata = file.metadata() or {}
+                    if metadata.get("format") != _FORMAT or not metadata.keys() >= set(_METADATA):
+                        raise ValueError(f"expected {_FORMAT!r}, received {metadata.get('format')!r}")
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            except safetensors.SafetensorError as error:
+                raise ValueError(f"expected an intact safetensors file: {error}") from None
+            order, bos, eos = (int(metadata[name]) for name in ("order", "bos", "eos"))
+            return cls(tensors, order, bos, eos, metadata["unit"], metadata["space"])
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁") -> NGramLM:
+        """Read a file of any of the three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
+
+        ``unit`` and ``space`` are for the last two.
+        """
+        if os.fspath(path).endswith(".safetensors"):
+            return cls.load(path)
+        with open(path, "rb") as file:
+            binary = file.read(len(_kenlm_binary.MAGIC_ANY)) == _kenlm_binary.MAGIC_ANY
+        return (cls.from_kenlm_binary if binary else cls.from_arpa)(path, unit=unit, space=space)
+
+    @classmethod
+    def estimate(
+        cls,
+        text: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        order: int,
+        *,
+        prune: Sequence[int] = (0,),
+        discount_fallback: bool | Sequence[float] = False,
+        unit: str = "word",
+        space: str = "▁",
+        progress: Progress | None = None,
+    ) -> NGramLM:
+        """Interpolated modified Kneser-Ney estimate (Chen & Goodman 1998; Heafield et al. 2013), equal to ``lmplz``.
+
+        The text is read once, from beginning to end, and never held; its distinct n-grams are.
+
+        Args:
+            text: path of a text file, plain or ``.gz``, a sentence a line; or an iterable of lines (which are strings)
+                and of files (which are Paths). For text in memory pass ``text.splitlines()``.
+            order: 1 to 6.
+            prune: n-grams of order n that occur ``prune[n − 1]`` times or less are left out; the last value is that of
+                all higher orders. The first is 0, none is less than the one before.
+            discount_fallback: True (0.5, 1, 1.5), or three discounts for n-grams that occur once, twice, and more
+                often, for orders where the text's counts give none.
+            unit, space: see the class.
+            progress: called with (what is done, units done, units in all or None) from time to time.
+
+        Raises:
+            OSError: a file cannot be opened.
+            TypeError: text holds something that is neither string nor Path.
+            ValueError: an argument out of its range; no sentence; ``<s>``, ``</s>`` or ``<unk>`` in the text; or
+                counts that give no discounts while ``discount_fallback`` is False.
+        """
+        _check_unit(unit, space)
+        result = _ngram_estimate.estimate(
+            text, order, prune, discount_fallback, unit == "character", space, progress
+        )
+        tensors = _as_tensors(_decoder.make_tables(result.strings, result.orders))
+        return cls(tensors, order, _ngram_estimate.BOS, _ngram_estimate.EOS, unit, space, result)
+
+    def to_arpa(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as ARPA file, compressed if the name ends in ``.gz``.
+
+        Raises:
+            ValueError: the model was not made by :meth:`estimate` in this process: tables have hashes of n-grams, not
+                the n-grams.
+        """
+        if self._estimate is None:
+            raise ValueError(
+                "to_arpa: expected a model of NGramLM.estimate; a file's tables have no n-grams to write"
+            )
+        self._estimate.to_arpa(path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tables as safetensors file, which :meth:`load` reads without parsing.
+
+        Raises:
+            ImportError: safetensors is not installed.
+        """
+        require("safetensors", "lm")
+        from safetensors.torch import save_file
+
+        metadata = {"format": _FORMAT, **{name: str(getattr(self, name)) for name in _METADATA}}
+        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path, metadata)
+
+    def quantize(self) -> NGramLM:
+        """The same model in half the memory: 8 bits for each log-probability and back-off weight of order 2 and up."""
+        if "codebook" in self.tensors:
+            return self
+        tensors = self.tensors | _ngram_quantize.quantize(self.tensors["ngrams"].cpu())
+        device = self.tensors["ngrams"].device
+        return self._with({name: tensor.to(device) for name, tensor in tensors.items()})
+
+    def to(self, device: torch.device | str) -> NGramLM:
+        """The model with its tables on ``device``; scores can be asked for on the CPU only."""
+        return self._with({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many words the model has, ``<unk>``, ``<s>`` and ``</s>`` included."""
+        return self.tensors["unigrams"].shape[0]
+
+    @property
+    def words(self) -> list[str]:
+        """The words by id; empty for KenLM files without them (``build_binary -v``)."""
+        strings = bytes(self.tensors["strings"].cpu().numpy())
+        return strings.decode(errors="backslashreplace").split("\n")[:-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tables."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def word_id(self, word: str) -> int:
+        """The id of a word; 0 if the model does not know it."""
+        return self._on_cpu().word_id(word)
+
+    def encode(self, sentence: str) -> list[int]:
+        """The ids of a sentence's words (of its characters, in models of characters)."""
+        return self._on_cpu().encode(sentence)
+
+    def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
+        """log10 probability of a sentence.
+
+        Args:
+            sentence: words with white space between them.
+            bos: whether ``<s>`` stands before it.
+            eos: whether the probability of ``</s>`` after it counts.
+        """
+        return float(self._on_cpu().score_sentences((sentence,), bos, eos)[0])
+
+    def score_batch(self, sentences: Sequence[str], bos: bool = True, eos: bool = True) -> Tensor:
+        """log10 probabilities of many sentences, [N] float64; much faster than :meth:`score` for each."""
+        return torch.from_numpy(self._on_cpu().score_sentences(sentences, bos, eos))
+
+    def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> list[WordScore]:
+        """One :class:`WordScore` a word, and one for ``</s>`` if ``eos``."""
+        scores = zip(*self._on_cpu().score_words(sentence, bos, eos))
+        return [WordScore(log_prob, order, word == 0) for log_prob, order, word in scores]
+
+    def start(self, bos: bool = True) -> _decoder.NGramState:
+        """The state before the first word: after ``<s>``, or (``bos=False``) in the middle of a text."""
+        return self._on_cpu().start(bos)
+
+    def step(self, state: _decoder.NGramState, word: str | int) -> tuple[float, _decoder.NGramState]:
+        """log10 P(word | state), and the state after it.
+
+        States are equal, and have equal hashes, where all that the model can tell of their futures is equal.
+
+        Raises:
+            ValueError: the word's id is not in the vocabulary.
+        """
+        model = self._on_cpu()
+        return model.step(state, model.word_id(word) if isinstance(word, str) else word)
+
+    def perplexity(self, sentences: str | Sequence[str]) -> float:
+        """10 ^ (−log10 P / words), ``</s>`` counted as a word, of one sentence or of several together."""
+        sentences = (sentences,) if isinstance(sentences, str) else sentences
+        words = sum(len(self.encode(sentence)) + 1 for sentence in sentences)
+        return math.pow(10, -float(self.score_batch(sentences).sum()) / words)
+
+    def __repr__(self) -> str:
+        quantized = ", quantized" if "codebook" in self.tensors else ""
+        return (
+            f"NGramLM(order={self.order}, unit={self.unit!r}, {self.vocabulary_size} words, "
+            f"{self.nbytes / 2**20:.1f} MiB{quantized})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_model", "_estimate")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _estimate=None)
+        self._model = self._bind()
+
+    def _with(self, tensors: dict[str, Tensor]) -> NGramLM:
+        return NGramLM(tensors, self.order, self.bos, self.eos, self.unit, self.space, self._estimate)
+
+    def _bind(self) -> _decoder.NGramModel | None:
+        if any(tensor.device.type != "cpu" for tensor in self.tensors.values()):
+            return None
+        missing = {"unigrams", "ngrams", "words", "strings"} - self.tensors.keys()
+        if missing:
+            raise ValueError(
+                f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}"
+            )
+        unigrams, ngrams, words = (self.tensors[name].numpy() for name in ("unigrams", "ngrams", "words"))
+        codebook = self.tensors["codebook"].numpy() if "codebook" in self.tensors else None
+        return _decoder.NGramModel(
+            unigrams,
+            ngrams,
+            codebook,
+            words,
+            self.order,
+            self.bos,
+            self.eos,
+            self.unit == "character",
+            self.space,
+        )
+
+    def _on_cpu(self) -> _decoder.NGramModel:
+        if self._model is None:
+            raise ValueError(f"expected tables on the CPU, received them on {self.tensors['ngrams'].device}")
+        return self._model
+
+
+def _check_unit(unit: str, space: str) -> None:
+    if unit not in UNITS:
+        raise ValueError(f"unit: expected one of {', '.join(map(repr, UNITS))}, received {unit!r}")
+    if not isinstance(space, str) or len(space.split()) != 1 or space != space.strip():
+        raise ValueError(f"space: expected a text without white space, received {space!r}")
+
+
+def _as_tensors(tables: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(table) for name, table in tables.items()}

@@ -1,0 +1,181 @@
+"""CTC prefix beam search with words, a language model and hotwords."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asrkern.ops._common import check_tensor, lengths_on
+
+
+class CTCContext(NamedTuple):
+    """What prefixes are worth beside their acoustics, as tensors; :func:`asrkern.decoder.build_context` makes it.
+
+    Scores are natural logarithms and weighted, but for the language model's. Parts that are not there are empty.
+
+    Attributes:
+        token_kinds: [V] uint8: 0 inside a word, 1 ends a word (a space), 2 begins one ("▁the").
+        language_model: unigrams [vocabulary, 2] float32; ngrams [slots, 2] int64, or [slots] and a codebook [2, 256]
+            (:attr:`asrkern.decoder.NGramLM.tensors`).
+        lm_order, lm_bos, lm_eos: of the language model.
+        lm_tokens: [V] int32, its words for the tokens if it is a model of characters, else None.
+        lexicon: edge_begin [nodes + 1], edge_token [edges], edge_target [edges], word_begin [nodes + 1], words,
+            lm_words, all int32; look_ahead [nodes], reach [nodes], float32 (``kernels/common/ctc_context.h``).
+        hotwords: edge_begin, edge_token, edge_target, int32; credit, completed, reach [nodes], float32.
+        alpha: weight of the language model's log-probabilities.
+        beta: added for each word (each token with a model of characters).
+        unk_score: added for each word that is not in the lexicon; None: there must be none.
+        unknown_look_ahead: expected of such a word as soon as it is one.
+        begin_reach: the most that beginning a word gains.
+    """
+
+    token_kinds: Tensor
+    language_model: tuple[Tensor, ...] = ()
+    lm_order: int = 0
+    lm_bos: int = 0
+    lm_eos: int = 0
+    lm_tokens: Tensor | None = None
+    lexicon: tuple[Tensor, ...] = ()
+    hotwords: tuple[Tensor, ...] = ()
+    alpha: float = 0.0
+    beta: float = 0.0
+    unk_score: float | None = 0.0
+    unknown_look_ahead: float = 0.0
+    begin_reach: float = 0.0
+
+
+class CTCBeamSearchResult(NamedTuple):
+    """The n-best of each row, the best first; L = T is the room for tokens.
+
+    Attributes:
+        tokens: [N, nbest, L] int32, −1 beyond token_lengths.
+        timesteps: [N, nbest, L, 2] int32, frames of each token in the best alignment: its first, the one after its last.
+        words: [N, nbest, L] int32, the lexicon's word that each token is in; −1 of unknown ones, −2 of spaces.
+        confidences: [N, nbest, L] float32, posterior probability within the beam of the word that each token is in.
+        token_lengths: [N, nbest] int32, −1 where there are fewer hypotheses.
+        scores: [N, nbest] float64, ``log p_ctc + alpha · ln p_lm + beta · words + …``.
+        am_scores: [N, nbest] float64, ``log p_ctc``; what the context gave is the difference.
+        errors: [N, 2] int32, what was wrong with a row (:data:`ERRORS`, 0: nothing) and at which frame. Its n-best is
+            empty.
+    """
+
+    tokens: Tensor
+    timesteps: Tensor
+    words: Tensor
+    confidences: Tensor
+    token_lengths: Tensor
+    scores: Tensor
+    am_scores: Tensor
+    errors: Tensor
+
+
+ERRORS = {
+    1: "expected log-probabilities, received NaN",
+    2: "expected log-probabilities, received −inf for every token",
+    3: "expected log-probabilities, received probabilities; take their logarithm",
+    4: "expected log-probabilities, received values whose exponentials do not sum to 1, as logits; use log_softmax",
+    5: "no prefix of the beam can go on: the lexicon allows none of the possible tokens",
+}
+
+
+def error_message(error: int, frame: int, row: int | None = None) -> str:
+    """What the two numbers of :attr:`CTCBeamSearchResult.errors` mean."""
+    where = f"at frame {frame}" if row is None else f"in row {row} at frame {frame}"
+    return f"log_probs: {ERRORS[error]} ({where})"
+
+
+def ctc_beam_search(
+    log_probs: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    blank: int = 0,
+    beam_width: int = 100,
+    nbest: int = 1,
+    top_tokens: int | None = None,
+    token_min_logp: float = -math.inf,
+    beam_prune_logp: float = -math.inf,
+    blank_penalty: float = 0.0,
+    log_add: bool = True,
+    check_normalized: bool = True,
+    context: CTCContext | None = None,
+    num_threads: int = 0,
+) -> CTCBeamSearchResult:
+    """Prefix beam search (Graves et al. 2006; Hannun et al. 2014) over a batch of CTC outputs.
+
+    A prefix's score is the logarithm of the sum over all its alignments, plus what ``context`` gives; equal prefixes
+    are merged before the ``beam_width`` best are kept. Nothing is differentiable.
+
+    Args:
+        log_probs: [N, T, V] log-probabilities on the CPU, any floating dtype; computed in float32, relative to the
+            best prefix, so that precision does not sink over time.
+        lengths: [N] integers, frames of each row; None: all T.
+        blank: index of the blank token.
+        beam_width: prefixes kept at each frame.
+        nbest: hypotheses returned, at most beam_width.
+        top_tokens: only that many of the likeliest tokens of a frame are possible; None: all.
+        token_min_logp: less likely tokens are impossible, unless the likeliest of the frame.
+        beam_prune_logp: prefixes whose score is that far below the best are dropped, ≤ 0.
+        blank_penalty: subtracted from blank's log-probability, before all pruning.
+        log_add: False: the best alignment counts in place of the sum.
+        check_normalized: report rows whose probabilities do not sum to 1 within a factor of e^0.5.
+        context: words, language model, hotwords; None: acoustics only.
+        num_threads: of torch's threads, at most; 0: all.
+
+    Returns:
+        :class:`CTCBeamSearchResult`. Rows with bad values have an entry in ``errors``; the others are not affected.
+
+    Raises:
+        TypeError: log_probs is not floating-point, or lengths not integer.
+        ValueError: wrong rank or device, no tokens, lengths beyond T, or an option out of range.
+    """
+    check_tensor("log_probs", log_probs, (3,))
+    if log_probs.device.type != "cpu":
+        raise ValueError(f"log_probs: expected a tensor on the CPU, received one on {log_probs.device}")
+    vocabulary = log_probs.shape[2]
+    if vocabulary == 0:
+        raise ValueError(f"log_probs: expected at least one token, received shape {tuple(log_probs.shape)}")
+    # The fake kernel needs sizes that the kernel would refuse only later.
+    if beam_width < 1:
+        raise ValueError(f"beam_width: expected at least 1, received {beam_width}")
+    if not 1 <= nbest <= beam_width:
+        raise ValueError(f"nbest: expected 1 to beam_width, {beam_width}, received {nbest}")
+    if num_threads < 0:
+        raise ValueError(f"num_threads: expected at least 0, received {num_threads}")
+    lengths = lengths_on(log_probs.device, "lengths", lengths, log_probs.shape[0])
+    if context is None:
+        context = CTCContext(torch.zeros(vocabulary, dtype=torch.uint8))
+    found = torch.ops.asrkern.ctc_beam_search(
+        log_probs.detach().float(), lengths, context.token_kinds,
+        list(context.language_model), context.lm_order, context.lm_bos, context.lm_eos, context.lm_tokens,
+        list(context.lexicon), list(context.hotwords),
+        context.alpha, context.beta, context.unk_score, context.unknown_look_ahead, context.begin_reach,
+        blank, beam_width, nbest, vocabulary if top_tokens is None else top_tokens, token_min_logp,
+        beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads,
+    )  # fmt: skip
+    return CTCBeamSearchResult(*found)
+
+
+@torch.library.register_fake("asrkern::ctc_beam_search")
+def _fake(
+    log_probs, lengths, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon, hotwords,
+    alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width, nbest, top_tokens, token_min_logp,
+    beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads,
+):  # fmt: skip
+    rows, frames, _ = log_probs.shape
+
+    def make(dtype, *sizes):
+        return log_probs.new_empty((rows, *sizes), dtype=dtype)
+
+    return (
+        make(torch.int32, nbest, frames),
+        make(torch.int32, nbest, frames, 2),
+        make(torch.int32, nbest, frames),
+        make(torch.float32, nbest, frames),
+        make(torch.int32, nbest),
+        make(torch.float64, nbest),
+        make(torch.float64, nbest),
+        make(torch.int32, 2),
+    )

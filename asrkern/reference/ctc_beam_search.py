@@ -1,0 +1,107 @@
+"""CTC prefix beam search and the sums that it approximates, in plain Python."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+Prefix = tuple[int, ...]
+# What a prefix is worth beside its acoustic score: context(tokens, final) in nats, −inf if it is not allowed.
+Context = Callable[[Prefix, bool], float]
+
+
+class Hypothesis(NamedTuple):
+    """score = am_score + what the context gives."""
+
+    tokens: Prefix
+    score: float
+    am_score: float
+
+
+def no_context(tokens: Prefix, final: bool) -> float:
+    """Nothing but acoustics."""
+    return 0.0
+
+
+def log_add(*values: float) -> float:
+    """``ln Σ e^x``."""
+    best = max(values)
+    return best if math.isinf(best) else best + math.log(sum(math.exp(x - best) for x in values))
+
+
+def possible_tokens(frame: Sequence[float], token_min_logp: float, top_tokens: int | None) -> set[int]:
+    """The tokens that pruning leaves: the likeliest, and those likely enough among the ``top_tokens`` likeliest."""
+    order = sorted(range(len(frame)), key=lambda v: -frame[v])
+    return {v for v in order[:top_tokens] if frame[v] >= token_min_logp} | {order[0]}
+
+
+def ctc_beam_search(
+    log_probs: Sequence[Sequence[float]],
+    blank: int = 0,
+    beam_width: int = 100,
+    *,
+    token_min_logp: float = -math.inf,
+    beam_prune_logp: float = -math.inf,
+    top_tokens: int | None = None,
+    blank_penalty: float = 0.0,
+    log_add: Callable[..., float] = log_add,
+    context: Context = no_context,
+) -> list[Hypothesis]:
+    """Reference of :func:`asrkern.ops.ctc_beam_search` for one utterance [T, V]; all hypotheses, the best first.
+
+    Graves et al. 2006, Hannun et al. 2014: each prefix has the probability of its alignments that end in blank and of
+    those that do not.
+    """
+    nothing = (-math.inf, -math.inf)
+    beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
+    for frame in log_probs:
+        frame = [x - blank_penalty * (v == blank) for v, x in enumerate(frame)]
+        tokens = possible_tokens(frame, token_min_logp, top_tokens)
+        for possible in (tokens, set(range(len(frame)))):
+            following: dict[Prefix, tuple[float, float]] = defaultdict(lambda: nothing)
+            for prefix, (ending_blank, ending_token) in beam.items():
+                for v in possible:
+                    before = log_add(ending_blank, ending_token)
+                    if v == blank:
+                        b, t = following[prefix]
+                        following[prefix] = log_add(b, before + frame[v]), t
+                        continue
+                    if prefix and prefix[-1] == v:
+                        b, t = following[prefix]
+                        following[prefix] = b, log_add(t, ending_token + frame[v])
+                        before = ending_blank
+                    extended = (*prefix, v)
+                    b, t = following[extended]
+                    following[extended] = b, log_add(t, before + frame[v])
+            totals = {p: log_add(*scores) + context(p, False) for p, scores in following.items()}
+            best = max(totals.values())
+            # Where pruned tokens are all that the prefixes can go on with, they are not pruned.
+            if best > -math.inf:
+                break
+        kept = [p for p in totals if totals[p] >= best + beam_prune_logp and totals[p] > -math.inf]
+        kept = sorted(kept, key=lambda p: -totals[p])[:beam_width]
+        beam = {p: following[p] for p in kept}
+    acoustic = {p: log_add(*scores) for p, scores in beam.items()}
+    found = [Hypothesis(p, am + context(p, True), am) for p, am in acoustic.items()]
+    return sorted((h for h in found if h.score > -math.inf), key=lambda h: -h.score)
+
+
+def collapse(path: Sequence[int], blank: int) -> Prefix:
+    """The tokens of an alignment: repeats merged, blanks dropped."""
+    return tuple(v for v, _ in itertools.groupby(path) if v != blank)
+
+
+def alignments(frames: int, vocabulary: int) -> Iterator[tuple[int, ...]]:
+    """All V^T sequences of labels."""
+    return itertools.product(range(vocabulary), repeat=frames)
+
+
+def enumerate_prefixes(log_probs: Sequence[Sequence[float]], blank: int = 0) -> dict[Prefix, float]:
+    """Every token sequence's exact log-probability, by summing over all V^T alignments."""
+    found: dict[Prefix, list[float]] = defaultdict(list)
+    for path in alignments(len(log_probs), len(log_probs[0]) if log_probs else 1):
+        found[collapse(path, blank)].append(sum(frame[v] for frame, v in zip(log_probs, path)))
+    return {tokens: log_add(*scores) for tokens, scores in found.items()}

@@ -1,0 +1,185 @@
+#include "csrc/decoder/arpa.h"
+
+#include <charconv>
+#include <cmath>
+#include <optional>
+
+#include "csrc/decoder/text_error.h"
+
+namespace asrkern {
+namespace {
+
+bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+// The next field of a line, which is cut off; empty at the end.
+std::string_view next_field(std::string_view& line) {
+  size_t begin = 0;
+  while (begin < line.size() && is_blank(line[begin])) ++begin;
+  size_t end = begin;
+  while (end < line.size() && !is_blank(line[end])) ++end;
+  const std::string_view field = line.substr(begin, end - begin);
+  line.remove_prefix(end);
+  return field;
+}
+
+template <class T>
+std::optional<T> parse(std::string_view field) {
+  if (field.starts_with('+')) field.remove_prefix(1);
+  T value;
+  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
+  if (error != std::errc() || end != field.data() + field.size()) return std::nullopt;
+  return value;
+}
+
+std::optional<float> parse_log10(std::string_view field) {
+  std::optional<float> value = parse<float>(field);
+  // Numbers too small for a float are errors to from_chars.
+  if (!value)
+    if (const std::optional<double> exact = parse<double>(field); exact && std::fabs(*exact) < 1) value = float(*exact);
+  return value && std::isfinite(*value) ? value : std::nullopt;
+}
+
+std::string section_name(int32_t order) { return "\\" + std::to_string(order) + "-grams:"; }
+
+}  // namespace
+
+void ArpaReader::fail(const std::string& message) const {
+  throw TextError("line " + std::to_string(line_) + ": " + message);
+}
+
+void ArpaReader::feed(std::string_view bytes) {
+  for (size_t end; (end = bytes.find('\n')) != std::string_view::npos; bytes.remove_prefix(end + 1)) {
+    ++line_;
+    if (rest_.empty()) {
+      read_line(bytes.substr(0, end));
+    } else {
+      rest_.append(bytes.substr(0, end));
+      read_line(rest_);
+      rest_.clear();
+    }
+  }
+  rest_.append(bytes);
+}
+
+void ArpaReader::finish() {
+  if (!rest_.empty()) {
+    ++line_;
+    read_line(rest_);
+  }
+  if (part_ == Part::BEFORE) fail("expected \\data\\, received the end of the file: this is no ARPA file");
+  if (part_ != Part::AFTER) fail("expected \\end\\, received the end of the file: it is cut short");
+}
+
+void ArpaReader::read_line(std::string_view line) {
+  while (!line.empty() && is_blank(line.back())) line.remove_suffix(1);
+  while (!line.empty() && is_blank(line.front())) line.remove_prefix(1);
+  // Whatever stands before \data\ is a comment.
+  if (part_ == Part::BEFORE) {
+    if (line == "\\data\\") part_ = Part::COUNTS;
+  } else if (line.empty()) {
+    return;
+  } else if (part_ == Part::AFTER) {
+    fail("expected nothing after \\end\\, received " + quoted(line));
+  } else if (line == "\\end\\") {
+    if (section_ == 0 || section_ < order()) fail("expected " + section_name(section_ + 1) + ", received '\\end\\'");
+    end_section();
+    part_ = Part::AFTER;
+  } else if (line.front() == '\\' && line.ends_with("-grams:")) {
+    begin_section(line);
+  } else if (part_ == Part::COUNTS) {
+    read_count(line);
+  } else {
+    read_ngram(line);
+  }
+}
+
+void ArpaReader::read_count(std::string_view line) {
+  const std::string_view all = line;
+  const std::string_view keyword = next_field(line);
+  const size_t equals = line.find('=');
+  if (keyword != "ngram" || equals == std::string_view::npos)
+    fail("expected 'ngram ORDER=COUNT', received " + quoted(all));
+  std::string_view left = line.substr(0, equals), right = line.substr(equals + 1);
+  const auto order = parse<int32_t>(next_field(left));
+  const auto count = parse<uint64_t>(next_field(right));
+  if (!order || !count || !next_field(left).empty() || !next_field(right).empty())
+    fail("expected 'ngram ORDER=COUNT', received " + quoted(all));
+  if (*order != this->order() + 1)
+    fail("expected the count of order " + std::to_string(this->order() + 1) + ", received " + quoted(all));
+  if (*order > MAX_ORDER) fail("expected orders up to " + std::to_string(MAX_ORDER) + ", received " + quoted(all));
+  counts_.push_back(*count);
+}
+
+void ArpaReader::begin_section(std::string_view line) {
+  if (part_ == Part::NGRAMS) end_section();
+  if (counts_.empty()) fail("expected 'ngram 1=COUNT', received " + quoted(line));
+  const std::string expected = section_ < order() ? section_name(section_ + 1) : "\\end\\";
+  if (line != expected) fail("expected " + expected + ", received " + quoted(line));
+  part_ = Part::NGRAMS;
+  ++section_;
+  read_ = 0;
+}
+
+void ArpaReader::end_section() {
+  if (read_ != counts_[section_ - 1])
+    fail("expected " + std::to_string(counts_[section_ - 1]) + " " + std::to_string(section_) +
+         "-grams, as \\data\\ announces, received " + std::to_string(read_));
+  if (section_ == 1)
+    for (const char* word : {"<s>", "</s>"})
+      if (builder_.find(word) < 0) fail("expected " + std::string(word) + " among the 1-grams, received none");
+}
+
+void ArpaReader::read_ngram(std::string_view line) {
+  const std::string_view all = line;
+  if (++read_ > counts_[section_ - 1])
+    fail("expected " + std::to_string(counts_[section_ - 1]) + " " + std::to_string(section_) +
+         "-grams, as \\data\\ announces, received another: " + quoted(all));
+  const std::string_view number = next_field(line);
+  const std::optional<float> log_prob = parse_log10(number);
+  if (!log_prob) fail("expected a log10 probability, received " + quoted(number));
+  if (*log_prob > 0) fail("expected a log10 probability of at most 0, received " + quoted(number));
+  std::string_view word;
+  int32_t ids[MAX_ORDER];
+  for (int32_t i = 0; i < section_; ++i) {
+    word = next_field(line);
+    if (word.empty()) fail("expected " + std::to_string(section_) + " words, received " + quoted(all));
+    if (section_ == 1) break;
+    ids[i] = builder_.find(word);
+    if (ids[i] < 0) fail("expected words that are among the 1-grams, received " + quoted(word));
+  }
+  float backoff = 0;
+  if (const std::string_view field = next_field(line); !field.empty()) {
+    const std::optional<float> value = parse_log10(field);
+    if (!value || !next_field(line).empty())
+      fail("expected a probability, " + std::to_string(section_) + " words and a back-off weight, received " +
+           quoted(all));
+    if (section_ == order() && *value != 0)
+      fail("expected no back-off weight in the highest order, received " + quoted(field));
+    backoff = *value;
+  }
+  const bool added =
+      section_ == 1 ? builder_.add_word(word, *log_prob, backoff) : builder_.add(ids, section_, *log_prob, backoff);
+  if (!added) fail("expected every n-gram once, received again: " + quoted(all));
+}
+
+std::string arpa_lines(const std::vector<std::string_view>& vocabulary, const int32_t* words, const float* log_probs,
+                       const float* backoffs, int32_t order, int64_t begin, int64_t end) {
+  std::string lines;
+  char digits[32];
+  const auto append = [&](float value) { lines.append(digits, std::to_chars(digits, digits + 32, value).ptr); };
+  for (int64_t i = begin; i < end; ++i) {
+    append(log_probs[i]);
+    for (int32_t k = 0; k < order; ++k) {
+      lines.push_back(k ? ' ' : '\t');
+      lines.append(vocabulary[words[i * order + k]]);
+    }
+    if (backoffs) {
+      lines.push_back('\t');
+      append(backoffs[i]);
+    }
+    lines.push_back('\n');
+  }
+  return lines;
+}
+
+}  // namespace asrkern

@@ -1,0 +1,165 @@
+// Streaming beam search for Python; asrkern/decoder/beam.py is what people use.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "csrc/decoder/context_arrays.h"
+#include "csrc/decoder/ctc_beam_stream.h"
+#include "csrc/decoder/modules.h"
+#include "csrc/decoder/ngram_model.h"
+
+namespace py = pybind11;
+
+namespace asrkern {
+namespace {
+
+// Views of arrays that `kept` keeps alive.
+class Keeper {
+ public:
+  template <class T>
+  Array<T> view(const py::handle& value, const char* name) {
+    if (!py::isinstance<py::array_t<T>>(value) ||
+        !(py::reinterpret_borrow<py::array>(value).flags() & py::array::c_style))
+      throw py::type_error(std::string(name) + ": expected a contiguous array of " +
+                           py::str(py::dtype::of<T>()).cast<std::string>());
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    kept_.append(array);
+    return {static_cast<const T*>(array.data()), array.size()};
+  }
+
+  py::handle keep(const py::object& value) {
+    kept_.append(value);
+    return value;
+  }
+
+ private:
+  py::list kept_;
+};
+
+// A model and options; beams are apart from it.
+class CtcBeamSearch {
+ public:
+  CtcBeamSearch(const py::array& token_kinds, const py::object& language_model, const py::object& lm_tokens,
+                const py::sequence& lexicon, const py::sequence& hotwords, double alpha, double beta,
+                std::optional<double> unk_score, double unknown_look_ahead, double begin_reach, int64_t blank,
+                int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp, double beam_prune_logp,
+                double blank_penalty, bool log_add, bool check_normalized)
+      : nbest_(int32_t(nbest)) {
+    ContextArrays arrays{};
+    arrays.token_kinds = keeper_.view<uint8_t>(token_kinds, "token_kinds");
+    const auto list = [&](const py::sequence& values, const char* name, size_t size) {
+      if (values.size() && values.size() != size)
+        throw py::value_error(std::string(name) + ": expected " + std::to_string(size) + " arrays or none, received " +
+                              std::to_string(values.size()));
+      return values.size() > 0;
+    };
+    if (list(lexicon, "lexicon", 8)) {
+      const auto ints = [&](size_t i) { return keeper_.view<int32_t>(lexicon[i], "lexicon"); };
+      const auto floats = [&](size_t i) { return keeper_.view<float>(lexicon[i], "lexicon"); };
+      arrays.lexicon = {ints(0), ints(1), ints(2), ints(3), ints(4), ints(5), floats(6), floats(7)};
+    }
+    if (list(hotwords, "hotwords", 6)) {
+      const auto ints = [&](size_t i) { return keeper_.view<int32_t>(hotwords[i], "hotwords"); };
+      const auto floats = [&](size_t i) { return keeper_.view<float>(hotwords[i], "hotwords"); };
+      arrays.hotwords = {ints(0), ints(1), ints(2), floats(3), floats(4), floats(5)};
+    }
+    if (!lm_tokens.is_none()) arrays.lm_tokens = keeper_.view<int32_t>(lm_tokens, "lm_tokens");
+    arrays.alpha = alpha;
+    arrays.beta = beta;
+    arrays.allow_unknown = unk_score.has_value();
+    arrays.unk_score = unk_score.value_or(0);
+    arrays.unknown_look_ahead = unknown_look_ahead;
+    arrays.begin_reach = begin_reach;
+    const auto int32 = [](int64_t value) { return int32_t(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX)); };
+    options_.row = {int32_t(token_kinds.size()), int32(blank),         int32(top_tokens),
+                    float(token_min_logp),       float(blank_penalty), check_normalized};
+    options_.beam_width = int32(beam_width);
+    options_.beam_prune_logp = float(beam_prune_logp);
+    options_.add = log_add;
+    check_options(options_, nbest);
+    const NGramTables* tables = nullptr;
+    if (!language_model.is_none()) tables = &keeper_.keep(language_model).cast<const NGramModel&>().tables();
+    model_ = make_context(arrays, tables, options_.row.vocabulary);
+  }
+
+  std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_); }
+
+  // (error, frame of the chunk where it is). Frames before it are taken.
+  std::pair<int32_t, int64_t> step(CtcBeamStream& stream,
+                                   const py::array_t<float, py::array::c_style | py::array::forcecast>& chunk) const {
+    check_state(stream);
+    if (chunk.ndim() != 2 || chunk.shape(1) != options_.row.vocabulary)
+      throw py::value_error("log_probs: expected shape [frames, " + std::to_string(options_.row.vocabulary) + "]");
+    const int64_t frames = chunk.shape(0);
+    const float* values = chunk.data();
+    py::gil_scoped_release release;
+    for (int64_t t = 0; t < frames; ++t) {
+      const CtcError error = stream.step(model_, options_, values + t * options_.row.vocabulary);
+      if (error != kCtcOk) return {error, t};
+    }
+    return {kCtcOk, frames};
+  }
+
+  // A tuple for each hypothesis: score, am_score, lm_score, then of its tokens: token, start, end, word, confidence.
+  py::list results(const CtcBeamStream& stream, bool final) const {
+    check_state(stream);
+    std::vector<CtcHypothesis> found;
+    {
+      py::gil_scoped_release release;
+      found = stream.results(model_, nbest_, final);
+    }
+    py::list result;
+    for (const CtcHypothesis& h : found) {
+      const auto column = [&](auto CtcToken::* field) {
+        using T = std::decay_t<decltype(std::declval<CtcToken>().*field)>;
+        std::vector<T> values;
+        for (const CtcToken& token : h.tokens) values.push_back(token.*field);
+        return values;
+      };
+      result.append(py::make_tuple(h.score, h.am_score, h.lm_score, column(&CtcToken::token), column(&CtcToken::start),
+                                   column(&CtcToken::end), column(&CtcToken::word), column(&CtcToken::confidence)));
+    }
+    return result;
+  }
+
+ private:
+  void check_state(const CtcBeamStream& stream) const {
+    if (!stream.fits(model_, options_))
+      throw py::value_error("state: expected one that this decoder, or an equal one, has started");
+  }
+
+  Keeper keeper_;
+  ContextModel model_{};
+  CtcBeamOptions options_{};
+  int32_t nbest_;
+};
+
+}  // namespace
+
+void bind_ctc_beam(py::module_& m) {
+  py::class_<CtcBeamStream>(m, "CtcBeamState", "A beam search in progress; made by CTCBeamDecoder.start.")
+      .def_property_readonly("frames", &CtcBeamStream::frames, "Frames taken so far.")
+      .def_property_readonly("stable_tokens", &CtcBeamStream::stable_tokens,
+                             "How many tokens all prefixes of the beam begin with.")
+      .def_property_readonly("tree_bytes", &CtcBeamStream::tree_bytes, "Memory that grows with the text, in bytes.")
+      .def(py::pickle([](const CtcBeamStream& stream) { return py::bytes(stream.save()); },
+                      [](const py::bytes& bytes) { return CtcBeamStream::load(bytes); }));
+  py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/common/ctc_beam.h.")
+      .def(py::init<const py::array&, const py::object&, const py::object&, const py::sequence&, const py::sequence&,
+                    double, double, std::optional<double>, double, double, int64_t, int64_t, int64_t, int64_t, double,
+                    double, double, bool, bool>(),
+           py::kw_only(), py::arg("token_kinds"), py::arg("language_model"), py::arg("lm_tokens"), py::arg("lexicon"),
+           py::arg("hotwords"), py::arg("alpha"), py::arg("beta"), py::arg("unk_score"), py::arg("unknown_look_ahead"),
+           py::arg("begin_reach"), py::arg("blank"), py::arg("beam_width"), py::arg("nbest"), py::arg("top_tokens"),
+           py::arg("token_min_logp"), py::arg("beam_prune_logp"), py::arg("blank_penalty"), py::arg("log_add"),
+           py::arg("check_normalized"))
+      .def("start", &CtcBeamSearch::start)
+      .def("step", &CtcBeamSearch::step)
+      .def("results", &CtcBeamSearch::results);
+}
+
+}  // namespace asrkern

@@ -1,0 +1,152 @@
+// A ContextModel from arrays that Python holds, checked so that a search never reads outside of them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/common/ctc_beam.h"
+
+namespace asrkern {
+
+template <class T>
+struct Array {
+  const T* data = nullptr;
+  int64_t size = 0;
+};
+
+struct LexiconArrays {
+  Array<int32_t> edge_begin, edge_token, edge_target, word_begin, words, lm_words;
+  Array<float> look_ahead, reach;
+};
+
+struct HotwordArrays {
+  Array<int32_t> edge_begin, edge_token, edge_target;
+  Array<float> credit, completed, reach;
+};
+
+// What kernels/common/ctc_context.h takes; sizes 0: there is no such part.
+struct ContextArrays {
+  Array<uint8_t> token_kinds;
+  LexiconArrays lexicon;
+  HotwordArrays hotwords;
+  Array<int32_t> lm_tokens;
+  double alpha, beta, unk_score, unknown_look_ahead, begin_reach;
+  bool allow_unknown;
+};
+
+inline void check_array(bool good, const char* name, const std::string& expected) {
+  if (!good) throw std::invalid_argument(std::string(name) + ": expected " + expected);
+}
+
+// begin: [count + 1], ascending from 0 to the number of entries.
+inline void check_runs(const char* name, const Array<int32_t>& begin, int64_t entries) {
+  bool ascending = begin.size > 0 && begin.data[0] == 0 && begin.data[begin.size - 1] == entries;
+  for (int64_t i = 1; i < begin.size; ++i) ascending &= begin.data[i - 1] <= begin.data[i];
+  check_array(ascending, name, "the beginnings of runs, ascending from 0 to " + std::to_string(entries));
+}
+
+inline void check_range(const char* name, const Array<int32_t>& values, int64_t end) {
+  bool good = true;
+  for (int64_t i = 0; i < values.size; ++i) good &= values.data[i] >= 0 && values.data[i] < end;
+  check_array(good, name, "values from 0 to " + std::to_string(end - 1));
+}
+
+inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
+                           const Array<int32_t>& edge_target, int32_t vocabulary) {
+  check_array(edge_target.size == edge_token.size, name, "as many targets of edges as tokens");
+  check_runs(name, edge_begin, edge_token.size);
+  check_range(name, edge_token, vocabulary);
+  check_range(name, edge_target, edge_begin.size - 1);
+  return {edge_begin.data, edge_token.data, edge_target.data};
+}
+
+inline void check_per_node(const char* name, const Array<float>& values, int64_t nodes) {
+  check_array(values.size == nodes, name, std::to_string(nodes) + " values for each node");
+}
+
+// lm_vocabulary: words of the language model, 0 without one.
+inline Lexicon make_lexicon(const LexiconArrays& arrays, int32_t vocabulary, int64_t lm_vocabulary) {
+  Lexicon lexicon{};
+  lexicon.trie = make_trie("lexicon", arrays.edge_begin, arrays.edge_token, arrays.edge_target, vocabulary);
+  const int64_t nodes = arrays.edge_begin.size - 1;
+  check_array(nodes > 0, "lexicon", "at least its root");
+  check_array(arrays.word_begin.size == nodes + 1, "lexicon", "the beginning of each node's words");
+  check_runs("lexicon", arrays.word_begin, arrays.words.size);
+  check_range("lexicon", arrays.words, arrays.lm_words.size);
+  if (lm_vocabulary > 0) check_range("lexicon", arrays.lm_words, lm_vocabulary);
+  check_per_node("lexicon", arrays.look_ahead, nodes);
+  check_per_node("lexicon", arrays.reach, nodes);
+  lexicon.nodes = int32_t(nodes);
+  lexicon.word_begin = arrays.word_begin.data;
+  lexicon.words = arrays.words.data;
+  lexicon.lm_words = arrays.lm_words.data;
+  lexicon.look_ahead = arrays.look_ahead.data;
+  lexicon.reach = arrays.reach.data;
+  return lexicon;
+}
+
+inline Hotwords make_hotwords(const HotwordArrays& arrays, int32_t vocabulary) {
+  Hotwords hotwords{};
+  hotwords.trie = make_trie("hotwords", arrays.edge_begin, arrays.edge_token, arrays.edge_target, vocabulary);
+  const int64_t nodes = arrays.edge_begin.size - 1;
+  check_array(nodes > 0, "hotwords", "at least a root");
+  for (const Array<float>* values : {&arrays.credit, &arrays.completed, &arrays.reach})
+    check_per_node("hotwords", *values, nodes);
+  hotwords.nodes = int32_t(nodes);
+  hotwords.credit = arrays.credit.data;
+  hotwords.completed = arrays.completed.data;
+  hotwords.reach = arrays.reach.data;
+  return hotwords;
+}
+
+// lm: null for none. vocabulary: tokens, blank among them.
+inline ContextModel make_context(const ContextArrays& arrays, const NGramTables* lm, int32_t vocabulary) {
+  check_array(arrays.token_kinds.size == vocabulary, "token_kinds", std::to_string(vocabulary) + " values");
+  for (int64_t i = 0; i < vocabulary; ++i)
+    check_array(arrays.token_kinds.data[i] <= kBeginsWord, "token_kinds", "0, 1 or 2");
+  ContextModel model{};
+  model.token_kinds = arrays.token_kinds.data;
+  const int64_t lm_vocabulary = lm ? lm->vocabulary : 0;
+  if (arrays.lexicon.edge_begin.size) model.lexicon = make_lexicon(arrays.lexicon, vocabulary, lm_vocabulary);
+  if (arrays.hotwords.edge_begin.size) model.hotwords = make_hotwords(arrays.hotwords, vocabulary);
+  model.lm = lm;
+  if (arrays.lm_tokens.size) {
+    check_array(lm && arrays.lm_tokens.size == vocabulary, "lm_tokens",
+                "a language model and " + std::to_string(vocabulary) + " values");
+    check_range("lm_tokens", arrays.lm_tokens, lm_vocabulary);
+    model.lm_tokens = arrays.lm_tokens.data;
+  }
+  check_array(arrays.alpha >= 0 && std::isfinite(arrays.alpha), "alpha", "a finite number of at least 0");
+  check_array(std::isfinite(arrays.beta), "beta", "a finite number");
+  check_array(std::isfinite(arrays.unk_score), "unk_score", "a finite number");
+  check_array(model.lexicon.nodes || arrays.allow_unknown, "lexicon", "one where unknown words are not allowed");
+  model.alpha = float(arrays.alpha * std::log(10.0));
+  model.beta = float(arrays.beta);
+  model.unk_score = float(arrays.unk_score);
+  model.unknown_look_ahead = float(arrays.unknown_look_ahead);
+  model.begin_reach = float(arrays.begin_reach);
+  model.allow_unknown = arrays.allow_unknown;
+  return model;
+}
+
+inline void check_options(const CtcBeamOptions& options, int64_t nbest) {
+  const CtcRowOptions& row = options.row;
+  const auto check = [](bool good, const char* name, const std::string& expected, auto received) {
+    if (!good)
+      throw std::invalid_argument(std::string(name) + ": expected " + expected + ", received " +
+                                  std::to_string(received));
+  };
+  check(row.blank >= 0 && row.blank < row.vocabulary, "blank",
+        "a token between 0 and " + std::to_string(row.vocabulary - 1), row.blank);
+  check(options.beam_width >= 1 && options.beam_width <= 1 << 20, "beam_width", "1 to 2^20", options.beam_width);
+  check(nbest >= 1 && nbest <= options.beam_width, "nbest", "1 to beam_width, " + std::to_string(options.beam_width),
+        nbest);
+  check(row.top_tokens >= 1, "top_tokens", "at least 1", row.top_tokens);
+  check(row.token_min_logp <= 0, "token_min_logp", "at most 0", row.token_min_logp);
+  check(options.beam_prune_logp <= 0, "beam_prune_logp", "at most 0", options.beam_prune_logp);
+  check(std::isfinite(row.blank_penalty), "blank_penalty", "a finite number", row.blank_penalty);
+}
+
+}  // namespace asrkern

@@ -1,0 +1,308 @@
+// Language models for Python; asrkern/decoder/ngram_lm.py is what people use.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "csrc/decoder/arpa.h"
+#include "csrc/decoder/kneser_ney.h"
+#include "csrc/decoder/ngram_builder.h"
+#include "csrc/decoder/ngram_model.h"
+#include "csrc/decoder/ngram_query.h"
+#include "csrc/decoder/text_error.h"
+
+namespace py = pybind11;
+
+namespace asrkern {
+namespace {
+
+using Release = py::call_guard<py::gil_scoped_release>;
+template <class T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+// numpy's own memory, which it asks the system to back with large pages.
+template <class T>
+py::array_t<T> zeros(std::vector<py::ssize_t> shape) {
+  return py::module_::import("numpy").attr("zeros")(py::tuple(py::cast(std::move(shape))), py::dtype::of<T>());
+}
+
+template <class T>
+py::array_t<T> copied(const void* values, std::vector<py::ssize_t> shape) {
+  py::array_t<T> array = zeros<T>(std::move(shape));
+  memcpy(array.mutable_data(), values, size_t(array.nbytes()));
+  return array;
+}
+
+py::array_t<int64_t> finished(const HashBuilder& builder) {
+  py::array_t<int64_t> table = zeros<int64_t>({py::ssize_t(builder.size()), 2});
+  builder.write(reinterpret_cast<HashSlot*>(table.mutable_data()));
+  return table;
+}
+
+template <class T>
+const T* checked(const py::array& array, const char* name, std::vector<py::ssize_t> shape) {
+  bool fits = py::isinstance<py::array_t<T>>(array) && array.ndim() == py::ssize_t(shape.size()) &&
+              (array.flags() & py::array::c_style);
+  for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || array.shape(i) == shape[i];
+  if (!fits)
+    throw py::value_error(std::string(name) + ": expected a contiguous array of " +
+                          py::str(py::dtype::of<T>()).cast<std::string>() + " and of the shape of a language model");
+  return static_cast<const T*>(array.data());
+}
+
+py::dict finished(const NGramBuilder& builder) {
+  py::dict tables;
+  tables["unigrams"] = copied<float>(builder.unigrams().data(), {py::ssize_t(builder.unigrams().size()), 2});
+  tables["ngrams"] = finished(builder.ngrams());
+  tables["words"] = finished(builder.words());
+  tables["strings"] = copied<uint8_t>(builder.strings().data(), {py::ssize_t(builder.strings().size())});
+  return tables;
+}
+
+std::vector<std::string_view> split_lines(std::string_view text) {
+  std::vector<std::string_view> lines;
+  for (size_t end; (end = text.find('\n')) != std::string_view::npos; text.remove_prefix(end + 1))
+    lines.push_back(text.substr(0, end));
+  return lines;
+}
+
+// Tables of what KneserNey estimates: its words, and the n-grams of each order.
+py::dict make_tables(std::string_view strings,
+                     const std::vector<std::tuple<Array<int32_t>, Array<float>, Array<float>>>& orders) {
+  NGramBuilder builder;
+  {
+    py::gil_scoped_release release;
+    const std::vector<std::string_view> vocabulary = split_lines(strings);
+    for (size_t n = 1; n <= orders.size(); ++n) {
+      const auto& [words, log_probs, backoffs] = orders[n - 1];
+      for (py::ssize_t i = 0; i < log_probs.size(); ++i) {
+        const int32_t* ids = words.data() + i * py::ssize_t(n);
+        if (n == 1)
+          builder.add_word(vocabulary[ids[0]], log_probs.data()[i], backoffs.data()[i]);
+        else
+          builder.add(ids, int32_t(n), log_probs.data()[i], backoffs.data()[i]);
+      }
+    }
+  }
+  return finished(builder);
+}
+
+py::bytes format_ngrams(std::string_view strings, const Array<int32_t>& words, const Array<float>& log_probs,
+                        const std::optional<Array<float>>& backoffs, int64_t begin, int64_t end) {
+  std::string lines;
+  {
+    py::gil_scoped_release release;
+    lines = arpa_lines(split_lines(strings), words.data(), log_probs.data(), backoffs ? backoffs->data() : nullptr,
+                       int32_t(words.shape(1)), begin, end);
+  }
+  return lines;
+}
+
+py::array_t<int64_t> make_hash_table(const Array<uint64_t>& keys, const Array<uint64_t>& payloads) {
+  HashBuilder builder;
+  for (py::ssize_t i = 0; i < keys.size(); ++i) builder.insert(keys.data()[i], payloads.data()[i]);
+  return finished(builder);
+}
+
+py::array_t<int64_t> make_small_hash_table(const Array<uint64_t>& keys, const Array<uint16_t>& codes) {
+  py::array_t<int64_t> table = zeros<int64_t>({keys.size() * py::ssize_t(SLOTS_PER_KEY)});
+  write_small_hash_table(keys.data(), codes.data(), uint64_t(keys.size()),
+                         reinterpret_cast<uint64_t*>(table.mutable_data()));
+  return table;
+}
+
+// The id that a table of words, [size, 2], has for a word.
+std::optional<uint64_t> find_word(const py::array& words, std::string_view word) {
+  const HashTable table{reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
+                        uint64_t(words.shape(0))};
+  uint64_t id;
+  if (!table.find(murmur_hash(word.data(), word.size()), id)) return std::nullopt;
+  return id;
+}
+
+// The texts of Python strings; `kept` keeps them alive.
+std::vector<std::string_view> views(const py::sequence& sentences, py::tuple& kept) {
+  kept = py::tuple(sentences);
+  std::vector<std::string_view> result;
+  result.reserve(kept.size());
+  for (const py::handle sentence : kept) {
+    if (!PyUnicode_Check(sentence.ptr()))
+      throw py::type_error("sentences: expected strings, received " +
+                           py::str(py::type::of(sentence)).cast<std::string>());
+    Py_ssize_t bytes;
+    const char* text = PyUnicode_AsUTF8AndSize(sentence.ptr(), &bytes);
+    if (!text) throw py::error_already_set();
+    result.emplace_back(text, size_t(bytes));
+  }
+  return result;
+}
+
+py::array_t<double> score_sentences(const NGramModel& model, const py::sequence& sentences, bool bos, bool eos) {
+  py::tuple kept;
+  const std::vector<std::string_view> texts = views(sentences, kept);
+  py::array_t<double> totals = zeros<double>({py::ssize_t(texts.size())});
+  double* values = totals.mutable_data();
+  {
+    py::gil_scoped_release release;
+    ngram_score_sentences(model.tables(), model.tokenizer(), texts, bos, eos,
+                          [&](size_t sentence, const WordScore* scores, size_t count) {
+                            for (size_t i = 0; i < count; ++i) values[sentence] += double(scores[i].log_prob);
+                          });
+  }
+  return totals;
+}
+
+// Of one sentence's words: log10 probabilities, words matched, word ids.
+py::tuple score_words(const NGramModel& model, std::string_view sentence, bool bos, bool eos) {
+  py::tuple words;
+  ngram_score_sentences(model.tables(), model.tokenizer(), {sentence}, bos, eos,
+                        [&](size_t, const WordScore* scores, size_t count) {
+                          py::list log_probs(count), matched(count), ids(count);
+                          for (size_t i = 0; i < count; ++i) {
+                            log_probs[i] = scores[i].log_prob;
+                            matched[i] = scores[i].matched;
+                            ids[i] = scores[i].word;
+                          }
+                          words = py::make_tuple(log_probs, matched, ids);
+                        });
+  return words;
+}
+
+void check_word(const NGramModel& model, int64_t word) {
+  if (word < 0 || word >= model.tables().vocabulary)
+    throw py::value_error("word: expected an id between 0 and " + std::to_string(model.tables().vocabulary - 1) +
+                          ", received " + std::to_string(word));
+}
+
+void bind_states(py::module_& m) {
+  py::class_<NGramState>(m, "NGramState", "What a model keeps of the words before; made by NGramLM.start and step.")
+      .def_property_readonly(
+          "words",
+          [](const NGramState& state) { return std::vector<int32_t>(state.words, state.words + state.length); },
+          "Ids of the words that still count, most recent first.")
+      .def("__eq__", [](const NGramState& a, const NGramState& b) { return ngram_equal(a, b); })
+      .def("__hash__", [](const NGramState& state) { return int64_t(ngram_state_hash(state) >> 1); })
+      .def("__repr__",
+           [](const NGramState& state) {
+             return "NGramState(words=" +
+                    py::str(py::cast(std::vector<int32_t>(state.words, state.words + state.length)))
+                        .cast<std::string>() +
+                    ")";
+           })
+      .def(py::pickle(
+          [](const NGramState& state) { return py::bytes(reinterpret_cast<const char*>(&state), sizeof state); },
+          [](const py::bytes& pickled) {
+            const std::string_view bytes = pickled;
+            NGramState state;
+            if (bytes.size() != sizeof state) throw py::value_error("NGramState: expected another pickle");
+            memcpy(&state, bytes.data(), sizeof state);
+            if (state.length < 0 || state.length >= MAX_ORDER)
+              throw py::value_error("NGramState: expected another pickle");
+            return state;
+          }));
+}
+
+}  // namespace
+
+NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook, py::array words, int32_t order,
+                       int32_t bos, int32_t eos, bool characters, std::string space)
+    : arrays_(py::make_tuple(unigrams, ngrams, codebook, words)), tokenizer_{characters, std::move(space)} {
+  tables_.unigrams = reinterpret_cast<const NGramEntry*>(checked<float>(unigrams, "unigrams", {-1, 2}));
+  tables_.words = {reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
+                   uint64_t(words.shape(0))};
+  if (codebook.is_none()) {
+    tables_.ngrams = {reinterpret_cast<const HashSlot*>(checked<int64_t>(ngrams, "ngrams", {-1, 2})),
+                      uint64_t(ngrams.shape(0))};
+  } else {
+    tables_.codebook = checked<float>(codebook.cast<py::array>(), "codebook", {2, 256});
+    tables_.quantized = {reinterpret_cast<const uint64_t*>(checked<int64_t>(ngrams, "ngrams", {-1})),
+                         uint64_t(ngrams.shape(0))};
+  }
+  tables_.order = order;
+  tables_.vocabulary = int32_t(unigrams.shape(0));
+  tables_.bos = bos;
+  tables_.eos = eos;
+  if (order < 1 || order > MAX_ORDER)
+    throw py::value_error("order: expected 1 to " + std::to_string(MAX_ORDER) + ", received " + std::to_string(order));
+  for (int64_t word : {bos, eos}) check_word(*this, word);
+}
+
+void bind_ngram(py::module_& m) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const TextError& error) {
+      const char* what = error.what();
+      const auto message =
+          py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(what, Py_ssize_t(strlen(what)), "backslashreplace"));
+      if (message) PyErr_SetObject(PyExc_ValueError, message.ptr());
+    }
+  });
+  m.attr("MAX_ORDER") = MAX_ORDER;
+  bind_states(m);
+
+  py::class_<NGramModel>(m, "NGramModel")
+      .def(py::init<py::array, py::array, py::object, py::array, int32_t, int32_t, int32_t, bool, std::string>(),
+           py::arg("unigrams"), py::arg("ngrams"), py::arg("codebook"), py::arg("words"), py::arg("order"),
+           py::arg("bos"), py::arg("eos"), py::arg("characters"), py::arg("space"))
+      .def("word_id", [](const NGramModel& model,
+                         std::string_view word) { return ngram_word(model.tables(), word.data(), word.size()); })
+      .def("encode",
+           [](const NGramModel& model, std::string_view sentence) {
+             std::vector<int32_t> ids;
+             model.tokenizer()(sentence, [&](std::string_view word) {
+               ids.push_back(ngram_word(model.tables(), word.data(), word.size()));
+             });
+             return ids;
+           })
+      .def("start",
+           [](const NGramModel& model, bool bos) { return bos ? ngram_bos_state(model.tables()) : ngram_null_state(); })
+      .def("step",
+           [](const NGramModel& model, const NGramState& state, int64_t word) {
+             check_word(model, word);
+             NGramState next;
+             const float log_prob = ngram_score(model.tables(), state, int32_t(word), next);
+             return std::pair(log_prob, next);
+           })
+      .def("score_words", &score_words)
+      .def("score_sentences", &score_sentences);
+
+  py::class_<ArpaReader>(m, "ArpaReader")
+      .def(py::init())
+      .def("feed", &ArpaReader::feed, Release())
+      .def("finish", &ArpaReader::finish)
+      .def_property_readonly("order", &ArpaReader::order)
+      .def("word_id", [](ArpaReader& reader, std::string_view word) { return reader.builder().find(word); })
+      .def("tables", [](ArpaReader& reader) { return finished(reader.builder()); });
+
+  py::class_<KneserNey>(m, "KneserNey")
+      .def(py::init([](int32_t order, bool characters, std::string space) {
+        return KneserNey(order, Tokenizer{characters, std::move(space)});
+      }))
+      .def("feed", &KneserNey::feed, Release())
+      .def("finish", &KneserNey::finish, Release())
+      .def("estimate", &KneserNey::estimate, Release())
+      .def("strings", [](const KneserNey& estimator) { return py::bytes(estimator.strings()); })
+      .def("ngrams", [](const KneserNey& estimator, int32_t n) {
+        const KneserNey::NGrams ngrams = estimator.ngrams(n);
+        const py::ssize_t count = py::ssize_t(ngrams.log_probs.size());
+        return py::make_tuple(copied<int32_t>(ngrams.words.data(), {count, n}),
+                              copied<float>(ngrams.log_probs.data(), {count}),
+                              copied<float>(ngrams.backoffs.data(), {count}));
+      });
+
+  m.def("make_tables", &make_tables);
+  m.def("make_hash_table", &make_hash_table);
+  m.def("make_small_hash_table", &make_small_hash_table);
+  m.def("find_word", &find_word);
+  m.def("format_ngrams", &format_ngrams);
+}
+
+}  // namespace asrkern

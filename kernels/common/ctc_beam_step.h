@@ -1,0 +1,326 @@
+// One frame of the beam search of ctc_beam.h.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/common/ctc_beam.h"
+
+namespace asrkern {
+namespace ctc_beam {
+
+// The prefixes of the beam one frame later, without new tokens, into `next`: blank, the last token again, or the last
+// token as an extension of the parent.
+inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
+  const int32_t count = beam.count, sentinel = options.beam_width;
+  const CtcBeamScores now = beam.now, next = beam.next;
+  for (int32_t i = 0; i <= sentinel; ++i) beam.children[i] = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t slot = beam.parent[i] < 0 ? -1 : beam.tree.prefixes[beam.parent[i]].slot;
+    const int32_t p = slot < 0 ? sentinel : slot;
+    const bool repeats = beam.last[p] == beam.last[i];
+    beam.parent_slot[i] = p;
+    beam.children[p] |= 1ull << (beam.last[i] & 63);
+    beam.from[i] = repeats ? now.blank[p] : now.total[p];
+    beam.best_from[i] = repeats || now.best_blank[p] > now.best_token[p] ? now.best_blank[p] : now.best_token[p];
+    beam.row_last[i] = beam.row[beam.last[i]];
+  }
+  const float blank = beam.row[options.row.blank];
+  const float *from = beam.from, *gain = beam.gain, *row_last = beam.row_last;
+  if (options.add) {
+    for (int32_t i = 0; i < count; ++i) {
+      const float token = log_add(now.token[i] + row_last[i], from[i] + gain[i] + row_last[i]);
+      const float silent = now.total[i] + blank;
+      const float total = log_add(token, silent);
+      next.token[i] = token > kLogZero ? token : kLogZero;
+      next.blank[i] = silent > kLogZero ? silent : kLogZero;
+      next.total[i] = total > kLogZero ? total : kLogZero;
+    }
+  } else {
+    for (int32_t i = 0; i < count; ++i) {
+      const float again = now.token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
+      float token = again > extended ? again : extended;
+      token = token > kLogZero ? token : kLogZero;
+      float silent = now.total[i] + blank;
+      silent = silent > kLogZero ? silent : kLogZero;
+      next.token[i] = token;
+      next.blank[i] = silent;
+      next.total[i] = token > silent ? token : silent;
+    }
+  }
+}
+
+// The best alignments of the prefixes that stay. Those of all parents are read before any is changed.
+inline void stay_aligned(CtcBeam& beam, const CtcBeamOptions& options) {
+  const int32_t count = beam.count;
+  const CtcBeamScores now = beam.now, next = beam.next;
+  const float blank = beam.row[options.row.blank];
+  const float *from = beam.best_from, *gain = beam.gain, *row_last = beam.row_last;
+  for (int32_t i = 0; i < count; ++i) {
+    const float again = now.best_token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
+    const float token = again > extended ? again : extended;
+    const float before = now.best_blank[i] > now.best_token[i] ? now.best_blank[i] : now.best_token[i];
+    const float silent = before + blank;
+    next.best_token[i] = token > kLogZero ? token : kLogZero;
+    next.best_blank[i] = silent > kLogZero ? silent : kLogZero;
+    beam.new_alignment[i] = extended > again && !is_log_zero(extended) ? 0 : -1;
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    if (beam.new_alignment[i] < 0) continue;
+    const int32_t p = beam.parent_slot[i];
+    const bool through_blank = beam.last[p] == beam.last[i] || now.best_blank[p] > now.best_token[p];
+    beam.new_alignment[i] = through_blank
+                                ? beam.tree.add_alignment(beam.blank_alignment[p], beam.frame, beam.blank_end[p])
+                                : beam.tree.add_alignment(beam.token_alignment[p], beam.frame, beam.frame - 1);
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    if (now.best_blank[i] <= now.best_token[i] && !is_log_zero(now.best_token[i])) {
+      beam.blank_alignment[i] = beam.token_alignment[i];
+      beam.blank_end[i] = beam.frame - 1;
+    }
+    if (beam.new_alignment[i] >= 0) beam.token_alignment[i] = beam.new_alignment[i];
+  }
+}
+
+// Keeps the beam_width best of the prefixes that stay and the candidates; the first of equals. Returns the score that a
+// further candidate must exceed.
+inline float select(CtcBeam& beam, const CtcBeamOptions& options, float limit) {
+  const int32_t width = options.beam_width, stays = beam.count;
+  int32_t ranked = 0;
+  for (int32_t i = 0; i < stays; ++i)
+    if (beam.next.total[i] >= limit) beam.ranking[ranked++] = beam.next.total[i];
+  for (int32_t i = 0; i < beam.candidate_count; ++i)
+    if (beam.candidates[i].total >= limit) beam.ranking[ranked++] = beam.candidates[i].total;
+  int32_t equals = ranked;  // how many of those at the limit itself are kept
+  if (ranked > width) {
+    std::nth_element(beam.ranking, beam.ranking + width - 1, beam.ranking + ranked,
+                     [](float a, float b) { return a > b; });
+    limit = beam.ranking[width - 1];
+    equals = width;
+    for (int32_t i = 0; i < width; ++i) equals -= beam.ranking[i] > limit;
+  }
+  for (int32_t i = 0; i < stays; ++i) {
+    const float total = beam.next.total[i];
+    if (total < limit || (total == limit && equals-- <= 0)) beam.next.total[i] = kLogZero;
+  }
+  int32_t kept = 0;
+  for (int32_t i = 0; i < beam.candidate_count; ++i) {
+    const float total = beam.candidates[i].total;
+    if (total > limit || (total == limit && equals-- > 0)) beam.candidates[kept++] = beam.candidates[i];
+  }
+  beam.candidate_count = kept;
+  return limit;
+}
+
+// Tokens other than blank whose row exceeds `least`, the likeliest first, apart by what they do to words.
+inline void order_tokens(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, float least,
+                         int32_t& inside, int32_t& boundary) {
+  const float* row = beam.row;
+  inside = boundary = 0;
+  for (int32_t v = 0; v < options.row.vocabulary; ++v) {
+    if (!(row[v] > least) || v == options.row.blank) continue;
+    if (model.token_kinds[v] == kInsideWord)
+      beam.inside[inside++] = v;
+    else
+      beam.boundary[boundary++] = v;
+  }
+  const auto likelier = [row](int32_t a, int32_t b) { return row[a] > row[b] || (row[a] == row[b] && a < b); };
+  std::sort(beam.inside, beam.inside + inside, likelier);
+  std::sort(beam.boundary, beam.boundary + boundary, likelier);
+}
+
+inline bool in_beam(const CtcBeam& beam, int32_t slot, int32_t token, int32_t word) {
+  if (!(beam.children[slot] >> (token & 63) & 1)) return false;
+  const int32_t node = beam.tree.find_child(beam.node[slot], token, word);
+  return node >= 0 && beam.tree.prefixes[node].slot >= 0;
+}
+
+// The extensions of the beam by one token that exceed `bar`; raises it when there are more than needed.
+struct Collector {
+  CtcBeam& beam;
+  const ContextModel& model;
+  const CtcBeamOptions& options;
+  float bar;
+
+  float acoustic(int32_t slot, int32_t token) const {
+    return (token == beam.last[slot] ? beam.now.blank[slot] : beam.now.total[slot]) + beam.row[token];
+  }
+
+  void push(const CtcCandidate& candidate) {
+    beam.candidates[beam.candidate_count++] = candidate;
+    if (beam.candidate_count < 4 * options.beam_width) return;
+    const float limit = select(beam, options, bar);
+    bar = limit > bar ? limit : bar;
+  }
+
+  void inside(int32_t slot, int32_t count) {
+    const float base = beam.now.total[slot] + beam.inside_reach[slot];
+    const PrefixContext& context = beam.context[slot];
+    for (int32_t k = 0; k < count; ++k) {
+      const int32_t token = beam.inside[k];
+      if (!(base + beam.row[token] > bar)) return;
+      float total = acoustic(slot, token), gain;
+      int32_t lexicon_node, hotword_node;
+      if (!inside_gain(model, context, token, gain, lexicon_node, hotword_node)) continue;
+      if (model.lm_tokens) {
+        if (!(total + gain + model.beta > bar)) continue;
+        NGramState after;
+        gain += token_gain(model, context.lm, token, after);
+      }
+      total += gain;
+      if (total > bar && !in_beam(beam, slot, token, kNoWord)) push({total, gain, slot, token, 0});
+    }
+  }
+
+  // The gain of ending the word of a slot that has one choice only is kept.
+  float end_gain(int32_t slot, int32_t choices, int32_t word) {
+    if (beam.end_known[slot] && choices == 1) return beam.end_reach[slot];
+    NGramState after;
+    const float gain = word_end_gain(model, beam.context[slot], word, after);
+    if (choices == 1) {
+      beam.end_reach[slot] = gain;
+      beam.end_known[slot] = 1;
+    }
+    return gain;
+  }
+
+  void boundary(int32_t slot, int32_t count) {
+    const PrefixContext& context = beam.context[slot];
+    const float reach = model.begin_reach + (model.lm_tokens ? model.beta : 0.0f);
+    for (int32_t k = 0; k < count; ++k) {
+      const int32_t token = beam.boundary[k];
+      if (!(beam.now.total[slot] + beam.end_reach[slot] + reach + beam.row[token] > bar)) return;
+      float begin;
+      int32_t lexicon_node, hotword_node;
+      if (!begin_gain(model, context, token, begin, lexicon_node, hotword_node)) continue;
+      const float without_word = acoustic(slot, token);
+      if (!(without_word + beam.end_reach[slot] + begin + (model.lm_tokens ? model.beta : 0.0f) > bar)) continue;
+      if (model.lm_tokens) {
+        NGramState after;
+        begin += token_gain(model, context.lm, token, after);
+      }
+      const int32_t choices = word_choices(model, context.lexicon_node);
+      for (int32_t choice = 0; choice < choices; ++choice) {
+        const int32_t word = word_of_choice(model, context.lexicon_node, choice);
+        const float gain = end_gain(slot, choices, word) + begin;
+        const float total = without_word + gain;
+        if (total > bar && !in_beam(beam, slot, token, word)) push({total, gain, slot, token, choice});
+      }
+    }
+  }
+};
+
+inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+  const int32_t count = beam.count;
+  float best = kLogZero, worst = 0, base = 2 * kLogZero;
+  for (int32_t i = 0; i < count; ++i) {
+    const float total = beam.next.total[i];
+    best = total > best ? total : best;
+    worst = i == 0 || total < worst ? total : worst;
+    const float reach = beam.inside_reach[i] > beam.end_reach[i] + model.begin_reach
+                            ? beam.inside_reach[i]
+                            : beam.end_reach[i] + model.begin_reach;
+    base = beam.now.total[i] + reach > base ? beam.now.total[i] + reach : base;
+  }
+  if (model.lm_tokens) base += model.beta > 0 ? model.beta : 0.0f;
+  float bar = 0.5f * kLogZero;
+  if (best + options.beam_prune_logp > bar) bar = best + options.beam_prune_logp;
+  if (count == options.beam_width && worst > bar) bar = worst;
+  int32_t inside, boundary;
+  order_tokens(beam, model, options, bar - base > 0.5f * kLogZero ? bar - base : 0.5f * kLogZero, inside, boundary);
+  beam.candidate_count = 0;
+  Collector collector{beam, model, options, bar};
+  for (int32_t i = 0; i < count; ++i) {
+    collector.inside(i, inside);
+    collector.boundary(i, boundary);
+  }
+}
+
+// The prefix that a candidate is.
+inline CtcEntrant entrant(CtcBeam& beam, const ContextModel& model, const CtcCandidate& candidate) {
+  const int32_t slot = candidate.slot, token = candidate.token;
+  const PrefixContext& before = beam.context[slot];
+  CtcEntrant result;
+  int32_t word = kNoWord;
+  float gain;
+  PrefixContext& after = result.context;
+  if (model.token_kinds[token] == kInsideWord) {
+    after.lm = before.lm;
+    inside_gain(model, before, token, gain, after.lexicon_node, after.hotword_node);
+  } else {
+    word = word_of_choice(model, before.lexicon_node, candidate.choice);
+    word_end_gain(model, before, word, after.lm);
+    begin_gain(model, before, token, gain, after.lexicon_node, after.hotword_node);
+  }
+  if (model.lm_tokens) token_gain(model, before.lm, token, after.lm);
+  const bool repeats = token == beam.last[slot];
+  const bool through_blank = repeats || beam.now.best_blank[slot] > beam.now.best_token[slot];
+  result.total = candidate.total;
+  result.best =
+      (through_blank ? beam.now.best_blank[slot] : beam.now.best_token[slot]) + beam.row[token] + candidate.gain;
+  result.gain = candidate.gain;
+  result.token = token;
+  result.alignment = through_blank
+                         ? beam.tree.add_alignment(beam.blank_alignment[slot], beam.frame, beam.blank_end[slot])
+                         : beam.tree.add_alignment(beam.token_alignment[slot], beam.frame, beam.frame - 1);
+  result.context_score = beam.context_score[slot] + candidate.gain;
+  result.node = beam.tree.find_child(beam.node[slot], token, word);
+  if (result.node < 0) result.node = beam.tree.add_child(beam.node[slot], token, word);
+  return result;
+}
+
+inline CtcError step_row(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+  stay(beam, options);
+  collect(beam, model, options);
+  float best = kLogZero;
+  for (int32_t i = 0; i < beam.count; ++i) best = beam.next.total[i] > best ? beam.next.total[i] : best;
+  for (int32_t i = 0; i < beam.candidate_count; ++i)
+    best = beam.candidates[i].total > best ? beam.candidates[i].total : best;
+  if (is_log_zero(best)) return kCtcNoPrefix;
+  const float limit = best + options.beam_prune_logp;
+  select(beam, options, limit > 0.5f * kLogZero ? limit : 0.5f * kLogZero);
+
+  for (int32_t i = 0; i < beam.candidate_count; ++i) beam.entrants[i] = entrant(beam, model, beam.candidates[i]);
+  stay_aligned(beam, options);
+  const CtcBeamScores before = beam.now;
+  beam.now = beam.next;
+  beam.next = before;
+
+  int32_t entered = 0, count = beam.count;
+  for (int32_t i = 0; i < count; ++i)
+    if (is_log_zero(beam.now.total[i])) leave(beam, i);
+  for (int32_t i = 0; i < count;) {
+    if (!is_log_zero(beam.now.total[i])) {
+      ++i;
+    } else if (entered < beam.candidate_count) {
+      enter(beam, model, i++, beam.entrants[entered++]);
+    } else if (--count > i && !is_log_zero(beam.now.total[count])) {
+      move(beam, count, i++);
+    }
+  }
+  while (entered < beam.candidate_count) enter(beam, model, count++, beam.entrants[entered++]);
+  beam.count = count;
+  beam.shift = best;
+  ++beam.frame;
+  return kCtcOk;
+}
+
+// The next frame. The tree must have room for beam_width more prefixes and twice as many alignments. After an error the
+// beam is as it was.
+inline CtcError step(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const float* log_probs) {
+  CtcError error = ctc_check_row(log_probs, options.row.vocabulary, options.row.check_normalised);
+  if (error != kCtcOk) return error;
+  const float shift = beam.shift;
+  ctc_make_row(log_probs, options.row, true, shift, beam.row, beam.row_scratch);
+  error = step_row(beam, model, options);
+  if (error == kCtcNoPrefix) {
+    // Pruned tokens are all that the prefixes can go on with.
+    ctc_make_row(log_probs, options.row, false, shift, beam.row, beam.row_scratch);
+    error = step_row(beam, model, options);
+  }
+  if (error == kCtcOk) beam.offset += shift;
+  return error;
+}
+
+}  // namespace ctc_beam
+}  // namespace asrkern

@@ -1,0 +1,407 @@
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrkern.decoder import CTCBeamDecoder
+from asrkern.decoder._context import read_labels
+from asrkern.reference.ctc_beam_search import ctc_beam_search, enumerate_prefixes
+from asrkern.reference.ctc_context import word_context
+from tests.decoder.models import Scorer, random_log_probs, small_lm
+
+INF = math.inf
+LETTERS = ["-", " ", "a", "b", "c"]
+PIECES = ["▁a", "-", "b", "▁ab", "c", "▁", "a"]
+WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
+
+
+@pytest.fixture(scope="module")
+def oracles(data_dir):
+    folder = data_dir / "decoder_oracles"
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    found |= {f"{path.stem} arrays": np.load(path) for path in folder.glob("*.npz")}
+    return found
+
+
+class TestOracles:
+    """Published outputs with published answers."""
+
+    def test_librispeech(self, oracles):
+        about, arrays = oracles["libri_371x29"], oracles["libri_371x29 arrays"]
+        for options in ({}, {"token_min_logp": -5.0, "beam_prune_logp": -10.0}):
+            decoder = CTCBeamDecoder(about["labels"], blank=about["blank"], **options)
+            [best] = decoder.decode(arrays["log_probs"])
+            assert best.text == about["expected"]["pyctcdecode_default_no_lm"]
+
+    def test_parlance(self, oracles):
+        about = oracles["parlance_6x7"]
+        decoder = CTCBeamDecoder(about["labels"], blank=about["blank"], beam_width=20)
+        found = decoder.decode(torch.tensor(about["probs"]).log())
+        texts = ["".join(about["labels"][token] for token in best.tokens) for [best] in found]
+        assert texts == about["expected"]["prefix_beam_20"]
+
+    def test_handwriting(self, oracles):
+        about, arrays = oracles["handwriting"], oracles["handwriting arrays"]
+        labels = [*about["chars"], "<blank>"]
+        line, word = (torch.tensor(arrays[f"{name}_logits"]).log_softmax(-1) for name in ("line", "word"))
+        assert CTCBeamDecoder(labels, blank=79).decode(line)[0].text == about["line"]["prefix_beam"]
+        decoder = CTCBeamDecoder(labels, lexicon=about["word"]["lexicon_words"], blank=79)
+        assert decoder.decode(word)[0].text == about["word"]["lexicon_best"]
+
+    def test_two_frames(self, oracles):
+        about = oracles["handwriting"]["mini"]
+        decoder = CTCBeamDecoder([*about["chars"], "-"], blank=2)
+        [best] = decoder.decode(torch.tensor(about["probs"]).log())
+        assert best.text == about["prefix_beam"] and abs(math.exp(best.score) - about["prob_a"]) < 1e-6
+
+
+def reference_context(labels, blank=0, lm=None, alpha=0.5, lexicon=None, **options):
+    tokens = read_labels(labels, blank, None, False)
+    if lm is not None:
+        options |= Scorer(lm, alpha).functions()
+        lexicon = lexicon or [word for word in lm.words if word not in ("<s>", "</s>", "<unk>")]
+    return word_context(tokens.kinds, tokens.texts, lexicon=lexicon, **options)
+
+
+def assert_same_nbest(found, expected, tolerance=3e-5):
+    assert [tuple(h.tokens) for h in found] == [h.tokens for h in expected]
+    for h, wanted in zip(found, expected):
+        assert abs(h.score - wanted.score) < tolerance
+        assert abs(h.am_score - wanted.am_score) < tolerance
+        assert h.score == pytest.approx(h.am_score + h.lm_score, abs=1e-9)
+
+
+LM_OPTIONS = {
+    "words": {"beta": 0.7},
+    "open": {"beta": -0.3, "lm": True, "unk_score": -3.0},
+    "open, no smearing": {"beta": 1.5, "lm": True, "unk_score": -1.0, "smearing": False},
+    "closed": {"beta": 1.0, "lm": True, "lexicon": WORDS, "alpha": 0.8},
+    "closed, unknown to the model": {"beta": 1.0, "lm": True, "lexicon": [*WORDS, "cc"]},
+    "lexicon alone": {"beta": 0.4, "lexicon": WORDS},
+    "lexicon alone, open": {"beta": 0.4, "lexicon": WORDS, "unk_score": -2.0},
+    "hotwords": {"hotwords": {"ab": 2.0, "b a": 3.0, "a b": 1.5, "cc": 4.0}},
+    "everything": {
+        "beta": 1.2,
+        "lm": True,
+        "unk_score": -2.0,
+        "hotwords": {"ba ab": 2.0, "ab": 1.0, "ac": -1.0},
+    },
+}
+
+
+def options_of(name):
+    """Arguments of the decoder and of the reference's context."""
+    options = {"beta": 0.0, **LM_OPTIONS[name]}
+    if options.pop("lm", False):
+        options["lm"] = small_lm(WORDS)
+    context = {"smearing": True, **options}
+    if "lm" not in options and "lexicon" not in options:
+        context["unk_score"] = 0.0
+    return options, context
+
+
+@pytest.mark.parametrize("labels, blank", [(LETTERS, 0), (PIECES, 1)], ids=["letters", "pieces"])
+@pytest.mark.parametrize("name", LM_OPTIONS)
+@pytest.mark.parametrize("beam_width", [3, 40])
+def test_equals_the_reference(name, labels, blank, beam_width):
+    options, context = options_of(name)
+    log_probs = random_log_probs(21, len(labels), sharpness=1.5)
+    decoder = CTCBeamDecoder(labels, blank=blank, beam_width=beam_width, nbest=beam_width, **options)
+    expected = ctc_beam_search(
+        log_probs.tolist(), blank, beam_width, context=reference_context(labels, blank, **context)
+    )
+    assert_same_nbest(decoder.decode(log_probs), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(list(LM_OPTIONS)), st.integers(0, 2**32), st.integers(1, 6))
+def test_an_unlimited_beam_finds_the_best_text(name, seed, frames):
+    """The best of all token sequences by exact probability and the context's score."""
+    torch.manual_seed(seed)
+    options, context = options_of(name)
+    labels = ["-", " ", "a", "b"]
+    # Only words that these labels spell.
+    if "lexicon" in options:
+        options["lexicon"] = context["lexicon"] = [word for word in options["lexicon"] if "c" not in word]
+    if "hotwords" in options:
+        kept = {phrase: weight for phrase, weight in options["hotwords"].items() if "c" not in phrase}
+        options["hotwords"] = context["hotwords"] = kept
+    log_probs = random_log_probs(frames, len(labels))
+    score = reference_context(labels, **context)
+    exact = {
+        tokens: am + score(tokens, True) for tokens, am in enumerate_prefixes(log_probs.tolist()).items()
+    }
+    exact = {tokens: value for tokens, value in exact.items() if value > -INF}
+    found = CTCBeamDecoder(labels, beam_width=5000, nbest=5000, **options).decode(log_probs)
+    if not exact:
+        # No text is allowed: what there is, with its last word cut short.
+        assert found and found[0].words
+        return
+    assert {tuple(h.tokens) for h in found} == exact.keys()
+    assert all(abs(h.score - exact[tuple(h.tokens)]) < 3e-5 for h in found)
+    assert abs(found[0].score - max(exact.values())) < 3e-5
+
+
+def test_a_model_of_characters():
+    lm = small_lm(["ab", "b a", "cab"], unit="character")
+    log_probs, alpha, beta = random_log_probs(19, 5), 0.6, 0.25
+    scorer = Scorer(lm, alpha)
+
+    def context(tokens, final):
+        letters = [LETTERS[token].replace(" ", lm.space) for token in tokens]
+        return (
+            scorer.log_prob(letters) + beta * len(letters) + (scorer.end_log_prob(letters) if final else 0.0)
+        )
+
+    decoder = CTCBeamDecoder(LETTERS, lm, alpha=alpha, beta=beta, beam_width=25, nbest=25)
+    expected = ctc_beam_search(log_probs.tolist(), beam_width=25, context=context)
+    assert_same_nbest(decoder.decode(log_probs), expected)
+
+
+def test_spellings():
+    """Words of several spellings, and words of one spelling, by the language model."""
+    labels = ["-", "|", "r", "e", "d", "ea"]
+    lexicon = {"red": [["r", "e", "d", "|"]], "read": [["r", "ea", "d", "|"], ["r", "e", "d", "|"]]}
+    lm = small_lm(["read", "red"])
+    log_probs = torch.full((3, 6), -5.0)
+    log_probs[range(3), [2, 3, 4]] = 4.0
+    log_probs = log_probs.log_softmax(-1)
+    decoder = CTCBeamDecoder(labels, lm, lexicon, nbest=4)
+    scorer = Scorer(lm, 0.5)
+    wanted = {word: scorer.log_prob([word]) + scorer.end_log_prob([word]) + 1.5 for word in lexicon}
+    likelier, other = decoder.decode(log_probs)[:2]
+    assert [likelier.text, other.text] == sorted(lexicon, key=lambda word: -wanted[word])
+    assert likelier.tokens == other.tokens == [2, 3, 4]
+    for h in (likelier, other):
+        assert abs(h.lm_score - wanted[h.text]) < 1e-5
+    log_probs[1, [3, 5]] = log_probs[1, [5, 3]]
+    assert decoder.decode(log_probs)[0].text == "read"
+
+
+def test_words_and_times():
+    labels = ["-", " ", "h", "e", "y", "o", "u"]
+    frames = [0, 2, 2, 3, 0, 4, 1, 1, 0, 4, 5, 6, 6]
+    log_probs = torch.nn.functional.one_hot(torch.tensor(frames), 7).mul(9.0).log_softmax(-1)
+    [best] = CTCBeamDecoder(labels).decode(log_probs)
+    assert best.text == "hey you" and best.tokens == [2, 3, 4, 1, 4, 5, 6]
+    assert best.timesteps == [1, 3, 5, 6, 9, 10, 11]
+    assert [word[:3] for word in best.words] == [("hey", 1, 6), ("you", 9, 13)]
+    assert all(0.95 < word.confidence <= 1 for word in best.words)
+    [best] = CTCBeamDecoder(["-", "▁h", "e", "y", "▁", "▁yo", "u"]).decode(
+        log_probs[:, [0, 2, 3, 4, 1, 5, 6]]
+    )
+    assert best.text == "hey y you" or best.text.startswith("hey")
+
+
+def test_confidence_is_the_posterior_of_the_word():
+    """Of an unlimited beam: the probability of all texts with that word at that time."""
+    log_probs = random_log_probs(6, 4)
+    labels = ["-", " ", "a", "b"]
+    found = CTCBeamDecoder(labels, beam_width=5000, nbest=5000).decode(log_probs)
+    for word in found[0].words:
+        mass = sum(
+            math.exp(h.score)
+            for h in found
+            if any(w.text == word.text and w.start < word.end and word.start < w.end for w in h.words)
+        )
+        assert abs(word.confidence - mass) < 1e-5
+
+
+def chunks(log_probs, sizes):
+    at = 0
+    for size in sizes:
+        yield log_probs[at : at + size]
+        at += size
+    yield log_probs[at:]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["everything", "closed", "hotwords"]),
+    st.lists(st.integers(0, 9), max_size=12),
+    st.integers(0, 2**32),
+)
+def test_streams_give_the_offline_bits(name, sizes, seed):
+    torch.manual_seed(seed)
+    options, _ = options_of(name)
+    log_probs = random_log_probs(40, 5)
+    decoder = CTCBeamDecoder(LETTERS, beam_width=15, nbest=5, **options)
+    state = decoder.start()
+    stable = []
+    for chunk in chunks(log_probs, sizes):
+        decoder.step(state, chunk.numpy())
+        partial = decoder.partial(state)
+        # What was stable stays.
+        assert partial.hypothesis.tokens[: len(stable)] == stable
+        stable = partial.hypothesis.tokens[: partial.stable_tokens]
+        assert partial.hypothesis.text.startswith(partial.stable_text)
+        state = pickle.loads(pickle.dumps(state))
+    expected = decoder.decode(log_probs)
+    assert decoder.finish(state) == expected == decoder.finish(state)
+    assert expected[0].tokens[: len(stable)] == stable
+
+
+def test_stable_text_has_whole_words_only():
+    labels = ["-", " ", "a", "b"]
+    log_probs = torch.nn.functional.one_hot(torch.tensor([2, 3, 1, 2, 0, 3]), 4).mul(40.0).log_softmax(-1)
+    decoder = CTCBeamDecoder(labels, beam_prune_logp=-5.0)
+    state = decoder.start()
+    texts = []
+    for frame in log_probs:
+        decoder.step(state, frame[None])
+        texts.append(decoder.partial(state).stable_text)
+    assert texts == ["", "", "ab", "ab", "ab", "ab"]
+    assert decoder.partial(state).hypothesis.text == "ab ab"
+
+
+def test_memory_follows_the_text_and_not_the_frames():
+    torch.manual_seed(3)
+    decoder = CTCBeamDecoder(LETTERS, beam_width=20)
+    state, sizes = decoder.start(), []
+    silence = (torch.randn(3000, 5) + torch.tensor([9.0, 0, 0, 0, 0])).log_softmax(-1)
+    for _ in range(4):
+        decoder.step(state, silence)
+        sizes.append(state.tree_bytes)
+    assert sizes[-1] == sizes[0] < 200_000
+
+
+def test_decoders_can_be_pickled():
+    options, _ = options_of("everything")
+    log_probs = random_log_probs(20, 5)
+    decoder = CTCBeamDecoder(LETTERS, beam_width=10, **options)
+    state = decoder.start()
+    decoder.step(state, log_probs[:11])
+    other, state = pickle.loads(pickle.dumps((decoder, state)))
+    other.step(state, log_probs[11:])
+    assert other.finish(state) == decoder.decode(log_probs)
+
+
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_batches(threads):
+    decoder = CTCBeamDecoder(LETTERS, beam_width=8, num_threads=threads)
+    utterances = [random_log_probs(frames, 5) for frames in (7, 0, 19, 3, 1)]
+    expected = [decoder.decode(utterance) for utterance in utterances]
+    assert [h.text for [h] in expected][1] == ""
+    assert decoder.decode_batch(utterances) == expected
+    padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True, padding_value=float("nan"))
+    lengths = [len(utterance) for utterance in utterances]
+    assert decoder.decode(padded, lengths) == expected
+    assert decoder.decode(padded.numpy(), np.array(lengths)) == expected
+    assert decoder.decode_batch(padded, torch.tensor(lengths)) == expected
+    assert decoder.decode_batch([]) == []
+
+
+def test_one_bad_utterance_does_not_lose_the_others():
+    decoder = CTCBeamDecoder(LETTERS)
+    utterances = [random_log_probs(9, 5) for _ in range(4)]
+    expected = [decoder.decode(utterance) for utterance in utterances]
+    utterances[1] = utterances[1].exp()
+    utterances[2] = torch.randn(9, 5) * 5
+    found = decoder.decode_batch(utterances)
+    assert [found[0], found[3]] == [expected[0], expected[3]]
+    assert isinstance(found[1], ValueError) and "received probabilities" in str(found[1])
+    assert isinstance(found[2], ValueError) and "logits" in str(found[2])
+    with pytest.raises(ValueError, match=r"log_probs: .* probabilities.* \(in row 1 at frame 0\)"):
+        decoder.decode(torch.stack(utterances))
+
+
+def test_hotwords_change_the_text():
+    labels = ["-", " ", *"ybrovkn"]
+    frames = [labels.index(letter) for letter in "nov york"]
+    log_probs = torch.nn.functional.one_hot(torch.tensor(frames), len(labels)).mul(4.0).log_softmax(-1)
+    assert CTCBeamDecoder(labels).decode(log_probs)[0].text == "nov york"
+    assert CTCBeamDecoder(labels, hotwords=["nobr york"]).decode(log_probs)[0].text == "nov york"
+    [best] = CTCBeamDecoder(labels, hotwords=["nov  york"]).decode(log_probs)
+    assert best.text == "nov york" and abs(best.lm_score - 10.0) < 1e-5
+    assert CTCBeamDecoder(labels, hotwords={"nob york": 9.0}).decode(log_probs)[0].text == "nob york"
+    # The beginning of a word is not the word.
+    [best] = CTCBeamDecoder(labels, hotwords={"nov yo": 4.0}).decode(log_probs)
+    assert best.text == "nov york" and best.lm_score == pytest.approx(0.0, abs=1e-5)
+
+
+LM = small_lm(WORDS)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: CTCBeamDecoder([]), "labels: expected at least one"),
+        (lambda: CTCBeamDecoder(["a", "a"]), "labels: expected each once, received 'a' twice"),
+        (lambda: CTCBeamDecoder(["a", 3]), "labels: expected strings, received int"),
+        (lambda: CTCBeamDecoder(LETTERS, blank=5), "blank: expected the index of a label, 0 to 4, received 5"),
+        (lambda: CTCBeamDecoder(LETTERS, blank="-"), "blank: expected the index of a label, received '-'"),
+        (lambda: CTCBeamDecoder(LETTERS, space="_"), "space: expected a label .* received '_'"),
+        (lambda: CTCBeamDecoder(LETTERS, beam_width=0), "beam_width: expected .* at least 1, received 0"),
+        (lambda: CTCBeamDecoder(LETTERS, nbest=0), "nbest: expected"),
+        (lambda: CTCBeamDecoder(LETTERS, beam_width=3, nbest=4), "nbest: expected 1 to beam_width, 3, received 4"),
+        (lambda: CTCBeamDecoder(LETTERS, top_tokens=0), "top_tokens: expected"),
+        (lambda: CTCBeamDecoder(LETTERS, num_threads=0), "num_threads: expected"),
+        (lambda: CTCBeamDecoder(LETTERS, token_min_logp=1.0), "token_min_logp: expected at most 0"),
+        (lambda: CTCBeamDecoder(LETTERS, beam_prune_logp=float("nan")), "beam_prune_logp: expected at most 0"),
+        (lambda: CTCBeamDecoder(LETTERS, blank_penalty=INF), "blank_penalty: expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, alpha=-1.0), "alpha: expected a finite number of at least 0"),
+        (lambda: CTCBeamDecoder(LETTERS, beta=INF), "beta: expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, unk_score=float("nan")), "unk_score: expected"),
+        (lambda: CTCBeamDecoder(LETTERS, "lm.arpa"), "lm: expected an NGramLM, received str"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon="ab"), "lexicon: expected words, received a string"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon=[]), "lexicon: expected at least one word"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon=["ab", "axy"]), "lexicon: 'axy' has no label for 'x', 'y'"),
+        (lambda: CTCBeamDecoder(["-", "▁", "ab", "c"], lexicon=["cb"]), "lexicon: 'cb' has no sequence of labels"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon=["a b"]), "lexicon: expected words without white space"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon={"x": [["x"]]}), "lexicon: the spelling of 'x' has 'x'"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon={"x": ["ab"]}), "lexicon: expected spellings as lists"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon={"x": [["a", " ", "b"]]}), "lexicon: expected labels of one word"),
+        (lambda: CTCBeamDecoder(LETTERS, hotwords="ab"), "hotwords: expected a list"),
+        (lambda: CTCBeamDecoder(LETTERS, hotwords=["a", " "]), "hotwords: expected words or phrases"),
+        (lambda: CTCBeamDecoder(LETTERS, hotwords=["ax"]), "hotwords: 'ax' has no label for 'x'"),
+        (lambda: CTCBeamDecoder(["-", "x", " "], LM), "lm: expected a model of words that the labels spell"),
+        (lambda: CTCBeamDecoder(LETTERS).decode([[0.0]]), "log_probs: expected a tensor or an array, received list"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(3, 4)), "log_probs: expected 5 values a frame"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(5)), "log_probs: expected shape"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(3, 5, dtype=torch.int64)), "log_probs: expected a floating"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(3, 5), [3]), "lengths: expected None"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(2, 3, 5), [3, 4]), "lengths: expected values between 0"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(2, 3, 5), [3]), r"lengths: expected shape \(2,\)"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.full((2, 5), float("nan"))), "log_probs: .* received NaN"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.full((2, 5), -INF)), "log_probs: .* −inf for every token"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.full((2, 5), 0.2)), "log_probs: .* received probabilities"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.full((2, 5), -4.0)), "log_probs: .* use log_softmax"),
+    ],
+)  # fmt: skip
+def test_bad_input(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
+def test_bad_streams():
+    decoder, wider = CTCBeamDecoder(LETTERS), CTCBeamDecoder(LETTERS, beam_width=101)
+    state = decoder.start()
+    log_probs = random_log_probs(9, 5)
+    decoder.step(state, log_probs)
+    with pytest.raises(ValueError, match="state: expected one that this decoder"):
+        wider.step(state, log_probs)
+    log_probs[4] = float("nan")
+    with pytest.raises(ValueError, match=r"log_probs: .* NaN \(at frame 13\)"):
+        decoder.step(state, log_probs)
+    assert state.frames == 13
+    damaged = bytearray(state.__getstate__() if hasattr(state, "__getstate__") else b"")
+    for cut in (0, 10, len(damaged) - 1):
+        with pytest.raises((ValueError, TypeError)):
+            type(state).__new__(type(state)).__setstate__(bytes(damaged[:cut]))
+
+
+def test_a_lexicon_that_cannot_go_on_is_named():
+    decoder = CTCBeamDecoder(["-", " ", "a", "b"], lexicon=["aa"])
+    log_probs = torch.tensor([[0.0, -INF, -INF, 0.0]]).log_softmax(-1).repeat(3, 1)
+    assert decoder.decode(log_probs)[0].text == ""
+    with pytest.raises(ValueError, match="no prefix of the beam can go on: the lexicon"):
+        decoder.decode(torch.tensor([[-INF, -INF, -INF, 0.0]]))
+    # Pruning alone never ends a search.
+    log_probs = torch.tensor([[0.05, 0.05, 0.1, 0.8]]).log().repeat(3, 1)
+    pruned = CTCBeamDecoder(["-", " ", "a", "b"], lexicon=["aa"], top_tokens=1)
+    assert pruned.decode(log_probs) is not None
