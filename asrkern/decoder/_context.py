@@ -16,6 +16,7 @@ from asrkern.ops.ctc_beam_search import CTCContext
 INSIDE_WORD, ENDS_WORD, BEGINS_WORD = 0, 1, 2
 WORD_MARK = "▁"
 _MARKS = ("<unk>", "<s>", "</s>")
+_EDGES = ("edge_begin", "edge_token", "edge_target", "edge_mask")
 _IMPOSSIBLE = -1e30
 _LN10 = math.log(10)
 
@@ -65,7 +66,7 @@ def read_labels(labels: Sequence[str], blank: int, space: str | None, one_word: 
     for index, label in enumerate(labels):
         kind, text = INSIDE_WORD, label
         if index == blank:
-            text = ""
+            text = "\0"  # no word has it
         elif marked and label.startswith(WORD_MARK):
             text = label.strip(WORD_MARK)
             kind = BEGINS_WORD if text else ENDS_WORD
@@ -171,6 +172,7 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
 def _hotword_tensors(
     hotwords: Iterable[str] | Mapping[str, float], weight: float, tokens: Tokens
 ) -> tuple[torch.Tensor, ...]:
+    weight = _finite("hotword_weight", weight)
     if isinstance(hotwords, str):
         raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
     weights = hotwords if isinstance(hotwords, Mapping) else dict.fromkeys(hotwords, weight)
@@ -192,7 +194,7 @@ def _hotword_tensors(
     )  # fmt: skip
     reach = _best_target(graph, graph["credit"], 0.0)
     arrays = (
-        *(graph[name] for name in ("edge_begin", "edge_token", "edge_target", "credit", "completed")),
+        *(graph[name] for name in (*_EDGES, "credit", "completed")),
         reach,
     )
     return tuple(map(torch.from_numpy, arrays))
@@ -228,11 +230,23 @@ def _each_a_label(lexicon: Lexicon, labels: list[str]) -> bool:
 
 
 class Built(NamedTuple):
-    """context: tensors; tokens: what the labels are; words: of the lexicon, by index."""
+    """context: tensors, without hotwords; tokens: what the labels are; words: of the lexicon, by index."""
 
     context: CTCContext
     tokens: Tokens
     words: list[str]
+
+    def with_hotwords(
+        self, hotwords: Iterable[str] | Mapping[str, float] | None, weight: float
+    ) -> CTCContext:
+        """The context with these hotwords; the rest is shared."""
+        tensors = _hotword_tensors(() if hotwords is None else hotwords, weight, self.tokens)
+        if not tensors:
+            return self.context
+        _, edge_token, edge_target, _, credit, *_ = (tensor.numpy() for tensor in tensors)
+        at_boundary = np.asarray(self.tokens.kinds)[edge_token] != INSIDE_WORD
+        most = max(0.0, float(credit[edge_target[at_boundary]].max(initial=0.0)))
+        return self.context._replace(hotwords=tensors, begin_reach=self.context.begin_reach + most)
 
 
 def build_context(
@@ -244,14 +258,11 @@ def build_context(
     beta: float = 0.0,
     blank: int = 0,
     space: str | None = None,
-    hotwords: Iterable[str] | Mapping[str, float] | None = None,
-    hotword_weight: float = 10.0,
     unk_score: float = -math.inf,
     smearing: bool = True,
 ) -> Built:
     """Arguments as for :class:`asrkern.decoder.CTCBeamDecoder`; raises what it raises."""
     alpha, beta = _finite("alpha", alpha, least=0.0), _finite("beta", beta)
-    hotword_weight = _finite("hotword_weight", hotword_weight)
     if not unk_score < math.inf:
         raise ValueError(f"unk_score: expected a finite number or −inf, received {unk_score}")
     if lm is not None and not isinstance(lm, NGramLM):
@@ -308,18 +319,11 @@ def build_context(
             look_ahead[0] = 0
             unknown += (alpha * _LN10 * float(unigrams[0]) if of_words else 0.0) + beta
         reach = _best_target(graph, look_ahead, unknown if allow_unknown else _IMPOSSIBLE)
-        names = ("edge_begin", "edge_token", "edge_target", "word_begin", "words")
-        arrays = (*(graph[name] for name in names), lm_words, look_ahead, reach)
+        arrays = (*(graph[name] for name in (*_EDGES, "word_begin", "words")), lm_words, look_ahead, reach)
         context = context._replace(
             lexicon=tuple(map(torch.from_numpy, arrays)),
             unk_score=unk_score if allow_unknown else None,
             unknown_look_ahead=unknown,
         )
         begin_reach = max(0.0, float(reach[0]))
-    if hotwords is not None:
-        context = context._replace(hotwords=_hotword_tensors(hotwords, hotword_weight, tokens))
-        if context.hotwords:
-            _, edge_token, edge_target, credit, *_ = (tensor.numpy() for tensor in context.hotwords)
-            at_boundary = credit[edge_target[kinds[edge_token] != INSIDE_WORD]]
-            begin_reach += max(0.0, float(at_boundary.max(initial=0.0)))
     return Built(context._replace(begin_reach=begin_reach), tokens, words)

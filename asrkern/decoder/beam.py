@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import error_message
 
 Array = Tensor | np.ndarray
+_COUNTS = ("beam_width", "nbest", "top_tokens")
+_OPTIONS = (*_COUNTS, "token_min_logp", "beam_prune_logp", "blank_penalty", "log_add", "check_normalized")
 
 
 class Word(NamedTuple):
@@ -130,36 +132,69 @@ class CTCBeamDecoder:
             beta = 0.0 if lm is None else 1.5
         if unk_score is None:
             unk_score = -10.0 if lexicon is None else -math.inf
-        built = build_context(
-            labels, lm, lexicon, alpha=alpha, beta=beta, blank=blank, space=space, hotwords=hotwords,
-            hotword_weight=hotword_weight, unk_score=unk_score, smearing=smearing,
-        )  # fmt: skip
         self.lm = lm
-        self.context, self._tokens, self._words = built
-        for name, value in (("beam_width", beam_width), ("nbest", nbest), ("top_tokens", top_tokens)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        self._built = build_context(
+            labels,
+            lm,
+            lexicon,
+            alpha=alpha,
+            beta=beta,
+            blank=blank,
+            space=space,
+            unk_score=unk_score,
+            smearing=smearing,
+        )
+        self._options: dict[str, Any] = {"blank": blank}
+        self._set(
+            beam_width=beam_width, nbest=nbest, token_min_logp=token_min_logp, beam_prune_logp=beam_prune_logp,
+            top_tokens=top_tokens, hotwords=hotwords, hotword_weight=hotword_weight, blank_penalty=blank_penalty,
+            log_add=log_add, check_normalized=check_normalized, num_threads=num_threads,
+        )  # fmt: skip
+
+    def replace(self, **options: Any) -> CTCBeamDecoder:
+        """This decoder with other options, quickly made: labels, words and language model are shared.
+
+        Args:
+            options: any of beam_width, nbest, token_min_logp, beam_prune_logp, top_tokens, hotwords, hotword_weight,
+                blank_penalty, log_add, check_normalized and num_threads.
+
+        Raises:
+            TypeError: another option.
+            ValueError: an option out of its range.
+        """
+        other = copy.copy(self)
+        other._options = dict(self._options)
+        other._set(**options)
+        return other
+
+    def _set(self, **options: Any) -> None:
+        hotwords = {name: options.pop(name) for name in ("hotwords", "hotword_weight") if name in options}
+        if hotwords:
+            self._hotwords = {**getattr(self, "_hotwords", {}), **hotwords}
+            self.context = self._built.with_hotwords(
+                self._hotwords["hotwords"], self._hotwords["hotword_weight"]
+            )
+        if "num_threads" in options:
+            self.num_threads = options.pop("num_threads")
+            if self.num_threads is not None and self.num_threads < 1:
+                raise ValueError(f"num_threads: expected at least 1, received {self.num_threads}")
+        for name, value in options.items():
+            if name not in _OPTIONS:
+                raise TypeError(
+                    f"{name}: expected one of {', '.join(_OPTIONS)}, hotwords, hotword_weight, num_threads"
+                )
+            if name == "top_tokens" and value is None:
+                value = len(self.labels)
+            if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads: expected at least 1, received {num_threads}")
-        self.num_threads = num_threads
-        self._options: dict[str, Any] = {
-            "blank": blank,
-            "beam_width": beam_width,
-            "nbest": nbest,
-            "top_tokens": len(self.labels) if top_tokens is None else top_tokens,
-            "token_min_logp": token_min_logp,
-            "beam_prune_logp": beam_prune_logp,
-            "blank_penalty": blank_penalty,
-            "log_add": log_add,
-            "check_normalized": check_normalized,
-        }
-        # Built now, so that options out of range are refused here.
-        self._search  # noqa: B018
+            self._options[name] = value
+        # Made now, so that options out of range are refused here.
+        self._search = self._make_search()
 
     @property
     def labels(self) -> list[str]:
         """The text of each token."""
-        return self._tokens.labels
+        return self._built.tokens.labels
 
     def decode(
         self, log_probs: Array, lengths: Array | Sequence[int] | None = None
@@ -237,7 +272,7 @@ class CTCBeamDecoder:
         stable = state.stable_tokens
         words = self._read_words(*(column[:stable] for column in best[3:]))
         # The last one may still grow, unless something has ended it.
-        if words and self._tokens.joiner and self._tokens.kinds[best[3][stable - 1]] != ENDS_WORD:
+        if words and self._built.tokens.joiner and self._built.tokens.kinds[best[3][stable - 1]] != ENDS_WORD:
             words.pop()
         return Partial(self._hypothesis(*best), stable, self._join(words))
 
@@ -245,8 +280,7 @@ class CTCBeamDecoder:
         """The n-best of the whole stream, the last word and the sentence ended; the state stays as it is."""
         return [self._hypothesis(*found) for found in self._search.results(state, True)]
 
-    @cached_property
-    def _search(self) -> _decoder.CtcBeamSearch:
+    def _make_search(self) -> _decoder.CtcBeamSearch:
         def arrays(tensors: Iterable[Tensor]) -> list[np.ndarray]:
             return [tensor.numpy() for tensor in tensors]
 
@@ -266,6 +300,10 @@ class CTCBeamDecoder:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_search"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._search = self._make_search()
 
     def _as_tensor(self, log_probs: Array, dims: tuple[int, ...]) -> Tensor:
         if not isinstance(log_probs, (Tensor, np.ndarray)):
@@ -343,13 +381,13 @@ class CTCBeamDecoder:
         words: list[int],
         confidences: list[float],
     ) -> list[Word]:
-        kinds, texts = self._tokens.kinds, self._tokens.texts
+        kinds, texts = self._built.tokens.kinds, self._built.tokens.texts
         found: list[Word] = []
         text, first = "", -1
 
         def close(last: int) -> None:
             if first >= 0:
-                of_lexicon = self._words[words[last]] if words[last] >= 0 else text
+                of_lexicon = self._built.words[words[last]] if words[last] >= 0 else text
                 found.append(Word(of_lexicon, starts[first], ends[last], confidences[last]))
 
         for index, token in enumerate(tokens):
@@ -365,4 +403,4 @@ class CTCBeamDecoder:
         return found
 
     def _join(self, words: list[Word]) -> str:
-        return self._tokens.joiner.join(word.text for word in words)
+        return self._built.tokens.joiner.join(word.text for word in words)

@@ -22,9 +22,11 @@ class CTCContext(NamedTuple):
             (:attr:`asrkern.decoder.NGramLM.tensors`).
         lm_order, lm_bos, lm_eos: of the language model.
         lm_tokens: [V] int32, its words for the tokens if it is a model of characters, else None.
-        lexicon: edge_begin [nodes + 1], edge_token [edges], edge_target [edges], word_begin [nodes + 1], words,
-            lm_words, all int32; look_ahead [nodes], reach [nodes], float32 (``kernels/common/ctc_context.h``).
-        hotwords: edge_begin, edge_token, edge_target, int32; credit, completed, reach [nodes], float32.
+        lexicon: edge_begin [nodes + 1], edge_token [edges], edge_target [edges], int32, edge_mask [nodes] int64;
+            word_begin [nodes + 1], words, lm_words, int32; look_ahead [nodes], reach [nodes], float32
+            (``kernels/common/ctc_context.h``).
+        hotwords: edge_begin, edge_token, edge_target, edge_mask as for lexicon; credit, completed, reach [nodes],
+            float32.
         alpha: weight of the language model's log-probabilities.
         beta: added for each word (each token with a model of characters).
         unk_score: added for each word that is not in the lexicon; None: there must be none.

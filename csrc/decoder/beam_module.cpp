@@ -57,15 +57,17 @@ class CtcBeamSearch {
                               std::to_string(values.size()));
       return values.size() > 0;
     };
-    if (list(lexicon, "lexicon", 8)) {
+    if (list(lexicon, "lexicon", 9)) {
       const auto ints = [&](size_t i) { return keeper_.view<int32_t>(lexicon[i], "lexicon"); };
+      const auto longs = [&](size_t i) { return keeper_.view<int64_t>(lexicon[i], "lexicon"); };
       const auto floats = [&](size_t i) { return keeper_.view<float>(lexicon[i], "lexicon"); };
-      arrays.lexicon = {ints(0), ints(1), ints(2), ints(3), ints(4), ints(5), floats(6), floats(7)};
+      arrays.lexicon = {ints(0), ints(1), ints(2), ints(4), ints(5), ints(6), longs(3), floats(7), floats(8)};
     }
-    if (list(hotwords, "hotwords", 6)) {
+    if (list(hotwords, "hotwords", 7)) {
       const auto ints = [&](size_t i) { return keeper_.view<int32_t>(hotwords[i], "hotwords"); };
+      const auto longs = [&](size_t i) { return keeper_.view<int64_t>(hotwords[i], "hotwords"); };
       const auto floats = [&](size_t i) { return keeper_.view<float>(hotwords[i], "hotwords"); };
-      arrays.hotwords = {ints(0), ints(1), ints(2), floats(3), floats(4), floats(5)};
+      arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
     }
     if (!lm_tokens.is_none()) arrays.lm_tokens = keeper_.view<int32_t>(lm_tokens, "lm_tokens");
     arrays.alpha = alpha;

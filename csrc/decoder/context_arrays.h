@@ -18,11 +18,13 @@ struct Array {
 
 struct LexiconArrays {
   Array<int32_t> edge_begin, edge_token, edge_target, word_begin, words, lm_words;
+  Array<int64_t> edge_mask;
   Array<float> look_ahead, reach;
 };
 
 struct HotwordArrays {
   Array<int32_t> edge_begin, edge_token, edge_target;
+  Array<int64_t> edge_mask;
   Array<float> credit, completed, reach;
 };
 
@@ -54,12 +56,22 @@ inline void check_range(const char* name, const Array<int32_t>& values, int64_t 
 }
 
 inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
-                           const Array<int32_t>& edge_target, int32_t vocabulary) {
+                           const Array<int32_t>& edge_target, const Array<int64_t>& edge_mask, int32_t vocabulary) {
   check_array(edge_target.size == edge_token.size, name, "as many targets of edges as tokens");
   check_runs(name, edge_begin, edge_token.size);
   check_range(name, edge_token, vocabulary);
   check_range(name, edge_target, edge_begin.size - 1);
-  return {edge_begin.data, edge_token.data, edge_target.data};
+  bool good = edge_mask.size == edge_begin.size - 1;
+  for (int64_t node = 0; good && node < edge_mask.size; ++node) {
+    uint64_t mask = 0;
+    for (int32_t edge = edge_begin.data[node]; edge < edge_begin.data[node + 1]; ++edge)
+      mask |= 1ull << (edge_token.data[edge] & 63);
+    good = uint64_t(edge_mask.data[node]) == mask &&
+           (vocabulary > 64 || count_bits(mask) == edge_begin.data[node + 1] - edge_begin.data[node]);
+  }
+  check_array(good, name, "each node's mask to be of its tokens, each of them once");
+  return {edge_begin.data, edge_token.data, edge_target.data, reinterpret_cast<const uint64_t*>(edge_mask.data),
+          vocabulary <= 64};
 }
 
 inline void check_per_node(const char* name, const Array<float>& values, int64_t nodes) {
@@ -69,7 +81,8 @@ inline void check_per_node(const char* name, const Array<float>& values, int64_t
 // lm_vocabulary: words of the language model, 0 without one.
 inline Lexicon make_lexicon(const LexiconArrays& arrays, int32_t vocabulary, int64_t lm_vocabulary) {
   Lexicon lexicon{};
-  lexicon.trie = make_trie("lexicon", arrays.edge_begin, arrays.edge_token, arrays.edge_target, vocabulary);
+  lexicon.trie =
+      make_trie("lexicon", arrays.edge_begin, arrays.edge_token, arrays.edge_target, arrays.edge_mask, vocabulary);
   const int64_t nodes = arrays.edge_begin.size - 1;
   check_array(nodes > 0, "lexicon", "at least its root");
   check_array(arrays.word_begin.size == nodes + 1, "lexicon", "the beginning of each node's words");
@@ -89,7 +102,8 @@ inline Lexicon make_lexicon(const LexiconArrays& arrays, int32_t vocabulary, int
 
 inline Hotwords make_hotwords(const HotwordArrays& arrays, int32_t vocabulary) {
   Hotwords hotwords{};
-  hotwords.trie = make_trie("hotwords", arrays.edge_begin, arrays.edge_token, arrays.edge_target, vocabulary);
+  hotwords.trie =
+      make_trie("hotwords", arrays.edge_begin, arrays.edge_token, arrays.edge_target, arrays.edge_mask, vocabulary);
   const int64_t nodes = arrays.edge_begin.size - 1;
   check_array(nodes > 0, "hotwords", "at least a root");
   for (const Array<float>* values : {&arrays.credit, &arrays.completed, &arrays.reach})

@@ -100,8 +100,8 @@ class CtcBeamStream {
     for (int32_t** array : {&beam_.last, &beam_.node, &beam_.parent, &beam_.blank_alignment, &beam_.blank_end,
                             &beam_.token_alignment, &beam_.parent_slot, &beam_.new_alignment})
       *array = allocate<int32_t>(slots);
-    for (float** array :
-         {&beam_.gain, &beam_.inside_reach, &beam_.end_reach, &beam_.from, &beam_.best_from, &beam_.row_last})
+    for (float** array : {&beam_.gain, &beam_.inside_reach, &beam_.phrase_reach, &beam_.end_reach, &beam_.from,
+                          &beam_.best_from, &beam_.row_last})
       *array = allocate<float>(slots);
     beam_.end_known = allocate<uint8_t>(slots);
     beam_.context_score = allocate<double>(slots);
@@ -111,6 +111,8 @@ class CtcBeamStream {
     beam_.row_scratch = allocate<float>(vocabulary);
     beam_.inside = allocate<int32_t>(vocabulary);
     beam_.boundary = allocate<int32_t>(vocabulary);
+    beam_.begins = allocate<int32_t>(vocabulary);
+    beam_.begin_worth = allocate<float>(vocabulary);
     beam_.candidates = allocate<CtcCandidate>(4 * slots);
     beam_.ranking = allocate<float>(5 * slots);
     beam_.entrants = allocate<CtcEntrant>(slots);
@@ -130,7 +132,7 @@ class CtcBeamStream {
   template <class F>
   void each_kept(const F& f) const {
     for (float* values : {beam_.now.blank, beam_.now.token, beam_.now.total, beam_.now.best_blank, beam_.now.best_token,
-                          beam_.gain, beam_.inside_reach, beam_.end_reach})
+                          beam_.gain, beam_.inside_reach, beam_.phrase_reach, beam_.end_reach})
       f(values);
     for (int32_t* values :
          {beam_.last, beam_.node, beam_.parent, beam_.blank_alignment, beam_.blank_end, beam_.token_alignment})

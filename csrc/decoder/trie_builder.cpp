@@ -96,10 +96,13 @@ class EdgeWriter {
   void end_node() {
     std::sort(here_.begin(), here_.end());
     edges_.begin.push_back(int32_t(edges_.token.size()));
+    uint64_t mask = 0;
     for (const auto& [token, target] : here_) {
       edges_.token.push_back(token);
       edges_.target.push_back(target);
+      mask |= 1ull << (token & 63);
     }
+    edges_.mask.push_back(int64_t(mask));
     here_.clear();
   }
 

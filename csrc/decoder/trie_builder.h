@@ -15,6 +15,7 @@ struct Texts {
 
 struct TokenEdges {
   std::vector<int32_t> begin, token, target;
+  std::vector<int64_t> mask;
 };
 
 struct LexiconGraph {

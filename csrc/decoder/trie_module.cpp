@@ -39,6 +39,7 @@ py::dict edges(const TokenEdges& edges) {
   result["edge_begin"] = array(edges.begin);
   result["edge_token"] = array(edges.token);
   result["edge_target"] = array(edges.target);
+  result["edge_mask"] = array(edges.mask);
   return result;
 }
 

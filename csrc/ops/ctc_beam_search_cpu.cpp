@@ -129,16 +129,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ctc_b
   ContextArrays arrays{};
   arrays.token_kinds = keeper.view<uint8_t>(token_kinds, "token_kinds");
   if (!lexicon.empty()) {
-    if (lexicon.size() != 8) invalid("lexicon: expected 8 tensors or none, received ", lexicon.size());
+    if (lexicon.size() != 9) invalid("lexicon: expected 9 tensors or none, received ", lexicon.size());
     const auto ints = [&](size_t i) { return keeper.view<int32_t>(lexicon[i], "lexicon"); };
+    const auto longs = [&](size_t i) { return keeper.view<int64_t>(lexicon[i], "lexicon"); };
     const auto floats = [&](size_t i) { return keeper.view<float>(lexicon[i], "lexicon"); };
-    arrays.lexicon = {ints(0), ints(1), ints(2), ints(3), ints(4), ints(5), floats(6), floats(7)};
+    arrays.lexicon = {ints(0), ints(1), ints(2), ints(4), ints(5), ints(6), longs(3), floats(7), floats(8)};
   }
   if (!hotwords.empty()) {
-    if (hotwords.size() != 6) invalid("hotwords: expected 6 tensors or none, received ", hotwords.size());
+    if (hotwords.size() != 7) invalid("hotwords: expected 7 tensors or none, received ", hotwords.size());
     const auto ints = [&](size_t i) { return keeper.view<int32_t>(hotwords[i], "hotwords"); };
+    const auto longs = [&](size_t i) { return keeper.view<int64_t>(hotwords[i], "hotwords"); };
     const auto floats = [&](size_t i) { return keeper.view<float>(hotwords[i], "hotwords"); };
-    arrays.hotwords = {ints(0), ints(1), ints(2), floats(3), floats(4), floats(5)};
+    arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
   }
   if (lm_tokens) arrays.lm_tokens = keeper.view<int32_t>(*lm_tokens, "lm_tokens");
   arrays.alpha = alpha;

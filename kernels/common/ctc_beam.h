@@ -70,22 +70,25 @@ struct CtcBeam {
   int32_t* blank_end;        // [W] the last frame of the last token in it
   int32_t* token_alignment;  // [W] tail of the best alignment that ends in the last token
   float* gain;               // [W] what the last token was worth as context
-  float* inside_reach;       // [W] no token inside a word gains more
+  float* inside_reach;       // [W] no token inside a word gains more that no phrase goes on with,
+  float* phrase_reach;       // [W] and none that one does
   float* end_reach;          // [W] no word's end gains more; the gain itself once end_known
   uint8_t* end_known;        // [W]
   double* context_score;     // [W]
   PrefixContext* context;    // [W]
   PrefixTree tree;
   // Scratch.
-  float* row;                // [vocabulary + 1]
-  float* row_scratch;        // [vocabulary]
-  int32_t* inside;           // [vocabulary] tokens of the frame, the likeliest first: those inside words
-  int32_t* boundary;         // [vocabulary] and those that end or begin one
-  int32_t* parent_slot;      // [W]
-  uint64_t* children;        // [W + 1] which of its children are in the beam: a bit a token, modulo 64
-  float* from;               // [W] score that the parent passes on
-  float* best_from;          // [W] the same of its best alignment
-  float* row_last;           // [W] row[last]
+  float* row;            // [vocabulary + 1]
+  float* row_scratch;    // [vocabulary]
+  int32_t* inside;       // [vocabulary] tokens of the frame, the likeliest first: those inside words
+  int32_t* boundary;     // [vocabulary] and those that end or begin one
+  int32_t* begins;       // [vocabulary] edges by which phrases begin, those first that are worth the most in this frame
+  float* begin_worth;    // [vocabulary] what each of them is worth, by edge − the root's first
+  int32_t* parent_slot;  // [W]
+  uint64_t* children;    // [W + 1] which of its children are in the beam: a bit a token, modulo 64
+  float* from;           // [W] score that the parent passes on
+  float* best_from;      // [W] the same of its best alignment
+  float* row_last;       // [W] row[last]
   int32_t* new_alignment;    // [W] a better alignment that comes from the parent; −1: none
   CtcCandidate* candidates;  // [4 W]
   int32_t candidate_count;
@@ -106,6 +109,7 @@ inline void enter(CtcBeam& beam, const ContextModel& model, int32_t slot, const 
   beam.token_alignment[slot] = entrant.alignment;
   beam.gain[slot] = entrant.gain;
   beam.inside_reach[slot] = inside_reach(model, entrant.context);
+  beam.phrase_reach[slot] = beam.inside_reach[slot] + phrase_reach(model, entrant.context);
   beam.end_reach[slot] = word_end_reach(model, entrant.context);
   beam.end_known[slot] = 0;
   beam.context_score[slot] = entrant.context_score;
@@ -151,6 +155,7 @@ inline void move(CtcBeam& beam, int32_t from, int32_t to) {
   beam.token_alignment[to] = beam.token_alignment[from];
   beam.gain[to] = beam.gain[from];
   beam.inside_reach[to] = beam.inside_reach[from];
+  beam.phrase_reach[to] = beam.phrase_reach[from];
   beam.end_reach[to] = beam.end_reach[from];
   beam.end_known[to] = beam.end_known[from];
   beam.context_score[to] = beam.context_score[from];

@@ -9,6 +9,23 @@
 namespace asrkern {
 namespace ctc_beam {
 
+// The scores of prefixes that stay. add: of the alignments' sum, else of the best one. The results are said to be apart
+// from the rest, so that it vectorises.
+template <bool add>
+void join(int32_t count, const float* token, const float* total, const float* from, const float* gain,
+          const float* row_last, float blank, float* __restrict__ next_token, float* __restrict__ next_blank,
+          float* __restrict__ next_total) {
+  for (int32_t i = 0; i < count; ++i) {
+    const float again = token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
+    const float joined = add ? log_add(again, extended) : again > extended ? again : extended;
+    const float silent = total[i] + blank;
+    const float either = add ? log_add(joined, silent) : joined > silent ? joined : silent;
+    next_token[i] = joined > kLogZero ? joined : kLogZero;
+    next_blank[i] = silent > kLogZero ? silent : kLogZero;
+    next_total[i] = either > kLogZero ? either : kLogZero;
+  }
+}
+
 // The prefixes of the beam one frame later, without new tokens, into `next`: blank, the last token again, or the last
 // token as an extension of the parent.
 inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
@@ -25,29 +42,8 @@ inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
     beam.best_from[i] = repeats || now.best_blank[p] > now.best_token[p] ? now.best_blank[p] : now.best_token[p];
     beam.row_last[i] = beam.row[beam.last[i]];
   }
-  const float blank = beam.row[options.row.blank];
-  const float *from = beam.from, *gain = beam.gain, *row_last = beam.row_last;
-  if (options.add) {
-    for (int32_t i = 0; i < count; ++i) {
-      const float token = log_add(now.token[i] + row_last[i], from[i] + gain[i] + row_last[i]);
-      const float silent = now.total[i] + blank;
-      const float total = log_add(token, silent);
-      next.token[i] = token > kLogZero ? token : kLogZero;
-      next.blank[i] = silent > kLogZero ? silent : kLogZero;
-      next.total[i] = total > kLogZero ? total : kLogZero;
-    }
-  } else {
-    for (int32_t i = 0; i < count; ++i) {
-      const float again = now.token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
-      float token = again > extended ? again : extended;
-      token = token > kLogZero ? token : kLogZero;
-      float silent = now.total[i] + blank;
-      silent = silent > kLogZero ? silent : kLogZero;
-      next.token[i] = token;
-      next.blank[i] = silent;
-      next.total[i] = token > silent ? token : silent;
-    }
-  }
+  (options.add ? join<true> : join<false>)(count, now.token, now.total, beam.from, beam.gain, beam.row_last,
+                                           beam.row[options.row.blank], next.token, next.blank, next.total);
 }
 
 // The best alignments of the prefixes that stay. Those of all parents are read before any is changed.
@@ -129,6 +125,24 @@ inline void order_tokens(CtcBeam& beam, const ContextModel& model, const CtcBeam
   std::sort(beam.boundary, beam.boundary + boundary, likelier);
 }
 
+// The edges inside words by which phrases begin, the most worth first; those that are worth more than `least`.
+inline int32_t order_begins(CtcBeam& beam, const ContextModel& model, float least) {
+  const Hotwords& hotwords = model.hotwords;
+  const int32_t first = hotwords.trie.edge_begin[kHotwordStart], last = hotwords.trie.edge_begin[kHotwordStart + 1];
+  int32_t count = 0;
+  for (int32_t edge = first; edge < last; ++edge) {
+    const int32_t token = hotwords.trie.edge_token[edge];
+    const float worth = beam.row[token] + hotwords.credit[hotwords.trie.edge_target[edge]];
+    if (!(worth > least) || model.token_kinds[token] != kInsideWord) continue;
+    beam.begins[count++] = edge;
+    beam.begin_worth[edge - first] = worth;
+  }
+  const float* worth = beam.begin_worth - first;
+  std::sort(beam.begins, beam.begins + count,
+            [worth](int32_t a, int32_t b) { return worth[a] > worth[b] || (worth[a] == worth[b] && a < b); });
+  return count;
+}
+
 inline bool in_beam(const CtcBeam& beam, int32_t slot, int32_t token, int32_t word) {
   if (!(beam.children[slot] >> (token & 63) & 1)) return false;
   const int32_t node = beam.tree.find_child(beam.node[slot], token, word);
@@ -141,6 +155,8 @@ struct Collector {
   const ContextModel& model;
   const CtcBeamOptions& options;
   float bar;
+  float most;                // the largest total and reach of a prefix
+  int32_t begin_count = -1;  // not yet in order
 
   float acoustic(int32_t slot, int32_t token) const {
     return (token == beam.last[slot] ? beam.now.blank[slot] : beam.now.total[slot]) + beam.row[token];
@@ -154,22 +170,57 @@ struct Collector {
   }
 
   void inside(int32_t slot, int32_t count) {
-    const float base = beam.now.total[slot] + beam.inside_reach[slot];
+    const float total = beam.now.total[slot];
+    if (count == 0 || !(total + beam.phrase_reach[slot] + beam.row[beam.inside[0]] > bar)) return;
     const PrefixContext& context = beam.context[slot];
-    for (int32_t k = 0; k < count; ++k) {
+    const float base = total + beam.inside_reach[slot], usual = unlisted_gain(model, context);
+    const uint64_t listed = listed_tokens(model, context);
+    const int32_t node = model.hotwords.nodes ? context.hotword_node : kHotwordNone;
+    const uint64_t phrases = node == kHotwordNone ? 0 : model.hotwords.trie.edge_mask[node];
+    for (int32_t k = 0; k < count && base + beam.row[beam.inside[k]] > bar; ++k) {
       const int32_t token = beam.inside[k];
-      if (!(base + beam.row[token] > bar)) return;
-      float total = acoustic(slot, token), gain;
-      int32_t lexicon_node, hotword_node;
-      if (!inside_gain(model, context, token, gain, lexicon_node, hotword_node)) continue;
-      if (model.lm_tokens) {
-        if (!(total + gain + model.beta > bar)) continue;
-        NGramState after;
-        gain += token_gain(model, context.lm, token, after);
-      }
-      total += gain;
-      if (total > bar && !in_beam(beam, slot, token, kNoWord)) push({total, gain, slot, token, 0});
+      if (phrases >> (token & 63) & 1 && model.hotwords.trie.child(node, token) != kNoNode) continue;
+      if (listed >> (token & 63) & 1)
+        extend(slot, token, kHotwordNone);
+      else
+        offer(slot, token, usual);
     }
+    if (phrases && total + beam.phrase_reach[slot] + beam.row[beam.inside[0]] > bar) go_on(slot, node, base);
+  }
+
+  // Tokens that a phrase goes on with, which have a reach of their own so that it does not count for all.
+  void go_on(int32_t slot, int32_t node, float base) {
+    const Hotwords& hotwords = model.hotwords;
+    const int32_t first = hotwords.trie.edge_begin[node], last = hotwords.trie.edge_begin[node + 1];
+    if (node == kHotwordStart) {
+      if (begin_count < 0) begin_count = order_begins(beam, model, bar - most);
+      for (int32_t k = 0; k < begin_count && base + beam.begin_worth[beam.begins[k] - first] > bar; ++k)
+        extend(slot, hotwords.trie.edge_token[beam.begins[k]], hotwords.trie.edge_target[beam.begins[k]]);
+      return;
+    }
+    for (int32_t edge = first; edge < last; ++edge) {
+      const int32_t token = hotwords.trie.edge_token[edge], next = hotwords.trie.edge_target[edge];
+      if (model.token_kinds[token] == kInsideWord && base + hotwords.credit[next] + beam.row[token] > bar)
+        extend(slot, token, next);
+    }
+  }
+
+  void extend(int32_t slot, int32_t token, int32_t hotword_node) {
+    const PrefixContext& context = beam.context[slot];
+    float gain;
+    int32_t lexicon_node;
+    if (!inside_gain(model, context, token, hotword_node, gain, lexicon_node)) return;
+    if (model.lm_tokens) {
+      if (!(acoustic(slot, token) + gain + model.beta > bar)) return;
+      NGramState after;
+      gain += lm_token_gain(model, context.lm, token, after);
+    }
+    offer(slot, token, gain);
+  }
+
+  void offer(int32_t slot, int32_t token, float gain) {
+    const float total = acoustic(slot, token) + gain;
+    if (total > bar && !in_beam(beam, slot, token, kNoWord)) push({total, gain, slot, token, 0});
   }
 
   // The gain of ending the word of a slot that has one choice only is kept.
@@ -197,7 +248,7 @@ struct Collector {
       if (!(without_word + beam.end_reach[slot] + begin + (model.lm_tokens ? model.beta : 0.0f) > bar)) continue;
       if (model.lm_tokens) {
         NGramState after;
-        begin += token_gain(model, context.lm, token, after);
+        begin += lm_token_gain(model, context.lm, token, after);
       }
       const int32_t choices = word_choices(model, context.lexicon_node);
       for (int32_t choice = 0; choice < choices; ++choice) {
@@ -217,9 +268,8 @@ inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptio
     const float total = beam.next.total[i];
     best = total > best ? total : best;
     worst = i == 0 || total < worst ? total : worst;
-    const float reach = beam.inside_reach[i] > beam.end_reach[i] + model.begin_reach
-                            ? beam.inside_reach[i]
-                            : beam.end_reach[i] + model.begin_reach;
+    const float boundary = beam.end_reach[i] + model.begin_reach;
+    const float reach = beam.phrase_reach[i] > boundary ? beam.phrase_reach[i] : boundary;
     base = beam.now.total[i] + reach > base ? beam.now.total[i] + reach : base;
   }
   if (model.lm_tokens) base += model.beta > 0 ? model.beta : 0.0f;
@@ -229,7 +279,7 @@ inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptio
   int32_t inside, boundary;
   order_tokens(beam, model, options, bar - base > 0.5f * kLogZero ? bar - base : 0.5f * kLogZero, inside, boundary);
   beam.candidate_count = 0;
-  Collector collector{beam, model, options, bar};
+  Collector collector{beam, model, options, bar, base};
   for (int32_t i = 0; i < count; ++i) {
     collector.inside(i, inside);
     collector.boundary(i, boundary);
@@ -246,13 +296,14 @@ inline CtcEntrant entrant(CtcBeam& beam, const ContextModel& model, const CtcCan
   PrefixContext& after = result.context;
   if (model.token_kinds[token] == kInsideWord) {
     after.lm = before.lm;
-    inside_gain(model, before, token, gain, after.lexicon_node, after.hotword_node);
+    after.hotword_node = hotword_next(model, before.hotword_node, token);
+    inside_gain(model, before, token, after.hotword_node, gain, after.lexicon_node);
   } else {
     word = word_of_choice(model, before.lexicon_node, candidate.choice);
     word_end_gain(model, before, word, after.lm);
     begin_gain(model, before, token, gain, after.lexicon_node, after.hotword_node);
   }
-  if (model.lm_tokens) token_gain(model, before.lm, token, after.lm);
+  if (model.lm_tokens) lm_token_gain(model, before.lm, token, after.lm);
   const bool repeats = token == beam.last[slot];
   const bool through_blank = repeats || beam.now.best_blank[slot] > beam.now.best_token[slot];
   result.total = candidate.total;

@@ -152,16 +152,18 @@ ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const 
   return gain;
 }
 
-// No token inside a word gains more than this.
+// No token inside a word gains more that no phrase goes on with.
 ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const PrefixContext& context) {
-  float reach = model.lm_tokens ? model.beta : 0.0f;
+  const float reach = (model.lm_tokens ? model.beta : 0.0f) - hotword_credit(model, context.hotword_node);
   if (context.lexicon_node != kUnknownWord && model.lexicon.nodes)
-    reach += model.lexicon.reach[context.lexicon_node] - model.lexicon.look_ahead[context.lexicon_node];
-  else if (context.lexicon_node == kBetweenWords)
-    reach += model.unknown_look_ahead;
-  if (model.hotwords.nodes && context.hotword_node != kHotwordNone)
-    reach += model.hotwords.reach[context.hotword_node] - model.hotwords.credit[context.hotword_node];
-  return reach;
+    return reach + model.lexicon.reach[context.lexicon_node] - model.lexicon.look_ahead[context.lexicon_node];
+  return context.lexicon_node == kBetweenWords ? reach + model.unknown_look_ahead : reach;
+}
+
+// The most that a token gains beyond that by being one that a phrase goes on with.
+ASRKERN_HOST_DEVICE inline float phrase_reach(const ContextModel& model, const PrefixContext& context) {
+  return model.hotwords.nodes && context.hotword_node != kHotwordNone ? model.hotwords.reach[context.hotword_node]
+                                                                      : 0.0f;
 }
 
 // No word's end gains more than this: what word_end_gain gives if the language model is certain of the word.
@@ -175,21 +177,35 @@ ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const
 }
 
 // What a language model of tokens says of the next one, beta with it.
-ASRKERN_HOST_DEVICE inline float token_gain(const ContextModel& model, const NGramState& before, int32_t token,
-                                            NGramState& after) {
+ASRKERN_HOST_DEVICE inline float lm_token_gain(const ContextModel& model, const NGramState& before, int32_t token,
+                                               NGramState& after) {
   return model.alpha * ngram_score(*model.lm, before, model.lm_tokens[token], after) + model.beta;
 }
 
-// A token that goes on with a word, without the language model of tokens: its gain, and where it leads; false if it is
-// not allowed.
+// What a token gains that goes on with a word, the language model of tokens apart, and where it leads in the lexicon;
+// false if it is not allowed. hotword_node: where it leads among the hotwords.
 ASRKERN_HOST_DEVICE inline bool inside_gain(const ContextModel& model, const PrefixContext& context, int32_t token,
-                                            float& gain, int32_t& lexicon_node, int32_t& hotword_node) {
+                                            int32_t hotword_node, float& gain, int32_t& lexicon_node) {
   lexicon_node = lexicon_next(model, context.lexicon_node, token);
   if (lexicon_node == kNotAllowed) return false;
-  hotword_node = hotword_next(model, context.hotword_node, token);
   gain = look_ahead(model, lexicon_node) - look_ahead(model, context.lexicon_node) +
          hotword_credit(model, hotword_node) - hotword_credit(model, context.hotword_node);
   return true;
+}
+
+// The same of all tokens that neither the lexicon nor a phrase goes on with; kLogZero if they are not allowed.
+ASRKERN_HOST_DEVICE inline float unlisted_gain(const ContextModel& model, const PrefixContext& context) {
+  if (!model.allow_unknown) return kLogZero;
+  return model.unknown_look_ahead - look_ahead(model, context.lexicon_node) -
+         hotword_credit(model, context.hotword_node);
+}
+
+// Bits, modulo 64, of the tokens that the lexicon goes on with; all if its gains are not known from that.
+ASRKERN_HOST_DEVICE inline uint64_t listed_tokens(const ContextModel& model, const PrefixContext& context) {
+  if (model.lm_tokens) return ~0ull;
+  return model.lexicon.nodes && context.lexicon_node != kUnknownWord
+             ? model.lexicon.trie.edge_mask[context.lexicon_node]
+             : 0;
 }
 
 // What a token at a word's boundary begins, once the word before it is settled by word_end_gain.

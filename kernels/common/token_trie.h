@@ -1,4 +1,4 @@
-// A trie, or a graph like one, walked by tokens: children of a node are one sorted run of an array.
+// A trie, or a graph like one, walked by tokens: a node's edges are one run of an array.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,24 @@ namespace asrkern {
 
 constexpr int32_t kNoNode = -1;
 
+ASRKERN_HOST_DEVICE inline int32_t count_bits(uint64_t bits) {
+  bits -= bits >> 1 & 0x5555555555555555ull;
+  bits = (bits & 0x3333333333333333ull) + (bits >> 2 & 0x3333333333333333ull);
+  return int32_t(((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0full) * 0x0101010101010101ull >> 56);
+}
+
 struct TokenTrie {
   const int32_t* edge_begin;   // [nodes + 1] where each node's edges are
   const int32_t* edge_token;   // [edges] ascending within a node
   const int32_t* edge_target;  // [edges]
+  const uint64_t* edge_mask;   // [nodes] bits of the tokens of a node's edges, modulo 64
+  bool mask_is_exact;          // there are no more than 64 tokens
 
   // The node that `token` leads to, or kNoNode.
   ASRKERN_HOST_DEVICE int32_t child(int32_t node, int32_t token) const {
+    const uint64_t mask = edge_mask[node], bit = 1ull << (token & 63);
+    if (!(mask & bit)) return kNoNode;
+    if (mask_is_exact) return edge_target[edge_begin[node] + count_bits(mask & (bit - 1))];
     int32_t begin = edge_begin[node], end = edge_begin[node + 1];
     while (begin < end) {
       const int32_t middle = (begin + end) >> 1;

@@ -248,23 +248,26 @@ def test_any_arguments_compute_or_raise(data):
         assert (result.errors[:, 0] == 0).all() and result.scores[:, 0].isfinite().all()
 
 
+MASK = torch.ones(1, dtype=torch.int64)
+
+
 @pytest.mark.parametrize(
     "context, message",
     [
         ({"token_kinds": torch.zeros(4, dtype=torch.uint8)}, "token_kinds: expected 5 values"),
         ({"token_kinds": torch.full((5,), 3, dtype=torch.uint8)}, "token_kinds: expected 0, 1 or 2"),
         ({"token_kinds": torch.zeros(5)}, "token_kinds: expected tensors of other dtypes"),
-        ({"lexicon": (torch.zeros(1),)}, "lexicon: expected 8 tensors or none, received 1"),
-        ({"hotwords": (torch.zeros(1),)}, "hotwords: expected 6 tensors or none, received 1"),
+        ({"lexicon": (torch.zeros(1),)}, "lexicon: expected 9 tensors or none, received 1"),
+        ({"hotwords": (torch.zeros(1),)}, "hotwords: expected 7 tensors or none, received 1"),
         ({"unk_score": None}, "lexicon: expected one where unknown words are not allowed"),
         ({"alpha": -1.0}, "alpha: expected a finite number of at least 0"),
         ({"language_model": (torch.zeros(3, 2),)}, "language_model: expected unigrams"),
         (
-            {"hotwords": (*(torch.tensor(v, dtype=torch.int32) for v in ([0, 1], [0], [7])), *[torch.zeros(1)] * 3)},
+            {"hotwords": (*(torch.tensor(v, dtype=torch.int32) for v in ([0, 1], [0], [7])), MASK, *[torch.zeros(1)] * 3)},
             "hotwords: expected values from 0 to 0",
         ),
         (
-            {"hotwords": (*(torch.tensor(v, dtype=torch.int32) for v in ([0, 2], [0], [0])), *[torch.zeros(1)] * 3)},
+            {"hotwords": (*(torch.tensor(v, dtype=torch.int32) for v in ([0, 2], [0], [0])), MASK, *[torch.zeros(1)] * 3)},
             "hotwords: expected the beginnings of runs",
         ),
     ],
