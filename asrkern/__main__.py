@@ -1,9 +1,10 @@
-"""``python -m asrkern``: what is active on this machine."""
+"""``python -m asrkern``, also ``asrkern``: runs a command; without one says what is active on this machine."""
 
 from __future__ import annotations
 
 import importlib.util
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -12,7 +13,7 @@ import asrkern
 from asrkern import _library
 from asrkern._optional import import_torchaudio
 
-OPTIONAL = ("triton", "soundfile", "matplotlib", "pytest", "hypothesis")
+OPTIONAL = ("triton", "soundfile", "safetensors", "typer", "rich", "matplotlib", "pytest", "hypothesis")
 
 
 def _cuda() -> str:
@@ -55,6 +56,16 @@ def describe() -> dict[str, str]:
     }
 
 
+def main() -> None:
+    """Run a command, or say what is active."""
+    if len(sys.argv) > 1:
+        from asrkern.cli import run
+
+        run()
+    else:
+        for name, value in describe().items():
+            print(f"{name:<12} {value}")
+
+
 if __name__ == "__main__":
-    for name, value in describe().items():
-        print(f"{name:<12} {value}")
+    main()

@@ -50,7 +50,9 @@ class _Parts:
         dtype = np.dtype(dtype)
         end = self.at + count * dtype.itemsize
         if end > len(self.bytes):
-            raise ValueError(f"expected at least {end} bytes, received {len(self.bytes)}: the file is cut short")
+            raise ValueError(
+                f"expected at least {end} bytes, received {len(self.bytes)}: the file is cut short"
+            )
         array = self.bytes[self.at : end].view(dtype)
         self.at = end
         return array
@@ -64,7 +66,7 @@ def _header(parts: _Parts) -> tuple[int, float, bool]:
     if beginning != _SANITY:
         raise ValueError(
             "expected format version 5 from a 64-bit little-endian machine, received "
-            f"{beginning[len(MAGIC_ANY) : 56].rstrip(bytes([0, 10])).decode(errors='replace')!r}: {_WAY_OUT}"
+            f"{beginning[len(MAGIC_ANY) : 56].strip(bytes([0, 10, 32])).decode(errors='replace')!r}: {_WAY_OUT}"
         )
     parts.take("u1", len(_SANITY))
     order, multiplier, kind, has_words, version = _PARAMETERS.unpack(
@@ -99,7 +101,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], int]:
 
     version, size = (int(value) for value in parts.take("<u4", 2))
     if version != 0 or not 1 <= size <= counts[0] + 1:
-        raise ValueError(f"expected at most {counts[0] + 1} words (version 0), received {size} (version {version})")
+        raise ValueError(
+            f"expected at most {counts[0] + 1} words (version 0), received {size} (version {version})"
+        )
     words = _filled(parts.take(_WORD, _buckets(counts[0], multiplier)))
     if len(words) != size - 1 or (len(words) and words["id"].max() >= size):
         raise ValueError(f"expected {size - 1} words with ids below {size}, received others")
@@ -129,7 +133,9 @@ def _strings(parts: _Parts, size: int) -> np.ndarray:
     strings = np.array(parts.bytes[parts.at :])
     ends = strings == 0
     if int(ends.sum()) != size or (strings == ord("\n")).any() or bytes(strings[:6]) != b"<unk>\0":
-        raise ValueError(f"expected {size} words at the end, <unk> first, received others: the file is cut short")
+        raise ValueError(
+            f"expected {size} words at the end, <unk> first, received others: the file is cut short"
+        )
     strings[ends] = ord("\n")
     return strings
 

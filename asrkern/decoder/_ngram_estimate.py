@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from asrkern import _decoder
+from asrkern.decoder._files import about, read_chunks
 
 Progress = Callable[[str, int, int | None], None]
 
 BOS, EOS = 1, 2
 DEFAULT_FALLBACK = (0.5, 1.0, 1.5)
-_CHUNK_BYTES = 1 << 20
 _LINES_PER_WRITE = 1 << 16
 _LINES_PER_REPORT = 1 << 12
 
@@ -44,27 +44,17 @@ class Estimate:
             file.write(b"\n\\end\\\n")
 
 
-def read_chunks(
-    path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
-) -> Iterator[bytes]:
-    """A file's bytes piece by piece, decompressed if its name ends in ``.gz``. progress: (bytes read, bytes)."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as raw:
-        file = gzip.GzipFile(fileobj=raw) if os.fspath(path).endswith(".gz") else raw
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
-            if progress:
-                progress(raw.tell(), size)
-
-
-def _read_text(estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None) -> None:
+def _read_text(
+    estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None
+) -> None:
     if isinstance(item, str):
         estimator.feed(item.encode() + b"\n" * (not item.endswith("\n")))
     elif isinstance(item, os.PathLike):
         stage = f"reading {os.path.basename(item)}"
         last = b"\n"
-        for last in read_chunks(item, progress and (lambda done, size: progress(stage, done, size))):
-            estimator.feed(last)
+        with about(item):
+            for last in read_chunks(item, progress and (lambda done, size: progress(stage, done, size))):
+                estimator.feed(last)
         if not last.endswith(b"\n"):
             estimator.feed(b"\n")
     else:
@@ -85,10 +75,9 @@ def _check_fallback(fallback: bool | Sequence[float]) -> tuple[float, ...] | Non
     if isinstance(fallback, bool):
         return DEFAULT_FALLBACK if fallback else None
     discounts = tuple(float(value) for value in fallback)
-    if len(discounts) != 3 or not all(0 < value <= k for k, value in enumerate(discounts, 1)):
+    if len(discounts) != 3 or not all(0 <= value <= k for k, value in enumerate(discounts, 1)):
         raise ValueError(
-            "discount_fallback: expected three discounts above 0 and at most 1, 2 and 3, "
-            f"received {discounts}"
+            f"discount_fallback: expected three discounts between 0 and 1, 2 and 3, received {discounts}"
         )
     return discounts
 

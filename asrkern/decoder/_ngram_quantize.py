@@ -8,28 +8,17 @@ from torch import Tensor
 
 from asrkern import _decoder
 
-_ROUNDS = 20
 
+def _round(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(code of each value, what the ``count`` codes stand for): the mean of each of ``count`` bins of equal width.
 
-def _centroids(values: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` values of least squared error (Lloyd 1982), from bins of equal population; ascending."""
-    values = np.sort(values).astype(np.float64)
-    distinct = np.unique(values)
-    if len(distinct) <= count:
-        return distinct
-    sums = np.concatenate([[0], np.cumsum(values)])
-    edges = np.linspace(0, len(values), count + 1).astype(np.int64)
-    for _ in range(_ROUNDS):
-        edges = np.unique(edges)
-        centroids = np.diff(sums[edges]) / np.diff(edges)
-        inner = np.searchsorted(values, (centroids[:-1] + centroids[1:]) / 2)
-        edges = np.concatenate([[0], inner, [len(values)]])
-    edges = np.unique(edges)
-    return np.diff(sums[edges]) / np.diff(edges)
-
-
-def _nearest(values: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    return np.searchsorted((centroids[:-1] + centroids[1:]) / 2, values.astype(np.float64))
+    So the error is below a bin's width everywhere; bins of equal population leave rare values far off.
+    """
+    low, high = float(values.min()), float(values.max())
+    codes = ((values.astype(np.float64) - low) * (count / max(high - low, 1e-30))).astype(np.int64)
+    codes = np.minimum(codes, count - 1)
+    totals = np.bincount(codes, values, count)
+    return codes, totals / np.maximum(np.bincount(codes, minlength=count), 1)
 
 
 def _encode(values: np.ndarray, groups: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -37,9 +26,8 @@ def _encode(values: np.ndarray, groups: list[tuple[np.ndarray, int]]) -> tuple[n
     codes, book, first = np.zeros(len(values), np.uint16), np.zeros(256, np.float32), 0
     for mask, count in groups:
         if mask.any():
-            centroids = _centroids(values[mask], count)
-            codes[mask] = first + _nearest(values[mask], centroids)
-            book[first : first + len(centroids)] = centroids
+            group, book[first : first + count] = _round(values[mask], count)
+            codes[mask] = first + group
         first += count
     return codes, book
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +13,7 @@ from torch import Tensor
 from asrkern import _decoder
 from asrkern._optional import require
 from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize
+from asrkern.decoder._files import about, read_chunks
 from asrkern.decoder._ngram_estimate import Estimate, Progress
 
 MAX_ORDER: int = _decoder.MAX_ORDER
@@ -80,15 +78,17 @@ class NGramLM:
                 a positive or unreadable probability, or no ``<s>`` or ``</s>``; with the number of the line.
         """
         reader = _decoder.ArpaReader()
-        with _named(path):
-            for chunk in _ngram_estimate.read_chunks(path):
+        with about(path):
+            for chunk in read_chunks(path):
                 reader.feed(chunk)
             reader.finish()
             bos, eos = reader.word_id("<s>"), reader.word_id("</s>")
-            return cls(_as_tensors(reader.take_tables()), reader.order, bos, eos, unit, space)
+            return cls(_as_tensors(reader.tables()), reader.order, bos, eos, unit, space)
 
     @classmethod
-    def from_kenlm_binary(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁") -> NGramLM:
+    def from_kenlm_binary(
+        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁"
+    ) -> NGramLM:
         """Read a ``.bin`` file of KenLM's ``build_binary probing``.
 
         Raises:
@@ -96,7 +96,7 @@ class NGramLM:
             ValueError: it is no such file or is damaged; or it is one of KenLM's tries: convert the ARPA file with
                 ``build_binary probing``, or read it with :meth:`from_arpa`.
         """
-        with _named(path):
+        with about(path):
             tables, order = _kenlm_binary.read(path)
             bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
             return cls(_as_tensors(tables), order, bos, eos, unit, space)
@@ -113,7 +113,7 @@ class NGramLM:
         safetensors = require("safetensors", "lm")
         with open(path, "rb"):  # for the usual errors of missing files
             pass
-        with _named(path):
+        with about(path):
             try:
                 with safetensors.safe_open(path, framework="pt") as file:
                     metadata = file.metadata() or {}
@@ -185,7 +185,9 @@ class NGramLM:
                 the n-grams.
         """
         if self._estimate is None:
-            raise ValueError("to_arpa: expected a model of NGramLM.estimate; a file's tables have no n-grams to write")
+            raise ValueError(
+                "to_arpa: expected a model of NGramLM.estimate; a file's tables have no n-grams to write"
+            )
         self._estimate.to_arpa(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -252,7 +254,7 @@ class NGramLM:
 
     def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> list[WordScore]:
         """One :class:`WordScore` a word, and one for ``</s>`` if ``eos``."""
-        scores = self._on_cpu().score_words(sentence, bos, eos)
+        scores = zip(*self._on_cpu().score_words(sentence, bos, eos))
         return [WordScore(log_prob, order, word == 0) for log_prob, order, word in scores]
 
     def start(self, bos: bool = True) -> _decoder.NGramState:
@@ -298,11 +300,21 @@ class NGramLM:
             return None
         missing = {"unigrams", "ngrams", "words", "strings"} - self.tensors.keys()
         if missing:
-            raise ValueError(f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}")
+            raise ValueError(
+                f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}"
+            )
         unigrams, ngrams, words = (self.tensors[name].numpy() for name in ("unigrams", "ngrams", "words"))
         codebook = self.tensors["codebook"].numpy() if "codebook" in self.tensors else None
         return _decoder.NGramModel(
-            unigrams, ngrams, codebook, words, self.order, self.bos, self.eos, self.unit == "character", self.space
+            unigrams,
+            ngrams,
+            codebook,
+            words,
+            self.order,
+            self.bos,
+            self.eos,
+            self.unit == "character",
+            self.space,
         )
 
     def _on_cpu(self) -> _decoder.NGramModel:
@@ -320,14 +332,3 @@ def _check_unit(unit: str, space: str) -> None:
 
 def _as_tensors(tables: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(table) for name, table in tables.items()}
-
-
-@contextmanager
-def _named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Errors inside are about this file."""
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{Path(path)}: expected an intact .gz file: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{Path(path)}: {error}") from None

@@ -11,10 +11,14 @@ namespace asrkern {
 namespace {
 
 constexpr int32_t BOS = 1, EOS = 2;
+constexpr uint32_t NONE = std::numeric_limits<uint32_t>::max();
 
 double discount(const KneserNey::Discounts& discounts, uint64_t count) {
   return count ? discounts[std::min<uint64_t>(count, 3) - 1] : 0;
 }
+
+// ARPA files have −99 for the logarithm of 0: a discount can be 0.
+float log10_or_least(double value) { return value > 0 ? float(std::log10(value)) : -99; }
 
 }  // namespace
 
@@ -114,12 +118,16 @@ void KneserNey::finish(const std::vector<uint64_t>& prune, const std::optional<D
     for (const Gram& gram : levels_[n].grams) levels_[n - 1].grams[gram.suffix].count += gram.count;
   }
   for (int32_t n = 1; n <= order_; ++n) {
+    // No word comes before n-grams that begin with <s>.
+    for (Gram& gram : levels_[n].grams)
+      if (n == order_ || gram.adjusted == 0) gram.adjusted = gram.count;
+  }
+  uint32_t last = uint32_t(levels_[1].grams.size()) - 1;
+  for (int32_t n = 1; n <= order_; ++n) {
     Level& level = levels_[n];
     level.prune = prune[n - 1];
-    // No word comes before n-grams that begin with <s>.
-    for (Gram& gram : level.grams)
-      if (n == order_ || gram.adjusted == 0) gram.adjusted = gram.count;
-    const std::optional<Discounts> found = discounts(level);
+    if (n > 1) last = last_extension(n, last);
+    const std::optional<Discounts> found = discounts(level, last);
     if (!found && !fallback)
       throw TextError("discounts of order " + std::to_string(n) +
                       " cannot be told from the counts of this text: too few n-grams occur once, twice, three times or "
@@ -128,17 +136,36 @@ void KneserNey::finish(const std::vector<uint64_t>& prune, const std::optional<D
   }
 }
 
+// Of the n-grams that end with (n − 1)-gram `suffix`, the one whose first word has the highest id; `NONE` if there is
+// none.
+uint32_t KneserNey::last_extension(int32_t n, uint32_t suffix) const {
+  const std::vector<Gram>& grams = levels_[n].grams;
+  uint32_t best = NONE;
+  int32_t highest = -1;
+  for (size_t i = 0; i < grams.size() && suffix != NONE; ++i) {
+    if (grams[i].suffix != suffix) continue;
+    const Gram* first = &grams[i];
+    for (int32_t k = n - 1; k >= 1; --k) first = &levels_[k].grams[first->context];
+    if (first->word > highest) {
+      highest = first->word;
+      best = uint32_t(i);
+    }
+  }
+  return best;
+}
+
 // Chen & Goodman, equation 26: D_k = k − (k + 1) · Y · t_{k+1} / t_k, Y = t_1 / (t_1 + 2 t_2), where t_k is the number
-// of n-grams with adjusted count k.
-std::optional<KneserNey::Discounts> KneserNey::discounts(const Level& level) const {
+// of n-grams with adjusted count k. The last n-gram, in order of last words, words before, and so on, goes by its true
+// count: so does lmplz, and small texts show it.
+std::optional<KneserNey::Discounts> KneserNey::discounts(const Level& level, uint32_t last) const {
   double t[5] = {};
-  for (const Gram& gram : level.grams)
-    if (gram.adjusted < 5) ++t[gram.adjusted];
+  for (size_t i = 0; i < level.grams.size(); ++i)
+    if (const uint64_t count = i == last ? level.grams[i].count : level.grams[i].adjusted; count < 5) ++t[count];
   Discounts found;
   for (int32_t k = 1; k <= 3; ++k) {
     if (t[k] == 0) return std::nullopt;
     found[k - 1] = k - (k + 1) * t[1] / (t[1] + 2 * t[2]) * t[k + 1] / t[k];
-    if (found[k - 1] <= 0 || found[k - 1] > k) return std::nullopt;
+    if (found[k - 1] < 0 || found[k - 1] > k) return std::nullopt;
   }
   return found;
 }
@@ -165,14 +192,14 @@ void KneserNey::estimate(int32_t n) {
     const double lower = n == 1 ? uniform : probs_[gram.suffix];
     probs[i] = (double(gram.adjusted) - discount(level.discounts, gram.adjusted)) / double(total[gram.context]) +
                gamma[gram.context] * lower;
-    level.log_probs[i] = float(std::log10(probs[i]));
+    level.log_probs[i] = log10_or_least(probs[i]);
   }
   probs_ = std::move(probs);
   if (n == 1) {
     level.log_probs[BOS] = 0;
   } else {
     for (size_t i = 0; i < contexts; ++i)
-      if (total[i]) levels_[n - 1].backoffs[i] = float(std::log10(gamma[i]));
+      if (total[i]) levels_[n - 1].backoffs[i] = log10_or_least(gamma[i]);
   }
 }
 

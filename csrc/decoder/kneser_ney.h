@@ -65,7 +65,8 @@ class KneserNey {
   void begin_sentence();
   void append(int32_t word);
   void read_line(std::string_view line);
-  std::optional<Discounts> discounts(const Level& level) const;
+  uint32_t last_extension(int32_t n, uint32_t suffix) const;
+  std::optional<Discounts> discounts(const Level& level, uint32_t last) const;
   bool kept(const Level& level, const Gram& gram) const { return level.prune == 0 || gram.count > level.prune; }
 
   int32_t order_;

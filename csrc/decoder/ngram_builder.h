@@ -28,11 +28,11 @@ class NGramBuilder {
   // False: the n-gram is there already.
   bool add(const int32_t* words, int32_t order, float log_prob, float backoff);
 
-  std::vector<NGramEntry> take_unigrams() { return std::move(unigrams_); }
-  std::vector<HashSlot> take_ngrams() { return ngrams_.take(); }
-  std::vector<HashSlot> take_words() { return words_.take(); }
+  const std::vector<NGramEntry>& unigrams() const { return unigrams_; }
+  const HashBuilder& ngrams() const { return ngrams_; }
+  const HashBuilder& words() const { return words_; }
   // The words in the order of their ids, each followed by a line feed.
-  std::string take_strings() { return std::move(strings_); }
+  const std::string& strings() const { return strings_; }
 
  private:
   NGramEntry entry(const int32_t* words, int32_t order);

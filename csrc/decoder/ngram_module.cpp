@@ -27,17 +27,23 @@ using Release = py::call_guard<py::gil_scoped_release>;
 template <class T>
 using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
-// An array that owns what the vector held.
-template <class To, class T>
-py::array_t<To> as_array(std::vector<T> values, std::vector<py::ssize_t> shape) {
-  auto* kept = new std::vector<T>(std::move(values));
-  const py::capsule owner(kept, [](void* p) { delete static_cast<std::vector<T>*>(p); });
-  return py::array_t<To>(std::move(shape), reinterpret_cast<const To*>(kept->data()), owner);
+// numpy's own memory, which it asks the system to back with large pages.
+template <class T>
+py::array_t<T> zeros(std::vector<py::ssize_t> shape) {
+  return py::module_::import("numpy").attr("zeros")(py::tuple(py::cast(std::move(shape))), py::dtype::of<T>());
 }
 
-py::array_t<int64_t> slots_array(std::vector<HashSlot> slots) {
-  const py::ssize_t size = py::ssize_t(slots.size());
-  return as_array<int64_t>(std::move(slots), {size, 2});
+template <class T>
+py::array_t<T> copied(const void* values, std::vector<py::ssize_t> shape) {
+  py::array_t<T> array = zeros<T>(std::move(shape));
+  memcpy(array.mutable_data(), values, size_t(array.nbytes()));
+  return array;
+}
+
+py::array_t<int64_t> finished(const HashBuilder& builder) {
+  py::array_t<int64_t> table = zeros<int64_t>({py::ssize_t(builder.size()), 2});
+  builder.write(reinterpret_cast<HashSlot*>(table.mutable_data()));
+  return table;
 }
 
 template <class T>
@@ -51,16 +57,12 @@ const T* checked(const py::array& array, const char* name, std::vector<py::ssize
   return static_cast<const T*>(array.data());
 }
 
-py::dict take_tables(NGramBuilder& builder) {
-  std::vector<NGramEntry> unigrams = builder.take_unigrams();
-  const std::string strings = builder.take_strings();
+py::dict finished(const NGramBuilder& builder) {
   py::dict tables;
-  const py::ssize_t vocabulary = py::ssize_t(unigrams.size());
-  tables["unigrams"] = as_array<float>(std::move(unigrams), {vocabulary, 2});
-  tables["ngrams"] = slots_array(builder.take_ngrams());
-  tables["words"] = slots_array(builder.take_words());
-  tables["strings"] =
-      as_array<uint8_t>(std::vector<char>(strings.begin(), strings.end()), {py::ssize_t(strings.size())});
+  tables["unigrams"] = copied<float>(builder.unigrams().data(), {py::ssize_t(builder.unigrams().size()), 2});
+  tables["ngrams"] = finished(builder.ngrams());
+  tables["words"] = finished(builder.words());
+  tables["strings"] = copied<uint8_t>(builder.strings().data(), {py::ssize_t(builder.strings().size())});
   return tables;
 }
 
@@ -89,7 +91,7 @@ py::dict make_tables(std::string_view strings,
       }
     }
   }
-  return take_tables(builder);
+  return finished(builder);
 }
 
 py::bytes format_ngrams(std::string_view strings, const Array<int32_t>& words, const Array<float>& log_probs,
@@ -106,13 +108,14 @@ py::bytes format_ngrams(std::string_view strings, const Array<int32_t>& words, c
 py::array_t<int64_t> make_hash_table(const Array<uint64_t>& keys, const Array<uint64_t>& payloads) {
   HashBuilder builder;
   for (py::ssize_t i = 0; i < keys.size(); ++i) builder.insert(keys.data()[i], payloads.data()[i]);
-  return slots_array(builder.take());
+  return finished(builder);
 }
 
 py::array_t<int64_t> make_small_hash_table(const Array<uint64_t>& keys, const Array<uint16_t>& codes) {
-  std::vector<uint64_t> slots = small_hash_table(keys.data(), codes.data(), uint64_t(keys.size()));
-  const py::ssize_t size = py::ssize_t(slots.size());
-  return as_array<int64_t>(std::move(slots), {size});
+  py::array_t<int64_t> table = zeros<int64_t>({keys.size() * py::ssize_t(SLOTS_PER_KEY)});
+  write_small_hash_table(keys.data(), codes.data(), uint64_t(keys.size()),
+                         reinterpret_cast<uint64_t*>(table.mutable_data()));
+  return table;
 }
 
 // The id that a table of words, [size, 2], has for a word.
@@ -144,25 +147,30 @@ std::vector<std::string_view> views(const py::sequence& sentences, py::tuple& ke
 py::array_t<double> score_sentences(const NGramModel& model, const py::sequence& sentences, bool bos, bool eos) {
   py::tuple kept;
   const std::vector<std::string_view> texts = views(sentences, kept);
-  std::vector<double> totals(texts.size());
+  py::array_t<double> totals = zeros<double>({py::ssize_t(texts.size())});
+  double* values = totals.mutable_data();
   {
     py::gil_scoped_release release;
     ngram_score_sentences(model.tables(), model.tokenizer(), texts, bos, eos,
                           [&](size_t sentence, const WordScore* scores, size_t count) {
-                            for (size_t i = 0; i < count; ++i) totals[sentence] += double(scores[i].log_prob);
+                            for (size_t i = 0; i < count; ++i) values[sentence] += double(scores[i].log_prob);
                           });
   }
-  return as_array<double>(std::move(totals), {py::ssize_t(texts.size())});
+  return totals;
 }
 
-// Of one sentence: (log10 probability, words matched, word id) of each word.
-std::vector<std::tuple<float, int32_t, int32_t>> score_words(const NGramModel& model, std::string_view sentence,
-                                                             bool bos, bool eos) {
-  std::vector<std::tuple<float, int32_t, int32_t>> words;
+// Of one sentence's words: log10 probabilities, words matched, word ids.
+py::tuple score_words(const NGramModel& model, std::string_view sentence, bool bos, bool eos) {
+  py::tuple words;
   ngram_score_sentences(model.tables(), model.tokenizer(), {sentence}, bos, eos,
                         [&](size_t, const WordScore* scores, size_t count) {
-                          for (size_t i = 0; i < count; ++i)
-                            words.emplace_back(scores[i].log_prob, scores[i].matched, scores[i].word);
+                          py::list log_probs(count), matched(count), ids(count);
+                          for (size_t i = 0; i < count; ++i) {
+                            log_probs[i] = scores[i].log_prob;
+                            matched[i] = scores[i].matched;
+                            ids[i] = scores[i].word;
+                          }
+                          words = py::make_tuple(log_probs, matched, ids);
                         });
   return words;
 }
@@ -272,7 +280,7 @@ void bind_ngram(py::module_& m) {
       .def("finish", &ArpaReader::finish)
       .def_property_readonly("order", &ArpaReader::order)
       .def("word_id", [](ArpaReader& reader, std::string_view word) { return reader.builder().find(word); })
-      .def("take_tables", [](ArpaReader& reader) { return take_tables(reader.builder()); });
+      .def("tables", [](ArpaReader& reader) { return finished(reader.builder()); });
 
   py::class_<KneserNey>(m, "KneserNey")
       .def(py::init([](int32_t order, bool characters, std::string space) {
@@ -283,11 +291,11 @@ void bind_ngram(py::module_& m) {
       .def("estimate", &KneserNey::estimate, Release())
       .def("strings", [](const KneserNey& estimator) { return py::bytes(estimator.strings()); })
       .def("ngrams", [](const KneserNey& estimator, int32_t n) {
-        KneserNey::NGrams ngrams = estimator.ngrams(n);
+        const KneserNey::NGrams ngrams = estimator.ngrams(n);
         const py::ssize_t count = py::ssize_t(ngrams.log_probs.size());
-        return py::make_tuple(as_array<int32_t>(std::move(ngrams.words), {count, n}),
-                              as_array<float>(std::move(ngrams.log_probs), {count}),
-                              as_array<float>(std::move(ngrams.backoffs), {count}));
+        return py::make_tuple(copied<int32_t>(ngrams.words.data(), {count, n}),
+                              copied<float>(ngrams.log_probs.data(), {count}),
+                              copied<float>(ngrams.backoffs.data(), {count}));
       });
 
   m.def("make_tables", &make_tables);

@@ -7,7 +7,10 @@
 namespace asrkern {
 
 // ASCII white space, and NUL: what KenLM separates words at.
-inline bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || c == '\0'; }
+inline bool is_space(char c) {
+  const auto code = static_cast<unsigned char>(c);
+  return code <= ' ' && (code == ' ' || code == 0 || (code >= '\t' && code <= '\r'));
+}
 
 struct Tokenizer {
   // Words are what white space separates; or, for models of characters, every character is a word, and `space` stands

@@ -31,6 +31,8 @@ ASRKERN_HOST_DEVICE inline uint64_t hash_start(uint64_t mixed, uint64_t size) {
 ASRKERN_HOST_DEVICE inline void prefetch(const void* address) {
 #ifndef __CUDA_ARCH__
   __builtin_prefetch(address);
+  // Without a side effect GCC drops calls of functions that do nothing but prefetch.
+  asm volatile("" : : "r"(address));
 #else
   (void)address;
 #endif
@@ -42,23 +44,22 @@ struct HashTable {
   uint64_t size;
 
   ASRKERN_HOST_DEVICE bool find(uint64_t key, uint64_t& payload) const {
-    if (size == 0) return false;
     key += key == 0;
-    uint64_t at = hash_start(hash_mix(key), size);
-    for (uint64_t tried = 0; tried < size; ++tried) {
+    const uint64_t start = hash_start(hash_mix(key), size);
+    for (uint64_t at = start, end = size; at < end;) {
       const HashSlot slot = slots[at];
       if (slot.key == key) {
         payload = slot.payload;
         return true;
       }
       if (slot.key == 0) return false;
-      if (++at == size) at = 0;
+      if (++at == size) at = 0, end = start;
     }
     return false;
   }
 
   ASRKERN_HOST_DEVICE void prefetch_key(uint64_t key) const {
-    if (size) prefetch(slots + hash_start(hash_mix(key + (key == 0)), size));
+    prefetch(slots + hash_start(hash_mix(key + (key == 0)), size));
   }
 };
 
@@ -74,23 +75,21 @@ struct SmallHashTable {
   }
 
   ASRKERN_HOST_DEVICE bool find(uint64_t key, uint64_t& payload) const {
-    if (size == 0) return false;
-    const uint64_t mixed = hash_mix(key), check = check_bits(mixed);
-    uint64_t at = hash_start(mixed, size);
-    for (uint64_t tried = 0; tried < size; ++tried) {
+    const uint64_t mixed = hash_mix(key), check = check_bits(mixed), start = hash_start(mixed, size);
+    for (uint64_t at = start, end = size; at < end;) {
       const uint64_t slot = slots[at];
       if ((slot ^ check) < 1ull << 16) {
         payload = slot & 0xffff;
         return true;
       }
       if (slot == 0) return false;
-      if (++at == size) at = 0;
+      if (++at == size) at = 0, end = start;
     }
     return false;
   }
 
   ASRKERN_HOST_DEVICE void prefetch_key(uint64_t key) const {
-    if (size) prefetch(slots + hash_start(hash_mix(key), size));
+    prefetch(slots + hash_start(hash_mix(key), size));
   }
 };
 

@@ -137,12 +137,11 @@ ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NG
                                              NGramState& out, int32_t* matched = nullptr) {
   NGramEntry entry = tables.unigrams[word];
   float log_prob = ngram_log_prob(entry);
-  int32_t length = 1;
-  out = NGramState{};
+  int32_t length = 1, kept = 0;
   if (tables.order > 1) {
     out.words[0] = word;
     out.backoffs[0] = entry.backoff;
-    out.length = ngram_extends_right(entry.backoff);
+    kept = ngram_extends_right(entry.backoff);
     uint64_t key = uint64_t(word);
     while (length <= in.length && ngram_extends_left(entry.log_prob)) {
       const int32_t next = in.words[length - 1];
@@ -152,14 +151,13 @@ ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NG
       if (++length == tables.order) break;
       out.words[length - 1] = next;
       out.backoffs[length - 1] = entry.backoff;
-      if (ngram_extends_right(entry.backoff)) out.length = length;
+      if (ngram_extends_right(entry.backoff)) kept = length;
     }
     for (int32_t i = length - 1; i < in.length; ++i) log_prob += in.backoffs[i];
-    for (int32_t i = out.length; i < MAX_ORDER - 1; ++i) {
-      out.words[i] = 0;
-      out.backoffs[i] = 0;
-    }
   }
+  out.length = kept;
+  for (int32_t i = 0; i < MAX_ORDER - 1; ++i)
+    if (i >= kept) out.words[i] = 0, out.backoffs[i] = 0;
   if (matched) *matched = length;
   return log_prob;
 }

@@ -1,0 +1,166 @@
+"""``asrkern lm``: language models."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID, TimeElapsedColumn
+
+from asrkern.decoder import NGramLM
+from asrkern.decoder.ngram_lm import MAX_ORDER
+
+app = typer.Typer(help="N-gram language models.", no_args_is_help=True)
+SUFFIXES = (".arpa", ".arpa.gz", ".safetensors")
+STDIN = Path("-")
+
+Characters = Annotated[
+    bool, typer.Option("--characters", help="The model's words are characters; ▁ stands for white space.")
+]
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors about files and values in one line."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Progress bars on stderr, one a stage."""
+    tasks: dict[str, TaskID] = {}
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+def _thresholds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as 0,0,1, received {text!r}") from None
+
+
+def _inputs(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if path != STDIN and not path.is_file():
+            raise typer.BadParameter(f"expected files, received {str(path)!r}, which is none")
+    return paths
+
+
+def _output(path: Path) -> Path:
+    if not path.name.endswith(SUFFIXES):
+        raise typer.BadParameter(
+            f"expected a name that ends in {' or '.join(SUFFIXES)}, received {path.name!r}"
+        )
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"expected a file in an existing folder, received {str(path)!r}")
+    return path
+
+
+@app.command()
+def build(
+    texts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TEXT...",
+            callback=_inputs,
+            help="Text files, plain or .gz, a sentence a line; - is standard input.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", callback=_output, help=f"{', '.join(SUFFIXES)}", show_default=False),
+    ],
+    order: Annotated[int, typer.Option(min=1, max=MAX_ORDER, help="Words of the longest n-grams.")] = 4,
+    prune: Annotated[
+        str,
+        typer.Option(
+            help="Counts up to which n-grams are left out, for orders 1, 2, ...; the last one is for all higher orders."
+        ),
+    ] = "0",
+    discount_fallback: Annotated[
+        bool, typer.Option("--discount-fallback", help="Fixed discounts where a text's counts give none.")
+    ] = False,
+    characters: Characters = False,
+) -> None:
+    """Estimate a model: interpolated modified Kneser-Ney."""
+    thresholds = _thresholds(prune)
+    began = time.perf_counter()
+    with _errors():
+        with _bars() as progress:
+            lm = NGramLM.estimate(
+                (item for text in texts for item in (sys.stdin if text == STDIN else [text])),
+                order,
+                prune=thresholds,
+                discount_fallback=discount_fallback,
+                unit="character" if characters else "word",
+                progress=progress,
+            )
+        if output.suffix == ".safetensors":
+            lm.save(output)
+        else:
+            lm.to_arpa(output)
+    typer.echo(f"{output}: {lm} in {time.perf_counter() - began:.1f} s", err=True)
+
+
+@app.command()
+def query(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="An ARPA file, a .safetensors file, or KenLM's probing .bin."
+        ),
+    ],
+    bos: Annotated[bool, typer.Option(help="Whether sentences begin after <s>.")] = True,
+    eos: Annotated[bool, typer.Option(help="Whether the end of a sentence counts.")] = True,
+    words: Annotated[
+        bool, typer.Option("--words", help="Also show each word: log10 p and the n-gram's order.")
+    ] = False,
+    characters: Characters = False,
+) -> None:
+    """Score the sentences of standard input.
+
+    Prints for each: log10 probability, words, unknown words, text, with tabs between; at the end the perplexity.
+    """
+    with _errors():
+        lm = NGramLM.open(model, unit="character" if characters else "word")
+    known = lm.words
+    total = known_total = 0.0
+    count = unknown_count = 0
+    for line in sys.stdin:
+        sentence = line.rstrip("\n")
+        scores = lm.full_scores(sentence, bos, eos)
+        log_prob, unknown = (
+            sum(score.log_prob for score in scores),
+            [score for score in scores if score.unknown],
+        )
+        typer.echo(f"{log_prob:.4f}\t{len(scores)}\t{len(unknown)}\t{sentence}")
+        if words:
+            ids = lm.encode(sentence) + [lm.eos] * eos
+            for word, score in zip(ids, scores):
+                typer.echo(f"\t{score.log_prob:.4f}\t{score.order}\t{known[word] if known else word}")
+        total += log_prob
+        known_total += log_prob - sum(score.log_prob for score in unknown)
+        count += len(scores)
+        unknown_count += len(unknown)
+    typer.echo(f"words: {count}, unknown: {unknown_count}")
+    if count:
+        typer.echo(f"perplexity: {10 ** (-total / count):.2f}")
+    if 0 < unknown_count < count:
+        typer.echo(f"perplexity without unknown words: {10 ** (-known_total / (count - unknown_count)):.2f}")

@@ -1,0 +1,143 @@
+"""``asrkern lm build`` and ``asrkern lm query``."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+typer = pytest.importorskip("typer")
+from typer.testing import CliRunner  # noqa: E402
+
+from asrkern.cli.app import app  # noqa: E402
+from asrkern.decoder import NGramLM  # noqa: E402
+
+TEXT = "the cat sat\nthe fat cat\na cat sat on the fat cat\n" * 3
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def run(*arguments, stdin=""):
+    return CliRunner().invoke(app, ["lm", *map(str, arguments)], input=stdin)
+
+
+@pytest.mark.parametrize("name", ["model.arpa", "model.arpa.gz", "model.safetensors"])
+def test_build(text, tmp_path, name):
+    output = tmp_path / name
+    result = run("build", text, "--order", 3, "--prune", "0,0,2", "-o", output, "--discount-fallback")
+    assert result.exit_code == 0, result.output
+    assert f"{output}: NGramLM(order=3" in result.stderr and "estimating" in result.stderr
+    expected = NGramLM.estimate(text, 3, prune=(0, 0, 2), discount_fallback=True)
+    lm = NGramLM.open(output)
+    assert lm.words == expected.words and lm.score("the fat cat sat") == expected.score("the fat cat sat")
+
+
+def test_build_takes_several_texts_and_standard_input(text, tmp_path):
+    outputs = [tmp_path / "several.safetensors", tmp_path / "once.safetensors"]
+    assert run("build", text, "-", "-o", outputs[0], "--discount-fallback", stdin="one more").exit_code == 0
+    text.write_text(TEXT + "one more\n")
+    assert run("build", text, "-o", outputs[1], "--discount-fallback").exit_code == 0
+    several, once = map(NGramLM.load, outputs)
+    assert several.order == 4 and several.words == once.words
+    assert several.score("one more cat") == once.score("one more cat")
+
+
+def test_models_of_characters(text, tmp_path):
+    output = tmp_path / "model.arpa"
+    assert run("build", text, "-o", output, "--characters", "--discount-fallback").exit_code == 0
+    assert "▁" in NGramLM.from_arpa(output).words
+    result = run("query", output, "--characters", stdin="a cat\n")
+    assert result.stdout.splitlines()[0].endswith("\t6\t0\ta cat")
+
+
+@pytest.fixture
+def model(text, tmp_path):
+    path = tmp_path / "model.arpa"
+    NGramLM.estimate(text, 3, discount_fallback=True).to_arpa(path)
+    return path
+
+
+def test_query(model):
+    lm = NGramLM.from_arpa(model)
+    result = run("query", model, stdin="the cat sat\na zebra\n")
+    assert result.exit_code == 0, result.output
+    first, second, words, perplexity, known = result.stdout.splitlines()
+    assert first == f"{lm.score('the cat sat'):.4f}\t4\t0\tthe cat sat"
+    assert second == f"{lm.score('a zebra'):.4f}\t3\t1\ta zebra"
+    assert words == "words: 7, unknown: 1"
+    assert perplexity == f"perplexity: {lm.perplexity(['the cat sat', 'a zebra']):.2f}"
+    unknown = lm.full_scores("a zebra")[1].log_prob
+    total = lm.score("the cat sat") + lm.score("a zebra") - unknown
+    assert known == f"perplexity without unknown words: {10 ** (-total / 6):.2f}"
+
+
+def test_query_of_words_and_of_parts(model):
+    lm = NGramLM.from_arpa(model)
+    result = run("query", model, "--words", "--no-bos", "--no-eos", stdin="fat cat\n")
+    scores = lm.full_scores("fat cat", bos=False, eos=False)
+    assert result.stdout.splitlines()[1:3] == [
+        f"\t{score.log_prob:.4f}\t{score.order}\t{word}" for score, word in zip(scores, ("fat", "cat"))
+    ]
+    assert run("query", model, stdin="").stdout == "words: 0, unknown: 0\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["build", "text.txt"], 2, "Missing option"),
+        (["build", "absent.txt", "-o", "m.arpa"], 2, "absent.txt"),
+        (["build", "text.txt", "-o", "m.bin"], 2, "expected a name that ends in .arpa"),
+        (["build", "text.txt", "-o", "no/m.arpa"], 2, "expected a file in an existing folder"),
+        (["build", "text.txt", "-o", "m.arpa", "--order", "7"], 2, "--order"),
+        (["build", "text.txt", "-o", "m.arpa", "--prune", "0,x"], 2, "expected numbers such as 0,0,1"),
+        (["build", "text.txt", "-o", "m.arpa", "--prune", "1"], 1, "error: prune: expected 0 first"),
+        (["build", "text.txt", "-o", "m.arpa"], 1, "error: discounts of order 3 cannot be told"),
+        (["query", "absent.arpa"], 2, "absent.arpa"),
+        (["query", "text.txt"], 1, "this is no ARPA file"),
+        (["query", "text.safetensors"], 1, "expected an intact safetensors file"),
+    ],
+)
+def test_errors_are_one_line(text, tmp_path, monkeypatch, arguments, status, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "text.safetensors").write_text(TEXT)
+    result = run(*arguments)
+    assert result.exit_code == status and message in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "m.arpa").exists()
+
+
+def module(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "asrkern", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        input="the cat\n",
+    )
+
+
+def test_as_a_module(model):
+    result = module("lm", "query", model)
+    assert result.returncode == 0 and result.stdout.startswith(
+        f"{NGramLM.open(model).score('the cat'):.4f}\t3\t0\t"
+    )
+    assert "lm" in module("--help").stdout
+
+
+def test_says_what_it_needs(tmp_path):
+    """Where typer is missing."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'typer' else find(name, *rest)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    result = module("lm", PYTHONPATH=path)
+    assert result.returncode == 1
+    assert result.stderr == "asrkern: typer is not installed: pip install 'asrkern[cli]'\n"
+    assert module(PYTHONPATH=path).returncode == 0
