@@ -1,4 +1,4 @@
-"""One GRU layer and DeepSpeech2's convolutions in stock torch, ONNX Runtime, OpenVINO and asrkern.
+"""One recurrent layer, DeepSpeech2 and its convolutions in stock torch, ONNX Runtime, OpenVINO and asrkern.
 
 A backend is a function without arguments that prepares everything a user prepares once and returns the call to be
 timed, whose tensors have one form for all backends. What a runtime lays out differently is compared as a view,
@@ -8,14 +8,17 @@ so that nothing but its own work is timed. Runtimes that are not installed are l
 from __future__ import annotations
 
 import importlib.util
+import io
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asrkern.nn import convert
+from asrkern.nn import convert, quantize
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -23,16 +26,20 @@ if TYPE_CHECKING:
 Call = Callable[[], Sequence[Tensor]]
 Backend = Callable[[], Call]
 
-TORCH, COMPILED, ONNX_RUNTIME, OPENVINO, ASRKERN = (
+TORCH, PACKED, COMPILED, ONNX_RUNTIME, OPENVINO, ASRKERN = (
     "torch",
+    "torch packed",
     "torch.compile",
     "ONNX Runtime",
     "OpenVINO",
     "asrkern",
 )
+# asrkern with weights in fewer bits.
+QUANTIZED = {"asrkern bf16": "bf16", "asrkern int8": "int8"}
 
-# Where ONNX's gates are among torch's: update, reset, hidden of torch's reset, update, new.
-ONNX_GATES = {"GRU": (1, 0, 2)}
+# Where ONNX's gates are among torch's: update, reset, hidden of torch's reset, update, new; input, output, forget, cell
+# of torch's input, forget, cell, output.
+ONNX_GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 
 
 def rnn_forward(module: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -43,14 +50,16 @@ def rnn_forward(module: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor
     return pad_packed_sequence(packed, total_length=len(x))[0]
 
 
-def rnn_backends(module: nn.RNNBase, x: Tensor, lengths: Tensor | None = None) -> dict[str, Backend]:
+def rnn_backends(
+    module: nn.RNNBase, x: Tensor, lengths: Tensor | None = None, quantized: bool = False
+) -> dict[str, Backend]:
     """One bidirectional layer in inference, on the same weights; the calls return [T, N, 2, H]."""
 
     def stock() -> Call:
         return _inference(lambda: [rnn_forward(module, x, lengths).unflatten(-1, (2, -1))])
 
-    def asrkern() -> Call:
-        layer = convert(module).model.eval()
+    def asrkern(weights: str | None = None) -> Call:
+        layer = quantize(module, weights) if weights else convert(module).model.eval()
         return _inference(lambda: [layer(x, lengths=lengths)[0].unflatten(-1, (2, -1))])
 
     def exported(runtime: Callable[..., Call]) -> Backend:
@@ -61,7 +70,8 @@ def rnn_backends(module: nn.RNNBase, x: Tensor, lengths: Tensor | None = None) -
         return backend
 
     peers = {name: exported(runtime) for name, runtime in installed().items()}
-    return {TORCH: stock, **peers, ASRKERN: asrkern}
+    fewer_bits = {name: partial(asrkern, weights) for name, weights in QUANTIZED.items() if quantized}
+    return {TORCH: stock, **peers, ASRKERN: asrkern, **fewer_bits}
 
 
 def _inference(call: Call) -> Call:
@@ -150,6 +160,18 @@ def onnx_conv_stack(stack: nn.Sequential, inputs: dict[str, Tensor]) -> ModelPro
     append("Transpose", perm=[3, 0, 1, 2])
     append("Reshape", ["flat"])
     return _onnx_model(nodes, inputs, weights)
+
+
+def onnx_export(module: nn.Module, x: Tensor) -> ModelProto:
+    """A whole model of x, for inputs of exactly this shape; one output."""
+    import onnx
+
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # This exporter is the older of torch's two, the one that keeps a recurrent layer whole.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module.eval(), (x,), file, dynamo=False, input_names=["x"], opset_version=17)
+    return onnx.load_from_string(file.getvalue())
 
 
 def _onnx_model(

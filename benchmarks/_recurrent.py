@@ -1,4 +1,4 @@
-"""One bidirectional recurrent layer, stock torch against asrkern: what the benchmarks of the cells share.
+"""Bidirectional recurrent layers, stock torch against asrkern: what the benchmarks of the cells share.
 
 Outputs and gradients are compared before anything is timed.
 """
@@ -18,7 +18,7 @@ def _backends(
     kind: type[torch.nn.RNNBase], operation: Callable, shape: RecurrentShape, ragged: bool
 ) -> tuple[Tensor, torch.nn.RNNBase, dict[str, Callable[[], Tensor]]]:
     torch.manual_seed(0)
-    module = kind(shape.hidden_size, shape.hidden_size, bidirectional=True)
+    module = kind(shape.hidden_size, shape.hidden_size, shape.layers, bidirectional=True)
     x = torch.randn(shape.steps, shape.batch, shape.hidden_size)
     lengths = torch.tensor(ragged_lengths(shape.batch, shape.steps)) if ragged else None
 
@@ -29,7 +29,10 @@ def _backends(
         return pad_packed_sequence(packed, total_length=shape.steps)[0]
 
     def asrkern() -> Tensor:
-        return operation(x, *module.all_weights, lengths=lengths)[0]
+        y = x
+        for layer in range(shape.layers):
+            y = operation(y, *module.all_weights[2 * layer : 2 * layer + 2], lengths=lengths)[0]
+        return y
 
     return x, module, {"stock": stock, "asrkern": asrkern}
 

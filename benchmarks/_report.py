@@ -136,3 +136,23 @@ def plot_reports(reports: Sequence[dict[str, Any]], path: Path) -> None:
     if passed:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=150)
+
+
+def plot_growth(panels: dict[str, dict[str, list[tuple[int, float]]]], path: Path) -> None:
+    """One log-log panel for each x axis: milliseconds over it by backend, as points."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, lines) in zip(all_axes, panels.items()):
+        for name, points in lines.items():
+            axes.loglog(*zip(*points), marker="o", label=name)
+        axes.set_xticks([x for x, _ in points])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+    all_axes[0].set_ylabel("milliseconds")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=150)

@@ -5,7 +5,7 @@
 A model is estimated from the text without its last sentences, which are then scored. kenlm has its default tables,
 ``probing``, and is called for each sentence: its Python interface has no other way. Scores are compared before
 anything is timed; where one differs, nothing is and the exit status is 1. Each round runs everything once, another
-one first each time. Without kenlm (``pip install 'asrkern[peers]'``) only asrkern is timed.
+one first each time. Without kenlm (``pip install kenlm``) only asrkern is timed.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> int:
         rows.append(row)
     print(markdown_table(rows))
     if not peer:
-        print("\nLeft out: kenlm (not installed: pip install 'asrkern[peers]').")
+        print("\nLeft out: kenlm (not installed: pip install kenlm).")
     return 0
 
 

@@ -28,11 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import asrkern
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
-from asrkern.nn import convert
+from asrkern.nn import convert, quantize
 from benchmarks import _batch_norm, rtf
 from benchmarks._peers import (
     ASRKERN,
     COMPILED,
+    PACKED,
+    QUANTIZED,
     RUNTIMES,
     TORCH,
     Backend,
@@ -40,21 +42,32 @@ from benchmarks._peers import (
     installed,
     not_installed,
     onnx_conv_stack,
+    onnx_export,
     rnn_backends,
     rnn_forward,
 )
 from benchmarks._report import Progress, markdown_table
+from benchmarks._systems import stock_deepspeech2
 from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
-from benchmarks.shapes import BATCH_NORM_ACT, GRU_INFERENCE, GRU_TRAINING, BatchNormShape, RecurrentShape
+from benchmarks.shapes import (
+    BATCH_NORM_ACT,
+    GRU_INFERENCE,
+    GRU_TRAINING,
+    LSTM_INFERENCE,
+    LSTM_TRAINING,
+    BatchNormShape,
+    RecurrentShape,
+)
 from benchmarks.stock import mask_frames
 
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
 
-# Relative to the largest value, for fp32 whose sums differ in their order only.
+# Relative to the largest value: for fp32, whose sums differ in their order only, and for weights of 8 bits of precision.
 TOLERANCE = 1e-4
+QUANTIZED_TOLERANCE = 2e-2
 
 # At least so many rounds for each row, and more until the seconds are over.
-FULL = {"rounds": 9, "seconds": 6.0}
+FULL = {"rounds": 7, "seconds": 5.0}
 QUICK = {"rounds": 5, "seconds": 2.0}
 
 CPU = torch.device("cpu")
@@ -69,6 +82,18 @@ class ConvStack(NamedTuple):
 
     def __str__(self) -> str:
         return f"N={self.batch}, {'ragged' if self.ragged else 'equal'} lengths"
+
+
+class WholeModel(NamedTuple):
+    """A preset of DeepSpeech2 on a batch of equally long utterances."""
+
+    preset: str
+    batch: int
+    frames: int
+    hidden_size: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.preset} N={self.batch}, {self.frames / 100:.0f} s"
 
 
 class BatchNorm(NamedTuple):
@@ -88,19 +113,26 @@ class Group:
     rows: Sequence[Any]
     quick: Sequence[Any]
     memory: bool = False
+    rounds: int | None = None  # in place of FULL's, where the slowest backend takes long
 
 
-def gru(shape: RecurrentShape, ragged: bool = False) -> dict[str, Backend]:
+def rnn(
+    shape: RecurrentShape, kind: type[nn.RNNBase], ragged: bool = False, quantized: bool = False
+) -> dict[str, Backend]:
     torch.manual_seed(0)
-    module = nn.GRU(shape.hidden_size, shape.hidden_size, bidirectional=True).eval()
+    module = kind(shape.hidden_size, shape.hidden_size, bidirectional=True).eval()
     x = torch.randn(shape.steps, shape.batch, shape.hidden_size)
-    lengths = torch.randint(shape.steps // 4, shape.steps + 1, (shape.batch,)) if ragged else None
-    return rnn_backends(module, x, lengths)
+    lengths = None
+    if ragged:
+        # Evenly spread, as a uniform distribution is: random ones make a batch lighter or heavier by chance.
+        spread = torch.linspace(shape.steps / 4, shape.steps, shape.batch).round().long()
+        lengths = spread[torch.randperm(shape.batch)]
+    return rnn_backends(module, x, lengths, quantized)
 
 
-def gru_training(shape: RecurrentShape) -> dict[str, Backend]:
+def rnn_training(shape: RecurrentShape, kind: type[nn.RNNBase]) -> dict[str, Backend]:
     torch.manual_seed(0)
-    module = nn.GRU(shape.hidden_size, shape.hidden_size, bidirectional=True)
+    module = kind(shape.hidden_size, shape.hidden_size, shape.layers, bidirectional=True)
     x = torch.randn(shape.steps, shape.batch, shape.hidden_size, requires_grad=True)
     lengths = torch.randint(shape.steps // 2, shape.steps + 1, (shape.batch,))
     gradient = torch.randn(shape.steps, shape.batch, 2 * shape.hidden_size)
@@ -124,8 +156,8 @@ def conv(shape: ConvStack) -> dict[str, Backend]:
     if shape.ragged:
         lengths = torch.randint(frames // 4, frames + 1, (shape.batch,))
     x = mask_frames(torch.randn(shape.batch, 1, model.config.n_freq, frames), lengths)
-    rtf.calibrate(model, nn.Identity(), rtf.Request(list(x[:, 0]), 0.0))
-    twin = rtf.stock_twin(model)
+    rtf.calibrate(model, nn.Identity(), list(x[:, 0]))
+    twin = stock_deepspeech2(model)
 
     def stage(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Call:
         return torch.inference_mode()(lambda: [run(x, lengths)[0]])
@@ -147,6 +179,47 @@ def conv(shape: ConvStack) -> dict[str, Backend]:
     return {**backends, ASRKERN: lambda: stage(model.conv_stage)}
 
 
+def deepspeech2(row: WholeModel) -> dict[str, Backend]:
+    torch.manual_seed(0)
+    options = {} if row.hidden_size is None else {"hidden_size": row.hidden_size}
+    model = DeepSpeech2.preset(row.preset, **options)
+    lengths = torch.full((row.batch,), row.frames)
+    x = torch.randn(row.batch, 1, model.config.n_freq, row.frames)
+    rtf.calibrate(model, nn.Identity(), list(x[:, 0]))
+
+    def call(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Call:
+        return torch.inference_mode()(lambda: [run(x, lengths)[0]])
+
+    def stock(packed: bool) -> nn.Module:
+        twin = stock_deepspeech2(model)
+        twin.packed = packed
+        return twin
+
+    def exported(runtime: Callable[..., Call]) -> Backend:
+        return lambda: runtime(onnx_export(_OfEqualLengths(stock(False), lengths), x), {"x": x})
+
+    peers = {name: exported(runtime) for name, runtime in installed().items()}
+    fewer_bits = {
+        name: lambda weights=weights: call(quantize(model, weights)) for name, weights in QUANTIZED.items()
+    }
+    return {
+        TORCH: lambda: call(stock(False)),
+        PACKED: lambda: call(stock(True)),
+        **peers,
+        ASRKERN: lambda: call(model.eval()),
+        **fewer_bits,
+    }
+
+
+class _OfEqualLengths(nn.Module):
+    def __init__(self, model: nn.Module, lengths: Tensor) -> None:
+        super().__init__()
+        self.model, self.lengths = model, lengths
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x, self.lengths)[0]
+
+
 def batch_norm(row: BatchNorm) -> dict[str, Backend]:
     case = _batch_norm.Case(row.shape, stats="padded")
     if not row.backward:
@@ -165,27 +238,57 @@ def batch_norm(row: BatchNorm) -> dict[str, Backend]:
 
 CONV = [ConvStack(1, ragged=False), ConvStack(8, ragged=False), ConvStack(8, ragged=True)]
 BATCH_NORM = [BatchNorm(shape, backward) for shape in BATCH_NORM_ACT for backward in (False, True)]
-RAGGED = [shape for shape in GRU_INFERENCE if shape.batch == 16]
+GRU_RAGGED = [shape for shape in GRU_INFERENCE if shape.batch == 16]
+LSTM_RAGGED = [shape for shape in LSTM_INFERENCE if shape.batch > 1]
+LARGE = [shape for shape in GRU_INFERENCE if shape.hidden_size == 2560 and shape.batch < 16]
+WHOLE = [WholeModel("mlperf", 1, 300), WholeModel("mlperf", 4, 300)]
+GRU, LSTM = {"kind": nn.GRU}, {"kind": nn.LSTM}
 
 GROUPS = {
     "gru": Group(
         "BiGRU forward, equal lengths; torch: padded",
-        gru,
+        functools.partial(rnn, **GRU),
         GRU_INFERENCE,
         [shape for shape in GRU_INFERENCE if shape.batch == 1 or shape.hidden_size == 512],
     ),
     "gru-ragged": Group(
         "BiGRU forward, lengths between T/4 and T; torch: packed",
-        functools.partial(gru, ragged=True),
-        RAGGED,
-        RAGGED[:2],
+        functools.partial(rnn, **GRU, ragged=True),
+        GRU_RAGGED,
+        GRU_RAGGED[:2],
+    ),
+    "gru-quantized": Group(
+        "BiGRU forward with weights in fewer bits, equal lengths; torch: padded",
+        functools.partial(rnn, **GRU, quantized=True),
+        LARGE,
+        LARGE[:1],
     ),
     "gru-train": Group(
         "BiGRU forward + backward, lengths between T/2 and T; torch: packed",
-        gru_training,
+        functools.partial(rnn_training, **GRU),
         GRU_TRAINING,
-        [GRU_TRAINING[0], GRU_TRAINING[2]],
+        GRU_TRAINING,
         memory=True,
+    ),
+    "lstm": Group(
+        "BiLSTM forward, equal lengths; torch: padded",
+        functools.partial(rnn, **LSTM),
+        LSTM_INFERENCE,
+        [LSTM_INFERENCE[0]],
+    ),
+    "lstm-ragged": Group(
+        "BiLSTM forward, lengths between T/4 and T; torch: packed",
+        functools.partial(rnn, **LSTM, ragged=True),
+        LSTM_RAGGED,
+        LSTM_RAGGED[:1],
+    ),
+    "lstm-train": Group(
+        "BiLSTM forward + backward, lengths between T/2 and T; torch: packed",
+        functools.partial(rnn_training, **LSTM),
+        LSTM_TRAINING,
+        [LSTM_TRAINING[-1]],
+        memory=True,
+        rounds=3,
     ),
     "conv": Group(
         "DeepSpeech2's masked convolutions with BatchNorm and Hardtanh, 10 s, inference",
@@ -193,6 +296,7 @@ GROUPS = {
         CONV,
         [row._replace(compiled=False) for row in CONV],
     ),
+    "deepspeech2": Group("DeepSpeech2, features to log-probabilities", deepspeech2, WHOLE, WHOLE[:1]),
     "bn": Group(
         "BatchNorm (training, statistics of all frames), Hardtanh, mask",
         batch_norm,
@@ -217,8 +321,8 @@ def measure(name: str, row: Any, *, rounds: int, seconds: float) -> dict[str, An
     calls = {backend: prepare() for backend, prepare in group.backends(row).items()}
     expected = calls[TORCH]()
     errors = {backend: relative_error(expected, call()) for backend, call in calls.items()}
-    found: dict[str, Any] = {"row": str(row), "errors": errors}
-    if all(error <= TOLERANCE for error in errors.values()):
+    found: dict[str, Any] = {"row": row, "errors": errors}
+    if not wrong(errors):
         found["times"] = interleaved(calls, rounds=rounds, seconds=seconds)
         if group.memory:
             found["memory"] = {
@@ -228,34 +332,51 @@ def measure(name: str, row: Any, *, rounds: int, seconds: float) -> dict[str, An
     return found
 
 
-def table_row(found: dict[str, Any]) -> dict[str, str]:
-    """The cells of one row by the header of their columns."""
-    errors = found["errors"]
-    cells = {"": found["row"]}
-    if "times" not in found:
-        wrong = ", ".join(f"{name} {error:.0e}" for name, error in errors.items() if not error <= TOLERANCE)
-        return cells | {"largest error": f"FAILED: {wrong}"}
-    medians = {name: median(times) for name, times in found["times"].items()}
-    for name, times in found["times"].items():
-        low, middle, high = (f"{1000 * t:.3g}" for t in (min(times), medians[name], max(times)))
-        cells[f"{name} ms"] = f"{middle} ({low}..{high})"
-    for name, mib in found.get("memory", {}).items():
-        cells[f"{name} MiB"] = f"{mib:.0f}"
-    best = min(time for name, time in medians.items() if name != ASRKERN)
-    return cells | {
-        "rounds": str(len(found["times"][ASRKERN])),
-        "largest error": f"{max(errors.values()):.0e}",
-        "best peer / asrkern": f"{best / medians[ASRKERN]:.2f}",
-        "torch / asrkern": f"{medians[TORCH] / medians[ASRKERN]:.2f}",
+def wrong(errors: dict[str, float]) -> dict[str, float]:
+    """The errors that are over their tolerance."""
+    return {
+        name: error
+        for name, error in errors.items()
+        if not error <= (QUANTIZED_TOLERANCE if name in QUANTIZED else TOLERANCE)
     }
 
 
-def describe(argv: Sequence[str]) -> str:
+def milliseconds(seconds: float) -> str:
+    value = 1000 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def table_row(found: dict[str, Any]) -> dict[str, str]:
+    """The cells of one row by the header of their columns."""
+    errors = found["errors"]
+    cells = {"": str(found["row"])}
+    if "times" not in found:
+        failed = ", ".join(f"{name} {error:.0e}" for name, error in wrong(errors).items())
+        return cells | {"largest error": f"FAILED: {failed}"}
+    medians = {name: median(times) for name, times in found["times"].items()}
+    for name, times in found["times"].items():
+        middle, low, high = map(milliseconds, (medians[name], min(times), max(times)))
+        cells[f"{name} ms"] = f"{middle} ({low}..{high})"
+    for name, mib in found.get("memory", {}).items():
+        cells[f"{name} MiB"] = f"{mib:.0f}"
+    ours = [name for name in medians if name == ASRKERN or name in QUANTIZED]
+    best = min(time for name, time in medians.items() if name not in ours)
+    cells["rounds"] = str(len(found["times"][ASRKERN]))
+    cells["largest error"] = f"{max(error for name, error in errors.items() if name not in QUANTIZED):.0e}"
+    for name in ours[1:]:
+        cells[f"{name} error"] = f"{errors[name]:.0e}"
+    for name in ours:
+        cells[f"best peer / {name}"] = f"{best / medians[name]:.2f}"
+        cells[f"torch / {name}"] = f"{medians[TORCH] / medians[name]:.2f}"
+    return cells
+
+
+def describe(script: str, argv: Sequence[str]) -> str:
     """The command, and all that its figures depend on."""
     about = machine(CPU)
     versions = [f"{name} {version(RUNTIMES[name].package)}" for name in installed()]
     return (
-        f"`{shlex.join(['python', 'benchmarks/peers.py', *argv])}` on {about['cpu']}, {about['threads']} threads: "
+        f"`{shlex.join(['python', f'benchmarks/{script}', *argv])}` on {about['cpu']}, {about['threads']} threads: "
         + ", ".join(
             [
                 f"torch {about['torch']} ({about['torch_isa']})",
@@ -265,6 +386,20 @@ def describe(argv: Sequence[str]) -> str:
         )
         + ". Milliseconds: median (least..most)."
     )
+
+
+def section(title: str, body: str) -> str:
+    return f"### {title}\n\n{body}\n"
+
+
+def write(sections: dict[str, str]) -> None:
+    """Put these into RESULTS, in place of those with the same titles; the others stay."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    before = RESULTS.read_text(encoding="utf-8").split("### ")[1:] if RESULTS.exists() else []
+    kept = {title: body.strip("\n") for title, _, body in (text.partition("\n") for text in before)}
+    titles = [group.title for group in GROUPS.values() if group.title in {**kept, **sections}]
+    text = "\n".join(section(title, {**kept, **sections}[title]) for title in titles)
+    RESULTS.write_text(text, encoding="utf-8")
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -278,13 +413,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rows and rounds; under 4 minutes on 2 cores"
+        "--quick", action="store_true", help="fewer rows and rounds; under 5 minutes on 2 cores"
     )
     parser.add_argument(
         "--only", type=groups, default=list(GROUPS), metavar="GROUP[,GROUP]", help=", ".join(GROUPS)
     )
     parser.add_argument(
-        "--write", action="store_true", help="write what is printed to benchmarks/results/cpu.md"
+        "--write",
+        action="store_true",
+        help="put the tables into benchmarks/results/cpu.md, in place of those before",
     )
     return parser.parse_args(argv)
 
@@ -292,33 +429,32 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Exit status: 0, or 1 if an output differed."""
     arguments = parse_arguments(argv)
-    printed, passed = [], True
-
-    def show(text: str) -> None:
-        print(text, end="\n\n", flush=True)
-        printed.append(text)
-
-    show(describe(argv))
+    sections, passed = {}, True
     for name in arguments.only:
         group, progress = GROUPS[name], Progress()
         rows = group.quick if arguments.quick else group.rows
         progress.start(name, len(rows))
         results = []
+        effort = QUICK if arguments.quick else FULL
+        if group.rounds is not None:
+            effort = {**effort, "rounds": min(group.rounds, effort["rounds"])}
         for row in rows:
-            results.append(measure(name, row, **(QUICK if arguments.quick else FULL)))
+            results.append(measure(name, row, **effort))
             progress.step()
         progress.end()
-        show(f"### {group.title}")
-        show(markdown_table([table_row(found) for found in results]))
+        table = markdown_table([table_row(found) for found in results])
+        sections[group.title] = f"{describe('peers.py', argv)}\n\n{table}"
+        print(section(group.title, sections[group.title]), flush=True)
         passed = passed and all("times" in found for found in results)
-    show(
-        "\n".join(f"Left out: {name} ({reason})." for name, reason in {**LEFT_OUT, **not_installed()}.items())
-    )
+    for name, reason in {**LEFT_OUT, **not_installed()}.items():
+        print(f"Left out: {name} ({reason}).")
     if not passed:
-        show(f"FAILED: an output differs from torch's by more than {TOLERANCE:.0e} of its largest value.")
+        print(
+            f"FAILED: an output differs from torch's by more than {TOLERANCE:.0e} of its largest value, "
+            f"or {QUANTIZED_TOLERANCE:.0e} with fewer bits."
+        )
     if arguments.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("\n\n".join(printed) + "\n", encoding="utf-8")
+        write(sections)
     return 0 if passed else 1
 
 

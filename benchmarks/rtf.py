@@ -1,9 +1,11 @@
-"""Real-time factor of DeepSpeech2: stock torch (padded, and packed) against asrkern, on the same weights.
+"""Real-time factor of the models: stock torch (padded, and packed) against asrkern, on the same weights.
 
     python benchmarks/rtf.py
+    python benchmarks/rtf.py --model las_kospeech
 
-Without arguments: the shipped utterances, preset ``small`` on all of them and ``mlperf`` on at most 20 s,
-with random weights, on the CPU and on the GPU where there is one. Every request goes through all backends
+Without arguments: DeepSpeech2 on the shipped utterances, preset ``small`` on all of them and ``mlperf`` on at most
+20 s, with random weights, on the CPU and on the GPU where there is one. Spellers are given 15 tokens for each second,
+so that all backends take the same steps. Every request goes through all backends
 before anything is timed; where an output differs by more than the tolerance, nothing is timed and the exit
 status is 1.
 """
@@ -26,21 +28,21 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 # Run as a script: the benchmarks are not part of the installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from asrkern.data import Spectrogram, collate, load_audio, read_manifest
-from asrkern.decoder import greedy_decode
-from asrkern.models import DeepSpeech2, DeepSpeech2Config
-from asrkern.models.deepspeech2_config import PRESETS, conv_length
+from asrkern import models
+from asrkern.data import collate, load_audio, read_manifest
+from asrkern.models import DeepSpeech2
+from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import quantize
-from benchmarks import stock
 from benchmarks._report import Progress, format_report, plot_reports
+from benchmarks._systems import Stages, depends_on_padding, stock_stages, system_of
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory_mib, percentiles
 
 SHIPPED = Path(__file__).parent / "utterances" / "manifest.jsonl"
-STAGES = ("features", "conv", "rnn", "fc", "decode")
 PADDED, PACKED, ASRKERN = "stock, padded", "stock, packed", "asrkern"
 QUANTIZED = {"asrkern int8": "int8", "asrkern bf16": "bf16"}
 REFERENCE = PACKED
@@ -64,12 +66,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Backend:
-    """The three stages of one implementation of the model; shapes as in asrkern.models.DeepSpeech2."""
+    """The stages of one implementation of a model, as benchmarks._systems describes them."""
 
     name: str
-    conv: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    rnn: Callable[[Tensor, Tensor], Tensor]
-    fc: Callable[[Tensor, Tensor], Tensor]
+    stages: Stages
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Job:
     """One table of the report."""
 
     name: str
-    model: DeepSpeech2
+    model: nn.Module
+    build: Callable[[], nn.Module]  # one of the same size, in another process
     random_weights: bool
     device: torch.device
     requests: list[Request]
@@ -98,104 +99,63 @@ class Job:
     quantized: list[str]
 
 
-def stock_twin(model: DeepSpeech2) -> stock.StockDeepSpeech2:
-    """The same model in plain torch with the same weights, in eval mode."""
-    config = model.config
-    between = config.batch_norm_between and config.num_layers > 1
-    name, layout = next(
-        (name, layout)
-        for name, layout in stock.LAYOUTS.items()
-        if (layout.conv_padding, layout.bias) == (config.conv_padding, config.bias)
-        and (layout.batch_norm and config.num_layers > 1) == between
-    )
-    windowed = layout.lookahead == "weight"  # counts the frames after the present one
-    twin = stock.StockDeepSpeech2(
-        name,
-        labels=config.labels,
-        n_freq=config.n_freq,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        rnn_type=config.rnn_type,
-        bidirectional=config.bidirectional,
-        lookahead_context=(config.lookahead_context or 1) - windowed,
-    )
-    weights = model.state_dict()
-    if not layout.wrapped_conv:
-        weights = {key.replace("conv.seq_module.", "conv."): value for key, value in weights.items()}
-    if windowed and "lookahead.0.conv.weight" in weights:
-        weights["lookahead.0.weight"] = weights.pop("lookahead.0.conv.weight").squeeze(1)
-    if config.lookahead_context is None:
-        twin.lookahead = None
-    twin.load_state_dict(weights)
-    return twin.eval()
-
-
-def stock_backend(name: str, twin: stock.StockDeepSpeech2) -> Backend:
-    def through_padding(x: Tensor, output_lengths: Tensor) -> Tensor:
-        for layer in twin.rnns:
-            x = layer(x, None)
-        return x if twin.lookahead is None else twin.lookahead(x)
-
-    rnn = {PADDED: through_padding, PACKED: twin.rnn_stage}[name]
-    return Backend(name, twin.conv_stage, rnn, twin.fc_stage)
-
-
-def make_backends(model: DeepSpeech2, device: torch.device, names: Sequence[str]) -> list[Backend]:
-    """The named backends of one model on ``device``; the stock ones share their weights."""
-    stock_names = [name for name in names if name in (PADDED, PACKED)]
+def make_backends(model: nn.Module, device: torch.device, names: Sequence[str]) -> list[Backend]:
+    """The named backends of one model on ``device``."""
     backends = []
-    if stock_names:
-        twin = stock_twin(model).to(device)
-        backends += [stock_backend(name, twin) for name in stock_names]
     for name in names:
-        if name == ASRKERN or name in QUANTIZED:
+        if name in (PADDED, PACKED):
+            stages = stock_stages(model, name == PACKED, device)
+        else:
             ours = quantize(model, QUANTIZED[name]) if name in QUANTIZED else model.to(device)
-            backends.append(Backend(name, ours.conv_stage, ours.rnn_stage, ours.fc_stage))
+            stages = system_of(model).stages(ours)
+        backends.append(Backend(name, stages))
     return backends
 
 
-def make_spectrogram(config: DeepSpeech2Config) -> Spectrogram:
-    return Spectrogram(
-        config.sample_rate, config.window_size, config.window_stride, periodic=config.window_periodic
-    )
-
-
-def calibrate(model: DeepSpeech2, spectrogram: Spectrogram, request: Request) -> None:
-    """Give random weights the BatchNorm statistics of a request, so that activations have realistic sizes."""
+def calibrate(model: nn.Module, transform: nn.Module, waveforms: Sequence[Tensor]) -> None:
+    """Give random weights the BatchNorm statistics of some utterances, so that activations have realistic sizes."""
+    model.eval()
     for module in model.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(module, _BatchNorm):
             module.momentum = 1.0
+            module.train()
     with torch.no_grad():
-        model.train()(*collate([spectrogram(x) for x in request.waveforms]))
+        state = collate([transform(x) for x in waveforms])
+        for stage in system_of(model).stages(model).values():
+            state = stage(*state)
     model.eval()
 
 
 @torch.inference_mode()
-def process(backend: Backend, request: Request, spectrogram: Spectrogram, device: torch.device) -> Result:
-    """From waveforms to labels. Features are made on the CPU, one utterance at a time, for every backend."""
+def process(
+    backend: Backend,
+    request: Request,
+    transform: nn.Module,
+    decode: Callable[[Tensor, Tensor], list[list[int]]],
+    device: torch.device,
+) -> Result:
+    """From waveforms to tokens. Features are made on the CPU, one utterance at a time, for every backend."""
     watch = Stopwatch(device)
-    features, lengths = collate([spectrogram(x) for x in request.waveforms])
-    features, lengths = features.to(device), lengths.to(device)
+    features, lengths = collate([transform(x) for x in request.waveforms])
+    state = features.to(device), lengths.to(device)
     watch.lap("features")
-    x, output_lengths = backend.conv(features, lengths)
-    watch.lap("conv")
-    x = backend.rnn(x, output_lengths)
-    watch.lap("rnn")
-    log_probs = backend.fc(x, output_lengths)
-    watch.lap("fc")
+    for name, stage in backend.stages.items():
+        state = stage(*state)
+        watch.lap(name)
+    log_probs, output_lengths = state
     try:
-        tokens = [path.tokens for path in greedy_decode(log_probs.cpu(), output_lengths.cpu())]
+        tokens = decode(log_probs.cpu(), output_lengths.cpu())
     except ValueError:  # NaN, or lengths beyond the output: compare() finds them as well
         tokens = []
     watch.lap("decode")
     return Result(log_probs, output_lengths, tokens, watch.laps)
 
 
-def left_out(config: DeepSpeech2Config, requests: Sequence[Request]) -> dict[str, str]:
+def left_out(model: nn.Module, requests: Sequence[Request]) -> dict[str, str]:
     """Backends that do not compute the same function on these requests, and why."""
     ragged = any(len({len(x) for x in request.waveforms}) > 1 for request in requests)
-    if config.bidirectional and ragged:
-        return {PADDED: "its backward direction starts in the padding of the shorter utterances"}
+    if ragged and depends_on_padding(model):
+        return {PADDED: "its recurrent layers run on into the padding of the shorter utterances"}
     return {}
 
 
@@ -265,7 +225,10 @@ def time_requests(
                 progress.step()
     times = {}
     for name, by_request in laps.items():
-        stages = {stage: sum(median(lap[stage] for lap in laps) for laps in by_request) for stage in STAGES}
+        stages = {
+            stage: sum(median(lap[stage] for lap in laps) for laps in by_request)
+            for stage in by_request[0][0]
+        }
         latencies = [sum(lap.values()) for laps in by_request for lap in laps]
         times[name] = {
             "stages_seconds": stages,
@@ -277,27 +240,37 @@ def time_requests(
 
 
 def prepare_alone(
-    name: str, config: DeepSpeech2Config, device: torch.device, waveforms: list[numpy.ndarray], threads: int
+    name: str,
+    build: Callable[[], nn.Module],
+    device: torch.device,
+    waveforms: list[numpy.ndarray],
+    threads: int,
 ) -> Callable[[], Result]:
     """In a new process: one backend with weights of its own, ready to process one request."""
     torch.set_num_threads(threads)
-    (backend,) = make_backends(DeepSpeech2(config).eval(), device, [name])
+    model = build().eval()
+    system = system_of(model)
+    transform = system.features(model)
+    (backend,) = make_backends(model, device, [name])
+    del model
     gc.collect()
     request = Request([torch.from_numpy(x) for x in waveforms], 0.0)
-    spectrogram = make_spectrogram(config)
-    return functools.partial(process, backend, request, spectrogram, device)
+    return functools.partial(process, backend, request, transform, system.decode, device)
 
 
 def run_job(job: Job, progress: Progress) -> dict[str, Any]:
     """Compare, then time, then measure memory; ``passed`` is False where the comparison failed."""
-    config = job.model.config
-    spectrogram = make_spectrogram(config)
+    system = system_of(job.model)
+    transform = system.features(job.model)
     if job.random_weights:
-        calibrate(job.model, spectrogram, job.requests[0])
-    excluded = left_out(config, job.requests)
+        waveforms = [x for request in job.requests for x in request.waveforms]
+        calibrate(
+            job.model, transform, waveforms[: max(len(job.requests[0].waveforms), system.calibration_clips)]
+        )
+    excluded = left_out(job.model, job.requests)
     names = [name for name in (PADDED, PACKED, ASRKERN, *job.quantized) if name not in excluded]
     backends = make_backends(job.model, job.device, names)
-    run = functools.partial(process, spectrogram=spectrogram, device=job.device)
+    run = functools.partial(process, transform=transform, decode=system.decode, device=job.device)
     audio_seconds = sum(request.audio_seconds for request in job.requests)
     progress.start(job.name, len(backends) * (len(job.requests) * (1 + job.repeats) + 1))
     numbers, transcripts = compare(backends, run, job.requests, progress)
@@ -316,7 +289,9 @@ def run_job(job: Job, progress: Progress) -> dict[str, Any]:
         "backends": numbers,
     }
     if not job.random_weights:
-        report["transcripts"] = ["".join(config.labels[token] for token in tokens) for tokens in transcripts]
+        report["transcripts"] = [
+            "".join(job.model.config.labels[token] for token in tokens) for tokens in transcripts
+        ]
     if report["passed"]:
         times = time_requests(backends, run, job.requests, job.repeats, progress)
         fastest_stock = min(times[name]["seconds"] for name in times if name in (PADDED, PACKED))
@@ -328,17 +303,17 @@ def run_job(job: Job, progress: Progress) -> dict[str, Any]:
             found["rtfx"] = audio_seconds / found["seconds"]
             found["speed_up"] = fastest_stock / found["seconds"]
             found["peak_memory_mib"] = peak_memory_mib(
-                job.device, prepare_alone, name, config, job.device, waveforms, torch.get_num_threads()
+                job.device, prepare_alone, name, job.build, job.device, waveforms, torch.get_num_threads()
             )
             progress.step()
     progress.end()
     return report
 
 
-def load_requests(
-    manifest: Path, config: DeepSpeech2Config, batch_size: int, max_seconds: float
-) -> list[Request]:
+def load_requests(manifest: Path, model: nn.Module, batch_size: int, max_seconds: float) -> list[Request]:
     """Batches of the manifest's leading utterances, at most ``max_seconds`` of them but at least one."""
+    system = system_of(model)
+    transform, minimum_frames = system.features(model), system.minimum_frames(model)
     waveforms: list[Tensor] = []
     total = 0.0
     for utterance in read_manifest(manifest):
@@ -346,21 +321,21 @@ def load_requests(
             raise ValueError(f"{manifest}: expected audio_filepath, received {utterance.features_path}")
         samples = load_audio(
             utterance.audio_path,
-            config.sample_rate,
+            transform.sample_rate,
             offset_seconds=utterance.offset_seconds,
             duration_seconds=utterance.duration_seconds,
         )
-        frames = len(samples) // int(config.sample_rate * config.window_stride) + 1
-        if conv_length(frames, 1, config.conv_padding) < 1:
+        frames = len(samples) // transform.hop_samples + 1
+        if frames < minimum_frames:
             raise ValueError(
-                f"{utterance.audio_path}: {frames} frames are too few for the model's convolutions"
+                f"{utterance.audio_path}: {frames} frames are too few, the model needs {minimum_frames}"
             )
-        total += len(samples) / config.sample_rate
+        total += len(samples) / transform.sample_rate
         if waveforms and total > max_seconds:
             break
         waveforms.append(samples)
     batches = [waveforms[i : i + batch_size] for i in range(0, len(waveforms), batch_size)]
-    return [Request(batch, sum(map(len, batch)) / config.sample_rate) for batch in batches]
+    return [Request(batch, sum(map(len, batch)) / transform.sample_rate) for batch in batches]
 
 
 def make_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
@@ -369,23 +344,28 @@ def make_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     if not arguments.device and torch.cuda.is_available():
         devices.append(torch.device("cuda"))
     for device in devices:
-        if arguments.checkpoint:
-            names = [str(arguments.checkpoint)]
-        else:
-            names = [arguments.preset] if arguments.preset else ["small", "mlperf"]
-        for name in names:
+        for name, build in _wanted_models(arguments).items():
             torch.manual_seed(0)
-            if arguments.checkpoint:
-                model = DeepSpeech2.from_checkpoint(arguments.checkpoint)
-            else:
-                model = DeepSpeech2.preset(name)
+            model = build().eval()
             limit = math.inf if arguments.preset else DEFAULT_SECONDS.get(name, math.inf)
-            requests = load_requests(arguments.data, model.config, arguments.batch_size, limit)
+            requests = load_requests(arguments.data, model, arguments.batch_size, limit)
             repeats = arguments.repeats or DEFAULT_REPEATS.get(name, 3)
-            # The kernels for fewer bits are the CPU's and the GRU's.
-            fits = device.type == "cpu" and model.config.rnn_type == "gru"
+            # The kernels for fewer bits are the CPU's.
+            fits = device.type == "cpu" and system_of(model).quantizes
             quantized = [f"asrkern {arguments.quantize}"] if fits and arguments.quantize != "none" else []
-            yield Job(name, model, not arguments.checkpoint, device, requests, repeats, quantized)
+            random_weights = not arguments.checkpoint
+            yield Job(name, model, build, random_weights, device, requests, repeats, quantized)
+
+
+def _wanted_models(arguments: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:
+    """What makes each model, picklable."""
+    if arguments.checkpoint:
+        build = functools.partial(DeepSpeech2.from_checkpoint, arguments.checkpoint)
+        return {str(arguments.checkpoint): build}
+    if arguments.model:
+        return {arguments.model: functools.partial(models.build, arguments.model)}
+    names = [arguments.preset] if arguments.preset else ["small", "mlperf"]
+    return {name: functools.partial(DeepSpeech2.preset, name) for name in names}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -415,7 +395,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--checkpoint", type=Path, help="of deepspeech.pytorch or MLPerf, any version")
     model.add_argument(
-        "--preset", choices=sorted(PRESETS), help="random weights; default: small, then mlperf"
+        "--preset",
+        choices=sorted(PRESETS),
+        help="of DeepSpeech2, random weights; default: small, then mlperf",
+    )
+    model.add_argument(
+        "--model", choices=models.list(), metavar="NAME", help="random weights: " + ", ".join(models.list())
     )
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="utterances per request")
     parser.add_argument("--repeats", type=positive, metavar="N", help="times that each request is timed")

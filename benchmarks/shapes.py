@@ -6,14 +6,16 @@ from typing import NamedTuple
 
 
 class RecurrentShape(NamedTuple):
-    """A bidirectional layer whose input is as wide as its state."""
+    """Bidirectional layers; the first one's input is as wide as its state."""
 
     hidden_size: int
     batch: int
     steps: int
+    layers: int = 1
 
     def __str__(self) -> str:
-        return f"H={self.hidden_size} N={self.batch} T={self.steps}"
+        layers = f" {self.layers} layers" if self.layers > 1 else ""
+        return f"H={self.hidden_size} N={self.batch} T={self.steps}{layers}"
 
 
 class LinearShape(NamedTuple):
@@ -67,7 +69,19 @@ GRU_INFERENCE = [
 GRU_TRAINING = [RecurrentShape(512, 8, 200), RecurrentShape(512, 32, 200), RecurrentShape(1024, 8, 100)]
 # 1024 is the width of DeepSpeech2's preset v3.
 LSTM_INFERENCE = [RecurrentShape(hidden, batch, 200) for hidden in (512, 1024) for batch in (1, 4, 16)]
-LSTM_TRAINING = [RecurrentShape(hidden, batch, 400) for hidden in (128, 256) for batch in (32, 64)]
+# The pyramidal listener of HW4P2, then v3.
+LSTM_TRAINING = [
+    RecurrentShape(128, 32, 400, layers=3),
+    RecurrentShape(256, 32, 400, layers=3),
+    RecurrentShape(128, 64, 400, layers=3),
+    RecurrentShape(1024, 8, 100),
+]
+# One dimension at a time.
+GRU_GROWTH = {
+    "steps": [RecurrentShape(512, 1, steps) for steps in (25, 50, 100, 200, 400, 800)],
+    "hidden_size": [RecurrentShape(size, 1, 100) for size in (128, 256, 512, 1024, 1760, 2560)],
+    "batch": [RecurrentShape(512, batch, 100) for batch in (1, 2, 4, 8, 16, 32, 64)],
+}
 
 # Input projections of the layers above and of DeepSpeech2's first one, then its classifier.
 LINEAR = [

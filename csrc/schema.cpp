@@ -42,6 +42,13 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor weight_ih, Tensor? scale_ih, Tensor packed_hh, Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh,"
       " Tensor? weight_ih_reverse, Tensor? scale_ih_reverse, Tensor? packed_hh_reverse, Tensor? scale_hh_reverse,"
       " Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, bool batch_first) -> (Tensor output, Tensor h_n)");
+  m.def("lstm_pack(Tensor weight_hh) -> Tensor");
+  m.def(
+      "lstm_prepacked(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0, Tensor? c0,"
+      " Tensor weight_ih, Tensor? scale_ih, Tensor packed_hh, Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh,"
+      " Tensor? weight_ih_reverse, Tensor? scale_ih_reverse, Tensor? packed_hh_reverse, Tensor? scale_hh_reverse,"
+      " Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, bool batch_first)"
+      " -> (Tensor output, Tensor h_n, Tensor c_n)");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor");
   m.def(

@@ -5,15 +5,12 @@ from __future__ import annotations
 import typer
 
 from asrkern.cli import lm
+from asrkern.cli.models import models
 
 app = typer.Typer(
-    help="Speech recognition: language models. Without a command: what is active on this machine.",
+    help="Speech recognition: models and language models. Without a command: what is active on this machine.",
     no_args_is_help=True,
     add_completion=False,
 )
+app.command()(models)
 app.add_typer(lm.app, name="lm")
-
-
-@app.callback()
-def _root() -> None:
-    """Without it typer takes a single group for the whole program."""

@@ -1,10 +1,12 @@
 """From files to model input: audio, spectrograms, manifests."""
 
 from asrkern.data.audio import load_audio, resample
-from asrkern.data.features import Spectrogram, collate
+from asrkern.data.features import MFCC, LogMelSpectrogram, Spectrogram, collate
 from asrkern.data.manifest import Utterance, load_features, read_manifest
 
 __all__ = [
+    "MFCC",
+    "LogMelSpectrogram",
     "Spectrogram",
     "Utterance",
     "collate",

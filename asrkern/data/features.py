@@ -1,4 +1,4 @@
-"""Linear spectrograms as the deepspeech.pytorch line computes them, and padded batches of them."""
+"""Spectrograms of one utterance at a time, normalised, and padded batches of them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from asrkern._optional import import_torchaudio
 
-class Spectrogram(torch.nn.Module):
-    """Normalised log-magnitude spectrogram of one utterance; has no weights.
 
-    20 ms Hamming windows every 10 ms, centred on multiples of the hop with the signal reflected at both
-    ends, magnitude of the DFT, log(1 + x), minus the utterance's mean, divided by its (unbiased) standard
-    deviation. At 16 kHz: 161 bins, ``samples // 160 + 1`` frames. Always one utterance at a time, so that
-    its features cannot depend on what it is batched with.
+class _UtteranceSpectrum(torch.nn.Module):
+    """Short-time Fourier transform of one utterance, put on a logarithmic scale and normalised; has no weights.
 
-    The line computes this by ``librosa.stft``, which reflected up to librosa 0.8 (later ones pad with zeros).
-    deepspeech.pytorch 3 passes it the window's name, which makes a periodic window; versions 1 and 2, and
-    MLPerf's copy, pass the function ``scipy.signal.hamming``, which makes a symmetric one: choose
-    ``periodic=False`` for their checkpoints.
-
-    Args:
-        sample_rate: in Hz.
-        window_seconds, hop_seconds: window length (also the DFT's) and hop.
-        periodic: the kind of Hamming window, see above.
+    Hamming windows centred on multiples of the hop, the signal reflected at both ends. Always one utterance at
+    a time, so that its features cannot depend on what it is batched with.
     """
 
     window: Tensor
@@ -35,11 +25,11 @@ class Spectrogram(torch.nn.Module):
 
     def __init__(
         self,
-        sample_rate: int = 16000,
-        window_seconds: float = 0.02,
-        hop_seconds: float = 0.01,
-        *,
-        periodic: bool = True,
+        sample_rate: int,
+        window_seconds: float,
+        hop_seconds: float,
+        n_fft: int | None,
+        periodic: bool,
     ) -> None:
         super().__init__()
         self.sample_rate = sample_rate
@@ -50,19 +40,26 @@ class Spectrogram(torch.nn.Module):
                 "window_seconds, hop_seconds: expected at least 2 and 1 samples, "
                 f"received {self.window_samples} and {self.hop_samples} at {sample_rate} Hz"
             )
+        self.n_fft = self.window_samples if n_fft is None else n_fft
+        if self.n_fft < self.window_samples:
+            raise ValueError(f"n_fft: expected at least the window's {self.window_samples}, received {n_fft}")
         window = torch.hamming_window(self.window_samples, periodic=periodic, dtype=torch.float64)
         self.register_buffer("window", window.float(), persistent=False)
 
     @property
     def bins(self) -> int:
-        """Frequency bins of the output: window_samples // 2 + 1."""
-        return self.window_samples // 2 + 1
+        """Features per frame."""
+        raise NotImplementedError
+
+    def _scaled(self, magnitude: Tensor) -> Tensor:
+        """The magnitude of the transform [n_fft // 2 + 1, frames] on the feature's own scale [bins, frames]."""
+        raise NotImplementedError
 
     def forward(self, samples: Tensor) -> Tensor:
         """Features of one utterance.
 
         Args:
-            samples: ``[samples]`` floating point at ``sample_rate``, more than half a window long.
+            samples: ``[samples]`` floating point at ``sample_rate``, more than half of ``n_fft`` long.
 
         Returns:
             ``[bins, frames]`` float32 with ``frames = samples // hop_samples + 1``; zeros for silence.
@@ -75,22 +72,166 @@ class Spectrogram(torch.nn.Module):
                 "samples: expected floating point of shape [samples], "
                 f"received {samples.dtype} of shape {list(samples.shape)}"
             )
-        if len(samples) <= self.window_samples // 2:
+        if len(samples) <= self.n_fft // 2:
             raise ValueError(
-                f"samples: expected more than half a window ({self.window_samples // 2} samples), "
+                f"samples: expected more than half a window ({self.n_fft // 2} samples), "
                 f"received {len(samples)}"
             )
         spectrum = torch.stft(
             samples.float(),
-            self.window_samples,
+            self.n_fft,
             self.hop_samples,
+            self.window_samples,
             window=self.window,
             center=True,
             pad_mode="reflect",
             return_complex=True,
         )
-        features = spectrum.abs().log1p()
+        return self._normalised(self._scaled(spectrum.abs()))
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        """[bins, frames] without the utterance's mean, divided by its (unbiased) standard deviation."""
         return (features - features.mean()) / features.std().clamp(min=self.minimum_std)
+
+
+class Spectrogram(_UtteranceSpectrum):
+    """Normalised log-magnitude spectrogram of one utterance, as the deepspeech.pytorch line computes it.
+
+    20 ms Hamming windows every 10 ms, centred on multiples of the hop with the signal reflected at both
+    ends, magnitude of the DFT, log(1 + x), minus the utterance's mean, divided by its (unbiased) standard
+    deviation. At 16 kHz: 161 bins, ``samples // 160 + 1`` frames.
+
+    The line computes this by ``librosa.stft``, which reflected up to librosa 0.8 (later ones pad with zeros).
+    deepspeech.pytorch 3 passes it the window's name, which makes a periodic window; versions 1 and 2, and
+    MLPerf's copy, pass the function ``scipy.signal.hamming``, which makes a symmetric one: choose
+    ``periodic=False`` for their checkpoints.
+
+    Args:
+        sample_rate: in Hz.
+        window_seconds, hop_seconds: window length (also the DFT's) and hop.
+        periodic: the kind of Hamming window, see above.
+
+    Raises:
+        ValueError: a window or hop without samples.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        window_seconds: float = 0.02,
+        hop_seconds: float = 0.01,
+        *,
+        periodic: bool = True,
+    ) -> None:
+        super().__init__(sample_rate, window_seconds, hop_seconds, None, periodic)
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins of the output: window_samples // 2 + 1."""
+        return self.n_fft // 2 + 1
+
+    def _scaled(self, magnitude: Tensor) -> Tensor:
+        return magnitude.log1p()
+
+
+class LogMelSpectrogram(_UtteranceSpectrum):
+    """Normalised log-mel spectrogram of one utterance.
+
+    Hamming windows, power of the DFT, triangular filters of equal area on Slaney's mel scale from 0 Hz to half
+    the sample rate (librosa's default), log(x + 2⁻²⁴), minus the utterance's mean, divided by its (unbiased)
+    standard deviation. The defaults are 25 ms every 10 ms and, at 16 kHz, a DFT of 400 samples.
+
+    Args:
+        n_mels: mel bands.
+        sample_rate: in Hz.
+        window_seconds, hop_seconds: window length and hop.
+        n_fft: samples of the DFT, with the window in their middle; None for the window's own length.
+
+    Raises:
+        ImportError: torchaudio, which has the filters, is missing or does not import.
+        ValueError: a window or hop without samples, an n_fft below the window, or more bands than the DFT's
+            bins can fill.
+    """
+
+    filters: Tensor
+
+    # Of the power: far below one quantisation step of 16 bits, and keeps digital silence finite.
+    log_guard = 2.0**-24
+
+    def __init__(
+        self,
+        n_mels: int = 80,
+        sample_rate: int = 16000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.01,
+        *,
+        n_fft: int | None = None,
+    ) -> None:
+        super().__init__(sample_rate, window_seconds, hop_seconds, n_fft, True)
+        bins = self.n_fft // 2 + 1
+        if not 0 < n_mels <= bins:
+            raise ValueError(f"n_mels: expected 1 to {bins}, the bins of n_fft, received {n_mels}")
+        make_filters = import_torchaudio().functional.melscale_fbanks
+        filters = make_filters(
+            bins, 0.0, sample_rate / 2, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
+        )
+        self.register_buffer("filters", filters.t().contiguous(), persistent=False)
+
+    @property
+    def bins(self) -> int:
+        """Mel bands."""
+        return self.filters.shape[0]
+
+    def _scaled(self, magnitude: Tensor) -> Tensor:
+        # Apart from a constant, which the mean takes away, log(x + guard); exactly 0 for silence.
+        return (self.filters @ magnitude.square() / self.log_guard).log1p()
+
+
+class MFCC(LogMelSpectrogram):
+    """Mel-frequency cepstral coefficients of one utterance, each with mean 0 and variance 1 over its frames.
+
+    The orthonormal DCT-II of :class:`LogMelSpectrogram`'s bands before their normalisation, lowest coefficients
+    first, then minus each coefficient's mean, divided by its standard deviation over the utterance (divisor: the
+    number of frames). The HW4P2 line normalises so; how its 28 coefficients were made is not known.
+
+    Args:
+        n_mfcc: coefficients.
+        n_mels, sample_rate, window_seconds, hop_seconds, n_fft: as in :class:`LogMelSpectrogram`.
+
+    Raises:
+        ImportError: torchaudio, which has the filters, is missing or does not import.
+        ValueError: as LogMelSpectrogram, or more coefficients than bands.
+    """
+
+    dct: Tensor
+
+    def __init__(
+        self,
+        n_mfcc: int = 28,
+        n_mels: int = 80,
+        sample_rate: int = 16000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.01,
+        *,
+        n_fft: int | None = None,
+    ) -> None:
+        super().__init__(n_mels, sample_rate, window_seconds, hop_seconds, n_fft=n_fft)
+        if not 0 < n_mfcc <= n_mels:
+            raise ValueError(f"n_mfcc: expected 1 to {n_mels}, the mel bands, received {n_mfcc}")
+        dct = import_torchaudio().functional.create_dct(n_mfcc, n_mels, "ortho")
+        self.register_buffer("dct", dct.t().contiguous(), persistent=False)
+
+    @property
+    def bins(self) -> int:
+        """Coefficients."""
+        return self.dct.shape[0]
+
+    def _scaled(self, magnitude: Tensor) -> Tensor:
+        return self.dct @ super()._scaled(magnitude)
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        std = features.std(1, correction=0, keepdim=True).clamp(min=self.minimum_std)
+        return (features - features.mean(1, keepdim=True)) / std
 
 
 def collate(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

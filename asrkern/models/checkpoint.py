@@ -301,11 +301,59 @@ def _with_tensors(value: Any, done: dict[int, Any]) -> Any:
     return done[id(value)]
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
+_MAX_MODULES = 100_000
+
+
+def module_state_dict(module: Inert) -> dict[str, Any]:
+    """The state_dict of a module that was saved whole, from the parameters and buffers among its attributes.
+
+    Raises:
+        ValueError: it is no torch.nn.Module, or one within itself.
+    """
+    found: dict[str, Any] = {}
+    pending, visited = [("", module, ())], 0
+    while pending:
+        prefix, current, above = pending.pop()
+        visited += 1
+        if not _is_module(current) or id(current) in above or visited > _MAX_MODULES:
+            name = prefix.rstrip(".") or "it"
+            raise ValueError(f"{name} is {type(current).__name__}, expected a module that can be walked")
+        state = current.state
+        hidden = _names(state.get("_non_persistent_buffers_set"))
+        buffers = {name: value for name, value in state["_buffers"].items() if name not in hidden}
+        for name, value in {**state["_parameters"], **buffers}.items():
+            if value is not None:
+                found[f"{prefix}{name}"] = value
+        children = [
+            (f"{prefix}{name}.", child, (*above, id(current)))
+            for name, child in state["_modules"].items()
+            if child is not None
+        ]
+        pending += reversed(children)
+    return found
+
+
+def _is_module(value: Any) -> bool:
+    parts = ("_parameters", "_buffers", "_modules")
+    return (
+        isinstance(value, Inert)
+        and isinstance(value.state, dict)
+        and all(isinstance(value.state.get(part), dict) for part in parts)
+    )
+
+
+def _names(value: Any) -> set[Any]:
+    """A set as protocol 4 writes it, or as earlier ones do, as a call of ``set`` with a list."""
+    items = (value.args[0] if value.args else ()) if isinstance(value, Inert) else value
+    return {item for item in items or () if isinstance(item, str)}
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, whole_module: bool = False) -> dict[Any, Any]:
     """Read a checkpoint's dictionary; tensors arrive on the CPU whatever device they were saved from.
 
     Args:
         path: file of ``torch.save`` (zip or legacy format), or of PyTorch Lightning.
+        whole_module: also take a module that was saved as it is, and return its state_dict.
 
     Returns:
         The dictionary in the file; OrderedDicts are plain, and objects of unknown classes are :class:`Inert`.
@@ -313,7 +361,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
     Raises:
         OSError: the file cannot be opened.
         ValueError: it is no checkpoint, is damaged or cut short, is a TorchScript archive, or holds something
-            else than a dictionary.
+            else than a dictionary (or such a module).
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
@@ -321,6 +369,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             value = _with_tensors(_read_zip(file) if is_zip else _read_legacy(file), {})
+            if whole_module and _is_module(value):
+                return module_state_dict(value)
         # Bytes of unknown origin can make the unpickler raise anything.
         except Exception as error:
             raise ValueError(f"{path} is not a readable torch checkpoint: {error}") from error

@@ -11,16 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from asrkern.models.checkpoint import read_checkpoint
-from asrkern.models.deepspeech2_config import (
-    CHANNELS,
-    KERNELS,
-    PRESETS,
-    STRIDES,
-    DeepSpeech2Config,
-    conv_length,
-)
+from asrkern.models.conv_front_end import check_conv_input, conv_frames, make_conv
+from asrkern.models.deepspeech2_config import PRESETS, DeepSpeech2Config
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
-from asrkern.nn import GRU, LSTM, BatchRNN, Lookahead, MaskConv, SequenceWise
+from asrkern.models.weights import with_weights
+from asrkern.nn import GRU, LSTM, BatchRNN, Lookahead, SequenceWise
 
 
 class DeepSpeech2(nn.Module):
@@ -36,14 +31,7 @@ class DeepSpeech2(nn.Module):
     def __init__(self, config: DeepSpeech2Config) -> None:
         super().__init__()
         self.config = config
-        convolutions = []
-        for index, padding in enumerate(config.conv_padding):
-            convolutions += [
-                nn.Conv2d(CHANNELS if index else 1, CHANNELS, KERNELS[index], STRIDES[index], padding),
-                nn.BatchNorm2d(CHANNELS),
-                nn.Hardtanh(0, 20, inplace=True),
-            ]
-        self.conv = MaskConv(nn.Sequential(*convolutions), config.stats)
+        self.conv = make_conv(config.conv_padding, config.stats)
         self.rnns = nn.Sequential(
             *(
                 BatchRNN(
@@ -128,12 +116,12 @@ class DeepSpeech2(nn.Module):
             weights = fit_weights(state, model)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
-        model.to_empty(device="cpu")
-        for name, buffer in model.named_buffers():
-            if name.endswith("num_batches_tracked"):
-                buffer.zero_()
-        model.load_state_dict(weights, strict=False)
-        return model.eval()
+        return with_weights(model, weights)
+
+    @property
+    def n_features(self) -> int:
+        """Features per frame of the input."""
+        return self.config.n_freq
 
     def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Convolutions.
@@ -144,12 +132,11 @@ class DeepSpeech2(nn.Module):
         Returns:
             x [T', N, rnn_input_size], zero beyond each output length, and the output lengths [N], int64.
         """
-        x = self._checked(features, lengths)
+        x = check_conv_input(features, lengths, self.config.n_freq, self.config.conv_padding)
         if self.config.emulate_length_rounding:
             frames = x.shape[-1]
             lengths = ((lengths.double() / frames).float() * frames).long()
-        x, output_lengths = self.conv(x, input_lengths=lengths)
-        return x.flatten(1, 2).permute(2, 0, 1).contiguous(), output_lengths
+        return conv_frames(self.conv, x, lengths)
 
     def rnn_stage(self, x: Tensor, output_lengths: Tensor) -> Tensor:
         """Recurrent layers, and the lookahead if the model has one: [T', N, rnn_input_size] → [T', N, H]."""
@@ -186,29 +173,3 @@ class DeepSpeech2(nn.Module):
         """
         x, output_lengths = self.conv_stage(features, lengths)
         return self.fc_stage(self.rnn_stage(x, output_lengths), output_lengths), output_lengths
-
-    def _checked(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """features as [N, 1, F, T]."""
-        for name, value in (("features", features), ("lengths", lengths)):
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{name}: expected a tensor, received {type(value).__name__}")
-        shape = list(features.shape)
-        x = features.unsqueeze(1) if features.dim() == 3 else features
-        if x.dim() != 4 or x.shape[0] < 1 or list(x.shape[1:3]) != [1, self.config.n_freq]:
-            n_freq = self.config.n_freq
-            raise ValueError(f"features: expected [N, 1, {n_freq}, T] or [N, {n_freq}, T], received {shape}")
-        if not x.is_floating_point():
-            raise ValueError(f"features: expected floating point, received {features.dtype}")
-        frames = x.shape[-1]
-        if conv_length(frames, 1, self.config.conv_padding) < 1:
-            raise ValueError(f"features: {frames} frames are too few for the convolutions, received {shape}")
-        if lengths.dim() != 1 or lengths.shape[0] != x.shape[0]:
-            raise ValueError(f"lengths: expected shape [{x.shape[0]}], received {list(lengths.shape)}")
-        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-            raise ValueError(f"lengths: expected integers, received {lengths.dtype}")
-        # Reading the values from a GPU would make the CPU wait for it.
-        if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = int(lengths.min()), int(lengths.max())
-            if low < 0 or high > frames:
-                raise ValueError(f"lengths: expected 0 to {frames} (T), received {low} to {high}")
-        return x

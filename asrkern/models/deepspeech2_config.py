@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asrkern.models._checks import check_choices, check_sizes
+from asrkern.models.conv_front_end import (
+    NO_PADDING,
+    SAME_PADDING,
+    ConvPadding,
+    conv_length,
+    conv_output_size,
+)
+
 LABELS = "_'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
-
-CHANNELS = 32
-KERNELS = ((41, 11), (21, 11))  # (frequency, time) of the two convolutions
-STRIDES = ((2, 2), (2, 1))
-
-ConvPadding = tuple[tuple[int, int], tuple[int, int]]
-NO_PADDING: ConvPadding = ((0, 0), (0, 0))
-SAME_PADDING: ConvPadding = ((20, 5), (10, 5))
-
-
-def conv_length(length: int, axis: int, padding: ConvPadding) -> int:
-    """Length of one axis (0 frequency, 1 time) after the convolutions; not positive if it is too short."""
-    for kernel, stride, pad in zip(KERNELS, STRIDES, padding, strict=True):
-        length = (length + 2 * pad[axis] - kernel[axis]) // stride[axis] + 1
-    return length
 
 
 @dataclass(frozen=True)
@@ -80,18 +74,13 @@ class DeepSpeech2Config:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels: expected each label once, received {self.labels!r}")
         for name in ("sample_rate", "hidden_size", "num_layers", "lookahead_context"):
-            value = getattr(self, name)
-            if name == "lookahead_context" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: expected a positive integer, received {value!r}")
+            if name != "lookahead_context" or self.lookahead_context is not None:
+                check_sizes(**{name: getattr(self, name)})
         for name in ("window_size", "window_stride"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: expected a positive number of seconds, received {value!r}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {choices}, received {getattr(self, name)!r}")
+        check_choices(**{name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
         if [len(pair) for pair in self.conv_padding] != [2, 2] or min(map(min, self.conv_padding)) < 0:
             raise ValueError(
                 f"conv_padding: expected two pairs (frequency, time), received {self.conv_padding!r}"
@@ -111,7 +100,7 @@ class DeepSpeech2Config:
     @property
     def rnn_input_size(self) -> int:
         """Features per frame after the convolutions: 1312 with padding and 672 without at 16 kHz."""
-        return CHANNELS * conv_length(self.n_freq, 0, self.conv_padding)
+        return conv_output_size(self.n_freq, self.conv_padding)
 
 
 _CHOICES = {

@@ -25,8 +25,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from asrkern.models.checkpoint import Inert, plain
-from asrkern.models.deepspeech2_config import LABELS, NO_PADDING, SAME_PADDING, DeepSpeech2Config
+from asrkern.models import weights
+from asrkern.models.checkpoint import plain
+from asrkern.models.conv_front_end import NO_PADDING, SAME_PADDING
+from asrkern.models.deepspeech2_config import LABELS, DeepSpeech2Config
 
 CONV_PADDING = {
     "v1.0": NO_PADDING,
@@ -36,6 +38,7 @@ CONV_PADDING = {
     "mlperf": NO_PADDING,
 }
 
+_KIND = "DeepSpeech2"
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _KEY = re.compile(
     rf"conv\.(seq_module\.)?([03]\.(weight|bias)|[14]\.{_NORM})"
@@ -87,50 +90,18 @@ def parse_checkpoint(
 
 
 def fit_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a file by the model's keys.
+    """The weights of :func:`parse_checkpoint` by the model's keys.
 
     Raises:
-        ValueError: a key is missing or unexpected, a shape differs, or a weight is NaN or infinite; the
-            message lists them all, by the file's own keys.
+        ValueError: as :func:`asrkern.models.weights.fit_weights`.
     """
-    weights, missing, shapes = {}, [], []
-    places = {_file_key(key, state): (key, value.shape) for key, value in model.state_dict().items()}
-    for name, (key, shape) in places.items():
-        if name not in state:
-            # Files of torch < 0.4.1 have no counters.
-            missing += [] if key.endswith("num_batches_tracked") else [name]
-            continue
-        weights[key] = state[name].unsqueeze(1) if name == _WINDOW_LOOKAHEAD else state[name]
-        if weights[key].shape != shape:
-            shapes.append(f"{name}: expected {list(shape)}, received {list(weights[key].shape)}")
-    _raise_misfits(missing, [name for name in state if name not in places], shapes)
-    broken = [name for name in places if name in state and not state[name].isfinite().all()]
-    if broken:
-        raise ValueError(f"weights with NaN or infinite values: {', '.join(broken)}")
-    return weights
-
-
-def _raise_misfits(missing: list[str], unexpected: list[str], malformed: list[str]) -> None:
-    lists = {"missing keys": missing, "keys that do not fit": unexpected, "wrong values": malformed}
-    found = [f"{name}: {', '.join(map(str, keys))}" for name, keys in lists.items() if keys]
-    if found:
-        raise ValueError("not a DeepSpeech2 checkpoint of a known layout; " + "; ".join(found))
+    if _WINDOW_LOOKAHEAD in state:
+        state = {**state, _WINDOW_LOOKAHEAD: state[_WINDOW_LOOKAHEAD].unsqueeze(1)}
+    return weights.fit_weights(state, model, _KIND, lambda key: _file_key(key, state))
 
 
 def _state_dict(container: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The weights of a container, without DataParallel's prefix."""
-    state = container.get("state_dict", container)
-    if not isinstance(state, dict) or isinstance(state, Inert):
-        raise ValueError(f"state_dict: expected a dictionary, received {type(state).__name__}")
-    _raise_misfits([], [key for key in state if not isinstance(key, str)], [])
-    while state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    unexpected = [key for key in state if not _KEY.fullmatch(key)]
-    malformed = [
-        f"{key}: expected a weight, received {_describe(value)}"
-        for key, value in state.items()
-        if _KEY.fullmatch(key) and not _is_weight(key, value)
-    ]
+    state = weights.find_state_dict(container, _KIND)
     wrapper = "seq_module." if any(key.startswith("conv.seq_module.") for key in state) else ""
     essential = (
         f"conv.{wrapper}0.weight",
@@ -138,20 +109,8 @@ def _state_dict(container: Mapping[Any, Any]) -> dict[str, Tensor]:
         "rnns.0.rnn.weight_hh_l0",
         "fc.0.module.1.weight",
     )
-    _raise_misfits([key for key in essential if key not in state], unexpected, malformed)
+    weights.check_keys(state, _KIND, _KEY, essential)
     return state
-
-
-def _is_weight(key: str, value: Any) -> bool:
-    if key.endswith("num_batches_tracked"):
-        return isinstance(value, Tensor) and value.dim() == 0
-    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0
-
-
-def _describe(value: Any) -> str:
-    return (
-        f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    )
 
 
 def _config_from_keys(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -162,9 +121,8 @@ def _config_from_keys(state: Mapping[str, Tensor]) -> dict[str, Any]:
     gates = recurrent.shape[0] // hidden_size if hidden_size else 0
     if gates not in rnn_types or gates * hidden_size != recurrent.shape[0]:
         shape = list(recurrent.shape)
-        _raise_misfits(
-            [], [], [f"rnns.0.rnn.weight_hh_l0: expected [3·H, H] (GRU) or [4·H, H] (LSTM), received {shape}"]
-        )
+        expected = "expected [3·H, H] (GRU) or [4·H, H] (LSTM)"
+        weights.raise_misfits(_KIND, malformed=[f"rnns.0.rnn.weight_hh_l0: {expected}, received {shape}"])
     matches = (_KEY.fullmatch(key) for key in state)
     layers = {match["layer"] for match in matches if match and match["layer"]}
     lookahead = [value for key, value in state.items() if key.startswith("lookahead.")]

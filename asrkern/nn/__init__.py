@@ -1,29 +1,53 @@
 """Drop-in layers with the names, constructors and keys of torch.nn and deepspeech.pytorch, on asrkern.ops."""
 
+from asrkern.nn.attention import (
+    AdditiveAttention,
+    Attention,
+    AttentionMemory,
+    DotAttention,
+    LocationAwareAttention,
+    MeanAttention,
+    MultiHeadAttention,
+)
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
 from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.convert import ConversionReport, convert
 from asrkern.nn.gru import GRU
+from asrkern.nn.light_gru import LightGRU
+from asrkern.nn.locked_dropout import LockedDropout
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
-from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, quantize
+from asrkern.nn.pyramidal_rnn import PyramidalRNN, stack_frames
+from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
 
 __all__ = [
     "GRU",
     "LSTM",
+    "AdditiveAttention",
+    "Attention",
+    "AttentionMemory",
     "BatchRNN",
     "ConversionReport",
+    "DotAttention",
     "InferenceBatchSoftmax",
+    "LightGRU",
+    "LocationAwareAttention",
+    "LockedDropout",
     "Lookahead",
     "MaskConv",
     "MaskedBatchNorm1d",
     "MaskedBatchNorm2d",
+    "MeanAttention",
+    "MultiHeadAttention",
+    "PyramidalRNN",
     "QuantizedGRU",
+    "QuantizedLSTM",
     "QuantizedLinear",
     "SequenceWise",
     "convert",
     "quantize",
+    "stack_frames",
 ]

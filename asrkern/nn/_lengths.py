@@ -4,6 +4,30 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
+
+
+def values_are_known(x: Tensor) -> bool:
+    """Whether values may be looked at: a GPU would have to be waited for, and a trace or a fake tensor has none."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(x)
+
+
+def check_lengths(lengths: Tensor, batch_size: int, steps: int | None = None) -> None:
+    """Raise unless lengths holds one integer per row; with steps, values on the CPU are to be from 0 to steps.
+
+    Raises:
+        ValueError: another shape or dtype, or a value out of range.
+    """
+    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.shape[0] != batch_size:
+        raise ValueError(
+            f"lengths: expected integers of shape [{batch_size}], "
+            f"received {lengths.dtype} of shape {list(lengths.shape)}"
+        )
+    if steps is None or not batch_size or not values_are_known(lengths):
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 0 or high > steps:
+        raise ValueError(f"lengths: expected 0 to {steps} (T), received {low} to {high}")
 
 
 def frame_mask(lengths: Tensor, batch_size: int, steps: int, device: torch.device) -> Tensor:
@@ -12,11 +36,7 @@ def frame_mask(lengths: Tensor, batch_size: int, steps: int, device: torch.devic
     Raises:
         ValueError: lengths is not an integer tensor of shape [batch_size].
     """
-    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.shape[0] != batch_size:
-        raise ValueError(
-            f"lengths: expected integers of shape [{batch_size}], "
-            f"received {lengths.dtype} of shape {list(lengths.shape)}"
-        )
+    check_lengths(lengths, batch_size)
     return torch.arange(steps, device=device) < lengths.to(device)[:, None]
 
 
@@ -26,8 +46,22 @@ def zero_padding(input: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
         return input
     batch, time = layout.index("N"), layout.index("T")
     mask = frame_mask(lengths, input.shape[batch], input.shape[time], input.device)
-    shape = [1] * input.dim()
-    shape[batch], shape[time] = input.shape[batch], input.shape[time]
-    mask = mask if batch < time else mask.t()
     # Not a product: padding may hold inf or NaN.
-    return input.masked_fill(~mask.reshape(shape), 0)
+    return input.masked_fill(~_by_layout(mask, layout), 0)
+
+
+def reverse_frames(input: Tensor, lengths: Tensor, layout: str) -> Tensor:
+    """input with the frames of each row in reverse order up to its length; those beyond stay where they are."""
+    time = layout.index("T")
+    steps = torch.arange(input.shape[time], device=input.device)
+    mirrored = lengths.to(input.device)[:, None] - 1 - steps
+    source = torch.where(mirrored >= 0, mirrored, steps)
+    return input.gather(time, _by_layout(source, layout).expand(input.shape))
+
+
+def _by_layout(frames: Tensor, layout: str) -> Tensor:
+    """frames [N, T] with the axes of layout, those that it lacks of size 1."""
+    batch, time = layout.index("N"), layout.index("T")
+    shape = [1] * len(layout)
+    shape[batch], shape[time] = frames.shape
+    return (frames if batch < time else frames.t()).reshape(shape)

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from asrkern.nn._dynamo import allow_rnn
+from asrkern.nn._packed import PackedCache, can_pack
+from asrkern.ops._prepacked import PackedWeights
 from asrkern.ops._recurrent import RecurrentWeights
 
 allow_rnn()
@@ -21,6 +23,9 @@ class RecurrentLayers:
 
     # One layer: an operation of asrkern.ops, called with its weights and initial states.
     _operation: Callable[..., tuple[Tensor, ...]]
+    # The same in inference, over what _pack makes of each weight_hh.
+    _prepacked_operation: Callable[..., tuple[Tensor, ...]]
+    _pack: Callable[[Tensor], Tensor]
     # How many tensors hx is a tuple of; a single one is passed as it is.
     _state_count = 1
 
@@ -52,6 +57,7 @@ class RecurrentLayers:
             dtype=dtype,
         )
         self.merge = merge
+        self._packed = PackedCache()
 
     def forward(
         self, input: Tensor | PackedSequence, hx: State | None = None, lengths: Tensor | None = None
@@ -96,7 +102,10 @@ class RecurrentLayers:
         return output, self._as_hx(finals)
 
     def flatten_parameters(self) -> None:
-        """Nothing to do: the kernels read each weight where it is."""
+        """Forget the packed copies of the weights; the next call makes them again."""
+        # torch's constructor calls this before there are any.
+        if "_packed" in self.__dict__:
+            self._packed.clear()
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", merge={self.merge}" if self.merge != "concat" else "")
@@ -143,8 +152,24 @@ class RecurrentLayers:
 
     def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: object) -> tuple[Tensor, ...]:
         """One layer: output and final states."""
-        reverse = self._weights(layer, "_reverse") if self.bidirectional else None
-        return self._operation(x, self._weights(layer), reverse, *states, **options)
+        suffixes = ("", "_reverse") if self.bidirectional else ("",)
+        weights = [self._weights(layer, suffix) for suffix in suffixes]
+        tensors = [t for direction in weights for t in direction if t is not None]
+        operation = self._operation
+        if not self.training and can_pack(x, *tensors):
+            operation = self._prepacked_operation
+            weights = [
+                PackedWeights(
+                    w.weight_ih,
+                    None,
+                    self._packed.get(f"{layer}{suffix}", w.weight_hh, self._pack),
+                    None,
+                    w.bias_ih,
+                    w.bias_hh,
+                )
+                for suffix, w in zip(suffixes, weights)
+            ]
+        return operation(x, weights[0], weights[1] if self.bidirectional else None, *states, **options)
 
     def _layers(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern import ops
+from asrkern.nn._lengths import values_are_known
 
 
 def clamp_range(module: nn.Module) -> tuple[float, float] | None:
@@ -73,7 +74,7 @@ def apply_batch_norm(
 
 def _check_count(input: Tensor, lengths: Tensor | None, count: Tensor, channels: int) -> None:
     """Raise as torch does on one value per channel, unless looking would stop a trace or wait for a GPU."""
-    if torch.compiler.is_compiling() or (lengths is not None and count.device.type != "cpu"):
+    if torch.compiler.is_compiling() or (lengths is not None and not values_are_known(count)):
         return
     values = input.numel() // channels if lengths is None else int(count)
     if values <= 1:

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn._recurrent import RecurrentLayers, State
 from asrkern.nn.gru import GRU
+from asrkern.nn.light_gru import LightGRU
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.sequence_wise import SequenceWise
 
@@ -23,7 +24,8 @@ class BatchRNN(nn.Module):
 
     Args:
         input_size, hidden_size: features in and out.
-        rnn_type: torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN, asrkern.nn.LSTM or asrkern.nn.GRU.
+        rnn_type: torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN, asrkern.nn.LSTM, asrkern.nn.GRU or asrkern.nn.LightGRU
+            (which normalises its projections itself).
         bidirectional: run both directions and add their outputs.
         batch_norm: normalise the input first.
         bias: of the recurrent layer.
@@ -48,7 +50,7 @@ class BatchRNN(nn.Module):
         returns_hidden: bool = True,
     ) -> None:
         super().__init__()
-        if not (isinstance(rnn_type, type) and issubclass(rnn_type, nn.RNNBase)):
+        if not (isinstance(rnn_type, type) and issubclass(rnn_type, (nn.RNNBase, LightGRU))):
             raise TypeError(f"rnn_type: expected a class such as torch.nn.GRU, received {rnn_type!r}")
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -57,7 +59,9 @@ class BatchRNN(nn.Module):
         self.returns_hidden = returns_hidden
         self.batch_norm = SequenceWise(nn.BatchNorm1d(input_size), stats) if batch_norm else None
         options = {"merge": "sum"}
-        if issubclass(rnn_type, nn.GRU):
+        if issubclass(rnn_type, LightGRU):
+            options["stats"] = stats
+        elif issubclass(rnn_type, nn.GRU):
             rnn_type = GRU
         elif issubclass(rnn_type, nn.LSTM):
             rnn_type = LSTM

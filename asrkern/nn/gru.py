@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from asrkern import ops
-from asrkern.nn._packed import PackedCache, can_pack
 from asrkern.nn._recurrent import RecurrentLayers
 
 
@@ -36,32 +32,5 @@ class GRU(RecurrentLayers, torch.nn.GRU):
     """
 
     _operation = staticmethod(ops.gru)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._packed = PackedCache()
-
-    def flatten_parameters(self) -> None:
-        """Forget the packed copies of the weights; the next call makes them again."""
-        # torch's constructor calls this before there are any.
-        if "_packed" in self.__dict__:
-            self._packed.clear()
-
-    def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
-        suffixes = ("", "_reverse") if self.bidirectional else ("",)
-        weights = [self._weights(layer, suffix) for suffix in suffixes]
-        tensors = [t for direction in weights for t in direction if t is not None]
-        if self.training or not can_pack(x, *tensors):
-            return super()._layer(layer, x, *states, **options)
-        packed = [
-            ops.PackedGRUWeights(
-                w.weight_ih,
-                None,
-                self._packed.get(f"{layer}{suffix}", w.weight_hh, ops.pack_gru_weight),
-                None,
-                w.bias_ih,
-                w.bias_hh,
-            )
-            for suffix, w in zip(suffixes, weights)
-        ]
-        return ops.gru_prepacked(x, packed[0], packed[1] if self.bidirectional else None, *states, **options)
+    _prepacked_operation = staticmethod(ops.gru_prepacked)
+    _pack = staticmethod(ops.pack_gru_weight)

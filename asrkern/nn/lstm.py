@@ -33,6 +33,8 @@ class LSTM(RecurrentLayers, torch.nn.LSTM):
     """
 
     _operation = staticmethod(ops.lstm)
+    _prepacked_operation = staticmethod(ops.lstm_prepacked)
+    _pack = staticmethod(ops.pack_lstm_weight)
     _state_count = 2
 
     def __init__(

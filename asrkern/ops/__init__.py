@@ -4,7 +4,7 @@ from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
 from asrkern.ops.ctc_beam_search import CTCBeamSearchResult, CTCContext, ctc_beam_search
 from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pack_gru_weight
 from asrkern.ops.linear import linear, linear_quantized, quantize_weight
-from asrkern.ops.lstm import LSTMWeights, lstm
+from asrkern.ops.lstm import LSTMWeights, PackedLSTMWeights, lstm, lstm_prepacked, pack_lstm_weight
 from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "GRUWeights",
     "LSTMWeights",
     "PackedGRUWeights",
+    "PackedLSTMWeights",
     "batch_norm_act",
     "conv_output_lengths",
     "ctc_beam_search",
@@ -22,7 +23,9 @@ __all__ = [
     "linear",
     "linear_quantized",
     "lstm",
+    "lstm_prepacked",
     "masked_conv2d",
     "pack_gru_weight",
+    "pack_lstm_weight",
     "quantize_weight",
 ]

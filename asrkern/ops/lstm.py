@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from asrkern.ops._prepacked import PackedWeights, pack_weight, run_prepacked
 from asrkern.ops._recurrent import Cell, RecurrentWeights, register, run_layer
 
 
@@ -53,3 +54,55 @@ def lstm(
         ValueError: shapes, devices, lengths or batch_sizes that do not fit, or an empty batch.
     """
     return run_layer(_CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first)
+
+
+class PackedLSTMWeights(PackedWeights):
+    """The parameters of one direction, ready for :func:`lstm_prepacked`.
+
+    weight_ih: [4·hidden_size, input_size], float32, bfloat16 or int8; scale_ih: [4·hidden_size] or None; packed_hh:
+    :func:`pack_lstm_weight` of weight_hh in the same type; scale_hh, bias_ih, bias_hh: [4·hidden_size] or None.
+    """
+
+
+def pack_lstm_weight(weight_hh: Tensor) -> Tensor:
+    """weight_hh in the order in which this process' kernels read it: not for storing, it depends on the CPU.
+
+    Args:
+        weight_hh: [4·hidden_size, hidden_size] on the CPU, float32, bfloat16 or int8.
+
+    Returns:
+        A 1-dimensional tensor of the same dtype.
+
+    Raises:
+        ValueError: another shape, dtype or device.
+    """
+    return pack_weight(_CELL, weight_hh)
+
+
+def lstm_prepacked(
+    input: Tensor,
+    weights: PackedLSTMWeights,
+    weights_reverse: PackedLSTMWeights | None = None,
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    batch_first: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`lstm` for inference on the CPU, over weights that were packed (and perhaps quantised) before.
+
+    Computed in float32: ``(x Qᵀ) · scale`` in place of ``x Wᵀ``. With float32 weights the result is :func:`lstm`'s, bit
+    for bit; with all of them a row's is the same whatever its batch. Not differentiable.
+
+    Args:
+        weights, weights_reverse: :class:`PackedLSTMWeights`.
+        input, h0, c0, lengths, batch_sizes, batch_first: as in :func:`lstm`.
+
+    Returns:
+        output, h_n and c_n, as :func:`lstm`'s, in the dtype of input.
+
+    Raises:
+        TypeError, ValueError: as :func:`lstm`, and weights that do not fit each other.
+    """
+    return run_prepacked(_CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first)

@@ -2,8 +2,9 @@
 
 from asrkern.reference.batch_norm_act import batch_norm_act
 from asrkern.reference.gru import gru
+from asrkern.reference.light_gru import light_gru
 from asrkern.reference.linear import linear
 from asrkern.reference.lstm import lstm
 from asrkern.reference.masked_conv2d import masked_conv2d
 
-__all__ = ["batch_norm_act", "gru", "linear", "lstm", "masked_conv2d"]
+__all__ = ["batch_norm_act", "gru", "light_gru", "linear", "lstm", "masked_conv2d"]

@@ -6,6 +6,10 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdlib>
 #include <limits>
 #include <optional>
@@ -55,6 +59,17 @@ inline Tensor new_output(const Tensor& like, std::vector<int64_t> sizes) {
   return result;
 }
 
+// Ask for pages of 2 MB in memory that is still to be written: streaming through small ones misses the TLB at each.
+inline void prefer_huge_pages(Tensor& tensor) {
+#if defined(__linux__)
+  constexpr uintptr_t kPage = uintptr_t(2) << 20;
+  const uintptr_t first = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
+  const uintptr_t begin = (first + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (first + uintptr_t(tensor.numel()) * tensor.element_size()) / kPage * kPage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 inline Tensor dense(const Tensor& tensor) { return torch::stable::contiguous(tensor); }
 
 inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
@@ -74,6 +89,13 @@ const T* data(const Tensor& tensor) {
 template <class T>
 T* mutable_data(Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+template <class T>
+std::vector<T*> row_pointers(T* values, int64_t rows, int64_t stride) {
+  std::vector<T*> pointers(rows);
+  for (int64_t i = 0; i < rows; ++i) pointers[i] = values + i * stride;
+  return pointers;
 }
 
 // The values of an int64 tensor [rows], each within [0, longest].

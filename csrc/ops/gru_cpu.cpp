@@ -7,7 +7,7 @@ namespace {
 
 template <class T, class W, class Kernels>
 RecurrentResult gru_forward(const RecurrentLayer& layer, const Kernels& kernels,
-                            typename cpu::Kernels<T>::template Linear<W> linear, const std::optional<Tensor>& h0,
+                            typename cpu::Kernels<T>::template LinearKernel<W> linear, const std::optional<Tensor>& h0,
                             const Biases& bias_ih, const Biases& bias_hh, bool save_reserve) {
   // bias_hh's r and z parts are plain sums with bias_ih's; its n part stays inside the reset gate's product.
   const int64_t summed = 2 * layer.size;
@@ -39,24 +39,9 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
   });
 }
 
-// f(W(), the GRU's kernels for W, linear's for W) by the type that a weight is stored as.
-template <class F>
-auto with_weight_type(const Tensor& weight, const F& f) {
-  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
-  if (weight.scalar_type() == ScalarType::Char) return f(int8_t(), kernels.gru_int8, kernels.linear_int8);
-  if (weight.scalar_type() == ScalarType::BFloat16) return f(cpu::Bf16(), kernels.gru_bf16, kernels.linear_bf16);
-  return f(float(), static_cast<const typename std::remove_cvref_t<decltype(kernels.gru)>::Inference&>(kernels.gru),
-           kernels.linear);
-}
-
 Tensor gru_pack(const Tensor& weight_hh) {
-  const Tensor weight = dense(weight_hh);
-  return with_weight_type(weight, [&](auto type, const auto& kernels, auto) {
-    using W = decltype(type);
-    Tensor packed = torch::stable::new_empty(weight, {kernels.packed_size(weight.size(1))});
-    kernels.pack(torch_threads(), data<W>(weight), weight.size(1), mutable_data<W>(packed));
-    return packed;
-  });
+  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
+  return pack_weight(weight_hh, kernels.gru, kernels.gru_bf16, kernels.gru_int8);
 }
 
 std::tuple<Tensor, Tensor> gru_prepacked(
@@ -67,20 +52,18 @@ std::tuple<Tensor, Tensor> gru_prepacked(
     const std::optional<Tensor>& scale_ih_reverse, const std::optional<Tensor>& packed_hh_reverse,
     const std::optional<Tensor>& scale_hh_reverse, const std::optional<Tensor>& bias_ih_reverse,
     const std::optional<Tensor>& bias_hh_reverse, bool batch_first) {
-  RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, packed_hh, weight_ih_reverse, packed_hh_reverse,
-                       batch_first, weight_ih.size(0) / 3);
-  layer.scale_ih[0] = dense(scale_ih), layer.scale_ih[1] = dense(scale_ih_reverse);
-  layer.scale_hh[0] = dense(scale_hh), layer.scale_hh[1] = dense(scale_hh_reverse);
+  const RecurrentLayer layer =
+      prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh, weight_ih_reverse,
+                      scale_ih_reverse, packed_hh_reverse, scale_hh_reverse, batch_first, 3);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
-  return with_weight_type(packed_hh, [&](auto type, const auto& kernels, auto linear) {
-    using W = decltype(type);
-    for (const Tensor& packed : layer.weight_hh)
-      if (packed.numel() != kernels.packed_size(layer.size))
-        invalid("packed_hh: expected ", kernels.packed_size(layer.size), " values, packed for ", layer.size,
-                " units and this instruction set, received ", packed.numel());
-    const auto [output, h_n, reserve] = gru_forward<float, W>(layer, kernels, linear, h0, b_ih, b_hh, false);
-    return std::tuple(output, h_n);
-  });
+  const cpu::Kernels<float>& all = cpu::kernels<float>();
+  return with_weight_type(
+      packed_hh, all.gru, all.gru_bf16, all.gru_int8, [&](auto type, const auto& kernels, auto linear) {
+        using W = decltype(type);
+        check_packed(layer, kernels);
+        const auto [output, h_n, reserve] = gru_forward<float, W>(layer, kernels, linear, h0, b_ih, b_hh, false);
+        return std::tuple(output, h_n);
+      });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
@@ -90,16 +73,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
     const std::optional<Tensor>& weight_hh_reverse, const Tensor& output, const Tensor& reserve, bool batch_first) {
   const RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                              batch_first);
-  const int64_t frames = int64_t(layer.order.frames.size());
-  const Tensor gates_x = new_output(input, {frames, layer.directions * layer.gates});
-  const Tensor gates_h = new_output(input, {frames, layer.directions * layer.gates});
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
-    const RecurrentGradients grads = recurrent_backward<cpu::GruCell<T>>(
-        layer, cpu::kernels<T>().gru, grad_output, grad_h_n, h0, output, reserve, gates_x, gates_h,
-        [](int, const cpu::RecurrentBackward<T>& pass) { return pass; });
-    return std::tuple(grads.input, grads.h0, grads.weight_ih, grads.weight_hh, grads.bias_ih,
-                      bias_gradient(layer, gates_h));
+    const RecurrentGradients grads =
+        recurrent_backward<cpu::GruCell<T>>(layer, cpu::kernels<T>().gru, grad_output, grad_h_n, h0, output, reserve,
+                                            [](int, const cpu::RecurrentBackward<T>& pass) { return pass; });
+    return std::tuple(grads.input, grads.h0, grads.weight_ih, grads.weight_hh, grads.bias_ih, grads.bias_hh);
   });
 }
 

@@ -6,7 +6,8 @@ namespace {
 // kernel: which of the table's linear functions, by the type W of the weight.
 template <class T, class W>
 Tensor run(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& scale,
-           const std::optional<Tensor>& bias, typename cpu::Kernels<T>::template Linear<W> cpu::Kernels<T>::* kernel) {
+           const std::optional<Tensor>& bias,
+           typename cpu::Kernels<T>::template LinearKernel<W> cpu::Kernels<T>::* kernel) {
   const int64_t in_features = weight.size(1), out_features = weight.size(0);
   const Tensor x = dense(input), w = dense(weight);
   const std::optional<Tensor> a = dense(scale), b = dense(bias);
@@ -17,14 +18,15 @@ Tensor run(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   const cpu::ThreadPool pool = torch_threads();
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   Tensor scratch = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, in_features)});
-  std::vector<const T*> from(rows);
-  std::vector<T*> to(rows);
-  for (int64_t i = 0; i < rows; ++i) {
-    from[i] = data<T>(x) + i * in_features;
-    to[i] = mutable_data<T>(output) + i * out_features;
-  }
-  (kernels.*kernel)(pool, from.data(), rows, data<W>(w), data_or_null<T>(a), data_or_null<T>(b), out_features,
-                    in_features, to.data(), mutable_data<T>(scratch));
+  (kernels.*kernel)(pool, {.x = row_pointers(data<T>(x), rows, in_features).data(),
+                           .rows = rows,
+                           .weight = data<W>(w),
+                           .out_features = out_features,
+                           .in_features = in_features,
+                           .y = row_pointers(mutable_data<T>(output), rows, out_features).data(),
+                           .scratch = mutable_data<T>(scratch),
+                           .scale = data_or_null<T>(a),
+                           .bias = data_or_null<T>(b)});
   return output;
 }
 

@@ -5,6 +5,21 @@
 namespace asrkern {
 namespace {
 
+template <class T, class W, class Kernels>
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(const RecurrentLayer& layer, const Kernels& kernels,
+                                                        typename cpu::Kernels<T>::template LinearKernel<W> linear,
+                                                        const std::optional<Tensor>& h0,
+                                                        const std::optional<Tensor>& c0, const Biases& bias_ih,
+                                                        const Biases& bias_hh, bool save_reserve) {
+  Tensor c = sorted_states(layer.input, c0, layer.order, layer.directions, layer.size);
+  const auto [output, h_n, reserve] = recurrent_forward<cpu::LstmCell<T, W>>(
+      layer, kernels, linear, h0, bias_ih, bias_hh, layer.gates, save_reserve,
+      [&](int d, const cpu::RecurrentForward<T, W>& pass) {
+        return cpu::LstmForward<T, W>{pass, mutable_data<T>(c) + d * layer.rows * layer.size};
+      });
+  return {output, h_n, caller_states(c, layer.order), reserve};
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm(
     const Tensor& input, const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
     const std::optional<Tensor>& h0, const std::optional<Tensor>& c0, const Tensor& weight_ih, const Tensor& weight_hh,
@@ -15,16 +30,39 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm(
   const RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                              batch_first);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
-  Tensor c = sorted_states(input, c0, layer.order, layer.directions, layer.size);
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
-    const auto [output, h_n, reserve] = recurrent_forward<cpu::LstmCell<T>>(
-        layer, cpu::kernels<T>().lstm, cpu::kernels<T>().linear, h0, b_ih, b_hh, layer.gates, save_reserve,
-        [&](int d, const cpu::RecurrentForward<T, T>& pass) {
-          return cpu::LstmForward<T>{pass, mutable_data<T>(c) + d * layer.rows * layer.size};
-        });
-    return std::tuple(output, h_n, caller_states(c, layer.order), reserve);
+    const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+    return lstm_forward<T, T>(layer, kernels.lstm, kernels.linear, h0, c0, b_ih, b_hh, save_reserve);
   });
+}
+
+Tensor lstm_pack(const Tensor& weight_hh) {
+  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
+  return pack_weight(weight_hh, kernels.lstm, kernels.lstm_bf16, kernels.lstm_int8);
+}
+
+std::tuple<Tensor, Tensor, Tensor> lstm_prepacked(
+    const Tensor& input, const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
+    const std::optional<Tensor>& h0, const std::optional<Tensor>& c0, const Tensor& weight_ih,
+    const std::optional<Tensor>& scale_ih, const Tensor& packed_hh, const std::optional<Tensor>& scale_hh,
+    const std::optional<Tensor>& bias_ih, const std::optional<Tensor>& bias_hh,
+    const std::optional<Tensor>& weight_ih_reverse, const std::optional<Tensor>& scale_ih_reverse,
+    const std::optional<Tensor>& packed_hh_reverse, const std::optional<Tensor>& scale_hh_reverse,
+    const std::optional<Tensor>& bias_ih_reverse, const std::optional<Tensor>& bias_hh_reverse, bool batch_first) {
+  const RecurrentLayer layer =
+      prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh, weight_ih_reverse,
+                      scale_ih_reverse, packed_hh_reverse, scale_hh_reverse, batch_first, 4);
+  const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
+  const cpu::Kernels<float>& all = cpu::kernels<float>();
+  return with_weight_type(packed_hh, all.lstm, all.lstm_bf16, all.lstm_int8,
+                          [&](auto type, const auto& kernels, auto linear) {
+                            using W = decltype(type);
+                            check_packed(layer, kernels);
+                            const auto [output, h_n, c_n, reserve] =
+                                lstm_forward<float, W>(layer, kernels, linear, h0, c0, b_ih, b_hh, false);
+                            return std::tuple(output, h_n, c_n);
+                          });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
@@ -37,18 +75,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward
                              batch_first);
   const Tensor initial_c = sorted_states(input, c0, layer.order, layer.directions, layer.size);
   Tensor grad_c = sorted_states(input, grad_c_n, layer.order, layer.directions, layer.size);
-  const Tensor gates = new_output(input, {int64_t(layer.order.frames.size()), layer.directions * layer.gates});
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
     const RecurrentGradients grads = recurrent_backward<cpu::LstmCell<T>>(
-        layer, cpu::kernels<T>().lstm, grad_output, grad_h_n, h0, output, reserve, gates, gates,
+        layer, cpu::kernels<T>().lstm, grad_output, grad_h_n, h0, output, reserve,
         [&](int d, const cpu::RecurrentBackward<T>& pass) {
           const int64_t first = d * layer.rows * layer.size;
           return cpu::LstmBackward<T>{pass, data<T>(initial_c) + first, mutable_data<T>(grad_c) + first};
         });
-    // Both biases have the same gradient, but outputs may not share memory.
     return std::tuple(grads.input, grads.h0, caller_states(grad_c, layer.order), grads.weight_ih, grads.weight_hh,
-                      grads.bias_ih, torch::stable::clone(grads.bias_ih));
+                      grads.bias_ih, grads.bias_hh);
   });
 }
 
@@ -57,5 +93,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
   m.impl("lstm", TORCH_BOX(&asrkern::lstm));
+  m.impl("lstm_pack", TORCH_BOX(&asrkern::lstm_pack));
+  m.impl("lstm_prepacked", TORCH_BOX(&asrkern::lstm_prepacked));
   m.impl("lstm_backward", TORCH_BOX(&asrkern::lstm_backward));
 }

@@ -122,6 +122,17 @@ std::vector<T*> frame_pointers(const PackedOrder& order, T* values, int64_t stri
   return pointers;
 }
 
+// Those in the order in which the reverse direction comes by: by step, then by row.
+template <class T>
+std::vector<T*> reversed_pointers(const PackedOrder& order, const std::vector<T*>& pointers) {
+  std::vector<T*> reversed;
+  reversed.reserve(pointers.size());
+  for (size_t step = 0; step < order.active.size(); ++step)
+    for (int64_t i = 0; i < order.active[step]; ++i)
+      reversed.push_back(pointers[order.offsets[order.lengths[i] - 1 - int64_t(step)] + i]);
+  return reversed;
+}
+
 // The input's frames in packed order, [frames, features]: the input itself where they are already.
 inline Tensor packed_frames(const Tensor& input, const PackedOrder& order, int64_t features) {
   const int64_t frames = int64_t(order.frames.size());

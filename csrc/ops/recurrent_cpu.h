@@ -31,6 +31,71 @@ struct RecurrentLayer {
   int64_t size, gates, features, rows;  // gates: those of all units
 };
 
+// The steps are walked in parts of about this many frames: their gates stay in a cache, and take memory that the last
+// call has freed instead of new pages. As many rows are enough for linear to make up for packing its weights again.
+constexpr int64_t kFramesAtOnce = 480;
+
+// Where the part of the steps that begins at `first` ends.
+inline int64_t end_of_part(const cpu::RecurrentBatch& batch, int64_t first) {
+  int64_t frames = batch.active[first], last = first + 1;
+  while (last < batch.steps && frames + batch.active[last] <= kFramesAtOnce) frames += batch.active[last++];
+  return last;
+}
+
+// Weights of both directions that stay in a shared cache from one step to the next. Where they outgrow it, the
+// directions take their turns: the bytes that pass through the cache between two uses of one are half as many then.
+constexpr int64_t kCachedBytes = 16 << 20;
+
+inline int directions_at_once(int directions, int64_t bytes_of_one) {
+  return directions * bytes_of_one > kCachedBytes ? 1 : directions;
+}
+
+// A layer whose weight_hh the cell's kernel has packed, and may have quantised.
+inline RecurrentLayer prepacked_layer(const Tensor& input, const std::optional<Tensor>& lengths,
+                                      const std::optional<Tensor>& batch_sizes, const Tensor& weight_ih,
+                                      const std::optional<Tensor>& scale_ih, const Tensor& packed_hh,
+                                      const std::optional<Tensor>& scale_hh,
+                                      const std::optional<Tensor>& weight_ih_reverse,
+                                      const std::optional<Tensor>& scale_ih_reverse,
+                                      const std::optional<Tensor>& packed_hh_reverse,
+                                      const std::optional<Tensor>& scale_hh_reverse, bool batch_first, int64_t gates) {
+  RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, packed_hh, weight_ih_reverse, packed_hh_reverse,
+                       batch_first, weight_ih.size(0) / gates);
+  layer.scale_ih[0] = dense(scale_ih), layer.scale_ih[1] = dense(scale_ih_reverse);
+  layer.scale_hh[0] = dense(scale_hh), layer.scale_hh[1] = dense(scale_hh_reverse);
+  return layer;
+}
+
+// f(W(), a cell's kernels for W, linear's for W) by the type that a weight is stored as.
+template <class Float, class Bf16, class Int8, class F>
+auto with_weight_type(const Tensor& weight, const Float& for_float, const Bf16& for_bf16, const Int8& for_int8,
+                      const F& f) {
+  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
+  if (weight.scalar_type() == ScalarType::Char) return f(int8_t(), for_int8, kernels.linear_int8);
+  if (weight.scalar_type() == ScalarType::BFloat16) return f(cpu::Bf16(), for_bf16, kernels.linear_bf16);
+  return f(float(), static_cast<const typename Float::Inference&>(for_float), kernels.linear);
+}
+
+template <class Float, class Bf16, class Int8>
+Tensor pack_weight(const Tensor& weight_hh, const Float& for_float, const Bf16& for_bf16, const Int8& for_int8) {
+  const Tensor weight = dense(weight_hh);
+  return with_weight_type(weight, for_float, for_bf16, for_int8, [&](auto type, const auto& kernels, auto) {
+    using W = decltype(type);
+    Tensor packed = torch::stable::new_empty(weight, {kernels.packed_size(weight.size(1))});
+    prefer_huge_pages(packed);
+    kernels.pack(torch_threads(), data<W>(weight), weight.size(1), mutable_data<W>(packed));
+    return packed;
+  });
+}
+
+template <class Kernels>
+void check_packed(const RecurrentLayer& layer, const Kernels& kernels) {
+  for (const Tensor& packed : layer.weight_hh)
+    if (packed.numel() != kernels.packed_size(layer.size))
+      invalid("packed_hh: expected ", kernels.packed_size(layer.size), " values, packed for ", layer.size,
+              " units and this instruction set, received ", packed.numel());
+}
+
 // The biases of each direction, dense.
 using Biases = std::optional<Tensor>[2];
 
@@ -44,7 +109,7 @@ struct RecurrentResult {
 template <class Cell, class Kernels, class Complete>
 RecurrentResult recurrent_forward(
     const RecurrentLayer& layer, const Kernels& cell,
-    typename cpu::Kernels<typename Cell::Value>::template Linear<typename Cell::Weight> linear,
+    typename cpu::Kernels<typename Cell::Value>::template LinearKernel<typename Cell::Weight> linear,
     const std::optional<Tensor>& h0, const Biases& bias_ih, const Biases& bias_hh, int64_t summed_bias,
     bool save_reserve, const Complete& complete) {
   using T = typename Cell::Value;
@@ -61,42 +126,58 @@ RecurrentResult recurrent_forward(
   Tensor output = new_output(input, output_sizes);
   const int64_t frames = output.numel() / (width > 0 ? width : 1);
   Tensor reserve = save_reserve ? new_output(input, {layer.directions, frames, saved}) : new_output(input, {0});
-  Tensor h_n = new_output(input, {layer.directions, batch.rows, size});
   const Tensor initial = sorted_states(input, h0, layer.order, layer.directions, size);
+  Tensor h_n = torch::stable::clone(initial);  // where rows of no length stay
 
-  Tensor gates_x = torch::stable::new_empty(input, {layer.directions, batch.frames, gates});
-  Tensor states = torch::stable::new_empty(input, {layer.directions, 2, batch.rows, size});
-  Tensor scratch_ih = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, features)});
+  const int64_t longest_part = std::min(batch.frames, std::max(kFramesAtOnce, batch.rows));
   const int64_t packed_size = cell.packed_size(size);
-  const std::vector<const T*> inputs = frame_pointers(layer.order, data<T>(input), features, 0);
-  std::vector<typename Cell::Forward> passes;
-  std::vector<T*> outputs[2];
-  Tensor packed_hh[2] = {layer.weight_hh[0], layer.weight_hh[1]};
-  for (int d = 0; d < layer.directions; ++d) {
-    std::vector<T> bias;
-    if (bias_ih[d]) {
-      bias.assign(data<T>(*bias_ih[d]), data<T>(*bias_ih[d]) + gates);
-      for (int64_t j = 0; j < summed_bias; ++j) bias[j] += data<T>(*bias_hh[d])[j];
-    }
-    T* x = mutable_data<T>(gates_x) + d * batch.frames * gates;
-    std::vector<T*> rows_of_x(batch.frames);
-    for (int64_t p = 0; p < batch.frames; ++p) rows_of_x[p] = x + p * gates;
-    linear(pool, inputs.data(), batch.frames, data<W>(layer.weight_ih[d]), data_or_null<T>(layer.scale_ih[d]),
-           bias_ih[d] ? bias.data() : nullptr, gates, features, rows_of_x.data(), mutable_data<T>(scratch_ih));
-    if (!layer.packed) {
-      packed_hh[d] = torch::stable::new_empty(layer.weight_hh[d], {packed_size});
-      cell.pack(pool, data<W>(layer.weight_hh[d]), size, mutable_data<W>(packed_hh[d]));
-    }
-    outputs[d] = frame_pointers(layer.order, mutable_data<T>(output), width, d * size);
-    passes.push_back(complete(
-        d, cpu::RecurrentForward<T, W>{d == 1, size, x, data<W>(packed_hh[d]), data<T>(initial) + d * batch.rows * size,
-                                       mutable_data<T>(states) + d * 2 * batch.rows * size, outputs[d].data(),
+  const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(W)));
+  Tensor gates_x = torch::stable::new_empty(input, {at_once, longest_part, gates});
+  Tensor states = torch::stable::new_empty(input, {at_once, 2, batch.rows, size});
+  Tensor scratch_ih = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, features)});
+  std::vector<int64_t> scratch(pool.threads * at_once * batch.rows);
+  std::vector<const T*> inputs[2] = {frame_pointers(layer.order, data<T>(input), features, 0)};
+  if (layer.directions == 2) inputs[1] = reversed_pointers(layer.order, inputs[0]);
+  std::vector<T*> outputs[2], projected[2];
+  std::vector<T> bias[2];
+  for (int from = 0; from < layer.directions; from += at_once) {
+    std::vector<typename Cell::Forward> passes;
+    Tensor packed_hh[2] = {layer.weight_hh[0], layer.weight_hh[1]};
+    for (int d = from; d < from + at_once; ++d) {
+      if (bias_ih[d]) {
+        bias[d].assign(data<T>(*bias_ih[d]), data<T>(*bias_ih[d]) + gates);
+        for (int64_t j = 0; j < summed_bias; ++j) bias[d][j] += data<T>(*bias_hh[d])[j];
+      }
+      T* x = mutable_data<T>(gates_x) + (d - from) * longest_part * gates;
+      projected[d] = row_pointers(x, longest_part, gates);
+      if (!layer.packed) {
+        packed_hh[d] = torch::stable::new_empty(layer.weight_hh[d], {packed_size});
+        cell.pack(pool, data<W>(layer.weight_hh[d]), size, mutable_data<W>(packed_hh[d]));
+      }
+      outputs[d] = frame_pointers(layer.order, mutable_data<T>(output), width, d * size);
+      passes.push_back(complete(d, cpu::RecurrentForward<T, W>{
+                                       d == 1, size, x, data<W>(packed_hh[d]), data<T>(initial) + d * batch.rows * size,
+                                       mutable_data<T>(states) + (d - from) * 2 * batch.rows * size, outputs[d].data(),
                                        mutable_data<T>(h_n) + d * batch.rows * size,
                                        save_reserve ? mutable_data<T>(reserve) + d * frames * saved : nullptr,
                                        data_or_null<T>(layer.scale_hh[d])}));
+    }
+    for (int64_t first = 0, last; first < batch.steps; first = last) {
+      last = end_of_part(batch, first);
+      const int64_t begin = batch.offsets[first], end = batch.offsets[last - 1] + batch.active[last - 1];
+      for (int d = from; d < from + at_once; ++d)
+        linear(pool, {.x = inputs[d].data() + begin,
+                      .rows = end - begin,
+                      .weight = data<W>(layer.weight_ih[d]),
+                      .out_features = gates,
+                      .in_features = features,
+                      .y = projected[d].data(),
+                      .scratch = mutable_data<T>(scratch_ih),
+                      .scale = data_or_null<T>(layer.scale_ih[d]),
+                      .bias = bias_ih[d] ? bias[d].data() : nullptr});
+      cell.forward(pool, batch, passes.data(), at_once, first, last, scratch.data());
+    }
   }
-  std::vector<int64_t> scratch((pool.threads + layer.directions) * batch.rows);
-  cell.forward(pool, batch, passes.data(), layer.directions, scratch.data());
   zero_padding(layer.order, frames, width, mutable_data<T>(output));
   if (save_reserve)
     for (int d = 0; d < layer.directions; ++d)
@@ -105,64 +186,146 @@ RecurrentResult recurrent_forward(
   return {output, caller_states(h_n, layer.order), reserve};
 }
 
-// gates: [frames, directions·gates] → [directions, gates]
-inline Tensor bias_gradient(const RecurrentLayer& layer, const Tensor& gates) {
-  const int64_t along_frames[] = {0};
-  return torch::stable::reshape(torch::stable::sum(gates, along_frames), {layer.directions, layer.gates});
-}
-
 struct RecurrentGradients {
-  Tensor input, h0, weight_ih, weight_hh, bias_ih;
+  Tensor input, h0, weight_ih, weight_hh, bias_ih, bias_hh;
 };
 
-// gates_x, gates_h: [frames, directions·gates], which receive the gradients of W_ih x + b_ih and of W_hh h; one tensor
-// twice where these are the same.
+// sums[j] += Σ_i values[i][j]
+template <class T>
+void add_rows(const T* values, int64_t rows, int64_t columns, T* sums) {
+  for (int64_t i = 0; i < rows; ++i, values += columns)
+    for (int64_t j = 0; j < columns; ++j) sums[j] += values[j];
+}
+
+// The gradients of one direction's weights, biases and input from those of the gates of a part of the steps: one matrix
+// product for each over all of its frames, in place of one a step.
+template <class T>
+struct DeferredGradients {
+  int64_t size, gates, features;
+  bool last_of_its_own;
+  const T* weight_ih;
+  T *grad_weight_ih, *grad_weight_hh, *grad_bias_ih, *grad_bias_hh;
+  std::vector<const T*> inputs;  // [frames] in the direction's own order
+  std::vector<T*> grad_inputs;   // likewise
+
+  // Memory for a part of any direction.
+  struct Scratch {
+    std::vector<T> input, by_unit, linear;
+  };
+
+  // pass: what the kernel wrote for the `rows` frames from `begin` on.
+  void add(const cpu::ThreadPool& pool, const cpu::RecurrentBackward<T>& pass, int64_t begin, int64_t rows,
+           Scratch& scratch) {
+    const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+    const int64_t shared = last_of_its_own ? gates - size : gates;  // gates whose gradient is the same for x and h
+    auto& [input, by_unit, for_linear] = scratch;
+    input.resize(rows * features), by_unit.resize(rows * (last_of_its_own ? gates + size : gates));
+    for_linear.resize(kernels.linear_scratch_size(pool, std::max(rows, gates)));
+    for (int64_t i = 0; i < rows; ++i) std::copy_n(inputs[begin + i], features, input.data() + i * features);
+    const std::vector<T*> units = row_pointers(by_unit.data(), int64_t(by_unit.size()) / rows, rows);
+    kernels.transpose_matrix(pool, pass.grad_gates, rows, gates, units[0]);
+    std::vector<const T*> of_x(units.begin(), units.begin() + gates);
+    const std::vector<const T*> of_h = of_x;
+    if (last_of_its_own) {
+      kernels.transpose_matrix(pool, pass.grad_last_x, rows, size, units[gates]);
+      std::copy_n(units.begin() + gates, size, of_x.begin() + shared);
+    }
+    const auto add_product = [&](const std::vector<const T*>& x, const T* weight, int64_t out, int64_t in,
+                                 T* const* y) {
+      kernels.linear(pool, {.x = x.data(),
+                            .rows = int64_t(x.size()),
+                            .weight = weight,
+                            .out_features = out,
+                            .in_features = in,
+                            .y = y,
+                            .scratch = for_linear.data(),
+                            .transposed = true,
+                            .accumulate = true});
+    };
+    add_product(of_x, input.data(), features, rows, row_pointers(grad_weight_ih, gates, features).data());
+    add_product(of_h, pass.h_previous, size, rows, row_pointers(grad_weight_hh, gates, size).data());
+    const auto rows_of = [&](const T* values, int64_t stride) { return row_pointers(values, rows, stride); };
+    add_product(rows_of(pass.grad_gates, gates), weight_ih, features, shared, grad_inputs.data() + begin);
+    add_rows(pass.grad_gates, rows, gates, grad_bias_hh);
+    if (!last_of_its_own) return;
+    add_product(rows_of(pass.grad_last_x, size), weight_ih + shared * features, features, size,
+                grad_inputs.data() + begin);
+    add_rows(pass.grad_last_x, rows, size, grad_bias_ih + shared);
+  }
+
+  // After the last part.
+  void finish() { std::copy_n(grad_bias_hh, last_of_its_own ? gates - size : gates, grad_bias_ih); }
+};
+
 template <class Cell, class Kernels, class Complete>
 RecurrentGradients recurrent_backward(const RecurrentLayer& layer, const Kernels& cell, const Tensor& grad_output,
                                       const Tensor& grad_h_n, const std::optional<Tensor>& h0, const Tensor& output,
-                                      const Tensor& reserve, Tensor gates_x, Tensor gates_h, const Complete& complete) {
+                                      const Tensor& reserve, const Complete& complete) {
   using T = typename Cell::Value;
   const cpu::ThreadPool pool = torch_threads();
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const cpu::RecurrentBatch batch = layer.order.batch();
   const Tensor& input = layer.input;
-  const int64_t size = layer.size, gates = layer.gates, features = layer.features;
-  const int64_t width = layer.directions * size, all_gates = layer.directions * gates;
-  const int64_t frames = reserve.size(1), saved = Cell::kSaved * size;
+  const int64_t size = layer.size, gates = layer.gates, features = layer.features, directions = layer.directions;
+  const int64_t width = directions * size, frames = reserve.size(1), saved = Cell::kSaved * size;
+  const int64_t longest_part = std::min(batch.frames, std::max(kFramesAtOnce, batch.rows));
   const Tensor dy = dense(grad_output), y = dense(output), kept = dense(reserve);
-  const Tensor initial = sorted_states(input, h0, layer.order, layer.directions, size);
-  Tensor grad_h = sorted_states(input, grad_h_n, layer.order, layer.directions, size);
-  Tensor previous = new_output(input, {layer.directions, batch.frames, size});
-  Tensor weight_ih = new_output(input, {all_gates, features});
+  const Tensor initial = sorted_states(input, h0, layer.order, directions, size);
+  Tensor grad_h = sorted_states(input, grad_h_n, layer.order, directions, size);
   const int64_t packed_size = kernels.linear_packed_size(size, gates);
-  Tensor packed = torch::stable::new_empty(input, {layer.directions, packed_size});
-  std::vector<typename Cell::Backward> passes;
-  std::vector<const T*> outputs[2], grads[2];
-  for (int d = 0; d < layer.directions; ++d) {
-    std::memcpy(mutable_data<T>(weight_ih) + d * gates * features, data<T>(layer.weight_ih[d]),
-                size_t(gates * features) * sizeof(T));
-    T* weight = mutable_data<T>(packed) + d * packed_size;
-    kernels.linear_pack(pool, data<T>(layer.weight_hh[d]), true, size, gates, weight);
-    outputs[d] = frame_pointers(layer.order, data<T>(y), width, d * size);
-    grads[d] = frame_pointers(layer.order, data<T>(dy), width, d * size);
-    passes.push_back(complete(
-        d, cpu::RecurrentBackward<T>{
-               d == 1, size, weight, data<T>(initial) + d * batch.rows * size, outputs[d].data(), grads[d].data(),
-               data<T>(kept) + d * frames * saved, mutable_data<T>(grad_h) + d * batch.rows * size,
-               mutable_data<T>(previous) + d * batch.frames * size, mutable_data<T>(gates_h) + d * gates,
-               mutable_data<T>(gates_x) + d * gates, all_gates}));
-  }
-  std::vector<const T*> gate_rows((pool.threads + layer.directions) * batch.rows);
-  std::vector<T*> states(gate_rows.size());
-  cell.backward(pool, batch, passes.data(), layer.directions, gate_rows.data(), states.data());
+  const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(T)));
+  Tensor previous = new_output(input, {at_once, longest_part, size});
+  Tensor grad_gates = new_output(input, {at_once, longest_part, gates});
+  Tensor grad_last_x = new_output(input, {at_once, Cell::kLastOfItsOwn ? longest_part : 0, size});
+  Tensor packed = torch::stable::new_empty(input, {at_once, packed_size});
+  Tensor grad_input = torch::stable::new_zeros(input, input.sizes());
+  Tensor grad_weight_ih = torch::stable::new_zeros(input, {directions, gates, features});
+  Tensor grad_weight_hh = torch::stable::new_zeros(input, {directions, gates, size});
+  Tensor grad_bias_ih = torch::stable::new_zeros(input, {directions, gates});
+  Tensor grad_bias_hh = torch::stable::new_zeros(input, {directions, gates});
 
-  // One matrix product over all steps for each weight, in place of one a step.
-  using torch::stable::matmul, torch::stable::reshape, torch::stable::transpose;
-  const Tensor of_direction = transpose(reshape(gates_h, {batch.frames, layer.directions, gates}), 0, 1);
-  return {caller_frames(matmul(gates_x, weight_ih), layer.order, input), caller_states(grad_h, layer.order),
-          reshape(matmul(transpose(gates_x, 0, 1), packed_frames(input, layer.order, features)),
-                  {layer.directions, gates, features}),
-          matmul(transpose(of_direction, 1, 2), previous), bias_gradient(layer, gates_x)};
+  typename DeferredGradients<T>::Scratch scratch;
+  std::vector<const T*> outputs[2], grads[2];
+  std::vector<const T*> gate_rows(pool.threads * at_once * batch.rows);
+  std::vector<T*> states(gate_rows.size());
+  std::vector<int64_t> parts;
+  for (int64_t first = 0; first < batch.steps; first = end_of_part(batch, first)) parts.push_back(first);
+  for (int from = 0; from < layer.directions; from += at_once) {
+    std::vector<typename Cell::Backward> passes;
+    std::vector<DeferredGradients<T>> deferred;
+    for (int d = from; d < from + at_once; ++d) {
+      const int64_t slot = d - from;
+      T* weight = mutable_data<T>(packed) + slot * packed_size;
+      kernels.linear_pack(pool, data<T>(layer.weight_hh[d]), true, size, gates, weight);
+      outputs[d] = frame_pointers(layer.order, data<T>(y), width, d * size);
+      grads[d] = frame_pointers(layer.order, data<T>(dy), width, d * size);
+      std::vector<const T*> inputs = frame_pointers(layer.order, data<T>(input), features, 0);
+      std::vector<T*> grad_inputs = frame_pointers(layer.order, mutable_data<T>(grad_input), features, 0);
+      if (d == 1) {
+        inputs = reversed_pointers(layer.order, inputs);
+        grad_inputs = reversed_pointers(layer.order, grad_inputs);
+      }
+      deferred.push_back({size, gates, features, Cell::kLastOfItsOwn, data<T>(layer.weight_ih[d]),
+                          mutable_data<T>(grad_weight_ih) + d * gates * features,
+                          mutable_data<T>(grad_weight_hh) + d * gates * size, mutable_data<T>(grad_bias_ih) + d * gates,
+                          mutable_data<T>(grad_bias_hh) + d * gates, std::move(inputs), std::move(grad_inputs)});
+      passes.push_back(complete(
+          d, cpu::RecurrentBackward<T>{
+                 d == 1, size, weight, data<T>(initial) + d * batch.rows * size, outputs[d].data(), grads[d].data(),
+                 data<T>(kept) + d * frames * saved, mutable_data<T>(grad_h) + d * batch.rows * size,
+                 mutable_data<T>(previous) + slot * longest_part * size,
+                 mutable_data<T>(grad_gates) + slot * longest_part * gates,
+                 mutable_data<T>(grad_last_x) + (Cell::kLastOfItsOwn ? slot * longest_part * size : 0)}));
+    }
+    for (int64_t part = int64_t(parts.size()) - 1, last = batch.steps; part >= 0; last = parts[part--]) {
+      const int64_t first = parts[part], begin = batch.offsets[first];
+      const int64_t rows = batch.offsets[last - 1] + batch.active[last - 1] - begin;
+      cell.backward(pool, batch, passes.data(), at_once, first, last, gate_rows.data(), states.data());
+      for (int slot = 0; slot < at_once; ++slot) deferred[slot].add(pool, passes[slot], begin, rows, scratch);
+    }
+    for (DeferredGradients<T>& direction : deferred) direction.finish();
+  }
+  return {grad_input, caller_states(grad_h, layer.order), grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh};
 }
 
 }  // namespace asrkern

@@ -88,9 +88,7 @@ struct SmallHashTable {
     return false;
   }
 
-  ASRKERN_HOST_DEVICE void prefetch_key(uint64_t key) const {
-    prefetch(slots + hash_start(hash_mix(key), size));
-  }
+  ASRKERN_HOST_DEVICE void prefetch_key(uint64_t key) const { prefetch(slots + hash_start(hash_mix(key), size)); }
 };
 
 }  // namespace asrkern

@@ -16,13 +16,14 @@ template <class T, class W, class Forward>
 struct RecurrentInference {
   int64_t (*packed_size)(int64_t hidden_size);
   void (*pack)(const ThreadPool&, const W* weight, int64_t hidden_size, W* packed);
-  void (*forward)(const ThreadPool&, const RecurrentBatch&, const Forward* directions, int count, int64_t* scratch);
+  void (*forward)(const ThreadPool&, const RecurrentBatch&, const Forward* directions, int count, int64_t first,
+                  int64_t last, int64_t* scratch);
 };
 template <class T, class Forward, class Backward>
 struct RecurrentKernels : RecurrentInference<T, T, Forward> {
   using Inference = RecurrentInference<T, T, Forward>;
-  void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, const T** gates,
-                   T** states);
+  void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, int64_t first,
+                   int64_t last, const T** gates, T** states);
 };
 
 // Packed layouts depend on the ISA's vector width: pack and compute with the same table.
@@ -33,15 +34,17 @@ struct Kernels {
                       T* packed);
   int64_t (*linear_scratch_size)(const ThreadPool&, int64_t in_features);
   template <class W>
-  using Linear = void (*)(const ThreadPool&, const T* const* x, int64_t rows, const W* weight, const T* scale,
-                          const T* bias, int64_t out_features, int64_t in_features, T* const* y, T* scratch);
-  Linear<T> linear;
-  Linear<Bf16> linear_bf16;
-  Linear<int8_t> linear_int8;
+  using LinearKernel = void (*)(const ThreadPool&, const Linear<T, W>&);
+  LinearKernel<T> linear;
+  LinearKernel<Bf16> linear_bf16;
+  LinearKernel<int8_t> linear_int8;
+  void (*transpose_matrix)(const ThreadPool&, const T* from, int64_t rows, int64_t columns, T* to);
   RecurrentKernels<T, GruForward<T>, GruBackward<T>> gru;
   RecurrentInference<T, Bf16, GruForward<T, Bf16>> gru_bf16;
   RecurrentInference<T, int8_t, GruForward<T, int8_t>> gru_int8;
   RecurrentKernels<T, LstmForward<T>, LstmBackward<T>> lstm;
+  RecurrentInference<T, Bf16, LstmForward<T, Bf16>> lstm_bf16;
+  RecurrentInference<T, int8_t, LstmForward<T, int8_t>> lstm_int8;
   void (*batch_norm_act_forward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActForward<T>&, T* scale,
                                  T* piece_mean, T* piece_deviation, int64_t* piece_counts);
   void (*batch_norm_act_backward)(const ThreadPool&, const BatchNormActShape&, const BatchNormActBackward<T>&, T* scale,
@@ -72,10 +75,13 @@ constexpr Kernels<T> make_kernels() {
       linear<T, T>,
       linear<T, Bf16>,
       linear<T, int8_t>,
+      transpose_matrix<T>,
       make_recurrent_kernels<GruCell<T>>(),
       make_recurrent_inference<GruCell<T, Bf16>>(),
       make_recurrent_inference<GruCell<T, int8_t>>(),
       make_recurrent_kernels<LstmCell<T>>(),
+      make_recurrent_inference<LstmCell<T, Bf16>>(),
+      make_recurrent_inference<LstmCell<T, int8_t>>(),
       batch_norm_act_forward<T>,
       batch_norm_act_backward<T>,
       masked_conv2d_packed_size<T>,

@@ -27,10 +27,11 @@ struct GruCell {
   using Backward = GruBackward<T>;
   using V = Vec<T>;
   static constexpr int kGates = 3, kSaved = 4;
+  static constexpr bool kLastOfItsOwn = true;  // n's gates_x is outside of the reset gate's product
 
-  static V forward(const Forward& a, int64_t, int64_t frame, int64_t unit, int count, const V (&gates_h)[kGates], V h) {
+  static V forward(const Forward& a, int64_t, int64_t frame, const T* x, int64_t unit, int count,
+                   const V (&gates_h)[kGates], V h) {
     const int64_t size = a.hidden_size;
-    const T* x = a.gates_x + frame * kGates * size + unit;
     const V r = sigmoid(V::load(x, count) + gates_h[0]);
     const V z = sigmoid(V::load(x + size, count) + gates_h[1]);
     const V h_n = gates_h[2] + (a.bias_n ? V::load(a.bias_n + unit, count) : V::set1(0));
@@ -45,15 +46,15 @@ struct GruCell {
     return fma(z, h - n, n);
   }
 
-  static void backward(const Backward& a, int64_t row, int64_t frame, int64_t, const T* h_before, int64_t begin,
-                       int64_t end) {
+  static void backward(const Backward& a, int64_t row, int64_t place, int64_t frame, int64_t, const T* h_before,
+                       int64_t begin, int64_t end) {
     const int64_t size = a.hidden_size;
     const V one = V::set1(1);
     const T* saved = a.reserve + frame * kSaved * size;
     const T* grad_output = a.grad_outputs[frame];
     T* grad_h = a.grad_h + row * size;
-    T* gates_x = a.grad_gates_x + frame * a.gates_stride;
-    T* gates_h = a.grad_gates_h + frame * a.gates_stride;
+    T* gates = a.grad_gates + place * kGates * size;
+    T* n_x = a.grad_last_x + place * size;
     for (int64_t j = begin; j < end; j += V::kWidth) {
       const int count = int(end - j < V::kWidth ? end - j : V::kWidth);
       const V dh = V::load(grad_output + j, count) + V::load(grad_h + j, count);
@@ -63,12 +64,10 @@ struct GruCell {
       const V dn = dh * (one - z) * (one - n * n);
       const V dz = dh * (h - n) * z * (one - z);
       const V dr = dn * h_n * r * (one - r);
-      dr.store(gates_x + j, count);
-      dz.store(gates_x + size + j, count);
-      dn.store(gates_x + 2 * size + j, count);
-      dr.store(gates_h + j, count);
-      dz.store(gates_h + size + j, count);
-      (dn * r).store(gates_h + 2 * size + j, count);
+      dr.store(gates + j, count);
+      dz.store(gates + size + j, count);
+      (dn * r).store(gates + 2 * size + j, count);
+      dn.store(n_x + j, count);
       (dh * z).store(grad_h + j, count);
     }
   }

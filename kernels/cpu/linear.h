@@ -10,6 +10,22 @@
 #include "kernels/cpu/vec.h"
 
 namespace asrkern::cpu {
+
+// y = x Wᵀ · scale + bias, or y + x Wᵀ.
+template <class T, class W>
+struct Linear {
+  const T* const* x;  // [rows] pointers to in_features contiguous values each
+  int64_t rows;
+  const W* weight;  // [out_features, in_features], or if transposed [in_features, out_features]
+  int64_t out_features, in_features;
+  T* const* y;               // [rows] pointers to out_features contiguous outputs each
+  T* scratch;                // [linear_scratch_size]
+  const T* scale = nullptr;  // [out_features] or null
+  const T* bias = nullptr;   // [out_features] or null
+  bool transposed = false;
+  bool accumulate = false;  // each chain goes on from what is in y
+};
+
 namespace {
 
 // kRows × kVecs accumulators, kVecs weights and one broadcast value have to fit the registers (32 or 16).
@@ -184,35 +200,40 @@ int64_t linear_scratch_size(const ThreadPool& pool, int64_t in_features) {
   return pool.threads * LinearTile<T>::kColumns * in_features;
 }
 
-// x: `rows` pointers to in_features contiguous values each; weight: [out_features, in_features] values of W, to be
-// multiplied by scale: [out_features] or null; bias: [out_features] or null; y: `rows` pointers to out_features
-// contiguous outputs each; scratch: [linear_scratch_size].
-//
 // Each panel of weights is packed by the thread that uses it, into the cache, and all rows pass by it there: the
 // weights are read once and no packed copy of them is kept.
 template <class T, class W>
-void linear(const ThreadPool& pool, const T* const* x, int64_t rows, const W* weight, const T* scale, const T* bias,
-            int64_t out_features, int64_t in_features, T* const* y, T* scratch) {
+void linear(const ThreadPool& pool, const Linear<T, W>& a) {
   constexpr int kColumns = LinearTile<T>::kColumns, kRows = LinearTile<T>::kRows;
-  const int64_t panels = ceil_div(out_features, kColumns), workers = pool.threads;
+  const int64_t panels = ceil_div(a.out_features, kColumns), workers = pool.threads;
   // Rows are cut only where there are too few panels to share out.
-  const int64_t cuts = panels < 4 * workers && rows >= 8 * kRows * workers ? workers : 1;
-  const int64_t chunk = ceil_div(ceil_div(rows, cuts), kRows) * kRows;
+  const int64_t cuts = panels < 4 * workers && a.rows >= 8 * kRows * workers ? workers : 1;
+  const int64_t chunk = ceil_div(ceil_div(a.rows, cuts), kRows) * kRows;
   parallel_for(pool, workers, [=](int64_t worker) {
-    T* packed = scratch + worker * kColumns * in_features;
+    T* packed = a.scratch + worker * kColumns * a.in_features;
     T* outputs[kRows * 8];
     for (int64_t task = worker; task < panels * cuts; task += workers) {
       const int64_t column = task / cuts * kColumns, begin = task % cuts * chunk;
-      const int64_t end = begin + chunk < rows ? begin + chunk : rows;
-      const int columns = int(out_features - column < kColumns ? out_features - column : kColumns);
-      if (begin < end) linear_pack_panel(weight, false, out_features, in_features, column, packed);
+      const int64_t end = begin + chunk < a.rows ? begin + chunk : a.rows;
+      const int columns = int(a.out_features - column < kColumns ? a.out_features - column : kColumns);
+      if (begin < end) linear_pack_panel(a.weight, a.transposed, a.out_features, a.in_features, column, packed);
       for (int64_t row = begin; row < end; row += kRows * 8) {
         const int64_t count = end - row < kRows * 8 ? end - row : kRows * 8;
-        for (int64_t m = 0; m < count; ++m) outputs[m] = y[row + m] + column;
-        linear_panel<T>(x + row, count, packed, in_features, scale ? scale + column : nullptr,
-                        bias ? bias + column : nullptr, false, columns, outputs);
+        for (int64_t m = 0; m < count; ++m) outputs[m] = a.y[row + m] + column;
+        linear_panel<T>(a.x + row, count, packed, a.in_features, a.scale ? a.scale + column : nullptr,
+                        a.bias ? a.bias + column : nullptr, a.accumulate, columns, outputs);
       }
     }
+  });
+}
+
+// from: [rows, columns] → to: [columns, rows]
+template <class T>
+void transpose_matrix(const ThreadPool& pool, const T* from, int64_t rows, int64_t columns, T* to) {
+  constexpr int64_t kSlice = 64;
+  parallel_for(pool, ceil_div(columns, kSlice), [=](int64_t slice) {
+    const int64_t first = slice * kSlice, count = columns - first < kSlice ? columns - first : kSlice;
+    transpose(from + first, columns, int(rows), int(rows), count, to + first * rows, rows);
   });
 }
 

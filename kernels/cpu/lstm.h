@@ -30,11 +30,11 @@ struct LstmCell {
   using Backward = LstmBackward<T>;
   using V = Vec<T>;
   static constexpr int kGates = 4, kSaved = 5;
+  static constexpr bool kLastOfItsOwn = false;
 
-  static V forward(const Forward& a, int64_t row, int64_t frame, int64_t unit, int count, const V (&gates_h)[kGates],
-                   V) {
+  static V forward(const Forward& a, int64_t row, int64_t frame, const T* x, int64_t unit, int count,
+                   const V (&gates_h)[kGates], V) {
     const int64_t size = a.hidden_size;
-    const T* x = a.gates_x + frame * kGates * size + unit;
     T* state = a.c + row * size + unit;
     const V i = sigmoid(V::load(x, count) + gates_h[0]);
     const V f = sigmoid(V::load(x + size, count) + gates_h[1]);
@@ -53,8 +53,8 @@ struct LstmCell {
     return o * tanh(c);
   }
 
-  static void backward(const Backward& a, int64_t row, int64_t frame, int64_t frame_before, const T*, int64_t begin,
-                       int64_t end) {
+  static void backward(const Backward& a, int64_t row, int64_t place, int64_t frame, int64_t frame_before, const T*,
+                       int64_t begin, int64_t end) {
     const int64_t size = a.hidden_size;
     const V zero = V::set1(0), one = V::set1(1);
     const T* saved = a.reserve + frame * kSaved * size;
@@ -62,7 +62,7 @@ struct LstmCell {
     const T* grad_output = a.grad_outputs[frame];
     T* grad_h = a.grad_h + row * size;
     T* grad_c = a.grad_c + row * size;
-    T* gates = a.grad_gates_h + frame * a.gates_stride;
+    T* gates = a.grad_gates + place * kGates * size;
     for (int64_t j = begin; j < end; j += V::kWidth) {
       const int count = int(end - j < V::kWidth ? end - j : V::kWidth);
       const V dh = V::load(grad_output + j, count) + V::load(grad_h + j, count);

@@ -18,8 +18,13 @@ SCRIPT = Path(peers.__file__)
 TINY = {
     "gru": RecurrentShape(6, 3, 7),
     "gru-ragged": RecurrentShape(6, 3, 9),
+    "gru-quantized": RecurrentShape(6, 3, 7),
     "gru-train": RecurrentShape(6, 3, 9),
+    "lstm": RecurrentShape(6, 3, 7),
+    "lstm-ragged": RecurrentShape(6, 3, 9),
+    "lstm-train": RecurrentShape(6, 3, 9, layers=2),
     "conv": peers.ConvStack(2, ragged=True, compiled=False),
+    "deepspeech2": peers.WholeModel("mlperf", 2, 60, hidden_size=12),
     "bn": peers.BatchNorm(BatchNormShape("NCFT", (3, 4, 5, 6), (0.0, 20.0)), backward=True),
 }
 
@@ -53,7 +58,11 @@ def perturb(monkeypatch, group: str, backend: str, change) -> None:
     "name, runtime",
     [
         *((name, _peers.ASRKERN) for name in TINY),
-        *((name, runtime) for name in ("gru", "gru-ragged", "conv") for runtime in _peers.RUNTIMES),
+        *(
+            (name, runtime)
+            for name in ("gru", "gru-ragged", "lstm", "lstm-ragged", "conv")
+            for runtime in _peers.RUNTIMES
+        ),
     ],
 )
 def test_backends_agree_with_torch(name, runtime):
@@ -65,26 +74,44 @@ def test_backends_agree_with_torch(name, runtime):
     assert _timing.relative_error(expected, backends[runtime]()()) < 1e-5
 
 
-def test_ragged_rows_have_padding():
+@pytest.mark.parametrize("name", _peers.QUANTIZED)
+def test_fewer_bits_are_near_torch(name):
+    backends = peers.GROUPS["gru-quantized"].backends(TINY["gru-quantized"])
+    error = _timing.relative_error(backends[_peers.TORCH]()(), backends[name]()())
+    assert 1e-5 < error < peers.QUANTIZED_TOLERANCE
+
+
+@pytest.mark.parametrize("group", ["gru-ragged", "lstm-ragged"])
+def test_ragged_rows_have_padding(group):
     """Otherwise a runtime that ignores the lengths would pass."""
-    ragged = peers.GROUPS["gru-ragged"].backends(TINY["gru-ragged"])[_peers.TORCH]()()[0]
+    ragged = peers.GROUPS[group].backends(TINY[group])[_peers.TORCH]()()[0]
     assert (ragged == 0).any()
 
 
-@pytest.mark.parametrize("arguments", [["--quick"], ["--quick", "--only", "bn,gru"]])
+@pytest.mark.parametrize("arguments", [["--quick"], ["--quick", "--only", "gru,bn"]])
 def test_tables(arguments, capsys, monkeypatch, tmp_path):
     results = tmp_path / "new" / "cpu.md"
     monkeypatch.setattr(peers, "RESULTS", results)
     assert peers.main([*arguments, "--write"]) == 0
     printed = capsys.readouterr().out
-    assert results.read_text() == printed.removesuffix("\n")
+    tables, _, _ = printed.partition("Left out:")
+    assert results.read_text() == tables.removesuffix("\n")
     groups = arguments[2].split(",") if len(arguments) > 1 else list(TINY)
     assert [line for line in printed.splitlines() if line.startswith("### ")] == [
         f"### {peers.GROUPS[name].title}" for name in groups
     ]
-    assert printed.count("torch / asrkern") == len(groups) and "FAILED" not in printed
+    assert sum("torch / asrkern " in line for line in printed.splitlines()) == len(groups)
+    assert "FAILED" not in printed
     for text in (torch.__version__, f"{torch.get_num_threads()} threads", _timing.machine(peers.CPU)["cpu"]):
         assert text in printed
+
+
+def test_a_group_measured_again_replaces_its_table_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(peers, "RESULTS", tmp_path / "cpu.md")
+    peers.write({peers.GROUPS["bn"].title: "old", peers.GROUPS["conv"].title: "conv"})
+    peers.write({peers.GROUPS["gru"].title: "gru", peers.GROUPS["bn"].title: "new"})
+    sections = peers.RESULTS.read_text().split("### ")
+    assert [text.strip().rpartition("\n")[2] for text in sections] == ["", "gru", "conv", "new"]
 
 
 def nan(tensors):
@@ -113,17 +140,23 @@ def test_other_rows_keep_their_ratios(monkeypatch, capsys):
 
 def test_ratios_and_spread():
     times = {"torch": [0.4, 0.2, 0.3], "OpenVINO": [0.1, 0.2, 0.3], "asrkern": [0.1, 0.1, 0.1]}
-    found = {"row": "r", "errors": dict.fromkeys(times, 1e-7), "times": times, "memory": {"torch": 12.3}}
+    times["asrkern int8"] = [0.05, 0.05, 0.05]
+    errors = {**dict.fromkeys(times, 1e-7), "asrkern int8": 5e-3}
+    found = {"row": "r", "errors": errors, "times": times, "memory": {"torch": 12.3}}
     assert peers.table_row(found) == {
         "": "r",
         "torch ms": "300 (200..400)",
         "OpenVINO ms": "200 (100..300)",
         "asrkern ms": "100 (100..100)",
+        "asrkern int8 ms": "50 (50..50)",
         "torch MiB": "12",
         "rounds": "3",
         "largest error": "1e-07",
+        "asrkern int8 error": "5e-03",
         "best peer / asrkern": "2.00",
         "torch / asrkern": "3.00",
+        "best peer / asrkern int8": "4.00",
+        "torch / asrkern int8": "6.00",
     }
 
 

@@ -19,6 +19,7 @@ import torch
 from asrkern.data import read_manifest
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from benchmarks import _report, _timing, rtf, stock
+from benchmarks._systems import stock_deepspeech2
 
 SCRIPT = Path(rtf.__file__)
 
@@ -56,14 +57,16 @@ def perturb(monkeypatch, name: str, change) -> None:
     """Let the backend's log-probabilities go through ``change(log_probs, output_lengths)``."""
     original = rtf.make_backends
 
+    def changed(stages):
+        def fc(x, lengths):
+            log_probs, lengths = stages["fc"](x, lengths)
+            return change(log_probs, lengths), lengths
+
+        return {**stages, "fc": fc}
+
     def make_backends(*arguments):
         backends = original(*arguments)
-        return [
-            dataclasses.replace(b, fc=lambda x, lengths, fc=b.fc: change(fc(x, lengths), lengths))
-            if b.name == name
-            else b
-            for b in backends
-        ]
+        return [dataclasses.replace(b, stages=changed(b.stages)) if b.name == name else b for b in backends]
 
     monkeypatch.setattr(rtf, "make_backends", make_backends)
 
@@ -196,6 +199,8 @@ def test_plot_without_matplotlib_says_so_at_once(run, monkeypatch, tmp_path, cap
         (["--device", "cuda:"], "expected cpu, cuda or cuda:N, received 'cuda:'"),
         (["--device", "cuda:99"], "torch sees"),
         (["--preset", "small", "--checkpoint", "m.pt"], "not allowed with argument"),
+        (["--preset", "small", "--model", "las_hw4"], "not allowed with argument"),
+        (["--model", "las"], "invalid choice: 'las'"),
         (["--json", "no/such/folder/o.json"], "expected a file in an existing folder"),
     ],
 )
@@ -258,7 +263,7 @@ def test_the_stock_twin_is_the_same_model(layout, options):
         if name.endswith("running_var"):
             buffer.uniform_(0.1, 0.5)
     features, lengths = torch.randn(2, 1, 161, 60, dtype=torch.float64), torch.tensor([43, 60])
-    twin = rtf.stock_twin(model).double()
+    twin = stock_deepspeech2(model).double()
     model = model.double()
     with torch.inference_mode():
         expected, expected_lengths = twin(features, lengths)
@@ -271,7 +276,7 @@ def test_the_stock_twin_is_the_same_model(layout, options):
 def test_random_weights_get_the_statistics_of_a_request():
     torch.manual_seed(0)
     model = DeepSpeech2(tiny("v2"))
-    rtf.calibrate(model, torch.nn.Identity(), rtf.Request([3 * torch.randn(161, 90)], 0.0))
+    rtf.calibrate(model, torch.nn.Identity(), [3 * torch.randn(161, 90)])
     assert not model.training
     with torch.inference_mode():
         normalised = model.conv.seq_module[:2](3 * torch.randn(1, 1, 161, 90))
@@ -312,23 +317,23 @@ def test_the_shipped_utterances():
 
 def test_timing_rotates_backends_and_takes_medians_over_repeats():
     names = ["a", "b", "c"]
-    backends = [rtf.Backend(name, None, None, None) for name in names]
+    backends = [rtf.Backend(name, {}) for name in names]
     calls = []
 
     def run(backend, request):
         calls.append((backend.name, request))
         seconds = float(len([call for call in calls if call == calls[-1]]))  # 1, 2, 3 on repeats
-        return rtf.Result(None, None, [], dict.fromkeys(rtf.STAGES, seconds))
+        return rtf.Result(None, None, [], {"conv": seconds, "rnn": seconds})
 
     progress = _report.Progress()
     progress.start("", 18)
     times = rtf.time_requests(backends, run, ["x", "y"], 3, progress)
     assert [name for name, _ in calls] == list("abcbcabcacabcababc")
     for name in names:
-        assert times[name]["stages_seconds"] == dict.fromkeys(rtf.STAGES, 4.0)  # median 2 for each request
-        assert times[name]["seconds"] == 20.0
+        assert times[name]["stages_seconds"] == {"conv": 4.0, "rnn": 4.0}  # median 2 for each
+        assert times[name]["seconds"] == 8.0
         assert times[name]["timed_requests"] == 6
-        assert times[name]["latency_seconds"]["p50"] == 10.0
+        assert times[name]["latency_seconds"]["p50"] == 4.0
 
 
 @pytest.mark.parametrize("count", [1, 99, 100, 250])

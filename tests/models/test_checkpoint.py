@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrkern.models.checkpoint import Inert, plain, read_checkpoint
+from asrkern.models.checkpoint import Inert, module_state_dict, plain, read_checkpoint
 
 FORMATS = pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
 
@@ -381,6 +381,67 @@ def test_only_dictionaries_are_checkpoints(tmp_path: Path, zip_format: bool) -> 
     model = save(torch.nn.Linear(2, 2), tmp_path / "model.pt", zip_format)
     with pytest.raises(ValueError, match=r"object of torch\.nn\.modules\.linear\.Linear"):
         read_checkpoint(model)
+
+
+class Parts(torch.nn.Module):
+    """Shared modules and parameters, absent ones, buffers of both kinds, and a nested stack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(2, 3, bias=False)
+        self.absent = None
+        self.stack = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Sequential(torch.nn.GRU(3, 2)))
+        self.again = self.first
+        self.register_module("none", None)
+        self.register_parameter("no_parameter", None)
+        self.register_buffer("kept", torch.arange(3))
+        self.register_buffer("computed", torch.ones(2), persistent=False)
+
+
+@FORMATS
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_whole_module_gives_its_state_dict(tmp_path: Path, zip_format: bool, protocol: int) -> None:
+    model = Parts()
+    path = save(model, tmp_path / "model.pt", zip_format, protocol)
+    state = read_checkpoint(path, whole_module=True)
+    expected = model.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
+    with pytest.raises(ValueError, match=r"holds an object of .*Parts, expected a dictionary"):
+        read_checkpoint(path)
+    # A dictionary is what it was.
+    path = save({"state_dict": expected}, tmp_path / "x.pt", zip_format, protocol)
+    assert read_checkpoint(path, whole_module=True)["state_dict"].keys() == expected.keys()
+
+
+@FORMATS
+def test_other_objects_are_no_modules(tmp_path: Path, zip_format: bool) -> None:
+    for value in ([1], torch.optim.SGD([torch.ones(1)], 0.1), collections.Counter("a")):
+        with pytest.raises(ValueError, match="expected a dictionary"):
+            read_checkpoint(save(value, tmp_path / "x.pt", zip_format), whole_module=True)
+
+
+def inert_module(**modules: object) -> Inert:
+    value = Inert()
+    value.state = {"_parameters": {}, "_buffers": {}, "_modules": modules}
+    return value
+
+
+def test_modules_that_cannot_be_walked_are_refused() -> None:
+    assert module_state_dict(inert_module(a=inert_module(), b=None)) == {}
+    with pytest.raises(ValueError, match=r"a\.b is list, expected a module"):
+        module_state_dict(inert_module(a=inert_module(b=[])))
+    with pytest.raises(ValueError, match="it is Inert, expected a module"):
+        module_state_dict(Inert())
+    loop = inert_module()
+    loop.state["_modules"]["self"] = inert_module(up=loop)
+    with pytest.raises(ValueError, match=r"self\.up is Inert, expected a module"):
+        module_state_dict(loop)
+    wide = inert_module()
+    for _ in range(40):
+        wide = inert_module(left=wide, right=wide)
+    with pytest.raises(ValueError, match="expected a module that can be walked"):
+        module_state_dict(wide)
 
 
 def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 from asrkern.data import Spectrogram, collate
 from asrkern.decoder import greedy_decode
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
-from asrkern.nn import GRU, LSTM
+from asrkern.nn import GRU, LSTM, quantize
 from benchmarks import stock
+from tests.models.overfit import character_error_rate_after_ctc, greedy_transcripts, grid_batch
 
 LAYOUT_OPTIONS = {
     "mlperf": {"bidirectional": False, "batch_norm_between": False, "conv_padding": ((0, 0), (0, 0))},
@@ -363,3 +364,14 @@ def test_configuration_is_kept_and_hashable() -> None:
     assert model.config.conv_padding == ((0, 0), (0, 0))
     assert model.fc[0].module[1].weight.shape == (3, 4)
     assert len({model.config, DeepSpeech2Config()}) == 2
+
+
+def test_learns_a_real_batch_by_heart(data_dir) -> None:
+    features, lengths, texts = grid_batch(data_dir, Spectrogram())
+    model = DeepSpeech2.preset("small", hidden_size=64)
+    rate = character_error_rate_after_ctc(
+        model, features, lengths, texts, model.config.labels, steps=200, learning_rate=2e-3
+    )
+    assert rate == 0
+    for weights in ("int8", "bf16"):
+        assert greedy_transcripts(quantize(model, weights), features, lengths, model.config.labels) == texts

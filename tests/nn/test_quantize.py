@@ -12,6 +12,16 @@ from asrkern.models import DeepSpeech2
 from asrkern.nn import QuantizedGRU, QuantizedLinear, quantize
 from tests.compare import assert_close, assert_same_bits
 
+kinds = pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+
+
+def stock(kind, *args, **options):
+    return getattr(torch.nn, kind)(*args, **options)
+
+
+def ours(kind, *args, **options):
+    return getattr(asrkern.nn, kind)(*args, **options)
+
 
 def widened(module, name):
     """What a quantised layer's weight stands for, in float32."""
@@ -19,42 +29,47 @@ def widened(module, name):
     return value.float() if scale is None else value.float() * scale[:, None]
 
 
+@kinds
 @pytest.mark.parametrize("weights", ["int8", "bf16"])
 @pytest.mark.parametrize(
     "options", [{}, {"bidirectional": True, "num_layers": 2}, {"bias": False, "batch_first": True}]
 )
 @pytest.mark.parametrize("rows", [1, 3, 13])
-def test_gru_equals_torch_with_its_own_weights(weights, options, rows):
-    gru = torch.nn.GRU(19, 37, **options).eval()
-    quantized = quantize(gru, weights)
-    twin = copy.deepcopy(gru)
+def test_layer_equals_torch_with_its_own_weights(kind, weights, options, rows):
+    layer = stock(kind, 19, 37, **options).eval()
+    quantized = quantize(layer, weights)
+    twin = copy.deepcopy(layer)
     for name, parameter in twin.named_parameters():
         if name.startswith("weight"):
             parameter.data = widened(quantized, name)
     x = torch.randn((rows, 11, 19) if "batch_first" in options else (11, rows, 19))
     with torch.inference_mode():
-        for actual, expected in zip(quantized(x), twin.double()(x.double())):
-            assert_close(actual, expected, 1e-5)
+        (actual, states), (expected, wanted) = quantized(x), twin.double()(x.double())
+    assert_close(actual, expected, 1e-5)
+    for state, expected in zip(states, wanted, strict=True):
+        assert_close(state, expected, 1e-5)
 
 
+@kinds
 @pytest.mark.parametrize("weights, tolerance", [("int8", 0.02), ("bf16", 0.01)])
-def test_is_close_to_the_float32_layer(weights, tolerance):
-    gru = torch.nn.GRU(64, 128, bidirectional=True).eval()
+def test_is_close_to_the_float32_layer(kind, weights, tolerance):
+    layer = stock(kind, 64, 128, bidirectional=True).eval()
     x, lengths = torch.randn(40, 5, 64), torch.tensor([40, 3, 17, 25, 40])
     packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
     with torch.inference_mode():
-        assert_close(quantize(gru, weights)(packed)[0].data, gru(packed)[0].data, tolerance)
+        assert_close(quantize(layer, weights)(packed)[0].data, layer(packed)[0].data, tolerance)
 
 
+@kinds
 @pytest.mark.parametrize("weights", ["int8", "bf16"])
-def test_rows_are_invariant(weights):
-    gru = quantize(torch.nn.GRU(19, 100, bidirectional=True), weights)
+def test_rows_are_invariant(kind, weights):
+    layer = quantize(stock(kind, 19, 100, bidirectional=True), weights)
     x, lengths = torch.randn(21, 16, 19), torch.randint(1, 22, (16,))
     with torch.inference_mode():
         for rows in (2, 3, 7, 16):
-            output, _ = gru(x[:, :rows], lengths=lengths[:rows])
+            output, _ = layer(x[:, :rows], lengths=lengths[:rows])
             for i in range(rows):
-                alone, _ = gru(x[: lengths[i], i : i + 1])
+                alone, _ = layer(x[: lengths[i], i : i + 1])
                 assert_same_bits(output[: lengths[i], i], alone[:, 0], f"row {i} of {rows}")
 
 
@@ -74,9 +89,9 @@ def test_a_whole_model(weights):
     assert_same_bits(log_probs[1, : output_lengths[1]], alone[0])
 
 
-def test_state_dict_and_pickle_round_trip():
-    gru = torch.nn.Sequential(torch.nn.GRU(5, 9))
-    first, second = quantize(gru), quantize(torch.nn.Sequential(torch.nn.GRU(5, 9)))
+@kinds
+def test_state_dict_and_pickle_round_trip(kind):
+    first, second = (quantize(torch.nn.Sequential(stock(kind, 5, 9))) for _ in range(2))
     x = torch.randn(4, 2, 5)
     before = second(x)[0]
     file = io.BytesIO()
@@ -90,9 +105,10 @@ def test_state_dict_and_pickle_round_trip():
     assert_same_bits(copy.deepcopy(first)(x)[0], expected)
 
 
-def test_train_mode_is_refused():
-    model = quantize(torch.nn.Sequential(torch.nn.GRU(5, 9))).train()
-    with pytest.raises(RuntimeError, match="QuantizedGRU is for inference"):
+@kinds
+def test_train_mode_is_refused(kind):
+    model = quantize(torch.nn.Sequential(stock(kind, 5, 9))).train()
+    with pytest.raises(RuntimeError, match=f"Quantized{kind} is for inference"):
         model(torch.randn(4, 2, 5))
     with pytest.raises(RuntimeError, match="QuantizedLinear is for inference"):
         quantize(torch.nn.Linear(5, 9)).train()(torch.randn(4, 5))
@@ -112,7 +128,10 @@ def test_the_model_itself_is_left_alone():
             lambda: quantize(torch.nn.GRU(3, 4), "int4"),
             'weights: expected "int8" or "bf16", received \'int4\'',
         ),
-        (lambda: quantize(torch.nn.ReLU()), "model: expected a GRU or a Linear inside, received a ReLU"),
+        (
+            lambda: quantize(torch.nn.ReLU()),
+            "model: expected a GRU, an LSTM or a Linear inside, received a ReLU",
+        ),
     ],
 )
 def test_bad_input(call, message):
@@ -120,65 +139,71 @@ def test_bad_input(call, message):
         call()
 
 
-def infer(gru, x):
+def infer(layer, x):
     with torch.inference_mode():
-        return gru(x)[0]
+        return layer(x)[0]
 
 
-def fresh(gru, x):
+def fresh(layer, x):
     """The output without any kept copy of a weight."""
     with torch.enable_grad():
-        return gru(x)[0].detach()
+        return layer(x)[0].detach()
 
 
 CHANGES = {
-    "in place": lambda gru: gru.weight_hh_l0.mul_(2),
-    "through data": lambda gru: gru.weight_hh_l0.data.copy_(torch.randn(27, 9)),
-    "another tensor": lambda gru: setattr(gru.weight_hh_l0, "data", torch.randn(27, 9)),
-    "load_state_dict": lambda gru: gru.load_state_dict(torch.nn.GRU(5, 9).state_dict()),
-    "another parameter": lambda gru: setattr(gru, "weight_hh_l0", torch.nn.Parameter(torch.randn(27, 9))),
+    "in place": lambda layer: layer.weight_hh_l0.mul_(2),
+    "through data": lambda layer: layer.weight_hh_l0.data.copy_(torch.randn_like(layer.weight_hh_l0)),
+    "another tensor": lambda layer: setattr(layer.weight_hh_l0, "data", torch.randn_like(layer.weight_hh_l0)),
+    "load_state_dict": lambda layer: layer.load_state_dict(type(layer)(5, 9).state_dict()),
+    "another parameter": lambda layer: setattr(
+        layer, "weight_hh_l0", torch.nn.Parameter(torch.randn_like(layer.weight_hh_l0))
+    ),
 }
 
 
+@kinds
 @pytest.mark.parametrize("change", CHANGES)
-def test_packed_weights_follow_changes(change):
-    gru, x = asrkern.nn.GRU(5, 9).eval(), torch.randn(6, 2, 5)
-    before = infer(gru, x)
-    assert_same_bits(infer(gru, x), before)
+def test_packed_weights_follow_changes(kind, change):
+    layer, x = ours(kind, 5, 9).eval(), torch.randn(6, 2, 5)
+    before = infer(layer, x)
+    assert_same_bits(infer(layer, x), before)
     with torch.no_grad():
-        CHANGES[change](gru)
-    after = infer(gru, x)
+        CHANGES[change](layer)
+    after = infer(layer, x)
     assert not torch.equal(after, before)
-    assert_same_bits(after, fresh(gru, x))
+    assert_same_bits(after, fresh(layer, x))
 
 
-def test_packed_weights_follow_an_optimiser():
-    gru, x = asrkern.nn.GRU(5, 9), torch.randn(6, 2, 5)
-    optimiser = torch.optim.SGD(gru.parameters(), 0.1)
+@kinds
+def test_packed_weights_follow_an_optimiser(kind):
+    layer, x = ours(kind, 5, 9), torch.randn(6, 2, 5)
+    optimiser = torch.optim.SGD(layer.parameters(), 0.1)
     for _ in range(3):
-        infer(gru.eval(), x)
-        gru.train()(x)[0].sum().backward()
+        infer(layer.eval(), x)
+        layer.train()(x)[0].sum().backward()
         optimiser.step()
         optimiser.zero_grad()
-        assert_same_bits(infer(gru.eval(), x), fresh(gru, x))
+        assert_same_bits(infer(layer.eval(), x), fresh(layer, x))
 
 
-def test_copies_and_pickles_pack_for_themselves():
-    gru, x = asrkern.nn.GRU(5, 9, bidirectional=True).eval(), torch.randn(6, 2, 5)
-    expected = infer(gru, x)
-    for twin in (copy.deepcopy(gru), pickle.loads(pickle.dumps(gru))):
+@kinds
+def test_copies_and_pickles_pack_for_themselves(kind):
+    layer, x = ours(kind, 5, 9, bidirectional=True).eval(), torch.randn(6, 2, 5)
+    expected = infer(layer, x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert_same_bits(infer(twin, x), expected)
         with torch.no_grad():
             twin.weight_hh_l0.zero_()
         assert not torch.equal(infer(twin, x), expected)
-    assert_same_bits(infer(gru, x), expected)
+    assert_same_bits(infer(layer, x), expected)
 
 
-def test_inference_from_several_threads():
-    gru, x = asrkern.nn.GRU(5, 150, bidirectional=True).eval(), torch.randn(20, 3, 5)
-    expected, results = fresh(gru, x), []
+@kinds
+def test_inference_from_several_threads(kind):
+    layer, x = ours(kind, 5, 150, bidirectional=True).eval(), torch.randn(20, 3, 5)
+    expected, results = fresh(layer, x), []
     workers = [
-        threading.Thread(target=lambda: results.extend(infer(gru, x) for _ in range(20))) for _ in range(4)
+        threading.Thread(target=lambda: results.extend(infer(layer, x) for _ in range(20))) for _ in range(4)
     ]
     for worker in workers:
         worker.start()

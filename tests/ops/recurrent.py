@@ -96,6 +96,30 @@ class RecurrentTests:
         expected = self.reference(x.double(), *map(double, weights))
         assert_close(self.op(x, *weights)[0], expected[0], 1e-5)
 
+    @pytest.mark.parametrize("steps, rows", [(700, 1), (100, 11), (3, 600)])
+    def test_more_frames_than_are_projected_at_once(self, steps, rows):
+        weights, states = self.make_weights(3, 4, True), self.make_states(2, rows, 4)
+        x, lengths = torch.randn(steps, rows, 3), ragged(rows, steps)
+        results = self.op(x, *weights, *states, lengths=lengths)
+        expected = self.reference(x.double(), *map(double, weights), *double(states), lengths=lengths)
+        for result, wanted in zip(results, expected, strict=True):
+            assert_close(result, wanted, 1e-5)
+
+    @pytest.mark.parametrize("thread_count", [1, 2, 3])
+    def test_weights_that_outgrow_a_cache(self, thread_count, threads):
+        threads(thread_count)
+        weights = self.make_weights(5, 860, True, requires_grad=True)
+        x, lengths = torch.randn(4, 3, 5), torch.tensor([2, 4, 3])
+        flat = [w for direction in weights for w in direction]
+        doubles = [w.detach().double().requires_grad_() for w in flat]
+        output = self.op(x, *weights, lengths=lengths)[0]
+        expected = self.reference(x.double(), doubles[:4], doubles[4:], lengths=lengths)[0]
+        assert_close(output, expected, 1e-5)
+        seed = torch.randn_like(output)
+        grads = torch.autograd.grad(output, flat, seed)
+        for grad, wanted in zip(grads, torch.autograd.grad(expected, doubles, seed.double()), strict=True):
+            assert_close(grad, wanted, 1e-4)
+
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("batch_first", [False, True])
     def test_bias_and_batch_first(self, bias, batch_first):

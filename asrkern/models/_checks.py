@@ -1,0 +1,154 @@
+"""Checks of what a model is made of and called with.
+
+Values of tensors are read on the CPU only, since a GPU would have to be waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asrkern.nn._lengths import values_are_known
+
+
+def check_choices(**options: tuple[Any, Sequence[Any]]) -> None:
+    """Raise ValueError unless each option's value is one of its choices: ``name=(value, choices)``."""
+    for name, (value, choices) in options.items():
+        if value not in choices:
+            raise ValueError(f"{name}: expected one of {tuple(choices)}, received {value!r}")
+
+
+def check_sizes(**options: Any) -> None:
+    """Raise ValueError unless each option's value is an integer of at least 1."""
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}: expected a positive integer, received {value!r}")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Raise ValueError unless value is a number from 0 to less than 1."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a probability below 1, received {value!r}")
+
+
+def check_spectrograms(features: Tensor, n_freq: int) -> Tensor:
+    """features as [N, 1, F, T].
+
+    Args:
+        features: [N, 1, F, T] or [N, F, T], floating point, N at least 1.
+        n_freq: the F expected.
+
+    Raises:
+        TypeError: features is no tensor.
+        ValueError: another shape or dtype.
+    """
+    _check_is_tensor("features", features)
+    x = features.unsqueeze(1) if features.dim() == 3 else features
+    if x.dim() != 4 or x.shape[0] < 1 or list(x.shape[1:3]) != [1, n_freq]:
+        raise ValueError(
+            f"features: expected [N, 1, {n_freq}, T] or [N, {n_freq}, T], received {list(features.shape)}"
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"features: expected floating point, received {features.dtype}")
+    return x
+
+
+def check_lengths(
+    lengths: Tensor, batch_size: int, frames: int, minimum: int = 0, *, name: str = "lengths"
+) -> None:
+    """Check the valid frames of each row of a batch.
+
+    Args:
+        lengths: integers [batch_size] from ``minimum`` to ``frames``.
+        minimum: the fewest frames that a row needs; 0 allows rows that are all padding.
+        name: of the argument.
+
+    Raises:
+        TypeError: lengths is no tensor.
+        ValueError: another shape or dtype, or a length out of range.
+    """
+    _check_integers(name, lengths, [batch_size])
+    _check_range(name, lengths, minimum, frames, "T")
+
+
+def check_targets(
+    targets: Tensor,
+    target_lengths: Tensor,
+    batch_size: int,
+    classes: int,
+    *,
+    first_class: int = 0,
+    minimum_length: int = 0,
+) -> None:
+    """Check padded token sequences; what lies beyond a row's length is not looked at.
+
+    Args:
+        targets: integers [batch_size, L], from ``first_class`` to ``classes - 1``.
+        target_lengths: integers [batch_size], from ``minimum_length`` to L.
+        first_class: 1 where class 0 is a blank, which no target may hold.
+        minimum_length: 1 where a model cannot learn from an empty target.
+
+    Raises:
+        TypeError: one of them is no tensor.
+        ValueError: another shape or dtype, or a length or a token out of range.
+    """
+    _check_integers("targets", targets, [batch_size, "L"])
+    _check_integers("target_lengths", target_lengths, [batch_size])
+    _check_range("target_lengths", target_lengths, minimum_length, targets.shape[1], "L")
+    if values_are_known(targets):
+        valid = torch.arange(targets.shape[1]) < target_lengths.cpu()[:, None]
+        _check_range("targets", targets[valid], first_class, classes - 1, "classes")
+
+
+def check_scores(name: str, scores: Tensor, axes: Sequence[str]) -> None:
+    """Check log-probabilities or logits: floating point with these axes, none of them empty.
+
+    Raises:
+        TypeError: scores is no tensor.
+        ValueError: another shape or dtype.
+    """
+    _check_is_tensor(name, scores)
+    if scores.dim() != len(axes) or 0 in scores.shape or not scores.is_floating_point():
+        raise ValueError(
+            f"{name}: expected floating point of shape [{', '.join(axes)}], "
+            f"received {scores.dtype} of shape {list(scores.shape)}"
+        )
+
+
+def check_labels(labels: Tensor, batch_size: int, classes: int) -> None:
+    """Check one class a row: integers [batch_size], 0 to ``classes - 1``.
+
+    Raises:
+        TypeError: labels is no tensor.
+        ValueError: another shape or dtype, or a class out of range.
+    """
+    _check_integers("labels", labels, [batch_size])
+    _check_range("labels", labels, 0, classes - 1, "classes")
+
+
+def _check_is_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, received {type(value).__name__}")
+
+
+def _check_integers(name: str, value: object, shape: list[int | str]) -> None:
+    """A tensor of integers of this shape, in which a letter stands for any extent."""
+    _check_is_tensor(name, value)
+    if value.dim() != len(shape) or any(
+        isinstance(n, int) and n != m for n, m in zip(shape, value.shape, strict=True)
+    ):
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"{name}: expected shape [{expected}], received {list(value.shape)}")
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise ValueError(f"{name}: expected integers, received {value.dtype}")
+
+
+def _check_range(name: str, value: Tensor, low: int, high: int, meaning: str) -> None:
+    if value.numel() == 0 or not values_are_known(value):
+        return
+    least, most = int(value.min()), int(value.max())
+    if least < low or most > high:
+        raise ValueError(f"{name}: expected {low} to {high} ({meaning}), received {least} to {most}")

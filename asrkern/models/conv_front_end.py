@@ -1,0 +1,78 @@
+"""The two masked convolutions over spectrograms with which DeepSpeech2 and its descendants begin."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from asrkern.models._checks import check_lengths, check_spectrograms
+from asrkern.nn import MaskConv
+
+CHANNELS = 32
+KERNELS = ((41, 11), (21, 11))  # (frequency, time) of the two convolutions
+STRIDES = ((2, 2), (2, 1))
+
+ConvPadding = tuple[tuple[int, int], tuple[int, int]]
+NO_PADDING: ConvPadding = ((0, 0), (0, 0))
+SAME_PADDING: ConvPadding = ((20, 5), (10, 5))
+
+
+def conv_length(length: int, axis: int, padding: ConvPadding) -> int:
+    """Length of one axis (0 frequency, 1 time) after the convolutions; not positive if it is too short."""
+    for kernel, stride, pad in zip(KERNELS, STRIDES, padding, strict=True):
+        length = (length + 2 * pad[axis] - kernel[axis]) // stride[axis] + 1
+    return length
+
+
+def conv_output_size(n_freq: int, padding: ConvPadding) -> int:
+    """Features per frame after the convolutions: 1312 of 161 bins with padding and 672 without."""
+    return CHANNELS * conv_length(n_freq, 0, padding)
+
+
+def make_conv(padding: ConvPadding, stats: str = "valid") -> MaskConv:
+    """Conv2d, BatchNorm2d and Hardtanh(0, 20), twice; keys ``seq_module.{0,1,3,4}.*``.
+
+    Args:
+        padding: (frequency, time) of each convolution.
+        stats: as in :class:`asrkern.nn.MaskConv`.
+    """
+    modules: list[nn.Module] = []
+    for index, pad in enumerate(padding):
+        modules += [
+            nn.Conv2d(CHANNELS if index else 1, CHANNELS, KERNELS[index], STRIDES[index], pad),
+            nn.BatchNorm2d(CHANNELS),
+            nn.Hardtanh(0, 20, inplace=True),
+        ]
+    return MaskConv(nn.Sequential(*modules), stats)
+
+
+def check_conv_input(
+    features: Tensor, lengths: Tensor, n_freq: int, padding: ConvPadding, minimum_length: int = 0
+) -> Tensor:
+    """features as [N, 1, F, T], checked together with lengths.
+
+    Raises:
+        TypeError: features or lengths is no tensor.
+        ValueError: a shape, a dtype or a length does not fit, or T is too short for the convolutions.
+    """
+    x = check_spectrograms(features, n_freq)
+    frames = x.shape[-1]
+    if conv_length(frames, 1, padding) < 1:
+        raise ValueError(
+            f"features: {frames} frames are too few for the convolutions, received {list(features.shape)}"
+        )
+    check_lengths(lengths, x.shape[0], frames, minimum_length)
+    return x
+
+
+def conv_frames(conv: MaskConv, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Run :func:`make_conv`'s stack.
+
+    Args:
+        x: [N, 1, F, T].
+        lengths: integers [N], frames per row.
+
+    Returns:
+        [T', N, CHANNELS * F'], zero beyond each output length, and the output lengths [N], int64.
+    """
+    x, output_lengths = conv(x, input_lengths=lengths)
+    return x.flatten(1, 2).permute(2, 0, 1).contiguous(), output_lengths

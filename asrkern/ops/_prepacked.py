@@ -1,0 +1,97 @@
+"""Recurrent layers for inference over weights that were packed, and perhaps quantised, before."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asrkern.ops._common import cast, check_shape
+from asrkern.ops._recurrent import Cell, check_batch
+
+_STORED = (torch.float32, torch.bfloat16, torch.int8)
+
+
+class PackedWeights(NamedTuple):
+    """The parameters of one direction.
+
+    weight_ih: [gates·hidden_size, input_size], float32, bfloat16 or int8; scale_ih: [gates·hidden_size] or None;
+    packed_hh: :func:`pack_weight` of weight_hh in the same type; scale_hh, bias_ih, bias_hh: [gates·hidden_size] or
+    None.
+    """
+
+    weight_ih: Tensor
+    scale_ih: Tensor | None
+    packed_hh: Tensor
+    scale_hh: Tensor | None
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+
+
+def pack_weight(cell: Cell, weight_hh: Tensor) -> Tensor:
+    """weight_hh: [gates·hidden_size, hidden_size] in the order of the kernels; ValueError for what cannot be packed."""
+    shape = tuple(weight_hh.shape)
+    if weight_hh.dtype not in _STORED or len(shape) != 2 or shape[0] != cell.gates * shape[1]:
+        raise ValueError(
+            f"weight_hh: expected [{cell.gates}·hidden_size, hidden_size] of float32, bfloat16 or int8, received "
+            f"{weight_hh.dtype} of shape {shape}"
+        )
+    if weight_hh.device.type != "cpu":
+        raise ValueError(f"weight_hh: expected a tensor on the CPU, received one on {weight_hh.device}")
+    return getattr(torch.ops.asrkern, f"{cell.name}_pack")(weight_hh.detach())
+
+
+def run_prepacked(
+    cell: Cell,
+    input: Tensor,
+    weights: PackedWeights,
+    weights_reverse: PackedWeights | None,
+    states: tuple[Tensor | None, ...],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
+    size, features = weights.weight_ih.shape[0] // cell.gates, weights.weight_ih.shape[1]
+    directions = [weights] if weights_reverse is None else [weights, weights_reverse]
+    lengths = check_batch(
+        cell, input, features, len(directions), size, states, lengths, batch_sizes, batch_first
+    )
+    if input.device.type != "cpu":
+        raise ValueError(f"input: expected a tensor on the CPU, received one on {input.device}")
+    tensors = []
+    for direction in directions:
+        _check_direction(cell, direction, weights, size)
+        weight_ih, scale_ih, packed_hh, *rest = direction
+        floats = [cast(t, torch.float32) for t in (scale_ih, *rest)]
+        tensors += [weight_ih, floats[0], packed_hh, *floats[1:]]
+    op = getattr(torch.ops.asrkern, f"{cell.name}_prepacked")
+    results = op(
+        input.detach().float(),
+        lengths,
+        batch_sizes,
+        *(None if state is None else state.detach().float() for state in states),
+        *(t if t is None else t.detach() for t in tensors),
+        *([None] * (12 - len(tensors))),
+        batch_first,
+    )
+    return tuple(result.to(input.dtype) for result in results)
+
+
+def _check_direction(cell: Cell, direction: PackedWeights, like: PackedWeights, size: int) -> None:
+    dtypes = direction.weight_ih.dtype, direction.packed_hh.dtype
+    if direction.weight_ih.shape != like.weight_ih.shape or direction.packed_hh.dtype not in _STORED:
+        raise ValueError(
+            f"weights: expected weight_ih {tuple(like.weight_ih.shape)} and packed_hh of float32, bfloat16 or "
+            f"int8, received {tuple(direction.weight_ih.shape)} and {dtypes[1]}"
+        )
+    if dtypes != (like.packed_hh.dtype, like.packed_hh.dtype):
+        raise ValueError(
+            f"weights: expected one dtype for all, received {dtypes[0]} and {dtypes[1]} beside {like.packed_hh.dtype}"
+        )
+    if (direction.bias_ih is None) != (direction.bias_hh is None):
+        raise ValueError("weights: expected bias_ih and bias_hh or neither, received one of them")
+    for name in ("scale_ih", "scale_hh", "bias_ih", "bias_hh"):
+        if getattr(direction, name) is not None:
+            check_shape(f"weights.{name}", getattr(direction, name), (cell.gates * size,))
