@@ -22,7 +22,7 @@ from asrkern import ops
 from asrkern.decoder import CTCBeamDecoder, NGramLM
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.ops.batch_norm_act import _composed as composed_batch_norm_act
-from benchmarks._systems import stock_deepspeech2
+from benchmarks._stock_twin import stock_deepspeech2
 from benchmarks._timing import relative_error
 from benchmarks.stock import LABELS, StockDeepSpeech2, mask_frames
 
@@ -106,7 +106,7 @@ def spread_lengths(batch: int, longest: int) -> Tensor:
 
 def gru(size: int, batch: int, ragged: bool, backward: bool, steps: int, at: Arithmetic) -> Case:
     """A bidirectional layer as wide as its input. cuDNN gets sequences that are packed already."""
-    module = nn.GRU(size, size, bidirectional=True).to(DEVICE, at.dtype)
+    module = nn.GRU(size, size, bidirectional=True, device=DEVICE, dtype=at.dtype)
     x = torch.randn(steps, batch, size, device=DEVICE, dtype=at.dtype)
     lengths = spread_lengths(batch, steps) if ragged else torch.full((batch,), steps, device=DEVICE)
     seed = torch.randn(steps, batch, 2 * size, device=DEVICE, dtype=at.dtype)
@@ -344,7 +344,8 @@ def beam_search(batch: int, beam_width: int, frames: int, sentences: int, at: Ar
 
 def deepspeech2(preset: str, batch: int, ragged: bool, frames: int, at: Arithmetic) -> Case:
     """Features to log-probabilities."""
-    model = DeepSpeech2.preset(preset)
+    with torch.device(DEVICE):
+        model = DeepSpeech2.preset(preset)
     model, twin, exact, x, lengths = deepspeech2_pair(model, batch, ragged, frames, at)
 
     def backend(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], graph: bool) -> Backend:

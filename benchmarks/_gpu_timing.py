@@ -169,6 +169,8 @@ def float32_arithmetic(tf32: bool) -> Iterator[None]:
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = tf32
-    yield
-    for backend, value in zip(backends, before):
-        backend.allow_tf32 = value
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before):
+            backend.allow_tf32 = value
