@@ -5,18 +5,20 @@ from asrkern.ops.ctc_beam_search import CTCBeamSearchResult, CTCContext, ctc_bea
 from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pack_gru_weight
 from asrkern.ops.linear import linear, linear_quantized, quantize_weight
 from asrkern.ops.lstm import LSTMWeights, PackedLSTMWeights, lstm, lstm_prepacked, pack_lstm_weight
-from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
+from asrkern.ops.masked_conv2d import ConvTile, conv_output_lengths, conv_tile, masked_conv2d
 
 __all__ = [
     "BatchNormActResult",
     "CTCBeamSearchResult",
     "CTCContext",
+    "ConvTile",
     "GRUWeights",
     "LSTMWeights",
     "PackedGRUWeights",
     "PackedLSTMWeights",
     "batch_norm_act",
     "conv_output_lengths",
+    "conv_tile",
     "ctc_beam_search",
     "gru",
     "gru_prepacked",
