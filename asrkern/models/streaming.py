@@ -122,7 +122,11 @@ class StreamingDeepSpeech2:
         return output
 
     def finish(self, state: StreamState) -> Tensor:
-        """The remaining frames of an utterance that ends here, [frames', V]; the state stays as it is."""
+        """The remaining frames of an utterance that ends here, [frames', V].
+
+        The state stays as it is: while audio still comes, this tells what it would be if it ended now, to within the
+        rounding of the convolutions, without :attr:`latency`.
+        """
         self._check_mode()
         parameter = next(self.model.parameters())
         nothing = parameter.new_empty(1, 1, self.model.n_features, 0)

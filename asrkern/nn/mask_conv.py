@@ -13,7 +13,7 @@ from asrkern.nn._lengths import zero_padding
 from asrkern.nn.batch_norm import MaskedBatchNorm2d, apply_batch_norm, clamp_range, uses_batch_stats
 
 
-class Stage(NamedTuple):
+class _Stage(NamedTuple):
     """Modules that run together: a fusible Conv2d (or none), its batch norm, its activation; or any one
     module."""
 
@@ -65,12 +65,12 @@ class MaskConv(nn.Module):
         if lengths is not None and input_lengths is not None:
             raise ValueError("lengths, input_lengths: expected at most one of the two, received both")
         before = input_lengths
-        for stage in stages_of(self.seq_module):
+        for stage in _stages(self.seq_module):
             after = _lengths_after(stage.module, before)
             mask = after if lengths is None else lengths
             if stage.module is None:
                 x = self._batch_norm(stage, x, mask)
-            elif is_fusible(stage.module):
+            elif _is_fusible(stage.module):
                 x = self._conv(stage, x, before, mask)
             else:
                 y = stage.module(zero_padding(x, before, "NCFT"))
@@ -83,62 +83,32 @@ class MaskConv(nn.Module):
             before = after
         return x, before if lengths is None else lengths
 
-    def _conv(self, stage: Stage, x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        if stage.norm is None or not uses_batch_stats(stage.norm):
-            return run_conv(stage, x, before, after, stage.module.padding)
-        x = run_conv(Stage(stage.module), x, before, after, stage.module.padding)
-        return self._batch_norm(stage, x, after)
+    def _conv(self, stage: _Stage, x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        conv, norm, activation = stage
+        folded = norm is None or not uses_batch_stats(norm)
+        scale, shift = _fold(norm) if norm is not None and folded else (None, None)
+        x = ops.masked_conv2d(
+            x,
+            conv.weight,
+            conv.bias,
+            scale,
+            shift,
+            lengths=before,
+            output_lengths=after,
+            stride=conv.stride,
+            padding=conv.padding,
+            activation=activation if folded else None,
+        )
+        return x if folded else self._batch_norm(stage, x, after)
 
-    def _batch_norm(self, stage: Stage, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def _batch_norm(self, stage: _Stage, x: Tensor, lengths: Tensor | None) -> Tensor:
         stats = stage.norm.stats if isinstance(stage.norm, MaskedBatchNorm2d) else self.stats
         return apply_batch_norm(
             stage.norm, x, lengths, layout="NCFT", stats=stats, activation=stage.activation
         )
 
 
-def stages_of(stack: nn.Sequential) -> list[Stage]:
-    """What :class:`MaskConv` runs of a stack, in order."""
-    modules = list(stack)
-    stages = []
-    while modules:
-        module = None if _is_norm(modules[0]) else modules.pop(0)
-        norm = activation = None
-        if module is None or is_fusible(module):
-            norm = modules.pop(0) if modules and _is_norm(modules[0]) else None
-            if isinstance(norm, MaskedBatchNorm2d):
-                activation = norm.activation
-            elif modules and clamp_range(modules[0]) is not None and not has_hooks(modules[0]):
-                activation = clamp_range(modules.pop(0))
-        stages.append(Stage(module, norm, activation))
-    return stages
-
-
-def run_conv(
-    stage: Stage,
-    x: Tensor,
-    lengths: Tensor | None,
-    output_lengths: Tensor | None,
-    padding: tuple[int, int],
-) -> Tensor:
-    """A fusible convolution, its batch norm on running statistics and its activation as one operation."""
-    conv = stage.module
-    scale, shift = (None, None) if stage.norm is None else _fold(stage.norm)
-    return ops.masked_conv2d(
-        x,
-        conv.weight,
-        conv.bias,
-        scale,
-        shift,
-        lengths=lengths,
-        output_lengths=output_lengths,
-        stride=conv.stride,
-        padding=padding,
-        activation=stage.activation,
-    )
-
-
-def is_fusible(module: nn.Module) -> bool:
-    """Whether :func:`run_conv` computes what the module would."""
+def _is_fusible(module: nn.Module) -> bool:
     return (
         type(module) is nn.Conv2d
         and module.groups == 1
@@ -151,6 +121,22 @@ def is_fusible(module: nn.Module) -> bool:
 
 def _is_norm(module: nn.Module) -> bool:
     return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d) and not has_hooks(module)
+
+
+def _stages(stack: nn.Sequential) -> list[_Stage]:
+    modules = list(stack)
+    stages = []
+    while modules:
+        module = None if _is_norm(modules[0]) else modules.pop(0)
+        norm = activation = None
+        if module is None or _is_fusible(module):
+            norm = modules.pop(0) if modules and _is_norm(modules[0]) else None
+            if isinstance(norm, MaskedBatchNorm2d):
+                activation = norm.activation
+            elif modules and clamp_range(modules[0]) is not None and not has_hooks(modules[0]):
+                activation = clamp_range(modules.pop(0))
+        stages.append(_Stage(module, norm, activation))
+    return stages
 
 
 def _fold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asrkern import ops
 from asrkern.nn.batch_norm import uses_batch_stats
-from asrkern.nn.mask_conv import MaskConv, Stage, is_fusible, run_conv, stages_of
+from asrkern.nn.mask_conv import MaskConv, _fold, _is_fusible, _Stage, _stages
 
 # For each convolution the input frames [1, C, F, frames] that later outputs need; None before the first frame.
 ConvState = tuple[Tensor | None, ...]
@@ -30,9 +30,9 @@ class MaskConvStream:
     """
 
     def __init__(self, conv: MaskConv) -> None:
-        self.stages = stages_of(conv.seq_module)
+        self.stages = _stages(conv.seq_module)
         for stage in self.stages:
-            if stage.module is None or not is_fusible(stage.module):
+            if stage.module is None or not _is_fusible(stage.module):
                 raise ValueError(f"conv: expected plain convolutions, received {stage.module or stage.norm}")
             if stage.norm is not None and uses_batch_stats(stage.norm):
                 raise ValueError(f"conv: expected running statistics (eval mode), received {stage.norm}")
@@ -85,7 +85,7 @@ def _geometry(conv: nn.Conv2d) -> tuple[int, int, int]:
     return conv.kernel_size[1], conv.stride[1], conv.padding[1]
 
 
-def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
+def _advance(stage: _Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
     """One convolution: its next outputs, and the input that those after them need."""
     kernel_size, stride, padding = _geometry(stage.module)
     tile = ops.conv_tile(kernel_size, stride)
@@ -105,7 +105,16 @@ def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[
         window = x[..., : (outputs - tile.outputs) * stride + tile.inputs]
     if not outputs:
         return _no_frames(stage.module, x), x
-    y = run_conv(stage, window, None, None, (stage.module.padding[0], 0))
+    conv = stage.module
+    y = ops.masked_conv2d(
+        window,
+        conv.weight,
+        conv.bias,
+        *((None, None) if stage.norm is None else _fold(stage.norm)),
+        stride=conv.stride,
+        padding=(conv.padding[0], 0),
+        activation=stage.activation,
+    )
     # Copied: a view would keep all of x.
     return y, x[..., outputs * stride :].clone()
 

@@ -1,11 +1,12 @@
 """Operations as functions: each validates its arguments and calls the kernel registered with torch."""
 
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
+from asrkern.ops.conv_tile import ConvTile, conv_tile
 from asrkern.ops.ctc_beam_search import CTCBeamSearchResult, CTCContext, ctc_beam_search
 from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pack_gru_weight
 from asrkern.ops.linear import linear, linear_quantized, quantize_weight
 from asrkern.ops.lstm import LSTMWeights, PackedLSTMWeights, lstm, lstm_prepacked, pack_lstm_weight
-from asrkern.ops.masked_conv2d import ConvTile, conv_output_lengths, conv_tile, masked_conv2d
+from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
 
 __all__ = [
     "BatchNormActResult",

@@ -20,7 +20,7 @@ from asrkern.data import Spectrogram, SpectrogramStream, load_audio, read_manife
 from asrkern.decoder import CTCBeamDecoder, NGramLM
 from asrkern.models import DeepSpeech2, StreamingDeepSpeech2
 from asrkern.nn import quantize
-from tests.compare import assert_same_bits
+from tests.compare import assert_close, assert_same_bits
 from tests.models.test_deepspeech2 import make_model
 
 # Few frequencies, for speed: the fewest that the convolutions take, or 21.
@@ -138,6 +138,17 @@ def test_streams_do_not_disturb_each_other():
     for utterance, state, output in zip(utterances, states, outputs, strict=True):
         output.append(stream.finish(state))
         assert_same_bits(torch.cat(output), offline(stream.model, utterance))
+
+
+def test_finish_tells_what_the_tiles_still_hold_back():
+    stream = streamed("v2 unidirectional")
+    features = features_for(stream, 300)
+    state = stream.start()
+    so_far = torch.cat([stream.step(state, features[:, :170]), stream.finish(state)])
+    # Windows reach 15 input frames ahead, at 2 for each output frame, and the lookahead 4 output frames.
+    complete = (170 - 15 + 1) // 2 - 4
+    assert state.frames + 10 < complete
+    assert_close(so_far[:complete], offline(stream.model, features)[:complete], 1e-5)
 
 
 def test_finish_leaves_the_stream_as_it_is():
