@@ -13,7 +13,22 @@ import asrkern
 from asrkern import _library
 from asrkern._optional import import_torchaudio
 
-OPTIONAL = ("triton", "soundfile", "safetensors", "typer", "rich", "matplotlib", "pytest", "hypothesis")
+OPTIONAL = (
+    "triton",
+    "soundfile",
+    "safetensors",
+    "typer",
+    "rich",
+    "lightning",
+    "lhotse",
+    "pydantic",
+    "rapidfuzz",
+    "tensorboard",
+    "sentencepiece",
+    "matplotlib",
+    "pytest",
+    "hypothesis",
+)
 
 
 def _cuda() -> str:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
+from asrkern.cli._errors import one_line_errors
 from asrkern.decoder import NGramLM
 from asrkern.decoder.ngram_lm import MAX_ORDER
 
@@ -23,16 +24,6 @@ STDIN = Path("-")
 Characters = Annotated[
     bool, typer.Option("--characters", help="The model's words are characters; ▁ stands for white space.")
 ]
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Errors about files and values in one line."""
-    try:
-        yield
-    except (ImportError, OSError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 @contextmanager
@@ -102,7 +93,7 @@ def build(
     """Estimate a model: interpolated modified Kneser-Ney."""
     thresholds = _thresholds(prune)
     began = time.perf_counter()
-    with _errors():
+    with one_line_errors():
         with _bars() as progress:
             lm = NGramLM.estimate(
                 (item for text in texts for item in (sys.stdin if text == STDIN else [text])),
@@ -138,7 +129,7 @@ def query(
 
     Prints for each: log10 probability, words, unknown words, text, with tabs between; at the end the perplexity.
     """
-    with _errors():
+    with one_line_errors():
         lm = NGramLM.open(model, unit="character" if characters else "word")
     known = lm.words
     total = known_total = 0.0
