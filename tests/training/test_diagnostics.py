@@ -15,7 +15,6 @@ from asrkern.models import VGGGRUCTC
 from asrkern.models.deepspeech2_config import LABELS
 from asrkern.models.losses import ctc_loss
 from asrkern.training.diagnostics import CollapseMonitor, Probe, diagnose, measure
-from asrkern.training.diagnostics.measures import needed_frames
 
 SMALL = {"n_mels": 40, "channels": (16,), "hidden_size": 48, "num_layers": 2, "dnn_size": 64}
 PATIENCE = 25
@@ -65,7 +64,7 @@ def run(
     padded = nn.utils.rnn.pad_sequence([torch.tensor(t) for t in targets], batch_first=True)
     target_lengths = torch.tensor([len(t) for t in targets])
     monitor = CollapseMonitor(
-        model, Probe(features[:8], lengths[:8], targets[:8], texts[:8]), labels, patience=PATIENCE
+        model, Probe(features[:8], lengths[:8], targets[:8], spaces=True), labels, patience=PATIENCE
     )
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     for step in range(1, steps + 1):
@@ -75,7 +74,9 @@ def run(
         loss = ctc_loss(*model.train()(features[rows], lengths[rows]), padded[said], target_lengths[said])
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        monitor.step(loss.item(), gradients=step == steps)
+        monitor.step(loss.item())
+        if step == steps:
+            monitor.take_gradients()
         optimizer.step()
     return monitor
 
@@ -158,7 +159,7 @@ class Fixed(nn.Module):
 
 def probe(targets: list[list[int]], frames: int) -> Probe:
     lengths = torch.full((len(targets),), frames)
-    return Probe(torch.randn(len(targets), 3, frames), lengths, targets, ["a b"] * len(targets))
+    return Probe(torch.randn(len(targets), 3, frames), lengths, targets)
 
 
 def test_measures_are_what_they_say():
@@ -218,6 +219,16 @@ def test_plateau():
     assert monitor.plateau
 
 
+def test_state_is_kept():
+    watched = probe([[1], [2]], 9)
+    first, second = (CollapseMonitor(Fixed(torch.zeros(2, 9, 3)), watched, "_ab") for _ in range(2))
+    for _ in range(3):
+        first.step(1.0)
+    first.look()
+    second.restore(first.state())
+    assert second.losses == first.losses and second.looks == first.looks and second.verdicts == first.verdicts
+
+
 def test_reports(tmp_path, windows):
     monitor = run(VGGGRUCTC(**SMALL), windows, steps=3, learning_rate=1e-3)
     for _ in range(2):
@@ -227,11 +238,6 @@ def test_reports(tmp_path, windows):
     assert text.startswith(str(monitor.verdicts[-1])) and "| dnn.module.6 | Linear |" in text
     assert len((tmp_path / "diagnosis.csv").read_text().splitlines()) == 3
     assert (tmp_path / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(("target", "frames"), [([], 0), ([1], 1), ([1, 1], 3), ([1, 2, 2, 2], 6)])
-def test_frames_that_a_target_needs(target, frames):
-    assert needed_frames(target) == frames
 
 
 def test_bad_arguments():

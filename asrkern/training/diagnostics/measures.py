@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from asrkern.decoder import greedy_decode
+from asrkern.training.metrics import levenshtein
+from asrkern.training.tasks import frames_needed
 
 DROPOUT_PASSES = 4
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -27,13 +27,13 @@ class Probe:
         features: [N, F, T] or [N, 1, F, T].
         lengths: [N], frames of each.
         targets: token indices of each.
-        texts: transcripts as they were before tokenisation.
+        spaces: whether the transcripts had spaces before they became tokens.
     """
 
     features: Tensor
     lengths: Tensor
     targets: Sequence[Sequence[int]]
-    texts: Sequence[str]
+    spaces: bool = False
 
     def cropped(self) -> tuple[Tensor, Tensor]:
         """Features and lengths with every utterance as long as the shortest: no padding."""
@@ -141,23 +141,18 @@ def measure(
         entropy=_entropy(frames.exp()).mean().item(),
         dependence=_divergence(aligned.float().exp()),
         dropout_noise=noise,
-        error_rate=sum(map(Levenshtein.distance, paths, targets)) / max(characters, 1),
+        error_rate=sum(map(levenshtein.distance, paths, targets)) / max(characters, 1),
         distinct=len(set(paths)) / len(set(targets)),
         tokens=Counter(labels[token] for path in paths for token in path),
         target_tokens=Counter(labels[token] for target in targets for token in target),
         commonest=Counter(texts).most_common(1)[0][0],
-        infeasible=sum(needed_frames(t) > n for t, n in zip(targets, output_lengths)),
+        infeasible=int((frames_needed(*_padded(probe.targets)) > torch.tensor(output_lengths)).sum()),
         utterances=len(targets),
         frames_per_token=sum(output_lengths) / max(characters, 1),
         feature_mean=_valid(probe).mean().item(),
         feature_std=_valid(probe).std().item(),
         layers=tuple(layers),
     )
-
-
-def needed_frames(target: Sequence[int]) -> int:
-    """Frames that CTC needs for a target: its length, and a blank between equal neighbours."""
-    return len(target) + sum(a == b for a, b in itertools.pairwise(target))
 
 
 def perplexity(counts: Mapping[str, int]) -> float:
@@ -177,7 +172,13 @@ def gradient_stds(model: nn.Module) -> dict[str, float]:
     return found
 
 
+def _padded(targets: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    rows = [torch.tensor(target, dtype=torch.int64) for target in targets]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+
+
 def _valid(probe: Probe) -> Tensor:
+    """The features without padding."""
     return torch.cat(
         [row[..., :n].flatten() for row, n in zip(probe.features, probe.lengths.tolist())]
     ).float()

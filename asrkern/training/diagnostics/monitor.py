@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from asrkern.training.diagnostics.measures import Measures, Probe, gradient_stds, measure
+from asrkern.training.diagnostics.measures import LayerSignal, Measures, Probe, gradient_stds, measure
 from asrkern.training.diagnostics.verdict import Verdict, diagnose
+from asrkern.training.results import as_csv, write_text
 
 _COLUMNS = tuple(
     f.name for f in fields(Measures) if f.name not in ("tokens", "target_tokens", "layers", "commonest")
@@ -21,7 +22,8 @@ _COLUMNS = tuple(
 class CollapseMonitor:
     """Keeps losses and looks of a run.
 
-    ``step`` after each backward, before the optimiser's step; ``look`` when there is time for it.
+    Call :meth:`step` for each step, :meth:`look` when there is time for it, and between the last backward before that
+    and the optimiser's step :meth:`take_gradients`.
 
     Args:
         model: ``model(features, lengths)`` → log-probabilities [N, T', V], output lengths [N].
@@ -49,11 +51,13 @@ class CollapseMonitor:
         self.verdicts: list[Verdict] = []
         self._gradients: dict[str, float] = {}
 
-    def step(self, loss: float, *, gradients: bool = False) -> None:
-        """Note a step's loss, and with ``gradients`` the gradients that the parameters hold now."""
+    def step(self, loss: float) -> None:
+        """Note a step's loss."""
         self.losses.append(loss)
-        if gradients:
-            self._gradients = gradient_stds(self.model)
+
+    def take_gradients(self) -> None:
+        """Note the gradients that the parameters hold now, for the next look."""
+        self._gradients = gradient_stds(self.model)
 
     @property
     def plateau(self) -> bool:
@@ -67,10 +71,27 @@ class CollapseMonitor:
             self.model, self.probe, self.labels, blank=self.blank, step=len(self.losses),
             loss=self.losses[-1] if self.losses else float("nan"), gradients=self._gradients,
         )  # fmt: skip
-        verdict = diagnose(measures, self.model, self.labels, self.probe.texts, plateau=self.plateau)
+        verdict = diagnose(measures, self.model, self.labels, spaces=self.probe.spaces, plateau=self.plateau)
         self.looks.append(measures)
         self.verdicts.append(verdict)
         return verdict
+
+    def state(self) -> dict[str, Any]:
+        """Losses and looks, for :meth:`restore`."""
+        looks = [
+            {**asdict(m), "tokens": dict(m.tokens), "target_tokens": dict(m.target_tokens)}
+            for m in self.looks
+        ]
+        return {"losses": list(self.losses), "looks": looks, "verdicts": [asdict(v) for v in self.verdicts]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.losses = list(state["losses"])
+        self.looks = [
+            Measures(**{**look, "layers": tuple(LayerSignal(**layer) for layer in look["layers"])})
+            for look in state["looks"]
+        ]
+        self.verdicts = [Verdict(**verdict) for verdict in state["verdicts"]]
 
     def table(self) -> str:
         """Every look as a row, in Markdown."""
@@ -99,10 +120,10 @@ class CollapseMonitor:
         if not self.looks:
             return
         parts = [str(self.verdicts[-1]), self.table(), self.layer_table()]
-        (folder / "diagnosis.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-        with (folder / "diagnosis.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow([*_COLUMNS, "verdict"])
-            for m, verdict in zip(self.looks, self.verdicts):
-                rows.writerow([*(getattr(m, name) for name in _COLUMNS), verdict.name])
+        write_text(folder / "diagnosis.md", "\n\n".join(parts) + "\n")
+        rows = [
+            {**{name: getattr(m, name) for name in _COLUMNS}, "verdict": verdict.name}
+            for m, verdict in zip(self.looks, self.verdicts)
+        ]
+        write_text(folder / "diagnosis.csv", as_csv(rows))
         plot(self, folder / "diagnosis.png")

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asrkern._optional import require
+from asrkern.training.checkpoint import atomic_write
+
 if TYPE_CHECKING:
     from asrkern.training.diagnostics.monitor import CollapseMonitor
 
 
 def plot(monitor: CollapseMonitor, path: Path) -> None:
     """Loss; blanks, dependence and dropout noise; letters against the targets'; variation by layer."""
+    require("matplotlib", "train")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8), layout="constrained")
@@ -51,4 +56,5 @@ def plot(monitor: CollapseMonitor, path: Path) -> None:
     layers.invert_yaxis()
     layers.set(title="variation between frames / size", xscale="log")
     layers.legend()
-    figure.savefig(path, dpi=100)
+    with atomic_write(path) as temporary:
+        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=100)

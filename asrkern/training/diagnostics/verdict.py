@@ -47,7 +47,7 @@ class Verdict:
 
 
 def diagnose(
-    measures: Measures, model: nn.Module, labels: Sequence[str], texts: Sequence[str] = (), *, plateau: bool
+    measures: Measures, model: nn.Module, labels: Sequence[str], *, spaces: bool = False, plateau: bool
 ) -> Verdict:
     """Judge one look at a model.
 
@@ -55,7 +55,7 @@ def diagnose(
         measures: from :func:`asrkern.training.diagnostics.measure`.
         model: for what it is built of.
         labels: its labels.
-        texts: the probe's transcripts before tokenisation.
+        spaces: whether the transcripts had spaces before they became tokens.
         plateau: whether the loss has stopped falling. Blanks everywhere are normal before.
     """
     m = measures
@@ -97,7 +97,7 @@ def diagnose(
         return Verdict(
             "blank collapse",
             f"{evidence} and the loss no longer falls",
-            tuple(_causes(m, model, labels, texts)),
+            tuple(_causes(m, model, labels, spaces)),
         )
     few = perplexity(m.tokens) < FEW_TOKENS * perplexity(m.target_tokens)
     if m.dependence < LEAST_DEPENDENCE or m.distinct <= 0.5 or few:
@@ -109,7 +109,7 @@ def diagnose(
             f"{perplexity(m.tokens):.1f} letters where there should be {perplexity(m.target_tokens):.1f}; outputs of "
             f"different utterances differ by {m.dependence:.3f} nats: the model knows how often letters occur, not what "
             "is said",
-            tuple(_causes(m, model, labels, texts)),
+            tuple(_causes(m, model, labels, spaces)),
         )
     if plateau:
         return Verdict(
@@ -141,12 +141,12 @@ def _dying_causes(m: Measures, model: nn.Module) -> list[str]:
     return causes + _structure(m, model)
 
 
-def _causes(m: Measures, model: nn.Module, labels: Sequence[str], texts: Sequence[str]) -> list[str]:
+def _causes(m: Measures, model: nn.Module, labels: Sequence[str], spaces: bool) -> list[str]:
     causes = []
     rates = [d.p for d in model.modules() if isinstance(d, _DROPOUTS) and d.p > 0]
     if rates:
         causes.append(f"dropout of {max(rates):g} from the start: 0 until outputs are no longer all blank")
-    if " " not in labels and any(" " in text.strip() for text in texts):
+    if spaces and " " not in labels:
         causes.append("no label for the space: add space and apostrophe")
     if m.infeasible:
         causes.append(
