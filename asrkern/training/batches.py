@@ -76,7 +76,8 @@ def plan_epoch(corpus: Corpus, recipe: Recipe, epoch: int) -> list[list[Cut]]:
     if epoch < data.sorted_epochs:
         return _split(sorted(cuts, key=lambda cut: cut.duration), recipe)
     cuts = random.Random(seed).sample(cuts, len(cuts))
-    buckets = min(data.buckets, len({cut.duration for cut in cuts}), len(cuts) // 2)
+    # Each bucket leaves a batch that is not full.
+    buckets = min(data.buckets, len({cut.duration for cut in cuts}), len(cuts) // (2 * data.batch_utterances))
     if buckets < 2:
         return _split(cuts, recipe)
     with warnings.catch_warnings():

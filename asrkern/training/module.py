@@ -198,7 +198,8 @@ class RecognitionModule(LightningModule):
             "infeasible": train.infeasible,
             "skipped": train.skipped,
         }
-        self.log_dict({name: float(value) for name, value in self.measures.items() if name != "epoch"})
+        if self.logger is not None:
+            self.logger.log_metrics(self.measures, self.global_step)
         self._rate.epoch_end(self.measures["valid_metric"])
         self.teacher_forcing.epoch_end(self.current_epoch, valid.counts.value("distance"))
         self._train = _Sums()

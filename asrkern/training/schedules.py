@@ -46,8 +46,7 @@ class LearningRate:
         if self._schedule.plateau_factor < 1 and value == value:
             self._plateau.step(value)
             self._reduced = self._plateau.optimizer.param_groups[0]["lr"]
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self._factor(self._lambda.last_epoch)
+        self._set()
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -64,6 +63,11 @@ class LearningRate:
         self._lambda.last_epoch = state["lambda"]["last_epoch"]
         self._plateau.load_state_dict(state["plateau"])
         self._plateau.optimizer.param_groups[0]["lr"] = self._reduced
+        self._set()
+
+    def _set(self) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self._factor(self._lambda.last_epoch)
 
     def _factor(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self._warmup) if self._warmup else 1.0

@@ -172,6 +172,8 @@ def _make_trainer(recipe: Recipe, folder: Path, callbacks: list[pl.Callback], pr
     warnings.filterwarnings("ignore", r".*does not have many workers.*")
     warnings.filterwarnings("ignore", r".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", r".*treespec, LeafSpec.*")
+    # They resume by the position that our data module keeps.
+    warnings.filterwarnings("ignore", r".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", r".*that has no `sampler`.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return pl.Trainer(
