@@ -62,6 +62,12 @@ def test_conv(arithmetic):
     assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "eager"]
 
 
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_conv_training(arithmetic):
+    found = measure(lambda at: cases.conv_training(2, False, 60, at), arithmetic)
+    assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "eager"]
+
+
 @pytest.mark.parametrize("mode, passes", [("eval", (1, 1)), ("training", (2, 1)), ("backward", (6, 2))])
 @pytest.mark.parametrize(
     "shape", [BatchNorm("NCFT", (3, 4, 5, 9), (0.0, 1.0)), BatchNorm("TNC", (9, 3, 5), None)]
