@@ -294,10 +294,10 @@ def batch_norm(shape: BatchNorm, mode: str, compiled: bool, at: Arithmetic) -> C
 
 @functools.cache
 def language_model(sentences: int) -> tuple[list[str], NGramLM]:
-    """Sentences of 4000 made-up words, frequent and rare, each often followed by the same few; and their 4-grams."""
+    """Sentences of 50 000 made-up words, frequent and rare, each often followed by the same few; and their 4-grams."""
     generator = random.Random(0)
     syllables = ["".join(pair) for pair in itertools.product("BDFGKLMNPRSTVZ", "AEIOU")]
-    words = ["".join(generator.choices(syllables, k=generator.randint(1, 4))) for _ in range(4000)]
+    words = ["".join(generator.choices(syllables, k=generator.randint(1, 4))) for _ in range(50_000)]
     zipf = list(itertools.accumulate(1 / (rank + 1) for rank in range(len(words))))
     text = []
     for _ in range(sentences):
