@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from benchmarks import _gpu_cases, _gpu_report, _gpu_small, gpu_check
+from benchmarks import _gpu_report, _gpu_rows, _gpu_small, gpu_check
 from benchmarks.gpu_check import KERNELS, Finished, main, run, sanitizer_outcome
 
 ABOUT = {"python": "3.12.3", "torch": "2.11.0+cu130", "cuda": "13.0", "device": "GPU X", "capability": [9, 0]}
@@ -234,7 +234,7 @@ def test_stale_lists_what_changed(machine, capsys, monkeypatch):
 def test_every_kernel_is_tested_sanitized_and_timed():
     assert set(KERNELS) == set(gpu_check.TESTS) == set(_gpu_small.RUN)
     assert set(KERNELS) == {name for kernels, _ in gpu_check.GROUPS.values() for name in kernels}
-    assert set(gpu_check.GROUPS) == set(_gpu_cases.GROUPS)
+    assert set(gpu_check.GROUPS) == set(_gpu_rows.GROUPS)
 
 
 def test_stale_here(capsys):
