@@ -42,6 +42,7 @@ class Machine:
         self.tests = dict.fromkeys(KERNELS, Finished(0, 2.0, "== 12 passed, 3 deselected in 1.90s =="))
         self.memcheck = Finished(0, 1.0, "========= ERROR SUMMARY: 0 errors")
         self.build = Finished(0, 60.0, PTXAS)
+        self.imported = Finished(0, 2.0, "asrkern 0.1.0")
         self.about = Finished(0, 3.0, "a warning\n" + json.dumps(ABOUT))
         self.rows = [ROW]
 
@@ -54,6 +55,8 @@ class Machine:
         if "pip install" in text:
             assert environment["CUDAARCHS"] == "90a-real"
             return self.build
+        if text.endswith("-m asrkern"):
+            return self.imported
         if "-m pytest" in text:
             assert environment["ASRKERN_CHECK"] == "1"
             return next((self.tests[name] for name, test in gpu_check.TESTS.items()
@@ -182,10 +185,14 @@ def test_without_a_sanitizer_the_record_says_so(machine, monkeypatch):
     assert "driver" not in record["about"]
 
 
-def test_nothing_is_recorded_where_the_build_fails(machine, capsys):
+def test_nothing_is_recorded_where_the_build_fails_or_does_not_load(machine, capsys):
     machine.build = Finished(1, 20.0, "error: no")
     status, record = check(machine)
     assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
+    machine.build, machine.imported = Finished(0, 60.0, PTXAS), Finished(1, 2.0, "undefined symbol")
+    status, record = check(machine)
+    assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
+    assert "undefined symbol" in capsys.readouterr().out
     machine.about = Finished(1, 1.0, "AssertionError: Torch not compiled with CUDA enabled")
     assert main(["--out", str(machine.out)]) == 1
     assert "no CUDA device" in capsys.readouterr().out
