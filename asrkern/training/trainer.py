@@ -69,9 +69,12 @@ def train(
     writer = logging.FileHandler(folder / "log.txt") if _rank() == 0 else logging.NullHandler()
     writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(writer)
+    level = log.level
+    log.setLevel(logging.INFO)
     try:
         return _train(recipe, folder, state if resume and state.exists() else None, callbacks, progress)
     finally:
+        log.setLevel(level)
         log.removeHandler(writer)
         writer.close()
 
