@@ -127,10 +127,16 @@ def _recording(path: Path, where: str) -> Recording:
     try:
         recording = Recording.from_file(path, recording_id=str(path))
     except Exception as error:  # lhotse wraps whatever its readers raise, in classes of its own
-        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {error}") from None
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
     if recording.num_samples < 1:
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
     return recording
+
+
+def brief(error: Exception) -> str:
+    """What is wrong: lhotse lists all readers that it tried, and the first one knows."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line.rpartition(">: ")[2] for line in lines if line.startswith("Exception #0")), lines[0])
 
 
 def _kaldi(path: Path, sample_rate: int) -> Iterable[MonoCut]:

@@ -118,7 +118,7 @@ def _train(
     batches = -(-len(data.epoch_plan(0)) // trainer.world_size)
     steps = recipe.trainer.epochs * -(-batches // recipe.trainer.accumulate)
     module = RecognitionModule(recognizer.task, recipe, steps)
-    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=False if state else None)
+    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
     return results
 
 

@@ -164,3 +164,16 @@ def test_corpora_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="at least one utterance"):
         read_cuts(tmp_path / "empty.jsonl")
+
+
+def test_a_recording_that_breaks_while_it_is_trained_on(tmp_path: Path) -> None:
+    """Good when the manifest was read, cut short later, then gone."""
+    path = tmp_path / "noise.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 16000), 8000)
+    (cut,) = read_cuts(manifest(tmp_path, {"audio_filepath": path.name, "duration": 2.0, "text": "a"}))
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': .*lost sync\.$"):
+        load_cut(cut, SETTINGS, SETTINGS.make())
+    path.unlink()
+    with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': Error opening .*$"):
+        load_cut(cut, SETTINGS, SETTINGS.make())
