@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from asrkern.cli._errors import one_line_errors
@@ -35,7 +36,7 @@ def train(
 
     With several processes: torchrun --nproc-per-node 2 -m asrkern train RECIPE.
     """
-    with _log(), one_line_errors(MemoryError, RuntimeError):
+    with _log(), one_line_errors(torch.OutOfMemoryError):
         from asrkern.training import trainer
         from asrkern.training.recipe import load_recipe
 

@@ -177,3 +177,15 @@ def test_a_recording_that_breaks_while_it_is_trained_on(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': Error opening .*$"):
         load_cut(cut, SETTINGS, SETTINGS.make())
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    """In training as where audio is read to be transcribed; resampled too."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (11025, 2))
+    soundfile.write(tmp_path / "stereo.wav", samples, 11025, subtype="FLOAT")
+    path = manifest(tmp_path, {"audio_filepath": "stereo.wav", "duration": 0.5, "offset": 0.25, "text": "a"})
+    extract = SETTINGS.make()
+    (cut,) = read_cuts(path)
+    expected = extract(load_audio(tmp_path / "stereo.wav", 8000, offset_seconds=0.25, duration_seconds=0.5))
+    assert torch.equal(load_cut(cut, SETTINGS, extract), expected)
+    assert load_cut(cut.perturb_speed(1.1), SETTINGS, extract).shape[1] == round(0.5 / 1.1 * 8000) // 80 + 1
