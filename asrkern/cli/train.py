@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
-from asrkern.cli._errors import one_line_errors
+from asrkern.cli.console import errors
 
 RecipePath = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A TOML file, as in recipes/.")]
 Folder = Annotated[
@@ -36,7 +36,7 @@ def train(
 
     With several processes: torchrun --nproc-per-node 2 -m asrkern train RECIPE.
     """
-    with _log(), one_line_errors(torch.OutOfMemoryError):
+    with _log(), errors(torch.OutOfMemoryError):
         from asrkern.training import trainer
         from asrkern.training.recipe import load_recipe
 
@@ -65,7 +65,7 @@ def sweep(
     resume: Resume = False,
 ) -> None:
     """Train variants of a recipe, those that it names or those given here; one table."""
-    with _log(), one_line_errors():
+    with _log(), errors():
         from asrkern.training import sweep as runs
         from asrkern.training.recipe import load_recipe, parse_value
         from asrkern.training.results import as_markdown

@@ -205,6 +205,7 @@ class Recipe(Settings):
         task: "ctc", "attention" or "classify".
         metric: what is improved on valid.
         seed: of weights, order and augmentation.
+        diagnose: watch a CTC model for collapse, see :mod:`asrkern.training.diagnostics`.
         sweep: variants by name, each a table of dotted keys and values.
         folder: where relative paths begin; set by :func:`load_recipe`.
     """
@@ -213,6 +214,7 @@ class Recipe(Settings):
     task: Task
     metric: Metric
     seed: int = pydantic.Field(0, ge=0)
+    diagnose: bool = True
     model: Model
     data: Data
     features: FeatureSettings = FeatureSettings()

@@ -2,7 +2,8 @@
 
 A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.training.checkpoint`;
 ``averaged.safetensors`` where the recipe asks for it), ``last.ckpt`` (Lightning's, from which the run is resumed),
-``results.csv``, ``results.md``, ``learning_curve.png``, ``recipe.json``, ``log.txt`` and ``tensorboard/``.
+``results.csv``, ``results.md``, ``learning_curve.png``, ``recipe.json``, ``log.txt``, ``tensorboard/`` and, of a CTC
+model, ``diagnosis.md``, ``.csv`` and ``.png`` (:mod:`asrkern.training.diagnostics`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from asrkern.training.averaging import MovingAverage
 from asrkern.training.callbacks import LAST_STATE, AtomicCheckpointIO, Exports, Records
 from asrkern.training.checkpoint import Recognizer, load
 from asrkern.training.data import SpeechData
+from asrkern.training.diagnostics.callback import CollapseWatch
 from asrkern.training.metrics import constant_answer
 from asrkern.training.module import RecognitionModule
 from asrkern.training.recipe import Recipe
@@ -111,9 +113,10 @@ def _train(
     )
     results = Results(recipe.name, recipe.metric, notes, constant=value)
     averages = [MovingAverage(recipe.averaging.ema)] if recipe.averaging.ema else []
+    watch = [CollapseWatch(folder)] if recipe.diagnose and recipe.task == "ctc" else []
     records = Records(folder, recipe, results)
     trainer = _make_trainer(
-        recipe, folder, [Exports(folder, recognizer), *averages, records, *callbacks], progress
+        recipe, folder, [Exports(folder, recognizer), *averages, *watch, records, *callbacks], progress
     )
     batches = -(-len(data.epoch_plan(0)) // trainer.world_size)
     steps = recipe.trainer.epochs * -(-batches // recipe.trainer.accumulate)

@@ -181,8 +181,8 @@ def test_a_recording_that_breaks_while_it_is_trained_on(tmp_path: Path) -> None:
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
     """In training as where audio is read to be transcribed; resampled too."""
-    samples = np.random.default_rng(0).normal(0, 0.1, (11025, 2))
-    soundfile.write(tmp_path / "stereo.wav", samples, 11025, subtype="FLOAT")
+    samples = np.random.default_rng(0).normal(0, 0.1, (12000, 2))
+    soundfile.write(tmp_path / "stereo.wav", samples, 12000, subtype="FLOAT")
     path = manifest(tmp_path, {"audio_filepath": "stereo.wav", "duration": 0.5, "offset": 0.25, "text": "a"})
     extract = SETTINGS.make()
     (cut,) = read_cuts(path)
