@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -65,7 +66,7 @@ class HostCta {
         units_(std::min(a.plan.units, size_ - place_.first_unit)),
         arrivals_(a.arrivals[place_.team * kArrivalStride]),
         weight_(static_cast<const T*>(a.weight[place_.direction])),
-        sums_(config_.sum_bytes() / 4) {
+        sums_(config_.sum_bytes() / 4, std::numeric_limits<float>::quiet_NaN()) {
     if constexpr (kForward)
       for (int i = 0; i < units_ * 4; ++i)
         biases_.push_back(gru_bias<T>(a, place_.direction, place_.first_unit + i / 4, i % 4));
@@ -94,7 +95,7 @@ class HostCta {
   }
 
   void multiply(const T* from, int begin, int rows) {
-    std::fill(sums_.begin(), sums_.end(), 0.0f);
+    std::fill(sums_.begin(), sums_.end(), std::numeric_limits<float>::quiet_NaN());
     const int64_t k_size = int64_t(kForward ? 1 : 3) * size_;
     const bool whole = k_size % kVectorOf<T> == 0 && reinterpret_cast<uintptr_t>(weight_) % 16 == 0;
     for (int warp = 0; warp < kGruWarps; ++warp) {
