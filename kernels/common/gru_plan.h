@@ -58,6 +58,7 @@ struct GruDevice {
 struct GruPlan {
   int config;
   bool persistent;  // all steps in one cooperative launch; otherwise one launch a step
+  int at_once;      // directions; one after the other where both would not leave room for the weights
   int units, ctas;  // of each thread block, of each team
   int groups;       // teams of each direction, each with its share of the rows
   int group_rows;   // rows of a team, a multiple of kTileColumns
@@ -66,24 +67,24 @@ struct GruPlan {
   int streamed;     // blocks of k that the warp with the most streams at every step
   int shared_bytes;
 
-  int teams(int directions) const { return directions * groups; }
-  int grid(int directions) const { return teams(directions) * ctas; }
+  int grid() const { return at_once * groups * ctas; }
 };
 
 inline int divide_up(int64_t a, int64_t b) { return int((a + b - 1) / b); }
 inline int at_most(int a, int b) { return a < b ? a : b; }
 
 // The plan with one given instance; groups is 0 where its blocks cannot run at once.
-inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, int directions, int value_bytes,
+inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, int at_once, int value_bytes,
                            const GruDevice& device) {
   const GruConfig c = gru_config(forward, value_bytes == 4, config);
   GruPlan plan = {};
   plan.config = config;
   plan.persistent = c.in_registers > 0;
+  plan.at_once = at_once;
   plan.units = c.units(forward);
   plan.ctas = divide_up(hidden_size, plan.units);
   plan.blocks = divide_up(int64_t(forward ? 1 : 3) * hidden_size * value_bytes, 64);
-  const int teams_that_fit = device.multiprocessors / (directions * plan.ctas);
+  const int teams_that_fit = device.multiprocessors / (at_once * plan.ctas);
   plan.groups = plan.persistent ? at_most(teams_that_fit, divide_up(rows, kTileColumns)) : divide_up(rows, kGruChunk);
   plan.group_rows = plan.groups ? divide_up(divide_up(rows, plan.groups), kTileColumns) * kTileColumns : 0;
   const int fixed_bytes = c.sum_bytes() + c.bias_bytes(forward);
@@ -102,13 +103,14 @@ constexpr int kGruStreamedAtMost = 2;  // one in so many
 inline GruPlan gru_plan(bool forward, int hidden_size, int rows, int directions, int value_bytes,
                         const GruDevice& device) {
   const int steps = gru_configs(forward) - 1;
-  for (int config = 0; config < steps; ++config) {
-    const GruPlan plan = gru_plan_of(config, forward, hidden_size, rows, directions, value_bytes, device);
-    if (plan.groups == 0 || plan.shared_bytes > device.shared_bytes) continue;
-    const int of_warp = divide_up(plan.blocks, gru_config(forward, value_bytes == 4, config).k_groups());
-    if (plan.streamed * kGruStreamedAtMost <= of_warp) return plan;
-    break;  // larger slices stream more
-  }
+  for (int at_once = directions; at_once > 0; --at_once)
+    for (int config = 0; config < steps; ++config) {
+      const GruPlan plan = gru_plan_of(config, forward, hidden_size, rows, at_once, value_bytes, device);
+      if (plan.groups == 0 || plan.shared_bytes > device.shared_bytes) continue;
+      const int of_warp = divide_up(plan.blocks, gru_config(forward, value_bytes == 4, config).k_groups());
+      if (plan.streamed * kGruStreamedAtMost <= of_warp) return plan;
+      break;  // larger slices stream more
+    }
   return gru_plan_of(steps, forward, hidden_size, rows, directions, value_bytes, device);
 }
 

@@ -31,6 +31,7 @@ struct GruForward {
   GruBatch batch;
   GruPlan plan;
   int hidden_size, directions;
+  int first_direction;     // of this launch
   int64_t frames;          // of gates_x, output and reserve
   const void* gates_x;     // [frames, D, 3H] W_ih x, without bias
   const void* weight[2];   // [3H, H] W_hh of each direction, gates r, z, n
@@ -48,7 +49,7 @@ struct GruForward {
 struct GruBackward {
   GruBatch batch;
   GruPlan plan;
-  int hidden_size, directions;
+  int hidden_size, directions, first_direction;
   int64_t frames;
   const void* weight[2];    // [H, 3H] W_hhᵀ of each direction
   const void* h0;           // [D, rows, H] or null
@@ -157,7 +158,7 @@ ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int fir
         const int i = team.sorted(begin + row), j = unit0 + unit;
         pair.frame = a.batch.place(direction, i, t);
         const T* x = static_cast<const T*>(a.gates_x) + at.gate_x(pair.frame, j);
-#pragma unroll
+ASRKERN_UNROLL
         for (int gate = 0; gate < 3; ++gate) pair.x[gate] = to_float(x[gate * size]);
         pair.h = a.state[at.state(i, j)];
       });
@@ -275,16 +276,19 @@ ASRKERN_HOST_DEVICE void gru_backward_walk(Cta& cta, const GruBackward& a, int f
 // Epochs of a backward pass: the steps from the last on, then the gradient of the initial state.
 ASRKERN_HOST_DEVICE inline int gru_backward_epochs(const GruBatch& batch) { return batch.steps + 1; }
 
-// Where a thread block is: teams one after the other, direction by direction.
+// Where a thread block of a launch is: teams one after the other, direction by direction.
 struct GruPlace {
-  int team, direction, group, first_unit;
+  int direction, group, team, first_unit;
 
-  ASRKERN_HOST_DEVICE GruPlace(const GruPlan& plan, int block)
-      : team(block / plan.ctas),
-        direction(team / plan.groups),
-        group(team % plan.groups),
+  ASRKERN_HOST_DEVICE GruPlace(const GruPlan& plan, int first_direction, int block)
+      : direction(first_direction + block / plan.ctas / plan.groups),
+        group(block / plan.ctas % plan.groups),
+        team(direction * plan.groups + group),
         first_unit(block % plan.ctas * plan.units) {}
 };
+
+// Teams of a whole layer, each with its part of `exchange` and `arrivals`.
+ASRKERN_HOST_DEVICE inline int gru_teams(const GruPlan& plan, int directions) { return directions * plan.groups; }
 
 // Part `part` of a unit's bias, as gru_cell_forward takes it.
 template <class T>

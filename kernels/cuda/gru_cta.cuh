@@ -71,7 +71,7 @@ class GruCta {
   // Args: GruForward or GruBackward; shared: plan.shared_bytes.
   template <class Args>
   __device__ GruCta(const Args& a, char* shared)
-      : place_(a.plan, blockIdx.x),
+      : place_(a.plan, a.first_direction, blockIdx.x),
         arrivals_(a.arrivals + place_.team * kArrivalStride),
         ctas_(a.plan.ctas),
         size_(a.hidden_size),

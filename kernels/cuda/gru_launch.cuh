@@ -35,25 +35,29 @@ struct GruKernels {
       if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
               &per_multiprocessor, of[result->config], kGruThreads, result->shared_bytes))
         return error;
-      if (cooperative && per_multiprocessor * limits.multiprocessors >= result->grid(directions)) return cudaSuccess;
+      if (cooperative && per_multiprocessor * limits.multiprocessors >= result->grid()) return cudaSuccess;
       *result = gru_plan_of(gru_configs(kForward) - 1, kForward, hidden_size, rows, directions, bytes, limits);
     }
     return allow_shared(*result);
   }
 
-  int launch(const Args& args, int epochs, void* stream) const {
+  int launch(Args args, int epochs, void* stream) const {
     const GruPlan& plan = args.plan;
-    const dim3 grid(plan.grid(args.directions)), threads(kGruThreads);
+    const dim3 grid(plan.grid()), threads(kGruThreads);
     const auto queue = static_cast<cudaStream_t>(stream);
-    if (plan.persistent) {
-      Args copy = args;
-      int first = 0;
-      void* parameters[] = {&copy, &first, &epochs};
-      return cudaLaunchCooperativeKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue);
-    }
-    for (int epoch = 0; epoch < epochs; ++epoch) {
-      of[plan.config]<<<grid, threads, plan.shared_bytes, queue>>>(args, epoch, epoch + 1);
-      if (const cudaError_t error = cudaGetLastError()) return error;
+    for (args.first_direction = 0; args.first_direction < args.directions; args.first_direction += plan.at_once) {
+      if (plan.persistent) {
+        int first = 0;
+        void* parameters[] = {&args, &first, &epochs};
+        if (const cudaError_t error =
+                cudaLaunchCooperativeKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue))
+          return error;
+        continue;
+      }
+      for (int epoch = 0; epoch < epochs; ++epoch) {
+        of[plan.config]<<<grid, threads, plan.shared_bytes, queue>>>(args, epoch, epoch + 1);
+        if (const cudaError_t error = cudaGetLastError()) return error;
+      }
     }
     return cudaSuccess;
   }

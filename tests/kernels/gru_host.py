@@ -19,7 +19,7 @@ SM_80, SM_90 = (108, 163 << 10), (132, 227 << 10)
 
 def _compile(source: str, target: Path, *flags: str) -> None:
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    flags = ["-std=c++20", "-Wall", "-Wno-unknown-pragmas", "-pthread", f"-I{ROOT}", *flags]
+    flags = ["-std=c++20", "-Wall", "-pthread", f"-I{ROOT}", *flags]
     subprocess.run(
         [*compiler, *flags, str(ROOT / "tests/kernels/cpp" / source), "-o", str(target)], check=True
     )
@@ -42,7 +42,7 @@ class Shape(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in (
             "rows", "steps", "packed", "batch_first", "hidden_size", "directions", "wide", "multiprocessors",
-            "shared_bytes", "config",
+            "shared_bytes", "config", "at_once",
         )),
         ("frames", ctypes.c_int64),
     ]  # fmt: skip
@@ -54,6 +54,7 @@ class Plan:
 
     config: int
     persistent: int
+    at_once: int
     units: int
     ctas: int
     groups: int
@@ -70,8 +71,8 @@ class Plan:
 
 
 def plan(library, forward, hidden_size, rows, directions=2, wide=False, device=SM_90, config=-1) -> Plan:
-    shape = Shape(rows, 1, 0, 0, hidden_size, directions, wide, *device, config, frames=rows)
-    values = (ctypes.c_int32 * 15)()
+    shape = Shape(rows, 1, 0, 0, hidden_size, directions, wide, *device, config, directions, frames=rows)
+    values = (ctypes.c_int32 * 16)()
     library.plan(int(forward), ctypes.byref(shape), values)
     return Plan(*values)
 
@@ -86,7 +87,9 @@ class HostGRU:
     lengths: [N] of the caller's rows; packed: x is the data of a PackedSequence, its rows sorted already.
     """
 
-    def __init__(self, library, x, weights, h0, lengths, *, packed, batch_first, device, config=-1):
+    def __init__(
+        self, library, x, weights, h0, lengths, *, packed, batch_first, device, config=-1, at_once=None
+    ):
         self.library, self.x, self.weights, self.h0 = library, x, weights, h0
         directions = len(weights)
         size = weights[0][1].shape[1]
@@ -95,7 +98,7 @@ class HostGRU:
         frames = x.numel() // x.shape[-1]
         self.shape = Shape(
             rows, steps, packed, batch_first, size, directions, x.dtype == torch.float32, *device, config,
-            frames=frames,
+            at_once or directions, frames=frames,
         )  # fmt: skip
         self.lengths = (ctypes.c_int32 * rows)(*lengths)
         self.valid = torch.ones(frames, dtype=torch.bool)

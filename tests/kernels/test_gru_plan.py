@@ -56,10 +56,10 @@ def test_plans_fit(gru_library, forward, wide, directions, device):
         assert kept + sums + queue <= 192
         assert p.shared_bytes <= shared_bytes
         if p.persistent:
-            assert directions * p.groups * p.ctas <= multiprocessors
+            assert p.at_once in (1, directions) and p.at_once * p.groups * p.ctas <= multiprocessors
             assert 2 * p.streamed <= of_warp
         else:
-            assert p.in_registers == p.in_shared == 0 and p.group_rows <= 32
+            assert p.in_registers == p.in_shared == 0 and p.group_rows <= 32 and p.at_once == directions
 
 
 @pytest.mark.parametrize("forward", [False, True])
@@ -82,4 +82,7 @@ def test_resident_where_it_matters(gru_library):
             assert p.streamed == 0 or (wide and size == 1024 and not forward), (size, forward, wide)
     for forward in (False, True):
         assert plan(gru_library, forward, 1760, 64, 2).persistent
+        # DeepSpeech2's largest: one direction after the other.
+        p = plan(gru_library, forward, 2560, 64, 2)
+        assert p.persistent and p.at_once == 1
         assert not plan(gru_library, forward, 2560, 64, 2, wide=True).persistent

@@ -52,6 +52,7 @@ CASES = {
     "three tiles": (33, [3, 5, 0, 5], 5, 6, (2, 1)),
     "two groups of tiles": (45, [3, 4, 1], 4, 6, (3, 0)),
     "six tiles": (70, [2, 4, 4, 0], 4, 10, (4, 0)),
+    "one direction at once": (21, [5, 2, 4], 5, 2, (2, 1)),
     "one launch a step": (37, [3, 6, 0, 2] * 9, 6, 1, (5, 2)),
 }
 
@@ -84,7 +85,10 @@ def test_equals_reference(gru_library, case, layout, directions, dtype):
         valid = torch.arange(steps) < torch.tensor(lengths)[:, None]
         x[~(valid if batch_first else valid.t())] = float("nan")
 
-    options = dict(packed=packed, batch_first=batch_first, device=(multiprocessors, SM_90[1]))
+    at_once = 1 if case == "one direction at once" else directions
+    options = dict(
+        packed=packed, at_once=at_once, batch_first=batch_first, device=(multiprocessors, SM_90[1])
+    )
     gru = HostGRU(gru_library, x, weights, h0, lengths, config=forward_config, **options)
     output, h_n = gru.forward()
 

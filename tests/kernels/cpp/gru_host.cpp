@@ -6,7 +6,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <thread>
 #include <vector>
@@ -59,7 +58,7 @@ class HostCta {
 
   template <class Args>
   HostCta(const Args& a, int block)
-      : place_(a.plan, block),
+      : place_(a.plan, a.first_direction, block),
         config_(gru_config(kForward, sizeof(T) == 4, a.plan.config)),
         plan_(a.plan),
         size_(a.hidden_size),
@@ -177,17 +176,21 @@ struct Order {
   }
 };
 
-// Runs walk(block, first epoch, last) for all blocks: in threads if they wait for each other, otherwise one by one.
-void run_grid(const GruPlan& plan, int directions, int epochs, const std::function<void(int, int, int)>& walk) {
-  const int grid = plan.grid(directions);
-  if (!plan.persistent) {
-    for (int epoch = 0; epoch < epochs; ++epoch)
-      for (int block = grid - 1; block >= 0; --block) walk(block, epoch, epoch + 1);
-    return;
+// Runs walk(args, block, first epoch, last) for all blocks: in threads if they wait for each other, otherwise one by
+// one.
+template <class Args, class Walk>
+void run_grid(Args args, int epochs, const Walk& walk) {
+  const int grid = args.plan.grid();
+  for (args.first_direction = 0; args.first_direction < args.directions; args.first_direction += args.plan.at_once) {
+    if (!args.plan.persistent) {
+      for (int epoch = 0; epoch < epochs; ++epoch)
+        for (int block = grid - 1; block >= 0; --block) walk(args, block, epoch, epoch + 1);
+      continue;
+    }
+    std::vector<std::thread> threads;
+    for (int block = 0; block < grid; ++block) threads.emplace_back([&, block] { walk(args, block, 0, epochs); });
+    for (std::thread& thread : threads) thread.join();
   }
-  std::vector<std::thread> threads;
-  for (int block = 0; block < grid; ++block) threads.emplace_back(walk, block, 0, epochs);
-  for (std::thread& thread : threads) thread.join();
 }
 
 // 16-byte aligned, as the device's allocations are.
@@ -198,7 +201,7 @@ struct Memory {
 
   template <class T, class Args>
   void give(Args& args) {
-    const int teams = args.plan.teams(args.directions);
+    const int teams = gru_teams(args.plan, args.directions);
     exchange.assign(teams * exchange_values<T>(args.plan) * sizeof(T) / sizeof(Words), Words{});
     arrivals.assign(teams * kArrivalStride, 0);
     state.assign(int64_t(args.directions) * args.batch.rows * args.hidden_size, 0.0f);
@@ -208,9 +211,10 @@ struct Memory {
   }
 };
 
-// Beside the pointers: what Python passes for both passes. config < 0 leaves the choice to the plan.
+// Beside the pointers: what Python passes for both passes. config < 0 leaves it and at_once to the plan.
 struct Shape {
-  int32_t rows, steps, packed, batch_first, hidden_size, directions, wide, multiprocessors, shared_bytes, config;
+  int32_t rows, steps, packed, batch_first, hidden_size, directions, wide, multiprocessors, shared_bytes, config,
+      at_once;
   int64_t frames;
 };
 
@@ -218,7 +222,7 @@ GruPlan plan_of(bool forward, const Shape& shape) {
   const GruDevice device{shape.multiprocessors, shape.shared_bytes};
   const int bytes = shape.wide ? 4 : 2;
   if (shape.config < 0) return gru_plan(forward, shape.hidden_size, shape.rows, shape.directions, bytes, device);
-  return gru_plan_of(shape.config, forward, shape.hidden_size, shape.rows, shape.directions, bytes, device);
+  return gru_plan_of(shape.config, forward, shape.hidden_size, shape.rows, shape.at_once, bytes, device);
 }
 
 template <class Args>
@@ -235,9 +239,9 @@ template <class T>
 void forward(GruForward args) {
   Memory memory;
   memory.give<T>(args);
-  run_grid(args.plan, args.directions, gru_forward_epochs(args.batch), [&](int block, int first, int last) {
-    HostCta<T, true> cta(args, block);
-    gru_forward_walk<T>(cta, args, first, last);
+  run_grid(args, gru_forward_epochs(args.batch), [](const auto& launched, int block, int first, int last) {
+    HostCta<T, true> cta(launched, block);
+    gru_forward_walk<T>(cta, launched, first, last);
   });
 }
 
@@ -245,9 +249,9 @@ template <class T>
 void backward(GruBackward args) {
   Memory memory;
   memory.give<T>(args);
-  run_grid(args.plan, args.directions, gru_backward_epochs(args.batch), [&](int block, int first, int last) {
-    HostCta<T, false> cta(args, block);
-    gru_backward_walk<T>(cta, args, first, last);
+  run_grid(args, gru_backward_epochs(args.batch), [](const auto& launched, int block, int first, int last) {
+    HostCta<T, false> cta(launched, block);
+    gru_backward_walk<T>(cta, launched, first, last);
   });
 }
 
@@ -289,14 +293,14 @@ void fragment_product(int wide, const void* a, const void* b, int k_size, float*
 
 int sum_place(int row, int column) { return sum_index(row, column); }
 
-// result: config, persistent, units, ctas, groups, group_rows, blocks, in_shared, streamed, shared_bytes; then of its
-// config: m_groups, tiles, in_registers, ahead, ring.
+// result: config, persistent, at_once, units, ctas, groups, group_rows, blocks, in_shared, streamed, shared_bytes; then
+// of its config: m_groups, tiles, in_registers, ahead, ring.
 void plan(int forward, const Shape* shape, int32_t* result) {
   const GruPlan p = plan_of(forward, *shape);
   const GruConfig c = gru_config(forward, shape->wide, p.config);
-  const int32_t values[] = {p.config,     p.persistent, p.units,        p.ctas,     p.groups,
-                            p.group_rows, p.blocks,     p.in_shared,    p.streamed, p.shared_bytes,
-                            c.m_groups,   c.tiles,      c.in_registers, c.ahead,    c.ring};
+  const int32_t values[] = {p.config,     p.persistent,   p.at_once,   p.units,    p.ctas,         p.groups,
+                            p.group_rows, p.blocks,       p.in_shared, p.streamed, p.shared_bytes, c.m_groups,
+                            c.tiles,      c.in_registers, c.ahead,     c.ring};
   std::copy(std::begin(values), std::end(values), result);
 }
 

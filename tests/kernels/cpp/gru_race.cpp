@@ -8,7 +8,7 @@ int main() {
   const int hidden_size = 17, directions = 2, steps = 6;
   const std::vector<int32_t> lengths = {6, 1, 0, 3, 6, 5, 2, 4, 6, 6, 1, 2};
   const int rows = int(lengths.size()), frames = rows * steps;
-  const Shape shape = {rows, steps, 0, 0, hidden_size, directions, 1, 132, 227 << 10, -1, frames};
+  const Shape shape = {rows, steps, 0, 0, hidden_size, directions, 1, 132, 227 << 10, -1, 0, frames};
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0.0f, 0.3f);
   std::vector<std::vector<float>> memory;
