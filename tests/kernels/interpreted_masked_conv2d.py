@@ -146,7 +146,9 @@ class _OnTheCPU:
     def __enter__(self):
         self.library = torch.library.Library("asrkern", "IMPL")
         for op, function in (
+            ("masked_conv2d", launcher.forward),
             ("masked_conv2d_batch_norm_act", launcher.forward_batch_norm_act),
+            ("batch_norm_act", _batch_norm_act_cuda.forward),
             ("batch_norm_act_backward", _batch_norm_act_cuda.backward),
         ):
             self.library.impl(op, function, "CPU", allow_override=True)
@@ -193,3 +195,30 @@ def test_gradients_through_the_fused_batch_norm(stats):
             assert grad.abs().max() < 1e-4
         else:
             assert_close(grad, wanted, 1e-4, f"gradient {index}")
+
+
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators")
+def test_opcheck():
+    """Schema, fake kernel and autograd agree with what the launchers return, in half precision."""
+
+    def make(*shape, dtype=torch.float16):
+        return torch.randn(shape).to(dtype).requires_grad_()
+
+    def channel():
+        return make(3, dtype=torch.float32)
+
+    lengths, geometry = torch.tensor([9, 4]), ([2, 1], [1, 1])
+    x, weight = make(2, 2, 5, 9), make(3, 2, 3, 3)
+    norm = ("NCFT", True, False, 1e-5, *HARDTANH)
+    cases = {
+        "masked_conv2d": (x, weight, channel(), channel(), channel(), lengths, None, *geometry, *HARDTANH),
+        "masked_conv2d_batch_norm_act": (
+            *(x, weight, channel(), channel(), channel(), lengths, lengths, *geometry),
+            *(False, 1e-5, *HARDTANH),
+        ),
+        "batch_norm_act": (make(2, 3, 4, 9), channel(), channel(), None, None, lengths, *norm),
+    }
+    with _OnTheCPU():
+        for name, args in cases.items():
+            result = torch.library.opcheck(getattr(torch.ops.asrkern, name).default, args)
+            assert set(result.values()) == {"SUCCESS"}
