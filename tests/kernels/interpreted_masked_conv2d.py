@@ -80,6 +80,32 @@ def test_half_precision():
     check(make((2, 8, 6, 20, 8, (3, 3)), torch.float16), [20, 7], None, (2, 1), (1, 1), SMALL, 1e-2)
 
 
+def test_tf32_rounds_to_nearest(monkeypatch):
+    """The interpreter multiplies exactly, so what is left is the rounding of both factors before that."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    x, weight, *_ = make((2, 8, 6, 20, 8, (3, 3)))
+    x[0, 0, 0, :3] = torch.tensor([1 + 2**-11, -1 - 2**-11, 1 + 2**-11 - 2**-23])  # ties, and just below one
+    x[0, 0, 0, 3] = 0
+
+    def rounded(values):
+        scale = torch.exp2(values.abs().log2().floor() - 10)
+        nearest = (values.abs() / scale + 0.5).floor() * scale * values.sign()
+        return torch.where(values != 0, nearest, 0)
+
+    assert rounded(x[0, 0, 0, :3]).tolist() == [1 + 2**-10, -1 - 2**-10, 1]
+    output, _ = launcher.run(x, weight, *[None] * 5, (1, 1), (0, 0), -INF, INF, config=SMALL)
+    expected = reference.masked_conv2d(rounded(x.double()), rounded(weight.double()))
+    assert_close(output, expected, 1e-6)
+
+
+def test_nan_with_any_bits_survives_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    x = torch.randn(1, 8, 6, 20)
+    x.view(torch.int32)[0, 0, 2, 10] = 0x7FFFFFFF
+    output, _ = launcher.run(x, torch.randn(8, 8, 3, 3), *[None] * 5, (1, 1), (0, 0), -INF, INF, config=SMALL)
+    assert output[0, :, :3, 8:11].isnan().all()
+
+
 def test_only_a_weight():
     x, weight, *_ = make((2, 3, 6, 20, 8, (3, 3)))
     output, _ = launcher.run(x, weight, *[None] * 5, (1, 1), (0, 0), -INF, INF, config=SMALL)
