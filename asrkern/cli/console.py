@@ -12,11 +12,11 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Errors about files and values in one line."""
+def errors(*more: type[Exception]) -> Iterator[None]:
+    """Errors about files and values, and of these classes, in one line and as exit status 1."""
     try:
         yield
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError, *more) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

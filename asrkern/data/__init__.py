@@ -1,6 +1,7 @@
 """From files to model input: audio, spectrograms, manifests."""
 
 from asrkern.data.audio import load_audio, resample
+from asrkern.data.feature_stream import SpectrogramState, SpectrogramStream
 from asrkern.data.features import MFCC, LogMelSpectrogram, Spectrogram, collate
 from asrkern.data.manifest import Utterance, load_features, read_manifest
 
@@ -8,6 +9,8 @@ __all__ = [
     "MFCC",
     "LogMelSpectrogram",
     "Spectrogram",
+    "SpectrogramState",
+    "SpectrogramStream",
     "Utterance",
     "collate",
     "load_audio",
