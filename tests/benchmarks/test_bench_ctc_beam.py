@@ -11,7 +11,13 @@ from benchmarks._ctc_peers import ASRKERN, FLASHLIGHT, PYCTCDECODE
 
 LABELS = [" ", *"abehlnorsty", ""]
 TEXT = "the other bear ran to the north sea"
-LINES = [TEXT, "the bear ate the other bean", "a northern breath on these shores", "the sea horse", "then they rest here"] * 30
+LINES = [
+    TEXT,
+    "the bear ate the other bean",
+    "a northern breath on these shores",
+    "the sea horse",
+    "then they rest here",
+] * 30
 
 
 @pytest.fixture
