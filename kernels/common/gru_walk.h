@@ -158,7 +158,7 @@ ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int fir
         const int i = team.sorted(begin + row), j = unit0 + unit;
         pair.frame = a.batch.place(direction, i, t);
         const T* x = static_cast<const T*>(a.gates_x) + at.gate_x(pair.frame, j);
-ASRKERN_UNROLL
+        ASRKERN_UNROLL
         for (int gate = 0; gate < 3; ++gate) pair.x[gate] = to_float(x[gate * size]);
         pair.h = a.state[at.state(i, j)];
       });
