@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.cut import Cut
 from lhotse.kaldi import load_kaldi_data_dir
 from lhotse.serialization import open_best
+from lhotse.utils import fastcopy
 
 from asrkern.data import Utterance, read_manifest
 
@@ -45,7 +47,7 @@ def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000) -> CutSet:
     return cuts
 
 
-def _reader(path: Path) -> Callable[[Path, int], Iterable[MonoCut]]:
+def _reader(path: Path) -> Callable[[Path, int], Iterable[Cut]]:
     if path.is_dir():
         if (path / "wav.scp").is_file():
             return _kaldi
@@ -68,7 +70,7 @@ def _is_lhotse(path: Path) -> bool:
     return isinstance(first, dict) and str(first.get("type", "")).endswith("Cut")
 
 
-def _lhotse(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def _lhotse(path: Path, sample_rate: int) -> Iterable[Cut]:
     for cut in CutSet.from_file(path):
         if len(cut.supervisions) != 1:
             raise ValueError(
@@ -81,7 +83,7 @@ def _lhotse(path: Path, sample_rate: int) -> Iterable[MonoCut]:
         yield cut
 
 
-def _nemo(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def _nemo(path: Path, sample_rate: int) -> Iterable[Cut]:
     recordings: dict[Path, Recording] = {}
     seen: set[str] = set()
     for number, utterance in enumerate(read_manifest(path), 1):
@@ -101,11 +103,10 @@ def _nemo(path: Path, sample_rate: int) -> Iterable[MonoCut]:
                 f"{path}, {name}: expected {utterance.duration_seconds} s from {utterance.offset_seconds} s on, "
                 f"received a recording of {recording.duration:.3f} s"
             )
-        duration = min(utterance.duration_seconds, left)
         # lhotse keeps sums of durations to a nanosecond.
-        cut = MonoCut(name, utterance.offset_seconds, round(duration, 8), 0, recording=recording)
-        cut.supervisions = [_supervision(name, recording.id, cut.duration, utterance)]
-        yield cut
+        duration = round(min(utterance.duration_seconds, left), 8)
+        supervision = _supervision(name, recording.id, duration, utterance)
+        yield _part(recording, supervision, utterance.offset_seconds, duration)
 
 
 def _stored_cut(name: str, utterance: Utterance) -> MonoCut:
@@ -127,13 +128,19 @@ def _recording(path: Path, where: str) -> Recording:
     try:
         recording = Recording.from_file(path, recording_id=str(path))
     except Exception as error:  # lhotse wraps whatever its readers raise, in classes of its own
-        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {error}") from None
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
     if recording.num_samples < 1:
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
     return recording
 
 
-def _kaldi(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def brief(error: Exception) -> str:
+    """What is wrong: lhotse lists all readers that it tried, and the first one knows."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line.rpartition(">: ")[2] for line in lines if line.startswith("Exception #0")), lines[0])
+
+
+def _kaldi(path: Path, sample_rate: int) -> Iterable[Cut]:
     for line in (path / "wav.scp").read_text("utf-8").splitlines():
         _, _, source = line.strip().partition(" ")
         if source and not source.strip().endswith("|") and not Path(source.strip()).is_file():
@@ -158,7 +165,7 @@ def _pairs(path: Path) -> Iterable[tuple[str, str]]:
             yield key, value.strip()
 
 
-def _librispeech(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def _librispeech(path: Path, sample_rate: int) -> Iterable[Cut]:
     for transcripts in sorted(path.rglob("*.trans.txt")):
         for name, text in _pairs(transcripts):
             file = next(
@@ -172,7 +179,13 @@ def _librispeech(path: Path, sample_rate: int) -> Iterable[MonoCut]:
             yield _whole(_recording(file, str(transcripts)), text, name.split("-")[0], name)
 
 
-def _whole(recording: Recording, text: str, speaker: str | None, name: str | None = None) -> MonoCut:
-    name = name or recording.id
-    supervision = SupervisionSegment(name, recording.id, 0.0, recording.duration, text=text, speaker=speaker)
-    return MonoCut(name, 0.0, recording.duration, 0, [supervision], recording=recording)
+def _whole(recording: Recording, text: str, speaker: str | None, name: str | None = None) -> Cut:
+    name, seconds = name or recording.id, recording.duration
+    supervision = SupervisionSegment(name, recording.id, 0.0, seconds, text=text, speaker=speaker)
+    return _part(recording, supervision, 0.0, seconds)
+
+
+def _part(recording: Recording, supervision: SupervisionSegment, start: float, duration: float) -> Cut:
+    """A cut of all channels of a recording."""
+    cut = recording.to_cut()
+    return fastcopy(cut, id=supervision.id, start=start, duration=duration, supervisions=[supervision])

@@ -71,9 +71,12 @@ def train(
     writer = logging.FileHandler(folder / "log.txt") if _rank() == 0 else logging.NullHandler()
     writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(writer)
+    level = log.level
+    log.setLevel(logging.INFO)
     try:
         return _train(recipe, folder, state if resume and state.exists() else None, callbacks, progress)
     finally:
+        log.setLevel(level)
         log.removeHandler(writer)
         writer.close()
 
@@ -118,7 +121,7 @@ def _train(
     batches = -(-len(data.epoch_plan(0)) // trainer.world_size)
     steps = recipe.trainer.epochs * -(-batches // recipe.trainer.accumulate)
     module = RecognitionModule(recognizer.task, recipe, steps)
-    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=False if state else None)
+    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
     return results
 
 
