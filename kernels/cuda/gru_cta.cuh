@@ -8,13 +8,14 @@
 
 namespace asrkern::cuda {
 
-// threadIdx.x, but the compiler may not know: what follows from it is computed again where it is used, not kept in
+// The same value, but the compiler may not know: what follows from it is computed again where it is used, not kept in
 // registers over all steps, which the weights need.
-__device__ inline int thread_index() {
-  int index = threadIdx.x;
-  asm volatile("" : "+r"(index));
-  return index;
+__device__ inline int computed_again(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
 }
+
+__device__ inline int thread_index() { return computed_again(threadIdx.x); }
 
 // 16 bytes that another thread block has written: through L1 where two warps want the same, otherwise past it.
 template <bool kShared>
@@ -107,7 +108,7 @@ class GruCta {
     __syncthreads();
   }
 
-  __device__ int direction() const { return place_.direction; }
+  __device__ int direction() const { return computed_again(place_.direction); }
   __device__ int group() const { return place_.group; }
   __device__ int first_unit() const { return place_.first_unit; }
   __device__ float bias(int unit, int part) const { return biases_[unit * 4 + part]; }

@@ -36,7 +36,6 @@ def _only_own_kernels(monkeypatch):
     def composed(*_):
         raise AssertionError("cuDNN ran in place of asrkern's kernels")
 
-    monkeypatch.setenv("ASRKERN_CUDA", "force")
     monkeypatch.setattr(_recurrent, "_composed", composed)
     monkeypatch.setattr(_recurrent, "_cuda_rows", lambda *_: 1 << 30)
     before = torch.backends.cuda.matmul.allow_tf32
@@ -336,24 +335,6 @@ def test_graph_of_backward_replays_with_other_lengths(size, dtype):
     check_graph(size, dtype, backward=True)
 
 
-def test_two_streams_at_once():
-    """Two layers that together want more blocks than there are multiprocessors end all the same."""
-    weights, x = make_weights(1024, 2, torch.bfloat16), torch.randn(100, 8, FEATURES).bfloat16()
-    flat = [w.cuda() for ws in weights for w in ws]
-    x = x.cuda()
-    expected = ops.gru(x, flat[:4], flat[4:])[0]
-    streams = [torch.cuda.Stream() for _ in range(3)]
-    outputs = []
-    torch.cuda.synchronize()
-    for _ in range(4):
-        for stream in streams:
-            with torch.cuda.stream(stream):
-                outputs.append(ops.gru(x, flat[:4], flat[4:])[0])
-    torch.cuda.synchronize()
-    for output in outputs:
-        assert torch.equal(output, expected)
-
-
 def test_compiles_without_graph_breaks():
     weights, lengths = make_weights(40, 2, torch.float32), torch.tensor([5, 0, 9])
     flat = [w.cuda() for ws in weights for w in ws]
@@ -400,3 +381,21 @@ def test_backward_of_known_sizes_is_persistent_on_large_devices():
     if properties.multi_processor_count >= 128 and properties.major == 9:
         for size in (512, 800, 1024, 1760, 2560):
             assert torch.ops.asrkern.gru_cuda_rows(0, 2, size, 2, True) > 1 << 20, size
+
+
+def test_two_streams_at_once():
+    """Two layers that together want more blocks than there are multiprocessors end all the same."""
+    weights, x = make_weights(1024, 2, torch.bfloat16), torch.randn(100, 8, FEATURES).bfloat16()
+    flat = [w.cuda() for ws in weights for w in ws]
+    x = x.cuda()
+    expected = ops.gru(x, flat[:4], flat[4:])[0]
+    streams = [torch.cuda.Stream() for _ in range(3)]
+    outputs = []
+    torch.cuda.synchronize()
+    for _ in range(4):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                outputs.append(ops.gru(x, flat[:4], flat[4:])[0])
+    torch.cuda.synchronize()
+    for output in outputs:
+        assert torch.equal(output, expected)
