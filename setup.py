@@ -64,7 +64,7 @@ class CMakeBuild(build_ext):
         folder = Path(self.build_lib) / "asrkern"
         return [
             str(p)
-            for p in (folder / "_C.so", folder / "_C_cuda.so", folder / f"_decoder{suffix}")
+            for p in map(folder.joinpath, ("_C.so", "_C_cuda.so", f"_decoder{suffix}", "_gpu_checked.json"))
             if p.exists()
         ]
 

@@ -11,6 +11,7 @@ import torch
 
 import asrkern
 from asrkern import _library
+from asrkern._gpu_kernels import KERNELS
 from asrkern._optional import import_torchaudio
 
 OPTIONAL = ("triton", "soundfile", "safetensors", "typer", "rich", "matplotlib", "pytest", "hypothesis")
@@ -21,9 +22,14 @@ def _cuda() -> str:
         return "none: this torch is built without CUDA"
     if not torch.cuda.is_available():
         return f"none: torch has CUDA {torch.version.cuda} but finds no device"
-    kernels = "on" if _library.cuda_kernels() else "off (no record of a check; ASRKERN_CUDA=force takes them)"
-    built = kernels if _library.CUDA_BUILT else "not built"
+    built = "built" if _library.CUDA_BUILT else "not built"
     return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, kernels {built}"
+
+
+def _kernel(name: str) -> str:
+    checked = _library.checked_kernels().get(name)
+    state = f"checked on {checked['device']}, {checked['date']}" if checked else "unverified"
+    return f"{'on' if _library.cuda_kernel(name) else 'off'}, {state}"
 
 
 def _torchaudio() -> str:
@@ -51,6 +57,7 @@ def describe() -> dict[str, str]:
         "CPU kernels": _library.cpu_isa(),
         "threads": str(torch.get_num_threads()),
         "CUDA": _cuda(),
+        **{name: _kernel(name) for name in KERNELS},
         "torchaudio": _torchaudio(),
         **{name: _package(name) for name in OPTIONAL},
     }
@@ -64,7 +71,7 @@ def main() -> None:
         run()
     else:
         for name, value in describe().items():
-            print(f"{name:<12} {value}")
+            print(f"{name:<15} {value}")
 
 
 if __name__ == "__main__":

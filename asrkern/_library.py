@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import json
 import os
 from pathlib import Path
 
 import torch
+
+from asrkern._gpu_kernels import CHECKED, is_triton
 
 _FOLDER = Path(__file__).parent
 
@@ -28,16 +33,46 @@ def cpu_isa() -> str:
     return torch.ops.asrkern.cpu_isa()
 
 
-def cuda_kernels() -> bool:
-    """Whether the CUDA kernels run: they are built, there is a device, and ASRKERN_CUDA=force asks for them.
+@functools.cache
+def checked_kernels() -> dict[str, dict]:
+    """The GPU kernels that had passed gpu_check.py when this package was built: kernel → device, capability, date."""
+    return json.loads(CHECKED.read_text()) if CHECKED.is_file() else {}
 
-    They are not taken by default until a record of a passing check on a GPU is part of the package.
+
+@functools.cache
+def _device_generation() -> int:
+    return torch.cuda.get_device_capability()[0]
+
+
+def cuda_kernel(name: str) -> bool:
+    """Whether asrkern's own GPU kernel ``name`` runs on the current device; otherwise torch's kernels do.
+
+    It does where its code and a device are there and it passed ``benchmarks/gpu_check.py``, with the sources it was
+    built from, on a device of this generation (major compute capability). ASRKERN_CUDA=force takes it without that,
+    ASRKERN_CUDA=off takes none.
+
+    Raises:
+        KeyError: there is no such kernel.
+        RuntimeError: ASRKERN_CUDA is something else.
     """
-    return CUDA_BUILT and os.environ.get("ASRKERN_CUDA") == "force"
+    switch = os.environ.get("ASRKERN_CUDA", "")
+    if switch not in ("", "off", "force"):
+        raise RuntimeError(f"ASRKERN_CUDA: expected force or off, received {switch}")
+    if not (_TRITON if is_triton(name) else CUDA_BUILT) or switch == "off":
+        return False
+    if switch == "force":
+        return True
+    checked = checked_kernels().get(name)
+    return checked is not None and checked["capability"][0] == _device_generation()
 
+
+# What torch.compiler.assume_constant_result sets; that function imports TorchDynamo, which takes seconds.
+cuda_kernel._dynamo_marked_constant = True
 
 _load("_C")
 # A torch without CUDA lacks the symbols that _C_cuda needs.
-CUDA_BUILT = torch.cuda.is_available() and (_FOLDER / "_C_cuda.so").is_file()
+_DEVICE = torch.cuda.is_available()
+CUDA_BUILT = _DEVICE and (_FOLDER / "_C_cuda.so").is_file()
 if CUDA_BUILT:
     _load("_C_cuda")
+_TRITON = _DEVICE and importlib.util.find_spec("triton") is not None

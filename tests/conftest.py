@@ -49,6 +49,16 @@ def torchaudio():
         _lacking(str(error))
 
 
+@pytest.fixture(scope="session")
+def torchaudio_ctc_decoder(torchaudio):
+    """torchaudio's function, whose search is flashlight-text's."""
+    try:
+        from torchaudio.models.decoder import ctc_decoder
+    except ImportError as error:
+        _lacking(f"needs flashlight-text: {error}")
+    return ctc_decoder
+
+
 @pytest.fixture
 def threads():
     """Sets torch's thread count for one test."""

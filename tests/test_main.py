@@ -22,8 +22,8 @@ def test_prints_what_is_active():
     )
     assert printed["asrkern"] == asrkern.__version__
     assert printed["torch"] == torch.__version__
-    assert "CPU kernels  scalar" in result.stdout
-    assert set(describe()) >= {"threads", "CUDA", "torchaudio", "triton"}
+    assert "CPU kernels     scalar" in result.stdout
+    assert set(describe()) >= {"threads", "CUDA", "gru_forward", "torchaudio", "triton"}
 
 
 @pytest.mark.parametrize("isa", ["avx1024", "AVX2"])

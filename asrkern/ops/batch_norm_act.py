@@ -105,7 +105,7 @@ def batch_norm_act(
         lengths,
         *(layout, training, stats == "padded", float(eps), low, high),
     )
-    if input.device.type == "cpu" or (_library.cuda_kernels() and _fits_cuda(*args)):
+    if input.device.type == "cpu" or (_library.cuda_kernel("batch_norm_act") and _fits_cuda(*args)):
         result = torch.ops.asrkern.batch_norm_act(*args)
     else:
         result = _composed(*args)

@@ -8,4 +8,5 @@ PYBIND11_MODULE(_decoder, m) {
   asrkern::bind_ngram(m);
   asrkern::bind_tries(m);
   asrkern::bind_ctc_beam(m);
+  asrkern::bind_align(m);
 }

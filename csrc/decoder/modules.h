@@ -8,5 +8,6 @@ namespace asrkern {
 void bind_greedy(pybind11::module_& m);
 void bind_tries(pybind11::module_& m);
 void bind_ctc_beam(pybind11::module_& m);
+void bind_align(pybind11::module_& m);
 
 }  // namespace asrkern

@@ -1,0 +1,167 @@
+"""Alignment of given texts to CTC outputs, and their exact probability."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrkern import _decoder
+
+Array = Tensor | np.ndarray
+
+
+class Alignment(NamedTuple):
+    """path: the token of each frame in the best alignment, blanks among them; scores: its log-probability there.
+
+    Beyond a row's length −1 and 0.
+    """
+
+    path: Tensor
+    scores: Tensor
+
+
+class TokenSpan(NamedTuple):
+    """A token, the frames from start to the one before end, and the mean of its log-probability there."""
+
+    token: int
+    start: int
+    end: int
+    score: float
+
+
+def forced_align(
+    log_probs: Array,
+    targets: Array | Sequence[int],
+    lengths: Array | Sequence[int] | None = None,
+    target_lengths: Array | Sequence[int] | None = None,
+    blank: int = 0,
+) -> Alignment:
+    """The best of all alignments of a text to CTC outputs (Viterbi over Graves et al. 2006).
+
+    Word times: the spans of a word's tokens (:func:`token_spans`) reach from the first one's start to the last one's
+    end. They are as good as the model that made log_probs: CTC models tend to put a token into one or two frames.
+
+    Args:
+        log_probs: [T, V], or a padded batch [N, T, V]; any floating dtype.
+        targets: [L] or [N, L] tokens without blanks.
+        lengths: [N] integers, frames of each row; None: all T.
+        target_lengths: [N] integers, tokens of each row; None: all L.
+        blank: index of the blank token.
+
+    Returns:
+        :class:`Alignment`: [T] or [N, T], path int64 and scores in float32.
+
+    Raises:
+        TypeError: log_probs is not floating-point, or another argument not integer.
+        ValueError: wrong ranks or sizes, NaN, tokens out of range, or a text that the frames do not suffice for.
+    """
+    paths, scores = [], []
+    rows = list(_rows(log_probs, targets, lengths, target_lengths))
+    for index, (values, tokens) in enumerate(rows):
+        path = torch.from_numpy(_decoder.forced_align(values.numpy(), tokens, blank))
+        if len(path) < len(values):
+            raise ValueError(
+                f"targets: expected a text that can be aligned to {len(values)} frames, received {len(tokens)} tokens "
+                f"that need more, or impossible ones (in row {index})"
+            )
+        paths.append(path)
+        scores.append(values.gather(1, path[:, None])[:, 0])
+    padded = [
+        torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding)
+        for values, padding in ((paths, -1), (scores, 0.0))
+    ] if rows else [torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0)]  # fmt: skip
+    missing = _shape(log_probs)[-2] - padded[0].shape[1]
+    path, score = (
+        torch.nn.functional.pad(values, (0, missing), value=padding)
+        for values, padding in zip(padded, (-1, 0.0))
+    )
+    return Alignment(path, score) if len(_shape(log_probs)) == 3 else Alignment(path[0], score[0])
+
+
+def token_spans(path: Array, scores: Array, blank: int = 0) -> list[TokenSpan]:
+    """The tokens of one row of an :class:`Alignment`, [T] each: runs of a token that is not blank."""
+    spans, frame = [], 0
+    values = torch.as_tensor(scores)
+    for token, run in itertools.groupby(torch.as_tensor(path).tolist()):
+        end = frame + len(list(run))
+        if token not in (blank, -1):
+            spans.append(TokenSpan(token, frame, end, values[frame:end].mean().item()))
+        frame = end
+    return spans
+
+
+def ctc_score(
+    log_probs: Array,
+    targets: Array | Sequence[int],
+    lengths: Array | Sequence[int] | None = None,
+    target_lengths: Array | Sequence[int] | None = None,
+    blank: int = 0,
+) -> Tensor:
+    """The exact log-probability of a text: the logarithm of the sum over all its alignments, in float64.
+
+    The negative of ``torch.nn.functional.ctc_loss(reduction="none")``. Arguments and errors as for
+    :func:`forced_align`, but that a text which cannot be aligned has −inf.
+
+    Returns:
+        float64, [] for one utterance, [N] for a batch.
+    """
+    scores = [
+        _decoder.ctc_score(values.numpy(), tokens, blank)
+        for values, tokens in _rows(log_probs, targets, lengths, target_lengths)
+    ]
+    result = torch.tensor(scores, dtype=torch.float64)
+    return result if len(_shape(log_probs)) == 3 else result[0]
+
+
+def _shape(log_probs: Array) -> tuple[int, ...]:
+    return tuple(log_probs.shape)
+
+
+def _rows(
+    log_probs: Array,
+    targets: Array | Sequence[int],
+    lengths: Array | Sequence[int] | None,
+    target_lengths: Array | Sequence[int] | None,
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Each utterance's log-probabilities [frames, V], float32, and tokens, without padding."""
+    scores = torch.as_tensor(log_probs).detach().cpu()
+    if not scores.is_floating_point():
+        raise TypeError(f"log_probs: expected a floating-point dtype, received {scores.dtype}")
+    if scores.dim() not in (2, 3):
+        raise ValueError(f"log_probs: expected shape [T, V] or [N, T, V], received {tuple(scores.shape)}")
+    tokens = _integers("targets", targets)
+    if tokens.dim() != scores.dim() - 1 or (scores.dim() == 3 and len(tokens) != len(scores)):
+        expected = "[L]" if scores.dim() == 2 else f"[{len(scores)}, L]"
+        raise ValueError(f"targets: expected shape {expected}, received {tuple(tokens.shape)}")
+    if scores.dim() == 2:
+        scores, tokens = scores[None], tokens[None]
+    frames = _counts("lengths", lengths, len(scores), scores.shape[1])
+    counts = _counts("target_lengths", target_lengths, len(scores), tokens.shape[1])
+    for row, (length, count) in enumerate(zip(frames, counts)):
+        yield scores[row, :length].float(), tokens[row, :count].numpy()
+
+
+def _integers(name: str, values: Array | Sequence[int]) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if tensor.numel() == 0:
+        tensor = tensor.to(torch.int64)
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name}: expected an integer dtype, received {tensor.dtype}")
+    return tensor.cpu().to(torch.int64)
+
+
+def _counts(name: str, values: Array | Sequence[int] | None, rows: int, most: int) -> list[int]:
+    if values is None:
+        return [most] * rows
+    counts = _integers(name, values).reshape(-1).tolist()
+    if len(counts) != rows:
+        raise ValueError(f"{name}: expected {rows} values, one a row, received {len(counts)}")
+    for count in counts:
+        if not 0 <= count <= most:
+            raise ValueError(f"{name}: expected values between 0 and {most}, received {count}")
+    return counts

@@ -1,0 +1,224 @@
+"""``pyctcdecode.build_ctcdecoder``."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis
+from asrkern.decoder.ngram_lm import NGramLM
+
+_LN10 = math.log(10)
+_LEAST_P = 1e-15
+_MARK = "▁"
+# text, None, [(word, (start, end))], acoustic score, combined score
+Beam = tuple[str, None, list[tuple[str, tuple[int, int]]], float, float]
+
+
+def _normalize_labels(labels: Sequence[str]) -> list[str]:
+    """As pyctcdecode: "" is blank ("[PAD]", else "_", else appended), " " stands for "|", "##" and "▁" are BPE."""
+    labels = list(labels)
+    wordpieces = any(label.startswith("##") for label in labels)
+    marked = wordpieces or any(label.startswith(_MARK) for label in labels)
+    if wordpieces:
+        special = re.compile(r"^[<\[].+[>\]]$")
+        labels = [
+            label[2:]
+            if label.startswith("##")
+            else label
+            if special.match(label) or not label
+            else _MARK + label
+            for label in labels
+        ]
+    if not marked and "|" in labels and " " not in labels:
+        labels[labels.index("|")] = " "
+    labels = ["" if re.match(r"^[<\[]pad[>\]]$", label, re.IGNORECASE) else label for label in labels]
+    if not marked and "_" in labels and "" not in labels:
+        labels[labels.index("_")] = ""
+    if "" not in labels:
+        labels.append("")
+    unknown = f"{_MARK}⁇{_MARK}" if marked else "⁇"
+    return [unknown if re.match(r"^[<\[]unk[>\]]$", label, re.IGNORECASE) else label for label in labels]
+
+
+class BeamSearchDecoderCTC:
+    """Made by :func:`build_ctcdecoder`; pyctcdecode's methods."""
+
+    def __init__(
+        self,
+        labels: list[str],
+        language_model: NGramLM | None,
+        unigrams: Collection[str] | None,
+        alpha: float,
+        beta: float,
+        unk_score_offset: float,
+    ) -> None:
+        self._labels, self._lm, self._unigrams = labels, language_model, unigrams
+        self._parameters = {"alpha": alpha, "beta": beta, "unk_score_offset": unk_score_offset}
+        self._build()
+
+    def reset_params(
+        self,
+        alpha: float | None = None,
+        beta: float | None = None,
+        unk_score_offset: float | None = None,
+        lm_score_boundary: bool | None = None,
+    ) -> None:
+        """Other parameters of the language model."""
+        _refuse("lm_score_boundary", lm_score_boundary, None, True)
+        new = {"alpha": alpha, "beta": beta, "unk_score_offset": unk_score_offset}
+        self._parameters |= {name: value for name, value in new.items() if value is not None}
+        self._build()
+
+    def decode(
+        self,
+        logits: np.ndarray,
+        beam_width: int = 100,
+        beam_prune_logp: float = -10.0,
+        token_min_logp: float = -5.0,
+        hotwords: Iterable[str] | None = None,
+        hotword_weight: float = 10.0,
+        lm_start_state: None = None,
+    ) -> str:
+        """The text of log-probabilities, logits or probabilities [T, V]."""
+        return self.decode_beams(
+            logits,
+            beam_width,
+            beam_prune_logp,
+            token_min_logp,
+            False,
+            hotwords,
+            hotword_weight,
+            lm_start_state,
+        )[0][0]
+
+    def decode_beams(
+        self,
+        logits: np.ndarray,
+        beam_width: int = 100,
+        beam_prune_logp: float = -10.0,
+        token_min_logp: float = -5.0,
+        prune_history: bool = False,
+        hotwords: Iterable[str] | None = None,
+        hotword_weight: float = 10.0,
+        lm_start_state: None = None,
+    ) -> list[Beam]:
+        """(text, None, [(word, (start, end))], acoustic score, combined score) of each beam, the best first."""
+        _refuse("prune_history", prune_history, False)
+        _refuse("lm_start_state", lm_start_state, None)
+        decoder = self._decoder(
+            beam_width, beam_prune_logp, token_min_logp, tuple(_words(hotwords)), float(hotword_weight)
+        )
+        return _beams(decoder.decode(self._log_probs(logits)), beam_prune_logp)
+
+    def decode_batch(
+        self, pool: Any, logits_list: Sequence[np.ndarray], *args: Any, **kwargs: Any
+    ) -> list[str]:
+        """:meth:`decode` of each; ``pool`` is not used: it needs no processes."""
+        return [self.decode(logits, *args, **kwargs) for logits in logits_list]
+
+    def decode_beams_batch(
+        self, pool: Any, logits_list: Sequence[np.ndarray], *args: Any, **kwargs: Any
+    ) -> list[list[tuple[str, list[tuple[str, tuple[int, int]]], float, float]]]:
+        """:meth:`decode_beams` of each, without the second field; ``pool`` is not used."""
+        return [
+            [
+                (text, frames, am, score)
+                for text, _, frames, am, score in self.decode_beams(logits, *args, **kwargs)
+            ]
+            for logits in logits_list
+        ]
+
+    def _build(self) -> None:
+        alpha, beta, offset = (self._parameters[name] for name in ("alpha", "beta", "unk_score_offset"))
+        lexicon = None
+        if self._lm is not None and self._unigrams is not None:
+            spelled = set("".join(self._labels)) - {_MARK}
+            lexicon = [
+                w for w in dict.fromkeys(self._unigrams) if self._lm.word_id(w) and spelled.issuperset(w)
+            ]
+        self._base = CTCBeamDecoder(
+            self._labels,
+            self._lm,
+            lexicon or None,
+            alpha=alpha,
+            beta=beta if self._lm is not None else 0.0,
+            blank=self._labels.index(""),
+            unk_score=alpha * _LN10 * offset,
+            check_normalized=False,
+        )
+        self._decoder = lru_cache(maxsize=16)(self._make_decoder)
+
+    def _make_decoder(
+        self, beam_width: int, prune: float, least: float, hotwords: tuple[str, ...], weight: float
+    ) -> CTCBeamDecoder:
+        return self._base.replace(
+            beam_width=beam_width, nbest=beam_width, beam_prune_logp=prune, token_min_logp=least, hotwords=hotwords,
+            hotword_weight=weight,
+        )  # fmt: skip
+
+    def _log_probs(self, logits: np.ndarray) -> np.ndarray:
+        if logits.ndim != 2 or logits.shape[1] != len(self._labels):
+            raise ValueError(
+                f"logits: expected shape (time, {len(self._labels)}), one value for each label, received {logits.shape}"
+            )
+        logits = np.asarray(logits, np.float32)
+        if len(logits) and logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+            return np.log(np.clip(logits, _LEAST_P, 1))
+        logits = logits - logits.max(axis=1, keepdims=True)
+        logits = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return np.clip(logits, math.log(_LEAST_P), 0)
+
+
+def _refuse(name: str, value: object, *allowed: object) -> None:
+    if not any(value is a for a in allowed):
+        raise ValueError(f"{name}: {value!r} is not supported; expected {allowed[-1]!r}")
+
+
+def _words(hotwords: Iterable[str] | None) -> list[str]:
+    """Each word of each phrase on its own, as pyctcdecode takes them."""
+    return list(dict.fromkeys(word for phrase in hotwords or () for word in phrase.split()))
+
+
+def _beams(found: list[Hypothesis], prune: float) -> list[Beam]:
+    """Without those far below the best, and of equal texts the best."""
+    beams: dict[str, Beam] = {}
+    for h in found:
+        if h.score < found[0].score + prune:
+            break
+        frames = [(word.text, (word.start, word.end)) for word in h.words]
+        beams.setdefault(h.text, (h.text, None, frames, h.am_score, h.score))
+    return list(beams.values())
+
+
+def build_ctcdecoder(
+    labels: Sequence[str],
+    kenlm_model_path: str | os.PathLike[str] | NGramLM | None = None,
+    unigrams: Collection[str] | None = None,
+    alpha: float = 0.5,
+    beta: float = 1.5,
+    unk_score_offset: float = -10.0,
+    lm_score_boundary: bool = True,
+) -> BeamSearchDecoderCTC:
+    """``pyctcdecode.build_ctcdecoder``; arguments as there, and the model may be any file that NGramLM opens.
+
+    Differs from pyctcdecode: prefixes that end in a blank and in a token count as one, in the sums as in the beam
+    width; texts that differ in spaces only, "a b" and "a  b", are searched apart and the better one is returned, where
+    there they become one whose probabilities are added; a space at the end is no unknown word; words of the model that
+    ``unigrams`` lacks score as ``<unk>``; and words not yet complete are expected to score as the best word that they
+    can become, unknown ones without regard to their length.
+
+    Raises:
+        ValueError: an argument that is not supported or out of its range.
+    """
+    _refuse("lm_score_boundary", lm_score_boundary, True)
+    lm = kenlm_model_path
+    if lm is not None and not isinstance(lm, NGramLM):
+        lm = NGramLM.open(lm)
+    return BeamSearchDecoderCTC(_normalize_labels(labels), lm, unigrams, alpha, beta, unk_score_offset)

@@ -1,0 +1,219 @@
+"""``torchaudio.models.decoder.ctc_decoder``."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis
+from asrkern.decoder.ngram_lm import NGramLM
+
+_LN10 = math.log(10)
+
+
+class CTCHypothesis(NamedTuple):
+    """tokens: [L] int64, with ``sil_token`` at both ends; words: of the lexicon, empty without one; score; timesteps:
+    [L] int32, where each token begins: 0 is before the first frame, frame t is t + 1."""
+
+    tokens: Tensor
+    words: list[str]
+    score: float
+    timesteps: Tensor
+
+
+class _BeamDecoder(CTCBeamDecoder):
+    """Keeps where each hypothesis' last token ends."""
+
+    def _hypothesis(self, score, am_score, lm_score, tokens, starts, ends, *columns):
+        found = super()._hypothesis(score, am_score, lm_score, tokens, starts, ends, *columns)
+        return found, (ends[-1] if ends else 0)
+
+
+class CTCDecoder:
+    """Made by :func:`ctc_decoder`; torchaudio's methods."""
+
+    def __init__(
+        self,
+        decoder: CTCBeamDecoder,
+        names: list[str],
+        sil: int | None,
+        sil_score: float,
+        unk_word: str | None,
+    ) -> None:
+        self._decoder, self._names = decoder, names
+        self._sil, self._sil_score, self._unk_word = sil, sil_score, unk_word
+        self._state = None
+
+    def __call__(self, emissions: Tensor, lengths: Tensor | None = None) -> list[list[CTCHypothesis]]:
+        """The n-best of each row.
+
+        Args:
+            emissions: [N, T, V] float32 on the CPU: log-probabilities or any scores of frames.
+            lengths: [N] frames of each row; None: all T.
+        """
+        found = self._decoder.decode(self._scored(emissions, 3), lengths)
+        frames = (
+            [emissions.shape[1]] * len(emissions) if lengths is None else torch.as_tensor(lengths).tolist()
+        )
+        return [[self._convert(h, t) for h in hypotheses] for hypotheses, t in zip(found, frames)]
+
+    def decode_begin(self) -> None:
+        """Start online decoding."""
+        self._state = self._decoder.start()
+
+    def decode_step(self, emissions: Tensor) -> None:
+        """Take more frames, [frames, V]."""
+        self._decoder.step(self._started(), self._scored(emissions, 2))
+
+    def decode_end(self) -> None:
+        """End online decoding; the result is :meth:`get_final_hypothesis`."""
+        self._started()
+
+    def get_final_hypothesis(self) -> list[CTCHypothesis]:
+        """The n-best of the frames taken."""
+        state = self._started()
+        return [self._convert(h, state.frames) for h in self._decoder.finish(state)]
+
+    def idxs_to_tokens(self, idxs: Tensor) -> list[str]:
+        """The names of tokens."""
+        return [self._names[index] for index in idxs.tolist()]
+
+    def _started(self):
+        if self._state is None:
+            raise RuntimeError("decode_begin has not been called")
+        return self._state
+
+    def _scored(self, emissions: Tensor, dims: int) -> Tensor:
+        if not isinstance(emissions, Tensor) or emissions.dtype != torch.float32:
+            raise ValueError("emissions must be float32.")
+        if not emissions.is_cpu:
+            raise RuntimeError("emissions must be a CPU tensor.")
+        if emissions.ndim != dims:
+            raise RuntimeError(f"emissions must be {dims}D. Found {emissions.shape}")
+        if self._sil is None or self._sil_score == 0:
+            return emissions
+        emissions = emissions.clone()
+        emissions[..., self._sil] += self._sil_score
+        return emissions
+
+    def _convert(self, found: tuple[Hypothesis, int], frames: int) -> CTCHypothesis:
+        best, end = found
+        tokens, starts = list(best.tokens), [start + 1 for start in best.timesteps]
+        if self._sil is not None:
+            # The path has a silence before the first frame and one after the last, which join their neighbours.
+            if tokens[-1:] != [self._sil] or end < frames:
+                tokens, starts = [*tokens, self._sil], [*starts, frames + 1]
+            if tokens[0] != self._sil or starts[0] > 1:
+                tokens, starts = [self._sil, *tokens], [0, *starts]
+            starts[0] = 0
+        words = [] if self._unk_word is None else [word.text or self._unk_word for word in best.words]
+        return CTCHypothesis(torch.tensor(tokens), words, best.score, torch.tensor(starts, dtype=torch.int32))
+
+
+def _read_tokens(tokens: str | os.PathLike[str] | Sequence[str]) -> tuple[dict[str, int], list[str]]:
+    """Each name's index, and the first name of each index; a file's line may have several names of one index."""
+    if isinstance(tokens, (str, os.PathLike)):
+        lines = [
+            line.split() for line in Path(tokens).read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
+    else:
+        lines = [[token] for token in tokens]
+    if not lines:
+        raise ValueError("tokens: expected at least one, received none")
+    return {name: index for index, names in enumerate(lines) for name in names}, [names[0] for names in lines]
+
+
+def _read_lexicon(
+    path: str | os.PathLike[str], tokens: dict[str, int], names: list[str]
+) -> dict[str, list[list[str]]]:
+    lexicon: dict[str, list[list[str]]] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        word, *spelling = line.split()
+        if not spelling:
+            raise ValueError(
+                f"lexicon: expected a word and its spelling in line {number} of {path}, received {line!r}"
+            )
+        for token in spelling:
+            if token not in tokens:
+                raise ValueError(f"lexicon: {token!r} in line {number} of {path} is not in tokens")
+        lexicon.setdefault(word, []).append([names[tokens[token]] for token in spelling])
+    return lexicon
+
+
+def ctc_decoder(
+    lexicon: str | os.PathLike[str] | None,
+    tokens: str | os.PathLike[str] | Sequence[str],
+    lm: str | os.PathLike[str] | NGramLM | None = None,
+    lm_dict: str | None = None,
+    nbest: int = 1,
+    beam_size: int = 50,
+    beam_size_token: int | None = None,
+    beam_threshold: float = 50,
+    lm_weight: float = 2,
+    word_score: float = 0,
+    unk_score: float = -math.inf,
+    sil_score: float = 0,
+    log_add: bool = False,
+    blank_token: str = "-",
+    sil_token: str = "|",
+    unk_word: str = "<unk>",
+) -> CTCDecoder:
+    """``torchaudio.models.decoder.ctc_decoder``; arguments as there.
+
+    Differs from flashlight-text, which torchaudio calls: equal prefixes are one hypothesis (flashlight also joins
+    hypotheses with equal states of the language model); the last word needs no ``sil_token`` after it; with
+    ``log_add=False`` the score is that of the best alignment of the prefix.
+
+    Args:
+        lexicon: file of words and their spellings, a line each: ends in ``sil_token``, or begins with a token that
+            begins with "▁". None: words are not known.
+        tokens: names, or a file of them.
+        lm: file of a word model (ARPA, KenLM probing, :meth:`NGramLM.save`), or one that is read; without lexicon one
+            of tokens.
+        lm_dict: None; the words are the lexicon's.
+
+    Raises:
+        ValueError: an argument that is not supported or out of its range.
+    """
+    if lm_dict is not None:
+        raise ValueError("lm_dict: not supported; the words are those of lexicon")
+    if lm is not None and not isinstance(lm, (str, os.PathLike, NGramLM)):
+        raise ValueError(f"lm: {type(lm).__name__} is not supported; expected a file or an NGramLM")
+    indices, names = _read_tokens(tokens)
+    if blank_token not in indices:
+        raise ValueError(f"blank_token: expected one of tokens, received {blank_token!r}")
+    if lexicon is not None and sil_token not in indices:
+        raise ValueError(f"sil_token: expected one of tokens, received {sil_token!r}")
+    sil = indices.get(sil_token)
+    words = None if lexicon is None else _read_lexicon(lexicon, indices, names)
+    if lm is not None and not isinstance(lm, NGramLM):
+        lm = NGramLM.open(lm) if words is not None else NGramLM.open(lm, unit="character", space=sil_token)
+    marked = words is not None and not all(
+        spelling[-1] == names[sil] for spellings in words.values() for spelling in spellings
+    )
+    decoder = _BeamDecoder(
+        names,
+        lm,
+        words,
+        alpha=lm_weight / _LN10,  # flashlight weighs log10 probabilities
+        beta=float(word_score) if words is not None else 0.0,
+        beam_width=beam_size,
+        nbest=min(nbest, beam_size),
+        top_tokens=None if not beam_size_token else min(beam_size_token, len(names)),
+        beam_prune_logp=-float(beam_threshold),
+        blank=indices[blank_token],
+        space=None if marked or sil is None else names[sil],
+        # There unk_score stands in place of word_score.
+        unk_score=0.0 if words is None else unk_score - word_score,
+        log_add=log_add,
+        check_normalized=False,
+    )
+    return CTCDecoder(decoder, names, sil, sil_score, None if words is None else unk_word)

@@ -1,0 +1,101 @@
+// Alignment and scoring of given texts, for Python; asrkern/decoder/align.py is what people use.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "csrc/decoder/modules.h"
+#include "kernels/common/ctc_align.h"
+
+namespace py = pybind11;
+
+namespace asrkern {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+using LogProbs = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Tokens = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+// One utterance: log_probs [frames, vocabulary], tokens [count].
+struct Problem {
+  Problem(const LogProbs& values, const Tokens& targets, int64_t blank_token)
+      : log_probs(values.data()),
+        frames(values.shape(0)),
+        vocabulary(values.shape(1)),
+        tokens(targets.data()),
+        count(targets.size()),
+        blank(blank_token) {
+    if (blank < 0 || blank >= vocabulary)
+      throw py::value_error("blank: expected a token between 0 and " + std::to_string(vocabulary - 1) + ", received " +
+                            std::to_string(blank));
+    for (int64_t i = 0; i < count; ++i)
+      if (tokens[i] < 0 || tokens[i] >= vocabulary || tokens[i] == blank)
+        throw py::value_error("targets: expected tokens between 0 and " + std::to_string(vocabulary - 1) +
+                              " other than blank, " + std::to_string(blank) + ", received " +
+                              std::to_string(tokens[i]));
+    for (int64_t i = 0; i < frames * vocabulary; ++i)
+      if (log_probs[i] != log_probs[i])
+        throw py::value_error("log_probs: expected numbers, received NaN at frame " + std::to_string(i / vocabulary));
+  }
+
+  template <class Add>
+  std::vector<double> walk(const Add& add, uint8_t* from) const {
+    std::vector<double> scores(ctc_states(count) + 2);
+    ctc_walk(log_probs, frames, vocabulary, tokens, count, blank, -kInfinity, add, scores.data(), from);
+    return scores;
+  }
+
+  const float* log_probs;
+  int64_t frames, vocabulary;
+  const int64_t* tokens;
+  int64_t count, blank;
+};
+
+double log_add_exact(double a, double b) {
+  const double high = std::max(a, b), low = std::min(a, b);
+  return low == -kInfinity ? high : high + std::log1p(std::exp(low - high));
+}
+
+double ctc_score(const LogProbs& log_probs, const Tokens& targets, int64_t blank) {
+  const Problem problem(log_probs, targets, blank);
+  py::gil_scoped_release release;
+  if (problem.frames == 0) return problem.count == 0 ? 0 : -kInfinity;
+  const std::vector<double> scores = problem.walk(log_add_exact, nullptr);
+  const double* last = scores.data() + scores.size() - 1;
+  return problem.count == 0 ? *last : log_add_exact(*last, last[-1]);
+}
+
+// The token of each frame, blank among them; empty if no alignment is possible.
+py::array_t<int64_t> forced_align(const LogProbs& log_probs, const Tokens& targets, int64_t blank) {
+  const Problem problem(log_probs, targets, blank);
+  std::vector<int64_t> path;
+  {
+    py::gil_scoped_release release;
+    const int64_t states = ctc_states(problem.count);
+    std::vector<uint8_t> from(problem.frames * states);
+    const std::vector<double> scores = problem.walk([](double a, double b) { return std::max(a, b); }, from.data());
+    int64_t state = states - 1;
+    if (problem.count > 0 && scores[state + 1] > scores[state + 2]) --state;
+    if (scores[state + 2] > -kInfinity) {
+      path.resize(problem.frames);
+      for (int64_t t = problem.frames; t-- > 0;) {
+        path[t] = state % 2 ? problem.tokens[state / 2] : blank;
+        state -= from[t * states + state];
+      }
+    }
+  }
+  return py::array_t<int64_t>(py::ssize_t(path.size()), path.data());
+}
+
+}  // namespace
+
+void bind_align(py::module_& m) {
+  m.def("ctc_score", &ctc_score, py::arg("log_probs"), py::arg("targets"), py::arg("blank"));
+  m.def("forced_align", &forced_align, py::arg("log_probs"), py::arg("targets"), py::arg("blank"));
+}
+
+}  // namespace asrkern

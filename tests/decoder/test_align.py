@@ -1,0 +1,141 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from asrkern.decoder import CTCBeamDecoder, ctc_score, forced_align, token_spans
+from asrkern.reference.ctc_beam_search import collapse, enumerate_prefixes
+from tests.decoder.models import random_log_probs
+
+
+def best_path(log_probs, tokens, blank):
+    """By enumeration of all V^T paths."""
+    paths = itertools.product(range(log_probs.shape[1]), repeat=len(log_probs))
+    scored = (
+        (sum(frame[v] for frame, v in zip(log_probs.tolist(), path)), path)
+        for path in paths
+        if collapse(path, blank) == tokens
+    )
+    return max(scored, default=None)
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_enumeration(seed, blank):
+    torch.manual_seed(seed)
+    log_probs = random_log_probs(6, 3).double()
+    for tokens, expected in enumerate_prefixes(log_probs.tolist(), blank).items():
+        assert abs(ctc_score(log_probs, tokens, blank=blank).item() - expected) < 1e-6
+        score, path = best_path(log_probs, tokens, blank)
+        found = forced_align(log_probs, tokens, blank=blank)
+        assert tuple(found.path.tolist()) == path
+        assert abs(found.scores.sum().item() - score) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "batch, frames, vocabulary, tokens", [(1, 1, 2, 1), (5, 63, 7, 20), (3, 200, 30, 81)]
+)
+def test_score_is_the_negative_of_ctc_loss(batch, frames, vocabulary, tokens):
+    log_probs = random_log_probs(batch, frames, vocabulary)
+    blank = vocabulary - 1
+    targets = torch.randint(0, vocabulary - 1, (batch, tokens))
+    lengths = torch.randint(0, frames + 1, (batch,))
+    lengths[0] = frames
+    counts = torch.randint(0, tokens + 1, (batch,))
+    counts[0] = tokens
+    found = ctc_score(log_probs, targets, lengths, counts, blank)
+    for row in range(batch):
+        # ctc_loss refuses rows without frames.
+        if lengths[row] == 0:
+            assert found[row] == (0.0 if counts[row] == 0 else -math.inf)
+            continue
+        loss = torch.nn.functional.ctc_loss(
+            log_probs[row, :, None].double(), targets[row : row + 1], lengths[row : row + 1], counts[row : row + 1],
+            blank, "none",
+        )  # fmt: skip
+        assert found[row].item() == pytest.approx(-loss.item(), rel=1e-9, abs=1e-6)
+
+
+def test_handwriting_oracle(data_dir):
+    import json
+
+    import numpy as np
+
+    about = json.loads((data_dir / "decoder_oracles" / "handwriting.json").read_text())
+    logits = np.load(data_dir / "decoder_oracles" / "handwriting.npz")["line_logits"]
+    targets = [about["chars"].index(letter) for letter in about["line"]["truth"]]
+    score = ctc_score(torch.tensor(logits).log_softmax(-1), targets, blank=79).item()
+    assert abs(score + about["line"]["ctc_loss_of_truth"]) < 1e-4
+    assert math.exp(score) == pytest.approx(about["line"]["prob_of_truth"], rel=1e-4)
+
+
+def test_equals_torchaudio(torchaudio):
+    log_probs, targets = random_log_probs(1, 90, 12), torch.randint(1, 12, (1, 25))
+    try:
+        path, scores = torchaudio.functional.forced_align(log_probs, targets)
+    except (AttributeError, RuntimeError, OSError) as error:
+        pytest.skip(f"torchaudio's compiled functions are not there: {error}")
+    found = forced_align(log_probs, targets)
+    assert torch.equal(found.path, path.long())
+    assert torch.allclose(found.scores, scores)
+
+
+def test_a_padded_batch_is_its_rows():
+    log_probs, targets = random_log_probs(3, 30, 6), torch.randint(1, 6, (3, 9))
+    lengths, counts = torch.tensor([21, 30, 25]), torch.tensor([0, 9, 4])
+    found = forced_align(log_probs, targets, lengths, counts)
+    assert found.path.shape == found.scores.shape == (3, 30)
+    for row in range(3):
+        alone = forced_align(log_probs[row, : lengths[row]], targets[row, : counts[row]])
+        assert torch.equal(found.path[row, : lengths[row]], alone.path)
+        assert torch.equal(found.scores[row, : lengths[row]], alone.scores)
+        assert (found.path[row, lengths[row] :] == -1).all()
+    assert [span.token for span in token_spans(found.path[1], found.scores[1])] == targets[1].tolist()
+
+
+def test_beam_search_finds_the_alignment_of_its_text():
+    log_probs = random_log_probs(40, 5)
+    for best in CTCBeamDecoder(["-", " ", "a", "b", "c"], nbest=20).decode(log_probs):
+        spans = token_spans(*forced_align(log_probs, best.tokens))
+        assert best.timesteps == [span.start for span in spans]
+        # Alignments outside of the beam are missing from the beam's sum.
+        assert best.am_score <= ctc_score(log_probs, best.tokens) + 1e-5
+
+
+def test_spans():
+    path, scores = torch.tensor([0, 2, 2, 0, 2, 1, -1]), torch.tensor([0.0, -1, -3, 0, -4, -5, 0])
+    assert token_spans(path, scores) == [(2, 1, 3, -2.0), (2, 4, 5, -4.0), (1, 5, 6, -5.0)]
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ((torch.zeros(3), [1]), "log_probs: expected shape"),
+        ((torch.zeros(3, 4, dtype=torch.int64), [1]), "log_probs: expected a floating-point dtype"),
+        ((torch.zeros(3, 4), [1.0]), "targets: expected an integer dtype"),
+        (
+            (torch.zeros(3, 4), [4]),
+            "targets: expected tokens between 0 and 3 other than blank, 0, received 4",
+        ),
+        ((torch.zeros(3, 4), [0]), "targets: expected tokens .* received 0"),
+        ((torch.zeros(3, 4), [[1]]), r"targets: expected shape \[L\]"),
+        ((torch.zeros(2, 3, 4), [[1]]), r"targets: expected shape \[2, L\]"),
+        ((torch.zeros(3, 4), [1], None, None, 4), "blank: expected a token between 0 and 3, received 4"),
+        ((torch.zeros(1, 3, 4), [[1]], [4]), "lengths: expected values between 0 and 3, received 4"),
+        ((torch.zeros(1, 3, 4), [[1]], None, [1, 1]), "target_lengths: expected 1 values"),
+        ((torch.full((3, 4), float("nan")), [1]), "log_probs: expected numbers, received NaN at frame 0"),
+    ],
+)
+@pytest.mark.parametrize("function", [forced_align, ctc_score])
+def test_bad_input(function, args, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        function(*args)
+
+
+def test_texts_that_do_not_fit():
+    log_probs = random_log_probs(3, 4)
+    assert ctc_score(log_probs, [1, 1, 1]) == -math.inf
+    with pytest.raises(ValueError, match="targets: expected a text that can be aligned to 3 frames"):
+        forced_align(log_probs, [1, 1, 1])
+    assert ctc_score(log_probs[:0], []) == 0 and forced_align(log_probs[:0], []).path.shape == (0,)

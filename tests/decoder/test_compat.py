@@ -1,0 +1,331 @@
+"""``asrkern.decoder.compat`` beside the decoders whose signatures it has.
+
+Where the originals' searches differ (see the docstrings of compat), the inputs keep away from it: beams that hold
+everything, no two spaces without a letter between them, and no space at either end.
+"""
+
+import gzip
+import inspect
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from asrkern.decoder import NGramLM
+from asrkern.decoder.compat import build_ctcdecoder, ctc_decoder
+from tests.decoder.models import random_log_probs, small_lm
+
+TOKENS = ["-", "|", "a", "b", "c"]
+WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
+EVERYTHING = {"beam_size": 20000, "beam_threshold": 1e4, "nbest": 20000}
+
+
+@pytest.fixture(scope="module")
+def oracles(data_dir):
+    folder = data_dir / "decoder_oracles"
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    found |= {f"{path.stem} arrays": np.load(path) for path in folder.glob("*.npz")}
+    return found
+
+
+@pytest.fixture(scope="module")
+def libri(oracles):
+    """Tokens as for torchaudio, log-probabilities [T, V], and the text."""
+    about = oracles["libri_371x29"]
+    tokens = [{" ": "|", "": "-"}.get(label, label) for label in about["labels"]]
+    log_probs = torch.tensor(oracles["libri_371x29 arrays"]["log_probs"]).float()
+    return tokens, log_probs, about["expected"]["pyctcdecode_default_no_lm"]
+
+
+def spelled(tokens):
+    return "".join(tokens).replace("|", " ").split()
+
+
+class TestOracles:
+    """Published outputs with published answers, as in test_beam.py."""
+
+    def test_librispeech(self, libri):
+        tokens, log_probs, text = libri
+        decoder = ctc_decoder(None, tokens, log_add=True)
+        assert spelled(decoder.idxs_to_tokens(decoder(log_probs[None])[0][0].tokens)) == text.split()
+        labels = [{"|": " ", "-": ""}.get(token, token) for token in tokens]
+        assert build_ctcdecoder(labels).decode(log_probs.numpy()) == text
+
+    def test_parlance(self, oracles):
+        about = oracles["parlance_6x7"]
+        labels, expected = about["labels"], about["expected"]["prefix_beam_20"]
+        tokens = [label if label != " " else "|" for label in labels]
+        blank = tokens[about["blank"]]
+        decoder = ctc_decoder(None, tokens, beam_size=20, log_add=True, blank_token=blank)
+        probs = torch.tensor(about["probs"])
+        found = [decoder.idxs_to_tokens(best.tokens) for [best] in decoder(probs.log())]
+        assert [spelled(tokens) for tokens in found] == [text.split() for text in expected]
+        labels = ["" if index == about["blank"] else label for index, label in enumerate(labels)]
+        python = build_ctcdecoder(labels)
+        options = {"beam_width": 20, "token_min_logp": -100.0, "beam_prune_logp": -100.0}
+        found = [python.decode(p, **options) for p in probs.numpy()]
+        assert [text.split() for text in found] == [text.split() for text in expected]
+
+    def test_handwriting(self, oracles, tmp_path):
+        about, arrays = oracles["handwriting"], oracles["handwriting arrays"]
+        line, word = (
+            torch.tensor(arrays[f"{name}_logits"]).float().log_softmax(-1) for name in ("line", "word")
+        )
+        tokens = [*(char if char != " " else "<space>" for char in about["chars"]), "<blank>"]
+        options = {"blank_token": "<blank>", "sil_token": "<space>", "log_add": True, "beam_size": 100}
+        decoder = ctc_decoder(None, tokens, **options)
+        text = "".join(decoder.idxs_to_tokens(decoder(line[None])[0][0].tokens)).replace("<space>", " ")
+        assert text.strip() == about["line"]["prefix_beam"]
+        lexicon = tmp_path / "lexicon.txt"
+        lexicon.write_text("".join(f"{w} {' '.join(w)} <space>\n" for w in about["word"]["lexicon_words"]))
+        [[best]] = ctc_decoder(str(lexicon), tokens, **options)(word[None])
+        assert best.words == [about["word"]["lexicon_best"]]
+        python = build_ctcdecoder([*about["chars"], ""])
+        found = python.decode(line.numpy(), token_min_logp=-100.0, beam_prune_logp=-100.0)
+        assert found == about["line"]["prefix_beam"]
+
+
+def spaced_log_probs(utterances, frames):
+    """Random, with a space possible in each sixth frame and certain in the last, and a letter before each."""
+    logits = 2 * torch.randn(utterances, frames, len(TOKENS))
+    logits[:, [t for t in range(frames) if t % 6 != 5], 1] = -math.inf
+    logits[:, 3::6, 0] = -math.inf
+    logits[:, -1] = -math.inf
+    logits[:, -1, 1] = 0
+    return logits.log_softmax(-1)
+
+
+@pytest.fixture
+def lexicon(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
+    return str(path)
+
+
+class TestTorchaudio:
+    def test_signature(self, torchaudio_ctc_decoder):
+        def arguments(function):
+            return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+        assert arguments(ctc_decoder) == arguments(torchaudio_ctc_decoder)
+
+    @pytest.mark.parametrize("log_add", [True, False])
+    def test_without_lexicon(self, torchaudio_ctc_decoder, log_add):
+        """All texts with their scores; with the best alignment alone also its times."""
+        emissions = random_log_probs(3, 7, len(TOKENS))
+        # flashlight begins as if after a space, and ends in one.
+        emissions[:, [0, 4, 5, 6], 1] = -math.inf
+        options = {**EVERYTHING, "log_add": log_add}
+        found = ctc_decoder(None, TOKENS, **options)(emissions, torch.tensor([7, 5, 6]))
+        expected = torchaudio_ctc_decoder(None, TOKENS, **options)(emissions, torch.tensor([7, 5, 6]))
+        for row, wanted in zip(found, expected, strict=True):
+            assert abs(row[0].score - wanted[0].score) < 1e-4
+            by_tokens = {tuple(h.tokens.tolist()): h for h in row}
+            assert len(by_tokens) == len(row) == len(wanted)
+            for h in wanted:
+                same = by_tokens[tuple(h.tokens.tolist())]
+                assert abs(same.score - h.score) < 1e-4 and same.words == h.words == []
+                assert same.tokens.dtype == h.tokens.dtype and same.timesteps.dtype == h.timesteps.dtype
+                assert log_add or torch.equal(same.timesteps, h.timesteps)
+
+    @pytest.mark.parametrize("log_add", [True, False])
+    def test_with_a_lexicon(self, torchaudio_ctc_decoder, lexicon, log_add):
+        options = {**EVERYTHING, "log_add": log_add, "word_score": -0.7, "sil_score": 0.3}
+        emissions = spaced_log_probs(3, 18)
+        found = ctc_decoder(lexicon, TOKENS, **options)(emissions)
+        expected = torchaudio_ctc_decoder(lexicon, TOKENS, **options)(emissions)
+        for row, wanted in zip(found, expected, strict=True):
+            assert row[0].words == wanted[0].words
+            by_words = {tuple(h.words): h for h in row}
+            assert len(by_words) == len(row) == len(wanted) > 20
+            for h in wanted:
+                same = by_words[tuple(h.words)]
+                assert abs(same.score - h.score) < 1e-4 and torch.equal(same.tokens, h.tokens)
+                assert log_add or torch.equal(same.timesteps, h.timesteps)
+
+    def test_with_a_language_model(self, torchaudio_ctc_decoder, lexicon, tmp_path):
+        """flashlight keeps of texts with equal states of the model one, the best of which is the best of all."""
+        arpa = str(tmp_path / "lm.arpa")
+        small_lm(WORDS).to_arpa(arpa)
+        options = {**EVERYTHING, "lm": arpa, "lm_weight": 1.7, "word_score": 0.4}
+        emissions = spaced_log_probs(4, 18)
+        found = ctc_decoder(lexicon, TOKENS, **options)(emissions)
+        expected = torchaudio_ctc_decoder(lexicon, TOKENS, **options)(emissions)
+        for row, wanted in zip(found, expected, strict=True):
+            assert row[0].words == wanted[0].words
+            assert torch.equal(row[0].timesteps, wanted[0].timesteps)
+            scores = {tuple(h.words): h.score for h in row}
+            assert wanted and all(abs(scores[tuple(h.words)] - h.score) < 1e-4 for h in wanted)
+
+    def test_librispeech(self, torchaudio_ctc_decoder, libri):
+        """flashlight's beam holds a prefix twice, after a blank and after its last token: texts on its edge differ."""
+        tokens, log_probs, _ = libri
+        for log_add, tolerance in ((True, 1e-3), (False, 1e-4)):
+            options = {"beam_size": 100, "nbest": 3, "log_add": log_add}
+            [found] = ctc_decoder(None, tokens, **options)(log_probs[None])
+            [expected] = torchaudio_ctc_decoder(None, tokens, **options)(log_probs[None])
+            for h, wanted in zip(found, expected, strict=True):
+                assert torch.equal(h.tokens, wanted.tokens) and abs(h.score - wanted.score) < tolerance
+                # The log-probabilities are whole numbers, so alignments are equally good by chance.
+                assert (h.timesteps - wanted.timesteps).abs().max() <= 1
+
+    def test_librispeech_with_a_language_model(self, torchaudio_ctc_decoder, libri, data_dir, tmp_path):
+        tokens, log_probs, text = libri
+        arpa = tmp_path / "lm.arpa"
+        arpa.write_bytes(gzip.decompress((data_dir / "lm" / "lj3k.o3.arpa.gz").read_bytes()))
+        lexicon = tmp_path / "lexicon.txt"
+        words = sorted({*NGramLM.from_arpa(arpa).words, *text.split()} - {"<s>", "</s>", "<unk>"})
+        lexicon.write_text("".join(f"{word} {' '.join(word)} |\n" for word in words))
+        # flashlight wants a space after the last word.
+        space = torch.full((1, len(tokens)), -30.0)
+        space[0, tokens.index("|")] = 0.0
+        emissions = torch.cat([log_probs, space])[None]
+        for log_add in (True, False):
+            options = {
+                "lm": str(arpa),
+                "beam_size": 100,
+                "lm_weight": 1.5,
+                "word_score": 1.0,
+                "log_add": log_add,
+            }
+            [[found]] = ctc_decoder(str(lexicon), tokens, **options)(emissions)
+            [[expected]] = torchaudio_ctc_decoder(str(lexicon), tokens, **options)(emissions)
+            assert found.words == expected.words == text.split()
+            # Sums: flashlight adds texts with equal states of the model.
+            assert abs(found.score - expected.score) < (0.02 if log_add else 1e-3)
+
+    def test_streams(self, libri):
+        tokens, log_probs, _ = libri
+        decoder = ctc_decoder(None, tokens, nbest=2, log_add=True)
+        [expected] = decoder(log_probs[None])
+        decoder.decode_begin()
+        for chunk in log_probs.split(37):
+            decoder.decode_step(chunk)
+        decoder.decode_end()
+        for h, wanted in zip(decoder.get_final_hypothesis(), expected, strict=True):
+            assert torch.equal(h.tokens, wanted.tokens) and h.score == wanted.score
+            assert torch.equal(h.timesteps, wanted.timesteps)
+        with pytest.raises(RuntimeError, match="decode_begin has not been called"):
+            ctc_decoder(None, tokens).decode_step(log_probs)
+
+
+LABELS = ["", " ", "a", "b", "c"]
+
+
+class TestPyctcdecode:
+    def test_signature(self):
+        original = pytest.importorskip("pyctcdecode")
+
+        def arguments(function):
+            return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+        assert arguments(build_ctcdecoder) == arguments(original.build_ctcdecoder)
+        ours, theirs = build_ctcdecoder(LABELS), original.build_ctcdecoder(LABELS)
+        for method in ("decode", "decode_beams"):
+            assert [name for name, _ in arguments(getattr(ours, method))] == [
+                name for name, _ in arguments(getattr(theirs, method))
+            ]
+
+    @pytest.mark.parametrize("with_lm", [False, True])
+    @pytest.mark.parametrize("hotwords", [None, ["ab", "c ba"]])
+    def test_all_texts(self, with_lm, hotwords, tmp_path):
+        original = pytest.importorskip("pyctcdecode")
+        arpa = None
+        if with_lm:
+            pytest.importorskip("kenlm")
+            arpa = str(tmp_path / "lm.arpa")
+            small_lm(WORDS).to_arpa(arpa)
+        logits = 2 * torch.randn(7, len(LABELS))
+        logits[[0, 1, 2, 4, 5, 6], 1] = logits[[2, 6], 0] = -60
+        options = {"beam_width": 20000, "beam_prune_logp": -60.0, "token_min_logp": -30.0}
+        options |= {"hotwords": hotwords, "hotword_weight": 2.5}
+        settings = {"alpha": 0.7, "beta": 0.9, "unk_score_offset": -2.0}
+        found = build_ctcdecoder(LABELS, arpa, **settings).decode_beams(logits.numpy(), **options)
+        expected = original.build_ctcdecoder(LABELS, arpa, **settings).decode_beams(logits.numpy(), **options)
+        by_text = {beam[0]: beam for beam in found}
+        assert found[0][0] == expected[0][0] and len(by_text) == len(found) == len(expected) > 200
+        for text, _, words, am_score, score in expected:
+            same = by_text[text]
+            assert abs(same[4] - score) < 1e-4 and [word for word, _ in same[2]] == [
+                word for word, _ in words
+            ]
+            # Without a model the original counts hotwords in the combined score only; so do we.
+            assert abs(same[3] - am_score) < 1e-4
+
+    @pytest.mark.parametrize("with_lm", [False, True])
+    def test_librispeech(self, libri, data_dir, tmp_path, with_lm):
+        """At the default pruning."""
+        original = pytest.importorskip("pyctcdecode")
+        tokens, log_probs, text = libri
+        labels = [{"|": " ", "-": ""}.get(token, token) for token in tokens]
+        arpa = None
+        if with_lm:
+            pytest.importorskip("kenlm")
+            arpa = str(tmp_path / "lm.arpa")
+            packed = (data_dir / "lm" / "lj3k.o3.arpa.gz").read_bytes()
+            (tmp_path / "lm.arpa").write_bytes(gzip.decompress(packed))
+        found = build_ctcdecoder(labels, arpa).decode_beams(log_probs.numpy())
+        expected = original.build_ctcdecoder(labels, arpa).decode_beams(log_probs.numpy())
+        assert found[0][0] == text and len(found) == len(expected)
+        for (ours, _, words, am_score, score), wanted in zip(found, expected):
+            assert ours == wanted[0] and abs(am_score - wanted[3]) < 1e-4 and abs(score - wanted[4]) < 1e-4
+            for (word, times), (other, others) in zip(words, wanted[2], strict=True):
+                assert word == other and max(abs(a - b) for a, b in zip(times, others)) <= 1
+
+    def test_calls(self):
+        """decode, the batches, other parameters, and the three kinds of input."""
+        decoder = build_ctcdecoder(LABELS)
+        logits = [torch.randn(t, 5).mul(3).numpy() for t in (9, 4)]
+        texts = [decoder.decode(x) for x in logits]
+        beams = [decoder.decode_beams(x, beam_width=7) for x in logits]
+        assert decoder.decode_batch(None, logits) == texts and [b[0][0] for b in beams] == texts
+        batch = decoder.decode_beams_batch(None, logits, beam_width=7)
+        assert batch == [[(t, w, am, s) for t, _, w, am, s in row] for row in beams]
+        log_probs = torch.tensor(logits[0]).log_softmax(-1)
+        for same in (log_probs, log_probs.exp(), log_probs.double().exp()):
+            assert decoder.decode_beams(same.numpy())[0][4] == pytest.approx(beams[0][0][4], abs=1e-4)
+        lm = small_lm(WORDS)
+        decoder = build_ctcdecoder(LABELS, lm, alpha=0.2)
+        decoder.reset_params(alpha=0.9, beta=2.0)
+        expected = build_ctcdecoder(LABELS, lm, alpha=0.9, beta=2.0).decode_beams(logits[0])
+        assert decoder.decode_beams(logits[0]) == expected
+
+
+LM = small_lm(WORDS)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ctc_decoder(None, []), "tokens: expected at least one"),
+        (lambda: ctc_decoder(None, ["a", "|"]), "blank_token: expected one of tokens, received '-'"),
+        (lambda: ctc_decoder("absent.txt", ["-", "a"]), "sil_token: expected one of tokens, received '|'"),
+        (lambda: ctc_decoder(None, TOKENS, lm=3), "lm: int is not supported"),
+        (lambda: ctc_decoder(None, TOKENS, lm_dict="words.txt"), "lm_dict: not supported"),
+        (lambda: ctc_decoder(None, TOKENS)(torch.zeros(1, 2, 5).double()), "emissions must be float32"),
+        (lambda: ctc_decoder(None, TOKENS)(torch.zeros(2, 5)), "emissions must be 3D"),
+        (lambda: build_ctcdecoder(LABELS, LM, lm_score_boundary=False), "lm_score_boundary: False is not supported"),
+        (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 4))), r"logits: expected shape \(time, 5\)"),
+        (lambda: build_ctcdecoder(LABELS).decode_beams(np.zeros((2, 5)), prune_history=True), "prune_history"),
+        (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 5)), lm_start_state=1), "lm_start_state"),
+    ],
+)  # fmt: skip
+def test_bad_input(call, message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("ab", "lexicon: expected a word and its spelling in line 2"),
+        ("ab a x |", "lexicon: 'x' in line 2 .* tokens"),
+    ],
+)
+def test_bad_lexicons(tmp_path, line, message):
+    path = tmp_path / "lexicon.txt"
+    path.write_text(f"a a |\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        ctc_decoder(str(path), TOKENS)
