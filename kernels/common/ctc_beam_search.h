@@ -33,25 +33,16 @@ inline int64_t ctc_fast_bytes(const CtcBeamPlan& plan) {
   return (int64_t(sizeof(CtcTeamState)) + 15) / 16 * 16 + plan.fast_bytes;
 }
 
-ASRKERN_HOST_DEVICE inline CtcOutput ctc_output_of_row(const CtcOutput& first, int64_t row) {
-  const int64_t before = row * first.nbest * first.frames, ranks = row * first.nbest;
-  return {first.tokens + before,
-          first.timesteps + 2 * before,
-          first.words + before,
-          first.confidences + before,
-          first.token_lengths + ranks,
-          first.scores + ranks,
-          first.am_scores + ranks,
-          first.nbest,
-          first.frames};
-}
-
 template <class Team>
 ASRKERN_HOST_DEVICE CtcError ctc_search_frames(Team& team, const CtcBeamSearch& search, int64_t row, int64_t length,
                                                CtcTeamState& state, int32_t& frame) {
   const CtcBeamOptions& options = search.options;
-  const float* log_probs = search.log_probs + row * search.frames * options.row.vocabulary;
-  for (frame = 0; frame < length; ++frame, log_probs += options.row.vocabulary) {
+  const int32_t vocabulary = options.row.vocabulary;
+  const float* log_probs = search.log_probs + row * search.frames * vocabulary;
+  for (frame = 0; frame < length; ++frame, log_probs += vocabulary) {
+    // The next frame's, while this one is searched.
+    if (frame + 1 < length)
+      for (int32_t v = team.rank(); v < vocabulary; v += team.size()) team.prefetch(log_probs + vocabulary + v);
     const CtcError error = ctc_beam::step(team, state.beam, state.model, options, log_probs);
     if (error != kCtcOk) return error;
   }

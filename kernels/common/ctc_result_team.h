@@ -22,6 +22,19 @@ struct CtcOutput {
   int64_t nbest, frames;
 };
 
+ASRKERN_HOST_DEVICE inline CtcOutput ctc_output_of_row(const CtcOutput& first, int64_t row) {
+  const int64_t before = row * first.nbest * first.frames, ranks = row * first.nbest;
+  return {first.tokens + before,
+          first.timesteps + 2 * before,
+          first.words + before,
+          first.confidences + before,
+          first.token_lengths + ranks,
+          first.scores + ranks,
+          first.am_scores + ranks,
+          first.nbest,
+          first.frames};
+}
+
 // No hypotheses.
 template <class Team>
 ASRKERN_HOST_DEVICE void ctc_clear(Team& team, const CtcOutput& output) {

@@ -5,8 +5,9 @@
 //   sync()             all have come here, and see what each has written before;
 //   reduce(value, op)  op over all threads' values (op: commutative and associative);
 //   sum(count)         the same for counts;
-//   scan(count, all)   the sum of the threads before this one; all: of all of them.
-// All threads call each of them in the same order; the last three are as sync(). Loops share out items as
+//   scan(count, all)   the sum of the threads before this one; all: of all of them;
+//   prefetch(address)  starts a load that this thread will wait for.
+// All threads call the middle four in the same order; the last three of these are as sync(). Loops share out items as
 // `for (i = team.rank(); i < items; i += team.size())`.
 #pragma once
 
@@ -30,6 +31,7 @@ struct SerialTeam {
     all = count;
     return 0;
   }
+  ASRKERN_HOST_DEVICE void prefetch(const void*) {}
 };
 
 // The value before. Atomic among the threads of a team.

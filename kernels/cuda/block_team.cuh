@@ -57,6 +57,8 @@ class BlockTeam {
     return before;
   }
 
+  __device__ void prefetch(const void* address) { asm volatile("prefetch.global.L1 [%0];" : : "l"(address)); }
+
  private:
   __device__ static int lane() { return int(threadIdx.x) % kWarp; }
   __device__ static int warps() { return int(blockDim.x) / kWarp; }

@@ -32,13 +32,16 @@ int64_t ctc_beam_search_shared_bytes(const CtcBeamPlan& plan) {
 int ctc_beam_search(const CtcBeamSearch& search, void* stream) {
   if (search.rows == 0) return cudaSuccess;
   if (search.plan.threads > kMaxThreads || search.plan.threads % BlockTeam::kWarp) return cudaErrorInvalidValue;
-  const auto bytes = ctc_beam_search_shared_bytes(search.plan);
-  // The most that any search has asked for, since searches of other sizes may be queued from other threads.
+  // All that there is, not what this search takes: others may be queued from other threads at the same time.
+  int device = 0;
+  int64_t most = 0;
+  if (const cudaError_t error = cudaGetDevice(&device)) return int(error);
+  if (const int error = ctc_beam_search_shared_bytes(device, &most)) return error;
   if (const cudaError_t error =
-          cudaFuncSetAttribute(search_row, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)))
+          cudaFuncSetAttribute(search_row, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most)))
     return int(error);
-  search_row<<<unsigned(search.rows), unsigned(search.plan.threads), size_t(bytes), static_cast<cudaStream_t>(stream)>>>(
-      search);
+  search_row<<<unsigned(search.rows), unsigned(search.plan.threads), size_t(ctc_beam_search_shared_bytes(search.plan)),
+               static_cast<cudaStream_t>(stream)>>>(search);
   return int(cudaGetLastError());
 }
 

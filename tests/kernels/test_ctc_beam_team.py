@@ -1,6 +1,8 @@
 """The CUDA beam search's algorithm, run by teams of threads on the CPU, against the CPU's own."""
 
 import json
+import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -32,11 +34,11 @@ def program(tmp_path_factory):
     return team_search.build(tmp_path_factory.mktemp("team"), "-O2")
 
 
-def make_decoder(labels, blank=0, lm=None, quantize=False, **options):
+def make_decoder(labels, lm=None, quantize=False, **options):
     if lm is not None:
         lm = small_lm(WORDS, unit=lm)
         lm = lm.quantize() if quantize else lm
-    return CTCBeamDecoder(labels, lm, blank=blank, **options)
+    return CTCBeamDecoder(labels, lm, blank=labels.index("-"), **options)
 
 
 def assert_same(found, expected):
@@ -59,13 +61,14 @@ def compare(program, decoder, log_probs, lengths=None, *, threads, tree_room=0, 
     return found
 
 
-@pytest.mark.parametrize("labels, blank", [(LETTERS, 0), (PIECES, 1)], ids=["letters", "pieces"])
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize(
+    "context, labels",
+    # A model of characters is of letters.
+    [(c, labels) for c in CONTEXTS for labels in (LETTERS, PIECES) if (c, labels) != ("characters", PIECES)],
+)
 @pytest.mark.parametrize("beam_width, threads", [(1, 2), (4, 0), (30, 5)])
-def test_equals_the_cpu(program, context, labels, blank, beam_width, threads):
-    if context == "characters" and labels is PIECES:
-        pytest.skip("a model of characters is of letters")
-    decoder = make_decoder(labels, blank, beam_width=beam_width, nbest=beam_width, **CONTEXTS[context])
+def test_equals_the_cpu(program, context, labels, beam_width, threads):
+    decoder = make_decoder(labels, beam_width=beam_width, nbest=beam_width, **CONTEXTS[context])
     log_probs = random_log_probs(3, 40, len(labels), sharpness=1.5)
     compare(program, decoder, log_probs, torch.tensor([40, 0, 23]), threads=threads)
 
@@ -160,8 +163,16 @@ def test_trees_are_compacted(program, threads):
 
 def test_no_data_races(tmp_path):
     """Under ThreadSanitizer, which knows what each barrier orders."""
-    program = team_search.build(tmp_path, "-O1", "-g", "-fsanitize=thread")
+    try:
+        program = team_search.build(tmp_path, "-O1", "-g", "-fsanitize=thread")
+        said = subprocess.run([program], capture_output=True, text=True).stderr
+    except subprocess.CalledProcessError:
+        said = "no such library"
+    if "usage" not in said:
+        # It does not run on every kernel.
+        assert not os.environ.get("CI"), said
+        pytest.skip(f"ThreadSanitizer: {said}")
     for name, labels in (("everything", LETTERS), ("closed", PIECES), ("characters", LETTERS)):
-        decoder = make_decoder(labels, labels.index("-"), beam_width=9, nbest=4, **CONTEXTS[name])
+        decoder = make_decoder(labels, beam_width=9, nbest=4, **CONTEXTS[name])
         log_probs = random_log_probs(2, 60, len(labels), sharpness=1.5)
         compare(program, decoder, log_probs, threads=4, tree_room=300, top_tokens=5)

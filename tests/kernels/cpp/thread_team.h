@@ -52,6 +52,8 @@ class ThreadTeam {
     return before;
   }
 
+  void prefetch(const void*) {}
+
  private:
   struct Part {
     char bytes[32];
