@@ -13,13 +13,21 @@ from torch import Tensor
 from asrkern.ops import CTCBeamSearchResult, CTCContext
 
 ROOT = Path(__file__).resolve().parents[2]
-_EXACT = ["-std=c++20", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror"]
+_EXACT = [
+    "-std=c++20",
+    "-ffp-contract=off",
+    "-pthread",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-pragmas",
+    "-Werror",
+]
 
 
-def build(folder: Path, *flags: str) -> Path:
-    """Compiles the program with these flags more."""
-    program = folder / "ctc_beam_search"
-    source = ROOT / "tests/kernels/cpp/ctc_beam_search.cpp"
+def build(folder: Path, *flags: str, name: str = "ctc_beam_search") -> Path:
+    """Compiles tests/kernels/cpp/<name>.cpp with these flags more."""
+    program = folder / name
+    source = ROOT / f"tests/kernels/cpp/{name}.cpp"
     subprocess.run(["c++", *_EXACT, *flags, "-I", ROOT, source, "-o", program], check=True)
     return program
 
