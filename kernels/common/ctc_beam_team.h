@@ -28,7 +28,8 @@ ASRKERN_HOST_DEVICE void make_row(Team& team, const float* log_probs, const CtcR
   const int32_t vocabulary = options.vocabulary;
   float best = 2 * kLogZero;
   for (int32_t v = team.rank(); v < vocabulary; v += team.size()) {
-    row[v] = ctc_row_value(log_probs, options, v);
+    row[v] = log_probs[v] > kLogZero ? log_probs[v] : kLogZero;
+    if (v == options.blank) row[v] -= options.blank_penalty;
     best = row[v] > best ? row[v] : best;
   }
   best = team_max(team, best);
@@ -404,12 +405,12 @@ ASRKERN_HOST_DEVICE CtcError step(Team& team, CtcTeamBeam& beam, const ContextMo
   if (error != kCtcOk) return error;
   if (!reserve(team, beam, options)) return kCtcNoRoom;
   const float shift = beam.shift;
-  make_row(team, log_probs, options.row, true, shift, beam.row);
-  error = step_row(team, beam, model, options);
-  if (error == kCtcNoPrefix) {
-    // Pruned tokens are all that the prefixes can go on with.
-    make_row(team, log_probs, options.row, false, shift, beam.row);
+  error = kCtcNoPrefix;
+  // Pruned tokens may be all that the prefixes can go on with.
+  for (bool prune = true; error == kCtcNoPrefix; prune = false) {
+    make_row(team, log_probs, options.row, prune, shift, beam.row);
     error = step_row(team, beam, model, options);
+    if (!prune) break;
   }
   if (error == kCtcOk && team.rank() == 0) beam.offset += shift;
   team.sync();

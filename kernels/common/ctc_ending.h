@@ -52,7 +52,7 @@ ASRKERN_HOST_DEVICE inline Ending ending(const CtcBeam& beam, const ContextModel
   } else {
     result.gain = -look_ahead(model, context.lexicon_node) - hotword_credit(model, context.hotword_node);
   }
-  if (model.lm) result.gain += model.alpha * ngram_score(*model.lm, after, model.lm->eos, ended);
+  if (model.lm) result.gain += lm_score(model, after, model.lm->eos, ended);
   result.score = beam.offset + beam.now.total[slot] + result.gain;
   return result;
 }

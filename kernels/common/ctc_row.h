@@ -66,19 +66,14 @@ inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool c
   return check.verdict(check_normalised);
 }
 
-// What the search adds for a token before pruning.
-ASRKERN_HOST_DEVICE inline float ctc_row_value(const float* log_probs, const CtcRowOptions& options, int32_t token) {
-  const float value = log_probs[token] > kLogZero ? log_probs[token] : kLogZero;
-  return token == options.blank ? value - options.blank_penalty : value;
-}
-
 // row: [vocabulary + 1], what the search adds for each token, `shift` taken off: kLogZero for those that are impossible
 // and for the sentinel at the end. scratch: [vocabulary].
 inline void ctc_make_row(const float* log_probs, const CtcRowOptions& options, bool prune, float shift, float* row,
                          float* scratch) {
   const int32_t vocabulary = options.vocabulary;
-  for (int32_t v = 0; v < vocabulary; ++v) row[v] = ctc_row_value(log_probs, options, v);
+  for (int32_t v = 0; v < vocabulary; ++v) row[v] = log_probs[v] > kLogZero ? log_probs[v] : kLogZero;
   row[vocabulary] = kLogZero;
+  row[options.blank] -= options.blank_penalty;
   if (prune) {
     float limit = options.token_min_logp;
     if (options.top_tokens < vocabulary) {

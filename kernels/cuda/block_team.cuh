@@ -28,15 +28,14 @@ class BlockTeam {
     for (int offset = kWarp / 2; offset > 0; offset /= 2) value = op(value, shuffle_xor(value, offset));
     publish(value, lane() == 0);
     T result = part<T>(0);
+#pragma unroll 1
     for (int warp = 1; warp < warps(); ++warp) result = op(result, part<T>(warp));
     return result;
   }
 
   __device__ int32_t sum(int32_t count) {
     publish(__reduce_add_sync(~0u, count), lane() == 0);
-    int32_t result = 0;
-    for (int warp = 0; warp < warps(); ++warp) result += part<int32_t>(warp);
-    return result;
+    return sum_of_warps(warps());
   }
 
   __device__ int32_t scan(int32_t count, int32_t& all) {
@@ -47,14 +46,8 @@ class BlockTeam {
       if (lane() >= offset) upto += other;
     }
     publish(upto, lane() == kWarp - 1);
-    int32_t before = upto - count;
-    all = 0;
-    for (int warp = 0; warp < warps(); ++warp) {
-      const int32_t sum = part<int32_t>(warp);
-      if (warp < int(threadIdx.x) / kWarp) before += sum;
-      all += sum;
-    }
-    return before;
+    all = sum_of_warps(warps());
+    return sum_of_warps(int(threadIdx.x) / kWarp) + upto - count;
   }
 
   __device__ void prefetch(const void* address) { asm volatile("prefetch.global.L1 [%0];" : : "l"(address)); }
@@ -90,6 +83,11 @@ class BlockTeam {
     T value;
     memcpy(&value, parts_.words[turn_][warp], sizeof value);
     return value;
+  }
+
+  // Of the first `count` of them: a lane reads a part.
+  __device__ int32_t sum_of_warps(int count) const {
+    return __reduce_add_sync(~0u, lane() < count ? part<int32_t>(lane()) : 0);
   }
 
   Parts& parts_;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kMaxThreads = 512;
 
-__global__ void __launch_bounds__(kMaxThreads) search_row(const __grid_constant__ CtcBeamSearch search) {
+__global__ void __launch_bounds__(kMaxThreads, 1) ctc_beam_search_row(const __grid_constant__ CtcBeamSearch search) {
   extern __shared__ __align__(16) char shared[];
   BlockTeam team(*reinterpret_cast<BlockTeam::Parts*>(shared));
   ctc_search_row(team, search, blockIdx.x, shared + sizeof(BlockTeam::Parts));
@@ -38,10 +38,10 @@ int ctc_beam_search(const CtcBeamSearch& search, void* stream) {
   if (const cudaError_t error = cudaGetDevice(&device)) return int(error);
   if (const int error = ctc_beam_search_shared_bytes(device, &most)) return error;
   if (const cudaError_t error =
-          cudaFuncSetAttribute(search_row, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most)))
+          cudaFuncSetAttribute(ctc_beam_search_row, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most)))
     return int(error);
-  search_row<<<unsigned(search.rows), unsigned(search.plan.threads), size_t(ctc_beam_search_shared_bytes(search.plan)),
-               static_cast<cudaStream_t>(stream)>>>(search);
+  ctc_beam_search_row<<<unsigned(search.rows), unsigned(search.plan.threads),
+                        size_t(ctc_beam_search_shared_bytes(search.plan)), static_cast<cudaStream_t>(stream)>>>(search);
   return int(cudaGetLastError());
 }
 
