@@ -14,7 +14,22 @@ from asrkern import _library
 from asrkern._gpu_kernels import KERNELS
 from asrkern._optional import import_torchaudio
 
-OPTIONAL = ("triton", "soundfile", "safetensors", "typer", "rich", "matplotlib", "pytest", "hypothesis")
+OPTIONAL = (
+    "triton",
+    "soundfile",
+    "safetensors",
+    "typer",
+    "rich",
+    "lightning",
+    "lhotse",
+    "pydantic",
+    "rapidfuzz",
+    "tensorboard",
+    "sentencepiece",
+    "matplotlib",
+    "pytest",
+    "hypothesis",
+)
 
 
 def _cuda() -> str:

@@ -47,7 +47,7 @@ from benchmarks._peers import (
     rnn_forward,
 )
 from benchmarks._report import Progress, markdown_table
-from benchmarks._systems import stock_deepspeech2
+from benchmarks._stock_twin import stock_deepspeech2
 from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
 from benchmarks.shapes import (
     BATCH_NORM_ACT,

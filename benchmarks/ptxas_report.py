@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+# Run as a script: the benchmarks are not part of the installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._kernel_names import readable
 
 #: Kernels that may spill, as their line here begins, with the reason.
 ALLOWED_SPILLS: dict[str, str] = {}
@@ -63,23 +66,6 @@ def parse(log: str) -> list[Kernel]:
             found[-1] = found[-1]._replace(registers=int(used[1]), shared=int(shared[1]) if shared else 0)
     names = readable([kernel.name for kernel in found])
     return sorted(kernel._replace(name=name) for kernel, name in zip(found, names))
-
-
-def readable(symbols: Iterable[str]) -> list[str]:
-    """Demangled names without their arguments and asrkern's namespaces; as they are where c++filt is missing."""
-    symbols = list(symbols)
-    if symbols and shutil.which("c++filt"):
-        shown = subprocess.run(["c++filt"], input="\n".join(symbols), capture_output=True, text=True)
-        symbols = shown.stdout.splitlines()
-    return [short_name(symbol) for symbol in symbols]
-
-
-def short_name(demangled: str) -> str:
-    """``void asrkern::cuda::(anonymous namespace)::f<(int)8>(int)`` → ``f<8>``."""
-    name = demangled.replace("(anonymous namespace)::", "").removeprefix("void ")
-    name = re.sub(r"\basrkern::(cuda::)?", "", name)
-    name = re.sub(r"\((?:int|unsigned int|long|bool)\)", "", name)
-    return re.sub(r"\(.*", "", name)
 
 
 def unexpected_spills(kernels: Iterable[Kernel]) -> list[Kernel]:

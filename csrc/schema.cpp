@@ -24,6 +24,8 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor output, Tensor reserve, bool batch_first)"
       " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih,"
       " Tensor grad_bias_hh)");
+  // Rows up to which the CUDA kernel is taken on a device; 0 for never.
+  m.def("gru_cuda_rows(int device, int value_bytes, int hidden_size, int directions, bool backward) -> int");
   m.def(
       "lstm(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0, Tensor? c0,"
       " Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh,"

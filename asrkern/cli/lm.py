@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID, TimeElapsedColumn
 
+from asrkern.cli.console import bars, errors
 from asrkern.decoder import NGramLM
 from asrkern.decoder.ngram_lm import MAX_ORDER
 
@@ -23,30 +20,6 @@ STDIN = Path("-")
 Characters = Annotated[
     bool, typer.Option("--characters", help="The model's words are characters; ▁ stands for white space.")
 ]
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Errors about files and values in one line."""
-    try:
-        yield
-    except (ImportError, OSError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Progress bars on stderr, one a stage."""
-    tasks: dict[str, TaskID] = {}
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True)) as bars:
-
-        def report(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report
 
 
 def _thresholds(text: str) -> tuple[int, ...]:
@@ -102,8 +75,8 @@ def build(
     """Estimate a model: interpolated modified Kneser-Ney."""
     thresholds = _thresholds(prune)
     began = time.perf_counter()
-    with _errors():
-        with _bars() as progress:
+    with errors():
+        with bars() as progress:
             lm = NGramLM.estimate(
                 (item for text in texts for item in (sys.stdin if text == STDIN else [text])),
                 order,
@@ -138,7 +111,7 @@ def query(
 
     Prints for each: log10 probability, words, unknown words, text, with tabs between; at the end the perplexity.
     """
-    with _errors():
+    with errors():
         lm = NGramLM.open(model, unit="character" if characters else "word")
     known = lm.words
     total = known_total = 0.0

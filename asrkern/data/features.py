@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from asrkern._optional import import_torchaudio
+
+
+def check_samples(samples: Tensor) -> None:
+    """Raise ValueError unless samples is one channel of floating point."""
+    if samples.dim() != 1 or not samples.is_floating_point():
+        raise ValueError(
+            "samples: expected floating point of shape [samples], "
+            f"received {samples.dtype} of shape {list(samples.shape)}"
+        )
 
 
 class _UtteranceSpectrum(torch.nn.Module):
@@ -67,31 +77,51 @@ class _UtteranceSpectrum(torch.nn.Module):
         Raises:
             ValueError: samples of another shape or dtype, or too few of them.
         """
-        if samples.dim() != 1 or not samples.is_floating_point():
-            raise ValueError(
-                "samples: expected floating point of shape [samples], "
-                f"received {samples.dtype} of shape {list(samples.shape)}"
-            )
+        check_samples(samples)
         if len(samples) <= self.n_fft // 2:
             raise ValueError(
                 f"samples: expected more than half a window ({self.n_fft // 2} samples), "
                 f"received {len(samples)}"
             )
+        return self._normalised(self.spectrum(samples))
+
+    def spectrum(self, samples: Tensor, *, reflect: bool = True) -> Tensor:
+        """Features before their normalisation.
+
+        Args:
+            samples: [samples].
+            reflect: put half a window of the signal's reflection before its start and after its end.
+
+        Returns:
+            [bins, frames] float32.
+        """
         spectrum = torch.stft(
             samples.float(),
             self.n_fft,
             self.hop_samples,
             self.window_samples,
             window=self.window,
-            center=True,
+            center=reflect,
             pad_mode="reflect",
             return_complex=True,
         )
-        return self._normalised(self._scaled(spectrum.abs()))
+        return self._scaled(spectrum.abs())
 
     def _normalised(self, features: Tensor) -> Tensor:
         """[bins, frames] without the utterance's mean, divided by its (unbiased) standard deviation."""
         return (features - features.mean()) / features.std().clamp(min=self.minimum_std)
+
+
+def _check_normalization(value: object) -> str | tuple[float, float]:
+    if value in ("utterance", "running"):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        mean, std = map(float, value)
+        if math.isfinite(mean) and 0 < std < math.inf:
+            return mean, std
+    raise ValueError(
+        f'normalization: expected "utterance", "running" or a (mean, standard deviation), received {value!r}'
+    )
 
 
 class Spectrogram(_UtteranceSpectrum):
@@ -110,9 +140,11 @@ class Spectrogram(_UtteranceSpectrum):
         sample_rate: in Hz.
         window_seconds, hop_seconds: window length (also the DFT's) and hop.
         periodic: the kind of Hamming window, see above.
+        normalization: "utterance", as above; or, for streams, what needs no later frame: "running", by the mean and
+            standard deviation of the frames up to each one, or a fixed (mean, standard deviation), (0, 1) for none.
 
     Raises:
-        ValueError: a window or hop without samples.
+        ValueError: a window or hop without samples, or another normalization.
     """
 
     def __init__(
@@ -122,8 +154,10 @@ class Spectrogram(_UtteranceSpectrum):
         hop_seconds: float = 0.01,
         *,
         periodic: bool = True,
+        normalization: str | tuple[float, float] = "utterance",
     ) -> None:
         super().__init__(sample_rate, window_seconds, hop_seconds, None, periodic)
+        self.normalization = _check_normalization(normalization)
 
     @property
     def bins(self) -> int:
@@ -132,6 +166,45 @@ class Spectrogram(_UtteranceSpectrum):
 
     def _scaled(self, magnitude: Tensor) -> Tensor:
         return magnitude.log1p()
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        if self.normalization == "utterance":
+            return super()._normalised(features)
+        return self.normalised_after(None, features)[0]
+
+    def normalised_after(self, sums: Tensor | None, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Frames that follow others, normalised without looking ahead.
+
+        Args:
+            sums: what this returned for the frames before; None for none.
+            features: [bins, frames], not normalised.
+
+        Returns:
+            [bins, frames], the same bits however the frames are cut, and the sums after them: number, sum and sum of
+            squares of all values, float64, if normalization is "running".
+
+        Raises:
+            ValueError: normalization is "utterance".
+        """
+        if self.normalization == "utterance":
+            raise ValueError(
+                'normalization: expected "running" or a fixed (mean, standard deviation), received "utterance", '
+                "which is known at the utterance's end only"
+            )
+        if self.normalization != "running":
+            mean, std = self.normalization
+            return (features - mean) / std, None
+        x = features.double().t()
+        # By cumsum, which adds in order: sum() does so differently for other shapes.
+        of_frames = torch.stack([torch.ones_like(x), x, x.square()], -1).cumsum(1)[:, -1]  # [frames, 3]
+        if sums is not None:
+            of_frames = torch.cat([sums[None], of_frames])
+        count, total, squares = running = of_frames.cumsum(0)[0 if sums is None else 1 :].t()
+        mean = total / count
+        variance = (squares - total * mean) / (count - 1)
+        std = variance.clamp(min=self.minimum_std**2).sqrt()
+        last = running[:, -1].clone() if len(x) else sums
+        return ((x - mean[:, None]) / std[:, None]).t().to(features.dtype), last
 
 
 class LogMelSpectrogram(_UtteranceSpectrum):

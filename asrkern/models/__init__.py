@@ -7,6 +7,7 @@ from asrkern.models.las import LAS
 from asrkern.models.las_config import LASConfig
 from asrkern.models.registry import build
 from asrkern.models.registry import list_models as list
+from asrkern.models.streaming import Latency, StreamingDeepSpeech2, StreamState
 from asrkern.models.vgg_gru_ctc import VGGGRUCTC
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "DeepSpeech2",
     "DeepSpeech2Config",
     "LASConfig",
+    "Latency",
+    "StreamState",
+    "StreamingDeepSpeech2",
     "build",
     "list",
 ]

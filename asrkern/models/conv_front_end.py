@@ -75,4 +75,9 @@ def conv_frames(conv: MaskConv, x: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
         [T', N, CHANNELS * F'], zero beyond each output length, and the output lengths [N], int64.
     """
     x, output_lengths = conv(x, input_lengths=lengths)
-    return x.flatten(1, 2).permute(2, 0, 1).contiguous(), output_lengths
+    return as_frames(x), output_lengths
+
+
+def as_frames(x: Tensor) -> Tensor:
+    """[N, C, F, T] as [T, N, C * F]."""
+    return x.flatten(1, 2).permute(2, 0, 1).contiguous()

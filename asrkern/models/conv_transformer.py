@@ -16,6 +16,7 @@ from asrkern.models.conv_front_end import (
     SAME_PADDING,
     check_conv_input,
     conv_frames,
+    conv_length,
     conv_output_size,
     make_conv,
 )
@@ -50,6 +51,10 @@ class _ConvClassifier(nn.Module):
     def n_features(self) -> int:
         """Features per frame of the input."""
         return self.n_freq
+
+    def output_length(self, frames: int) -> int:
+        """Frames after the convolutions for so many of the input; 0 for too few."""
+        return max(0, conv_length(frames, 1, SAME_PADDING))
 
     @staticmethod
     def _make_fc(size: int, hidden_sizes: tuple[int, int], classes: int) -> nn.Sequential:

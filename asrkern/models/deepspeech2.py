@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern.models.checkpoint import read_checkpoint
-from asrkern.models.conv_front_end import check_conv_input, conv_frames, make_conv
+from asrkern.models.conv_front_end import check_conv_input, conv_frames, conv_length, make_conv
 from asrkern.models.deepspeech2_config import PRESETS, DeepSpeech2Config
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
 from asrkern.models.weights import with_weights
@@ -122,6 +122,10 @@ class DeepSpeech2(nn.Module):
     def n_features(self) -> int:
         """Features per frame of the input."""
         return self.config.n_freq
+
+    def output_length(self, frames: int) -> int:
+        """Frames of the output for so many of the input; 0 for too few."""
+        return max(0, conv_length(frames, 1, self.config.conv_padding))
 
     def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Convolutions.

@@ -120,6 +120,10 @@ class LAS(nn.Module):
         """Features per frame of the input."""
         return self.config.n_features
 
+    def output_length(self, frames: int) -> int:
+        """Frames of the listener for so many of the input; 0 for too few."""
+        return int(self.listener.output_lengths(torch.tensor(frames)))
+
     def listen(self, features: Tensor, lengths: Tensor) -> AttentionMemory:
         """The listener's frames, prepared for attention.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from asrkern._names import nearest
 from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
 from asrkern.models.deepspeech2 import DeepSpeech2
 from asrkern.models.deepspeech2_config import DeepSpeech2Config
@@ -63,7 +63,7 @@ def build(name: str, **options: Any) -> nn.Module:
     known = inspect.signature(entry.options).parameters
     for option in options:
         if option not in known:
-            raise TypeError(f"options: {name} has no {option!r}, expected {_nearest(option, known)}")
+            raise TypeError(f"options: {name} has no {option!r}, expected {nearest(option, known)}")
     return entry.make(**options)
 
 
@@ -78,10 +78,5 @@ def typical_seconds(name: str) -> float:
 
 def _entry(name: str) -> _Entry:
     if name not in _MODELS:
-        raise ValueError(f"name: expected {_nearest(name, _MODELS)}, received {name!r}")
+        raise ValueError(f"name: expected {nearest(name, _MODELS)}, received {name!r}")
     return _MODELS[name]
-
-
-def _nearest(name: object, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), names, n=3)
-    return " or ".join(map(repr, near)) if near else "one of " + ", ".join(map(repr, names))

@@ -110,6 +110,7 @@ class VGGGRUCTC(nn.Module):
                 f"n_mels: expected at least {smallest} for {len(channels)} blocks, received {n_mels!r}"
             )
         self.n_mels = n_mels
+        self.time_stride = time_stride
         self.conv = MaskConv(nn.Sequential(*_vgg(channels, time_stride, batch_norm)), stats)
         width = channels[-1] * (n_mels // smallest)
         self.rnns = nn.ModuleList(
@@ -158,6 +159,10 @@ class VGGGRUCTC(nn.Module):
     def n_features(self) -> int:
         """Features per frame of the input."""
         return self.n_mels
+
+    def output_length(self, frames: int) -> int:
+        """Frames of the output for so many of the input."""
+        return -(-frames // self.time_stride)
 
     def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """VGG blocks: as :meth:`forward` → x [T', N, width], zero beyond each output length, and those [N], int64."""

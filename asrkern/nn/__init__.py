@@ -18,6 +18,7 @@ from asrkern.nn.locked_dropout import LockedDropout
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
+from asrkern.nn.mask_conv_stream import MaskConvStream
 from asrkern.nn.pyramidal_rnn import PyramidalRNN, stack_frames
 from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
 from asrkern.nn.sequence_wise import SequenceWise
@@ -38,6 +39,7 @@ __all__ = [
     "LockedDropout",
     "Lookahead",
     "MaskConv",
+    "MaskConvStream",
     "MaskedBatchNorm1d",
     "MaskedBatchNorm2d",
     "MeanAttention",

@@ -1,6 +1,7 @@
 """Operations as functions: each validates its arguments and calls the kernel registered with torch."""
 
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
+from asrkern.ops.conv_tile import ConvTile, conv_tile
 from asrkern.ops.ctc_beam_search import CTCBeamSearchResult, CTCContext, ctc_beam_search
 from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pack_gru_weight
 from asrkern.ops.linear import linear, linear_quantized, quantize_weight
@@ -11,12 +12,14 @@ __all__ = [
     "BatchNormActResult",
     "CTCBeamSearchResult",
     "CTCContext",
+    "ConvTile",
     "GRUWeights",
     "LSTMWeights",
     "PackedGRUWeights",
     "PackedLSTMWeights",
     "batch_norm_act",
     "conv_output_lengths",
+    "conv_tile",
     "ctc_beam_search",
     "gru",
     "gru_prepacked",

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from benchmarks import ptxas_report
-from benchmarks.ptxas_report import Kernel, main, parse, short_name
+from benchmarks.ptxas_report import Kernel, main, parse
 
 CLEAN = """
 [1/3] Building CUDA object CMakeFiles/cuda_objects.dir/kernels/cuda/batch_norm_act.cu.o
@@ -36,19 +36,6 @@ def test_kernels_with_their_resources():
         Kernel("normalise", "sm_80", 34, 0, 0, 0),
     ]
     assert parse("") == []
-
-
-@pytest.mark.parametrize(
-    "demangled, short",
-    [
-        ("asrkern::cuda::(anonymous namespace)::f(asrkern::cuda::Args, long)", "f"),
-        ("void asrkern::cuda::gru::f<(int)8, __half, (bool)1>(int)", "gru::f<8, __half, 1>"),
-        ("void asrkern::f<asrkern::cuda::Traits<float, (int)4> >(float*)", "f<Traits<float, 4> >"),
-        ("ampere_sgemm_128x64_tn", "ampere_sgemm_128x64_tn"),
-    ],
-)
-def test_short_names(demangled, short):
-    assert short_name(demangled) == short
 
 
 def test_spills_fail_unless_allowed(tmp_path, capsys, monkeypatch):

@@ -19,7 +19,7 @@ import torch
 from asrkern.data import read_manifest
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from benchmarks import _report, _timing, rtf, stock
-from benchmarks._systems import stock_deepspeech2
+from benchmarks._stock_twin import stock_deepspeech2
 
 SCRIPT = Path(rtf.__file__)
 

@@ -90,6 +90,20 @@ def test_conv_output_lengths_are_exact():
     )
 
 
+@pytest.mark.parametrize("kernel_size", [1, 4, 5, 7, 11, 16, 17, 33])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_tiles_have_the_bits_of_the_row(kernel_size, stride, dtype):
+    tile = ops.conv_tile(kernel_size, stride)
+    x, *parameters = [t.detach() for t in make(1, 2, 3, 700, 4, (3, kernel_size), dtype)]
+    whole = ops.masked_conv2d(x, *parameters, stride=(1, stride))
+    for tiles, first in ((1, 0), (2, 1), (3, 4)):
+        frame, frames = first * tile.outputs, tiles * tile.outputs
+        window = x[..., frame * stride :][..., : (frames - tile.outputs) * stride + tile.inputs]
+        part = ops.masked_conv2d(window, *parameters, stride=(1, stride))
+        assert_same_bits(part, whole[..., frame : frame + frames])
+
+
 BAD = {
     "rank": (dict(input=torch.randn(2, 20, 31)), "input: expected 4 dimensions"),
     "channels": (dict(input=torch.randn(3, 4, 20, 31)), "input: expected 2 channels"),

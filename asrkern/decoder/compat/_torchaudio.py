@@ -168,9 +168,11 @@ def ctc_decoder(
 ) -> CTCDecoder:
     """``torchaudio.models.decoder.ctc_decoder``; arguments as there.
 
-    Differs from flashlight-text, which torchaudio calls: equal prefixes are one hypothesis (flashlight also joins
-    hypotheses with equal states of the language model); the last word needs no ``sil_token`` after it; with
-    ``log_add=False`` the score is that of the best alignment of the prefix.
+    Differs from flashlight-text, which torchaudio calls: a prefix takes one place in the beam, there two, after a blank
+    and after its last token; texts are apart until the end, where flashlight joins those with equal states of the
+    language model, and those that differ in the number of spaces between words; the last word needs no ``sil_token``
+    after it; an unknown word is one that the lexicon lacks, there also any beginning of a word; with ``log_add`` the
+    times are those of the best alignment.
 
     Args:
         lexicon: file of words and their spellings, a line each: ends in ``sil_token``, or begins with a token that

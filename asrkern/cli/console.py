@@ -1,0 +1,41 @@
+"""What commands show on stderr: errors and progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID, TimeElapsedColumn
+
+
+@contextmanager
+def errors(*more: type[Exception]) -> Iterator[None]:
+    """Errors about files and values, and of these classes, in one line and as exit status 1."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError, *more) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Progress bars, one a stage: a function of stage, done and total."""
+    tasks: dict[str, TaskID] = {}
+    with Progress(
+        *Progress.get_default_columns(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        # Else what is written to a file or pipe would end up in the terminal.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield report

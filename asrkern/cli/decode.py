@@ -1,0 +1,232 @@
+"""``asrkern decode``: texts of CTC outputs."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from asrkern.cli.console import bars, errors
+from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM
+
+# Utterances decoded at once, on several threads.
+BATCH = 16
+
+Found = list[Hypothesis] | ValueError
+
+
+def read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def read_labels(path: Path) -> list[str]:
+    """A label a line, or a JSON list of strings.
+
+    Raises:
+        ValueError: JSON of another kind.
+    """
+    if path.suffix != ".json":
+        return read_lines(path)
+    labels = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{path}: expected a list of strings")
+    return labels
+
+
+def read_lexicon(path: Path) -> list[str] | dict[str, list[list[str]]]:
+    """A word a line, or a word and the labels that spell it, several times if there are several spellings.
+
+    Raises:
+        ValueError: only some words have spellings.
+    """
+    lines = [line.split() for line in read_lines(path) if line.strip()]
+    if all(len(line) == 1 for line in lines):
+        return [word for [word] in lines]
+    lexicon: dict[str, list[list[str]]] = {}
+    for word, *spelling in lines:
+        if not spelling:
+            raise ValueError(
+                f"{path}: expected a spelling of every word or of none, received {word!r} without"
+            )
+        lexicon.setdefault(word, []).append(spelling)
+    return lexicon
+
+
+def read_hotwords(path: Path, weight: float) -> dict[str, float]:
+    """A word or phrase a line; after a tab a weight of its own.
+
+    Raises:
+        ValueError: a weight that is no number.
+    """
+    hotwords = {}
+    for line in filter(str.strip, read_lines(path)):
+        phrase, _, own = line.partition("\t")
+        try:
+            hotwords[phrase] = float(own) if own else weight
+        except ValueError:
+            raise ValueError(f"{path}: expected a number after the tab, received {line!r}") from None
+    return hotwords
+
+
+def open_arrays(path: Path) -> np.lib.npyio.NpzFile:
+    """Arrays are read one by one.
+
+    Raises:
+        ValueError: the file is no .npz.
+    """
+    try:
+        arrays = np.load(path)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: expected a file of numpy.savez, {error}") from None
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path}: expected a file of numpy.savez, received a single array")
+    return arrays
+
+
+def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, vocabulary: int) -> np.ndarray | ValueError:
+    """Log-probabilities [T, V], or what is wrong with them."""
+    try:
+        array = arrays[name]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        return ValueError(f"cannot be read: {error}")
+    if array.ndim != 2 or array.shape[1] != vocabulary or array.dtype.kind != "f":
+        return ValueError(
+            f"expected floating-point numbers [T, {vocabulary}], one for each label, received {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    return array
+
+
+def decode_all(decoder: CTCBeamDecoder, arrays: np.lib.npyio.NpzFile) -> Iterator[tuple[str, Found]]:
+    """Each utterance's name and n-best, or what is wrong with it."""
+    for first in range(0, len(arrays.files), BATCH):
+        names = arrays.files[first : first + BATCH]
+        utterances = [read_utterance(arrays, name, len(decoder.labels)) for name in names]
+        found = iter(decoder.decode_batch([u for u in utterances if not isinstance(u, ValueError)]))
+        for name, utterance in zip(names, utterances):
+            yield name, utterance if isinstance(utterance, ValueError) else next(found)
+
+
+def as_json(name: str, found: Sequence[Hypothesis]) -> str:
+    hypotheses: list[dict[str, Any]] = [
+        {**hypothesis._asdict(), "words": [word._asdict() for word in hypothesis.words]}
+        for hypothesis in found
+    ]
+    return json.dumps({"name": name, "hypotheses": hypotheses}, ensure_ascii=False)
+
+
+def decode(
+    log_probs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LOGPROBS.npz",
+            exists=True,
+            dir_okay=False,
+            help="Log-probabilities, an array [T, V] for each utterance.",
+        ),
+    ],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+            help="The labels' texts, one a line, or a .json list.",
+        ),
+    ],
+    blank: Annotated[int, typer.Option(min=0, help="The blank label's line, counted from 0.")] = 0,
+    lm: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="An ARPA file, a .safetensors file, or KenLM's probing .bin."
+        ),
+    ] = None,
+    characters: Annotated[
+        bool, typer.Option("--characters", help="The language model's words are characters.")
+    ] = False,
+    lexicon: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="The only words allowed, one a line, alone or with the labels that spell it.",
+        ),
+    ] = None,
+    hotwords: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Words or phrases that are likelier, one a line; after a tab a weight.",
+        ),
+    ] = None,
+    hotword_weight: Annotated[float, typer.Option(help="Of hotwords without their own, in nats.")] = 10.0,
+    alpha: Annotated[float, typer.Option(min=0, help="Weight of the language model.")] = 0.5,
+    beta: Annotated[
+        float | None,
+        typer.Option(
+            help="Added for each word. Default: 1.5 with a language model, else 0.", show_default=False
+        ),
+    ] = None,
+    beam_width: Annotated[int, typer.Option(min=1, help="Prefixes kept at each frame.")] = 100,
+    nbest: Annotated[int, typer.Option(min=1, help="Texts of each utterance.")] = 1,
+    token_min_logp: Annotated[
+        float, typer.Option(max=0, help="Less likely labels are impossible in a frame; -5 is fast.")
+    ] = -np.inf,
+    beam_prune_logp: Annotated[
+        float, typer.Option(max=0, help="Prefixes that far below the best are dropped; -10 is fast.")
+    ] = -np.inf,
+    unk_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Added for unknown words. Default: -10, or -inf with a lexicon.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all.", show_default=False)] = None,
+    as_json_lines: Annotated[
+        bool,
+        typer.Option("--json", help="An object a line: texts, scores, words with times and confidences."),
+    ] = False,
+) -> None:
+    """Texts of CTC outputs by beam search.
+
+    Prints for each text: utterance, score, text, with tabs between. Utterances that cannot be decoded are named on
+    stderr, and the exit status is 1.
+    """
+    with errors():
+        arrays = open_arrays(log_probs)
+        decoder = CTCBeamDecoder(
+            read_labels(labels),
+            None if lm is None else NGramLM.open(lm, unit="character" if characters else "word"),
+            None if lexicon is None else read_lexicon(lexicon),
+            alpha=alpha,
+            beta=beta,
+            beam_width=beam_width,
+            nbest=nbest,
+            token_min_logp=token_min_logp,
+            beam_prune_logp=beam_prune_logp,
+            blank=blank,
+            hotwords=None if hotwords is None else read_hotwords(hotwords, hotword_weight),
+            unk_score=unk_score,
+            num_threads=threads,
+        )
+    failed = 0
+    with bars() as progress:
+        for done, (name, found) in enumerate(decode_all(decoder, arrays), 1):
+            if isinstance(found, ValueError):
+                failed += 1
+                typer.echo(f"error: {name}: {found}", err=True)
+            elif as_json_lines:
+                typer.echo(as_json(name, found))
+            else:
+                for hypothesis in found:
+                    typer.echo(f"{name}\t{hypothesis.score:.4f}\t{hypothesis.text}")
+            progress("decoding", done, len(arrays.files))
+    if failed:
+        typer.echo(f"error: {failed} of {len(arrays.files)} utterances were not decoded", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,124 @@
+"""A masked convolution stack over an utterance that comes in chunks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from asrkern import ops
+from asrkern.nn.batch_norm import uses_batch_stats
+from asrkern.nn.mask_conv import MaskConv, _fold, _is_fusible, _Stage, _stages
+
+# For each convolution the input frames [1, C, F, frames] that later outputs need; None before the first frame.
+ConvState = tuple[Tensor | None, ...]
+
+
+class MaskConvStream:
+    """Runs a :class:`MaskConv` on one utterance in chunks; on the CPU bit for bit what it makes of the whole.
+
+    The operation computes frames in tiles (:func:`asrkern.ops.conv_tile`), and the last bits of a frame depend on all
+    that its tile reads. So frames come out by whole tiles, each as soon as its input is there.
+
+    Args:
+        conv: in eval mode.
+
+    Raises:
+        ValueError: a part of the stack is no plain convolution, with or without a batch norm on running statistics and
+            a clamping activation.
+    """
+
+    def __init__(self, conv: MaskConv) -> None:
+        self.stages = _stages(conv.seq_module)
+        for stage in self.stages:
+            if stage.module is None or not _is_fusible(stage.module):
+                raise ValueError(f"conv: expected plain convolutions, received {stage.module or stage.norm}")
+            if stage.norm is not None and uses_batch_stats(stage.norm):
+                raise ValueError(f"conv: expected running statistics (eval mode), received {stage.norm}")
+
+    def start(self) -> ConvState:
+        """The state before the first frame."""
+        return (None,) * len(self.stages)
+
+    def step(self, state: ConvState, x: Tensor, *, last: bool = False) -> tuple[Tensor, ConvState]:
+        """Feed the next frames.
+
+        Args:
+            state: of :meth:`start` or the step before; it stays as it is.
+            x: [1, C, F, frames], any number of frames, none included.
+            last: the utterance ends here.
+
+        Returns:
+            The frames that are complete, [1, C', F', any number], and the state after them.
+        """
+        following = []
+        for stage, held in zip(self.stages, state, strict=True):
+            x, held = _advance(stage, held, x, last)
+            following.append(held)
+        return x, tuple(following)
+
+    def frames_needed(self, frame: int) -> int:
+        """Input frames that must have come before output frame ``frame`` is returned, while the utterance goes on."""
+        for stage in reversed(self.stages):
+            kernel_size, stride, padding = _geometry(stage.module)
+            tile = ops.conv_tile(kernel_size, stride)
+            frame = frame // tile.outputs * tile.outputs * stride - padding + tile.inputs - 1
+        return frame + 1
+
+    def centre(self, frame: int) -> float:
+        """The input frame, or the middle of two, on which output frame ``frame`` is centred."""
+        position = float(frame)
+        for stage in reversed(self.stages):
+            kernel_size, stride, padding = _geometry(stage.module)
+            position = position * stride - padding + (kernel_size - 1) / 2
+        return position
+
+    @property
+    def period(self) -> int:
+        """Output frames after which :meth:`frames_needed`, as seen from the frame, repeats itself."""
+        return math.lcm(*(ops.conv_tile(*_geometry(stage.module)[:2]).outputs for stage in self.stages))
+
+
+def _geometry(conv: nn.Conv2d) -> tuple[int, int, int]:
+    """Kernel size, stride and padding along time."""
+    return conv.kernel_size[1], conv.stride[1], conv.padding[1]
+
+
+def _advance(stage: _Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
+    """One convolution: its next outputs, and the input that those after them need."""
+    kernel_size, stride, padding = _geometry(stage.module)
+    tile = ops.conv_tile(kernel_size, stride)
+    if held is not None:
+        x = torch.cat([held, x], -1)
+    elif x.shape[-1]:
+        x = nn.functional.pad(x, (padding, 0))
+    else:
+        # No output without input, though the padding alone might fill a window.
+        return _no_frames(stage.module, x), None
+    if last:
+        x = window = nn.functional.pad(x, (0, padding))
+        outputs = max(0, (x.shape[-1] - kernel_size) // stride + 1)
+    else:
+        tiles = max(0, (x.shape[-1] - tile.inputs) // (tile.outputs * stride) + 1)
+        outputs = tiles * tile.outputs
+        window = x[..., : (outputs - tile.outputs) * stride + tile.inputs]
+    if not outputs:
+        return _no_frames(stage.module, x), x
+    conv = stage.module
+    y = ops.masked_conv2d(
+        window,
+        conv.weight,
+        conv.bias,
+        *((None, None) if stage.norm is None else _fold(stage.norm)),
+        stride=conv.stride,
+        padding=(conv.padding[0], 0),
+        activation=stage.activation,
+    )
+    # Copied: a view would keep all of x.
+    return y, x[..., outputs * stride :].clone()
+
+
+def _no_frames(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    bins = (x.shape[2] + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
+    return x.new_empty(1, conv.out_channels, bins, 0)

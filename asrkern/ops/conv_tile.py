@@ -1,0 +1,29 @@
+"""The tiles of :func:`asrkern.ops.masked_conv2d`, for those who compute a row in parts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ConvTile(NamedTuple):
+    """outputs: frames computed together, from output frame 0 on; inputs: the frames, from the first one's window on, that
+    hold all that their bits depend on, and all that the tile goes on by."""
+
+    outputs: int
+    inputs: int
+
+
+def conv_tile(kernel_size: int, stride: int = 1) -> ConvTile:
+    """The tiles in which :func:`masked_conv2d` goes along time on the CPU; they depend on these two alone.
+
+    The result for any run of whole tiles is bit for bit the one for the whole row. A kernel of 5 to 16 taps for each
+    frame of stride takes 32-point transforms (of each phase of the stride): kernels/cpu/masked_conv2d_overlap_save.h.
+    Others are computed directly, each frame by itself.
+
+    Args:
+        kernel_size, stride: of the convolution along time, in frames.
+    """
+    if 5 * stride <= kernel_size <= 16 * stride:
+        taps = -(-kernel_size // stride)
+        return ConvTile(33 - taps, 32 * stride)
+    return ConvTile(1, max(kernel_size, stride))

@@ -1,0 +1,27 @@
+"""Training: from a recipe to a checkpoint, a table and a learning curve. Needs the extra ``train``.
+
+The way of a run, file by file:
+
+``recipe``      what is trained, on what, how: TOML read into pydantic models, ``key=value`` overrides
+``text``        transcripts made uniform; recorded in the checkpoint
+``tokenizer``   transcripts to indices and back: characters, class labels, sentencepiece
+``features``    which features; recorded in the checkpoint
+``manifests``   NeMo, Kaldi, lhotse and LibriSpeech folders as a lhotse CutSet
+``corpus``      utterances that can be learned from; the others are counted, named and left out
+``batches``     which utterances make which batch of which epoch, and loading them
+``augment``     SpecAugment
+``data``        the two corpora of a recipe as Lightning's data module
+``tasks``       loss and transcripts of CTC models, attention models and classifiers
+``metrics``     WER, CER, CRR, distance, accuracy; the best constant answer
+``schedules``   learning rate, teacher forcing, dropout
+``module``      Lightning's module: steps, accumulation, clipping, running out of memory
+``averaging``   moving averages of weights, and the average of the last checkpoints
+``checkpoint``  a trained model in one file: safetensors with everything else as JSON in its header
+``callbacks``   what is written while a model is trained
+``diagnostics`` tells whether and why a CTC model collapses
+``results``     the table of epochs and the learning curve
+``trainer``     puts these together; ``sweep`` runs variants of a recipe
+
+``text``, ``tokenizer``, ``features``, ``tasks``, ``metrics`` and ``checkpoint`` are what inference needs; they import
+neither Lightning nor lhotse.
+"""

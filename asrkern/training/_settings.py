@@ -1,0 +1,13 @@
+"""What all settings have in common."""
+
+from __future__ import annotations
+
+from asrkern._optional import require
+
+pydantic = require("pydantic", "train")
+
+
+class Settings(pydantic.BaseModel):
+    """Settings with checked types, without room for unknown keys, and not to be changed."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

@@ -1,0 +1,235 @@
+"""Which utterances make which batch of which epoch, and loading them.
+
+An epoch's plan follows from recipe, seed and epoch alone: the same in every process, and after a restart, which goes on
+in the middle of it. lhotse's dynamic bucketing makes it; rank r of n takes every n-th batch.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asrkern.data import Utterance, collate, load_features, resample
+from asrkern.training.corpus import Corpus, text_of
+from asrkern.training.features import FeatureSettings
+from asrkern.training.manifests import brief
+from asrkern.training.recipe import Recipe
+from asrkern.training.tokenizer import Tokenizer
+
+
+@dataclass
+class Batch:
+    """Some utterances.
+
+    Attributes:
+        features: [N, 1, F, T] float32, zero beyond each length.
+        lengths: [N] int64, frames.
+        targets: [N, L] int64, indices of the tokenizer, zero beyond each length; of a classifier [N, 1].
+        target_lengths: [N] int64.
+        texts: normalised transcripts, or classes.
+        ids: of the utterances.
+        counted: False for a batch that fills up a process's share of valid and is in no measure.
+    """
+
+    features: Tensor
+    lengths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+    texts: list[str]
+    ids: list[str]
+    counted: bool = True
+
+    def __len__(self) -> int:
+        """Utterances."""
+        return len(self.ids)
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of the utterances, padded no more than they need."""
+        part = slice(start, stop)
+        frames = int(self.lengths[part].max())
+        tokens = int(self.target_lengths[part].max())
+        return Batch(
+            self.features[part, ..., :frames],
+            self.lengths[part],
+            self.targets[part, :tokens],
+            self.target_lengths[part],
+            self.texts[part],
+            self.ids[part],
+            self.counted,
+        )
+
+
+def plan_epoch(corpus: Corpus, recipe: Recipe, epoch: int) -> list[list[Cut]]:
+    """The batches of an epoch of training, in order."""
+    data, seed = recipe.data, f"{recipe.seed}:{epoch}"
+    cuts = corpus.cuts
+    if recipe.augment.speeds != (1.0,):
+        cuts = [_faster(cut, random.Random(f"{seed}:{cut.id}").choice(recipe.augment.speeds)) for cut in cuts]
+    if epoch < data.sorted_epochs:
+        return _split(sorted(cuts, key=lambda cut: cut.duration), recipe)
+    cuts = random.Random(seed).sample(cuts, len(cuts))
+    # Each bucket leaves a batch that is not full.
+    buckets = min(data.buckets, len({cut.duration for cut in cuts}), len(cuts) // (2 * data.batch_utterances))
+    if buckets < 2:
+        return _split(cuts, recipe)
+    with warnings.catch_warnings():
+        # That a corpus in memory gains nothing in memory.
+        warnings.filterwarnings("ignore", "You are using DynamicBucketingSampler with an eagerly read CutSet")
+        sampler = DynamicBucketingSampler(
+            CutSet.from_cuts(cuts),
+            **_budget(recipe),
+            num_buckets=buckets,
+            shuffle=True,
+            seed=recipe.seed,
+            world_size=1,
+            rank=0,
+        )
+    sampler.set_epoch(epoch)
+    return [list(batch) for batch in sampler]
+
+
+def plan_valid(corpus: Corpus, recipe: Recipe) -> list[list[Cut]]:
+    """The batches of a corpus that is measured, the longest first: what does not fit into memory fails at once."""
+    return _split(sorted(corpus.cuts, key=lambda cut: cut.duration, reverse=True), recipe)
+
+
+def _split(cuts: Sequence[Cut], recipe: Recipe) -> list[list[Cut]]:
+    sampler = SimpleCutSampler(CutSet.from_cuts(cuts), **_budget(recipe), shuffle=False, world_size=1, rank=0)
+    return [list(batch) for batch in sampler]
+
+
+def _budget(recipe: Recipe) -> dict[str, float]:
+    seconds = recipe.data.batch_frames * recipe.features.hop_seconds
+    return {"max_duration": seconds, "max_cuts": recipe.data.batch_utterances}
+
+
+def _faster(cut: Cut, speed: float) -> Cut:
+    return cut if speed == 1 else cut.perturb_speed(speed)
+
+
+class Loader(Dataset):
+    """Loads planned batches.
+
+    Args:
+        recipe: its features, and the memory in which they are kept.
+        tokenizer: of the targets.
+    """
+
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
+        self.plan: list[tuple[list[Cut], bool]] = []
+        self._settings = recipe.features
+        self._tokenizer = tokenizer
+        self._extract = recipe.features.make()
+        self._cache: dict[str, Tensor] = {}
+        self._room = recipe.data.cache_mib * 2**20
+
+    def __len__(self) -> int:
+        """Batches."""
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One batch.
+
+        Raises:
+            ValueError: an utterance cannot be read; the message has its id.
+        """
+        cuts, counted = self.plan[index]
+        features, lengths = collate([self._features(cut) for cut in cuts])
+        targets = [torch.tensor(self._tokenizer.encode(text_of(cut)), dtype=torch.int64) for cut in cuts]
+        padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True)
+        target_lengths = torch.tensor([len(target) for target in targets])
+        return Batch(
+            features,
+            lengths,
+            padded,
+            target_lengths,
+            list(map(text_of, cuts)),
+            [cut.id for cut in cuts],
+            counted,
+        )
+
+    def _features(self, cut: Cut) -> Tensor:
+        if (found := self._cache.get(cut.id)) is not None:
+            return found
+        features = load_cut(cut, self._settings, self._extract)
+        size = features.numel() * features.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._cache[cut.id] = features
+        return features
+
+
+def load_cut(cut: Cut, settings: FeatureSettings, extract: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features of one utterance: [n_features, frames] float32.
+
+    Raises:
+        ValueError: it cannot be read; the message has its id.
+    """
+    try:
+        if settings.kind == "stored":
+            custom = cut.custom or {}
+            if "features_path" not in custom:
+                raise ValueError("features.kind: the manifest has no features_filepath for it, expected one")
+            stored = Utterance(
+                None, cut.duration, features_path=custom["features_path"], features_key=custom["features_key"]
+            )
+            return extract(load_features(stored))
+        if not cut.has_recording:
+            raise ValueError(
+                "expected a recording, received none (stored features need features.kind = 'stored')"
+            )
+        samples = torch.from_numpy(cut.load_audio()).mean(0)
+        return extract(resample(samples, cut.sampling_rate, settings.sample_rate))
+    except Exception as error:  # lhotse's readers raise classes of their own
+        raise ValueError(f"{cut.id}: {_source(cut)}{brief(error)}") from error
+
+
+def _source(cut: Cut) -> str:
+    return f"{cut.recording.sources[0].source!r}: " if cut.has_recording else ""
+
+
+class EpochBatches:
+    """The batches of one epoch, from one of them on; as long as the whole epoch, which Lightning counts.
+
+    Args:
+        loader: its ``plan`` is that of the epoch.
+        start: batches that were already taken.
+        workers: processes that load.
+    """
+
+    def __init__(self, loader: Loader, start: int, workers: int) -> None:
+        self._loader, self._start, self._workers = loader, start, workers
+
+    def __len__(self) -> int:
+        """Batches of the whole epoch."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # The generator of its own keeps it from drawing from the one that training uses.
+        yield from DataLoader(
+            self._loader,
+            batch_size=None,
+            sampler=range(self._start, len(self._loader)),
+            num_workers=self._workers,
+            generator=torch.Generator(),
+        )
+
+
+def share(plan: list[list[Cut]], rank: int, world_size: int, *, again: bool) -> list[tuple[list[Cut], bool]]:
+    """A process's batches, and whether they count; as many for every process.
+
+    Args:
+        again: batches that fill up the last round count too (in training).
+    """
+    rounds = -(-len(plan) // world_size)
+    taken = range(rank, rounds * world_size, world_size)
+    return [(plan[i % len(plan)], again or i < len(plan)) for i in taken]

@@ -1,0 +1,160 @@
+"""What a run writes while it trains: checkpoints, the table, the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import FSDPStrategy
+
+from asrkern.models import build
+from asrkern.training.averaging import average_checkpoints
+from asrkern.training.checkpoint import Recognizer, atomic_write, save
+from asrkern.training.recipe import Recipe
+from asrkern.training.results import Results, peak_memory_mib, reset_peak_memory
+
+log = logging.getLogger("asrkern.training")
+
+LAST_STATE = "last.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, which take the place of the one before when they are whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write it."""
+        with atomic_write(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class Exports(Callback):
+    """Writes ``last.safetensors`` after each validation, with the weights that were measured.
+
+    It has to come before the moving average among the callbacks, which takes its weights back at the same time.
+    """
+
+    def __init__(self, folder: Path, recognizer: Recognizer) -> None:
+        self._folder, self._recognizer = folder, recognizer
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        recognizer = self._recognizer
+        if isinstance(trainer.strategy, FSDPStrategy):
+            # Each process has a part of the weights.
+            state = trainer.strategy.lightning_module_state_dict()
+            weights = {key.removeprefix("model."): value for key, value in state.items()}
+            recognizer = replace(recognizer, model=build(recognizer.model_name, **recognizer.model_options))
+            if trainer.is_global_zero:
+                recognizer.model.load_state_dict(weights)
+        if trainer.is_global_zero:
+            recognizer.info["epoch"] = trainer.current_epoch + 1
+            save(self._folder / "last.safetensors", recognizer)
+
+
+class Records(Checkpoint):
+    """After each epoch: a row of the table, the best checkpoint, a line of the log, and the state to resume from.
+
+    Lightning runs callbacks of this base class after the module has its measures.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, results: Results) -> None:
+        super().__init__()
+        self._folder, self._recipe, self.results = folder, recipe, results
+        self._began, self._steps = time.monotonic(), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows, which a resumed run continues."""
+        return {"rows": self.results.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue."""
+        self.results.rows = state["rows"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to measure."""
+        self._began = time.monotonic()
+        reset_peak_memory()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Any],
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """A line of progress, and a checkpoint where the recipe asks for one."""
+        step, settings = trainer.global_step, self._recipe.trainer
+        if step == self._steps:
+            return
+        self._steps = step
+        if step % settings.log_steps == 0:
+            loss = float(outputs["loss"])
+            log.info("epoch %d, step %d: loss %.4f", trainer.current_epoch + 1, step, loss)
+        # After the last batch of an epoch comes its own checkpoint.
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and not is_last:
+            trainer.save_checkpoint(self._folder / LAST_STATE)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write everything."""
+        measures = dict(pl_module.measures)
+        row = {
+            **measures,
+            "seconds": round(time.monotonic() - self._began, 2),
+            "memory_mib": round(peak_memory_mib(), 1),
+        }
+        improved = self.results.add(row)
+        if trainer.is_global_zero:
+            self._keep_weights(row, improved)
+            self.results.write(self._folder)
+            log.info(self._line(row, improved))
+        trainer.save_checkpoint(self._folder / LAST_STATE)
+        best, patience = self.results.best(), self._recipe.trainer.stop_after
+        if patience and row["epoch"] - best["epoch"] >= patience:
+            log.info("no improvement for %d epochs: training ends", patience)
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The average of the last epochs."""
+        paths = [self._epoch_path(row["epoch"]) for row in self.results.rows[-self._recipe.averaging.last :]]
+        paths = [path for path in paths if path.exists()]
+        if trainer.is_global_zero and self._recipe.averaging.last and paths:
+            average_checkpoints(paths, self._folder / "averaged.safetensors")
+
+    def _keep_weights(self, row: dict[str, Any], improved: bool) -> None:
+        last = self._folder / "last.safetensors"
+        if improved:
+            _copy(last, self._folder / "best.safetensors")
+        if kept := self._recipe.averaging.last:
+            self._epoch_path(row["epoch"]).parent.mkdir(exist_ok=True)
+            _copy(last, self._epoch_path(row["epoch"]))
+            self._epoch_path(row["epoch"] - kept).unlink(missing_ok=True)
+
+    def _epoch_path(self, epoch: int) -> Path:
+        return self._folder / "epochs" / f"{epoch:04d}.safetensors"
+
+    def _line(self, row: dict[str, Any], improved: bool) -> str:
+        metric = self.results.metric
+        extra = "".join(f", {name} {row[name]}" for name in ("infeasible", "skipped") if row[name])
+        return (
+            f"epoch {row['epoch']}: loss {row['train_loss']:.4f} (train) {row['valid_loss']:.4f} (valid), "
+            f"{metric} {row['train_metric']:.4g} {row['valid_metric']:.4g}{' (best)' if improved else ''}, "
+            f"{row['seconds']:.1f} s, {row['memory_mib']:.0f} MiB{extra}"
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -1,0 +1,84 @@
+"""The two corpora of a recipe as Lightning's data module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lhotse.cut import Cut
+from lightning.pytorch import LightningDataModule
+
+from asrkern.training.batches import EpochBatches, Loader, plan_epoch, plan_valid, share
+from asrkern.training.corpus import Corpus, prepare, text_of, with_labels
+from asrkern.training.manifests import read_cuts
+from asrkern.training.recipe import Recipe
+from asrkern.training.tokenizer import Tokenizer, make_tokenizer
+
+
+class SpeechData(LightningDataModule):
+    """Reads the manifests, makes the tokenizer, and then, given the model's output lengths, the corpora.
+
+    Attributes:
+        tokenizer: of the recipe, from the training transcripts where it asks for it.
+        train, valid: :class:`~asrkern.training.corpus.Corpus`, after :meth:`check`.
+        position: (epoch, batches of it that were taken) where training goes on; kept in checkpoints.
+
+    Raises:
+        OSError, ValueError: a corpus cannot be read; see :func:`asrkern.training.manifests.read_cuts`.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self._train_cuts, self._valid_cuts = (
+            with_labels(self._read(paths), recipe) for paths in (recipe.data.train, recipe.data.valid)
+        )
+        texts = [text_of(cut) for cut in self._train_cuts]
+        self.tokenizer: Tokenizer = make_tokenizer(recipe.tokenizer, recipe.task, texts, recipe.path)
+        self.position = (0, 0)
+        self.train: Corpus
+        self.valid: Corpus
+
+    def check(self, output_length: Callable[[int], int]) -> None:
+        """Leave out what cannot be learned from.
+
+        Raises:
+            ValueError: see :func:`asrkern.training.corpus.prepare`.
+        """
+        self.train = prepare("train", self._train_cuts, self.recipe, self.tokenizer, output_length)
+        self.valid = prepare("valid", self._valid_cuts, self.recipe, self.tokenizer, output_length)
+        self._train_loader = Loader(self.recipe, self.tokenizer)
+        self._valid_loader = Loader(self.recipe, self.tokenizer)
+
+    def train_dataloader(self) -> EpochBatches:
+        """The batches of the present epoch that are still to come."""
+        epoch = self.trainer.current_epoch
+        plan = self.epoch_plan(epoch)
+        self._train_loader.plan = share(plan, self.trainer.global_rank, self.trainer.world_size, again=True)
+        start = self.position[1] if self.position[0] == epoch else 0
+        return EpochBatches(self._train_loader, start, self.recipe.data.workers)
+
+    def val_dataloader(self) -> EpochBatches:
+        """All of valid."""
+        plan = plan_valid(self.valid, self.recipe)
+        self._valid_loader.plan = share(plan, self.trainer.global_rank, self.trainer.world_size, again=False)
+        return EpochBatches(self._valid_loader, 0, self.recipe.data.workers)
+
+    def epoch_plan(self, epoch: int) -> list[list[Cut]]:
+        """The batches of an epoch of all processes together."""
+        plan = plan_epoch(self.train, self.recipe, epoch)
+        if self.recipe.task == "classify":
+            # BatchNorm over clips needs two of them.
+            plan = [batch for batch in plan if len(batch) > 1]
+        return plan
+
+    def state_dict(self) -> dict[str, tuple[int, int]]:
+        """Where training goes on."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, tuple[int, int]]) -> None:
+        """Go on there."""
+        self.position = tuple(state["position"])
+
+    def _read(self, paths: list[str]) -> list[Cut]:
+        rate = self.recipe.features.sample_rate
+        return [cut for path in paths for cut in read_cuts(self.recipe.path(path), rate)]

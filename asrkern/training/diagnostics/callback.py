@@ -1,0 +1,112 @@
+"""The diagnosis of a run of :mod:`asrkern.training`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from asrkern.training.batches import Loader
+from asrkern.training.diagnostics.measures import Probe
+from asrkern.training.diagnostics.monitor import CollapseMonitor
+
+log = logging.getLogger("asrkern.training")
+
+UTTERANCES = 8
+
+
+class CollapseWatch(Callback):
+    """Looks at a CTC model every so many steps and at the end of each epoch, and logs a verdict when it changes.
+
+    After each epoch it writes ``diagnosis.md``, ``diagnosis.csv`` and ``diagnosis.png`` (see :class:`CollapseMonitor`).
+    It watches eight training utterances of all lengths, as they are without augmentation.
+
+    Args:
+        folder: of the run.
+        every: steps between looks; a look costs about three steps.
+        patience: of the monitor; None for a tenth of all steps, 25 to 500.
+    """
+
+    def __init__(self, folder: Path, every: int = 100, patience: int | None = None) -> None:
+        self._folder, self._every, self._patience = folder, every, patience
+        self.monitor: CollapseMonitor | None = None
+        self._restored: dict[str, Any] | None = None
+        self._looked = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far."""
+        return self.monitor.state() if self.monitor else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on."""
+        self._restored = state or None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the utterances."""
+        # The shards of a model cannot run in one process alone.
+        if not trainer.is_global_zero or pl_module.recipe.trainer.strategy == "fsdp":
+            return
+        task, recipe = pl_module.task, pl_module.recipe
+        cuts = sorted(trainer.datamodule.train.cuts, key=lambda cut: (cut.duration, cut.id))
+        if len(cuts) < 2:
+            return
+        last = min(UTTERANCES, len(cuts)) - 1
+        chosen = [cuts[round(i * (len(cuts) - 1) / last)] for i in range(last + 1)]
+        loader = Loader(recipe, task.tokenizer)
+        loader.plan = [(chosen, True)]
+        batch = loader[0]
+        probe = Probe(
+            batch.features.to(pl_module.device),
+            batch.lengths.to(pl_module.device),
+            [row[:n] for row, n in zip(batch.targets.tolist(), batch.target_lengths.tolist())],
+            spaces=" " in recipe.text.remove or any(" " in text for text in batch.texts),
+        )
+        steps = int(trainer.estimated_stepping_batches)
+        patience = self._patience or min(500, max(25, steps // 10))
+        self.monitor = CollapseMonitor(
+            task.model, probe, task.tokenizer.labels, blank=task.tokenizer.blank, patience=patience
+        )
+        if self._restored:
+            self.monitor.restore(self._restored)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Take the gradients of a step that will be looked at."""
+        last = trainer.fit_loop.epoch_loop.batch_idx + 1 == trainer.num_training_batches
+        if self.monitor and (last or self._due(trainer.global_step + 1)):
+            self.monitor.take_gradients()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the loss, and look."""
+        if self.monitor and trainer.global_step > len(self.monitor.losses):
+            self.monitor.step(float(outputs["loss"]))
+            if self._due(trainer.global_step):
+                self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look and write."""
+        if self.monitor:
+            self._look(trainer)
+            self.monitor.write(self._folder)
+
+    def _due(self, step: int) -> bool:
+        return step % self._every == 0
+
+    def _look(self, trainer: Trainer) -> None:
+        if self._looked == trainer.global_step:
+            return
+        self._looked = trainer.global_step
+        before = self.monitor.verdicts[-1].name if self.monitor.verdicts else None
+        verdict = self.monitor.look()
+        if verdict.name != before:
+            level = logging.INFO if verdict.normal else logging.WARNING
+            log.log(level, "step %d: %s", trainer.global_step, verdict)
+        if trainer.logger:
+            m = self.monitor.looks[-1]
+            names = ("blank_fraction", "entropy", "dependence", "dropout_noise", "error_rate", "distinct")
+            trainer.logger.log_metrics(
+                {f"diagnosis/{name}": getattr(m, name) for name in names}, trainer.global_step
+            )

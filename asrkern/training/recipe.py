@@ -1,0 +1,336 @@
+"""Recipes: what is trained, on what, and how. TOML files, read into checked settings.
+
+``load_recipe("recipes/s4_grid.toml", ["optimizer.lr=3e-4", "trainer.epochs=5"])``; the sections and keys are the
+classes and attributes below. Paths are relative to the recipe, and ``${NAME}`` in them is an environment variable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from asrkern._names import nearest
+from asrkern.training._settings import Settings
+from asrkern.training.features import FeatureSettings
+from asrkern.training.text import TextNormalization
+from asrkern.training.tokenizer import Task, TokenizerSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Metric = Literal["wer", "cer", "crr", "distance", "accuracy"]
+
+
+class Model(Settings):
+    """A model of ``asrkern models``.
+
+    Attributes:
+        name: as :func:`asrkern.models.build` takes it.
+        options: of it. Labels, special tokens, classes and features per frame come from tokenizer and features.
+        init: a checkpoint of this package whose weights it begins with.
+    """
+
+    name: str
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    init: str | None = None
+
+
+class Data(Settings):
+    """Corpora, and how batches are made of them.
+
+    Attributes:
+        train, valid: manifests or folders, see :mod:`asrkern.training.manifests`.
+        label: the manifest's field that holds a clip's class, for classifiers; "text" for the transcript.
+        batch_frames: frames of a batch at most, padding included.
+        batch_utterances: utterances of a batch at most.
+        buckets: lengths that are kept apart.
+        sorted_epochs: first epochs that go from short to long (SortaGrad, Amodei et al. 2015); no shuffling.
+        max_seconds, min_seconds: longer and shorter utterances are left out.
+        leave_out_unknown: leave out transcripts with unknown characters instead of refusing the corpus.
+        workers: processes that load.
+        cache_mib: memory for computed features, which are then not computed again each epoch; without workers only.
+    """
+
+    train: list[str] = pydantic.Field(min_length=1)
+    valid: list[str] = pydantic.Field(min_length=1)
+    label: str = "label"
+    batch_frames: int = pydantic.Field(20_000, ge=1)
+    batch_utterances: int = pydantic.Field(32, ge=1)
+    buckets: int = pydantic.Field(10, ge=1)
+    sorted_epochs: int = pydantic.Field(0, ge=0)
+    max_seconds: float = pydantic.Field(30.0, gt=0)
+    min_seconds: float = pydantic.Field(0.0, ge=0)
+    leave_out_unknown: bool = False
+    workers: int = pydantic.Field(0, ge=0)
+    cache_mib: int = pydantic.Field(0, ge=0)
+
+
+class Augment(Settings):
+    """Changes to training utterances.
+
+    Attributes:
+        speeds: factors of which each utterance gets one each epoch.
+        time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many, and the width T at most.
+        frequency_masks, frequency_mask_bins: the same, F.
+        mask_share: of an utterance's frames (or bins) that one mask covers at most.
+    """
+
+    speeds: tuple[float, ...] = (1.0,)
+    time_masks: int = pydantic.Field(0, ge=0)
+    time_mask_frames: int = pydantic.Field(70, ge=1)
+    frequency_masks: int = pydantic.Field(0, ge=0)
+    frequency_mask_bins: int = pydantic.Field(20, ge=1)
+    mask_share: float = pydantic.Field(0.5, gt=0, lt=1)
+
+    @pydantic.field_validator("speeds")
+    @classmethod
+    def _check_speeds(cls, speeds: tuple[float, ...]) -> tuple[float, ...]:
+        if not speeds or not all(0.5 <= speed <= 2 for speed in speeds):
+            raise ValueError("expected factors from 0.5 to 2")
+        return speeds
+
+
+class Optimizer(Settings):
+    """torch's optimizer.
+
+    Attributes:
+        name: "adam", "adamw" or "sgd".
+        lr: learning rate.
+        momentum, nesterov: of "sgd".
+        betas: of the others.
+        clip: largest norm of the gradient; 0 for none.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: float = pydantic.Field(1e-3, gt=0)
+    weight_decay: float = pydantic.Field(0.0, ge=0)
+    momentum: float = pydantic.Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = pydantic.Field(5.0, ge=0)
+
+
+class Schedule(Settings):
+    """Learning rate and dropout; the factors multiply.
+
+    Attributes:
+        warmup: steps over which the rate rises from zero; below 1 a share of all steps.
+        anneal: the rate is divided by it after each epoch.
+        decay: over all steps "cosine" or "linear" to zero, or "none".
+        plateau_factor, plateau_patience: the rate is multiplied by the factor when the metric on valid has not
+            improved for more epochs than that; 1 for never.
+        dropout_from_epoch: no dropout before it. Dropout hinders a CTC model that still says only blanks.
+    """
+
+    warmup: float = pydantic.Field(0.0, ge=0)
+    anneal: float = pydantic.Field(1.0, ge=1)
+    decay: Literal["none", "cosine", "linear"] = "none"
+    plateau_factor: float = pydantic.Field(1.0, gt=0, le=1)
+    plateau_patience: int = pydantic.Field(5, ge=0)
+    dropout_from_epoch: int = pydantic.Field(0, ge=0)
+
+
+class TeacherForcing(Settings):
+    """Probability that a step of an attention model is given the correct token.
+
+    Attributes:
+        start, end: its first value, and its least.
+        step, every: it falls by ``step`` every ``every`` epochs (HW4P2: 0.10 every 20).
+        factor, below_distance, after_epoch: it is multiplied by the factor after each epoch once the mean distance
+            on valid has been below, or the epoch is beyond that (HW4P2: 0.985, 30, 20).
+    """
+
+    start: float = pydantic.Field(1.0, ge=0, le=1)
+    end: float = pydantic.Field(0.0, ge=0, le=1)
+    step: float = pydantic.Field(0.0, ge=0, le=1)
+    every: int = pydantic.Field(20, ge=1)
+    factor: float = pydantic.Field(1.0, gt=0, le=1)
+    below_distance: float = pydantic.Field(0.0, ge=0)
+    after_epoch: int = pydantic.Field(10**9, ge=0)
+
+
+class Averaging(Settings):
+    """Averages of weights.
+
+    Attributes:
+        ema: decay of an exponential moving average, with which valid is measured and which is saved; 0 for none. In
+            the first n steps it is at most (1 + n) / (10 + n).
+        last: the weights of so many last epochs are averaged at the end, into ``averaged.safetensors``; 0 for none.
+    """
+
+    ema: float = pydantic.Field(0.0, ge=0, lt=1)
+    last: int = pydantic.Field(0, ge=0)
+
+
+class Trainer(Settings):
+    """Lightning's trainer.
+
+    Attributes:
+        epochs: at most.
+        accumulate: batches per step.
+        precision: "32", "bf16-mixed" or "16-mixed". The CTC loss is in float32 always.
+        accelerator: "auto", "cpu" or "gpu".
+        strategy: "auto" (DistributedDataParallel if torchrun started several processes), "ddp" or "fsdp" (on GPUs;
+            without a moving average).
+        checkpoint_steps: steps between checkpoints within an epoch; 0 for one after each epoch only.
+        stop_after: epochs without improvement after which training ends; 0 for never.
+        tensorboard: event files for TensorBoard.
+        log_steps: steps between lines of progress in the log.
+    """
+
+    epochs: int = pydantic.Field(20, ge=1)
+    accumulate: int = pydantic.Field(1, ge=1)
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    checkpoint_steps: int = pydantic.Field(0, ge=0)
+    stop_after: int = pydantic.Field(0, ge=0)
+    tensorboard: bool = True
+    log_steps: int = pydantic.Field(50, ge=1)
+
+
+class Recipe(Settings):
+    """Everything about a training run.
+
+    Attributes:
+        name: of the run; its folder, unless another is given.
+        task: "ctc", "attention" or "classify".
+        metric: what is improved on valid.
+        seed: of weights, order and augmentation.
+        diagnose: watch a CTC model for collapse, see :mod:`asrkern.training.diagnostics`.
+        sweep: variants by name, each a table of dotted keys and values.
+        folder: where relative paths begin; set by :func:`load_recipe`.
+    """
+
+    name: str = pydantic.Field(pattern=r"^[\w.-]+$")
+    task: Task
+    metric: Metric
+    seed: int = pydantic.Field(0, ge=0)
+    diagnose: bool = True
+    model: Model
+    data: Data
+    features: FeatureSettings = FeatureSettings()
+    text: TextNormalization = TextNormalization()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    teacher_forcing: TeacherForcing = TeacherForcing()
+    averaging: Averaging = Averaging()
+    trainer: Trainer = Trainer()
+    sweep: dict[str, dict[str, Any]] = pydantic.Field(default_factory=dict)
+    folder: Path = Path()
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if (self.task == "classify") != (self.metric == "accuracy"):
+            raise ValueError(f"metric: expected one for task {self.task!r}, received {self.metric!r}")
+        if self.features.kind == "stored" and self.augment.speeds != (1.0,):
+            raise ValueError("augment.speeds: expected (1.0,), since stored features have no speed")
+        return self
+
+    def path(self, value: str) -> Path:
+        """A path of this recipe.
+
+        Raises:
+            ValueError: it names an environment variable that is not set.
+        """
+        expanded = os.path.expandvars(value)
+        if missing := re.search(r"\$\{?(\w+)", expanded):
+            raise ValueError(
+                f"{value}: expected the environment variable {missing[1]} to be set, received none"
+            )
+        return self.folder / expanded
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: the TOML file.
+        overrides: ``key=value`` with dotted keys; a value is TOML, or else a string.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not TOML, a key does not exist (the nearest are named), or a value does not fit.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected TOML: {error}") from None
+    changes = dict(parse_override(override) for override in overrides)
+    return make_recipe({**values, "folder": path.resolve().parent}, changes, str(path))
+
+
+def make_recipe(values: Mapping[str, Any], changes: Mapping[str, Any] = {}, where: str = "recipe") -> Recipe:
+    """A recipe from nested values and changes by dotted keys.
+
+    Raises:
+        ValueError: as :func:`load_recipe`.
+    """
+    values = _copy(values)
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ValueError(
+                    f"{key}: expected a section before the last name, received a value at {section!r}"
+                )
+        place[name] = value
+    try:
+        return Recipe.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{where}: " + "; ".join(map(_describe, error.errors()))) from None
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """``"optimizer.lr=3e-4"`` as key and value.
+
+    Raises:
+        ValueError: no key or no "=".
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"expected key=value, received {override!r}")
+    return key.strip(), parse_value(text)
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"{key}: no such key, expected {nearest(error['loc'][-1], _keys(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: expected a value, received none"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}, received {error['input']!r}" if key else message
+
+
+def _keys(location: Iterable[str | int]) -> list[str]:
+    """The keys of a section."""
+    settings: type[Settings] = Recipe
+    for name in location:
+        settings = settings.model_fields[str(name)].annotation
+    return list(settings.model_fields)

@@ -1,0 +1,151 @@
+"""What a run leaves to read: a row for each epoch as CSV and Markdown, and the learning curve."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asrkern._optional import require
+from asrkern.training.checkpoint import atomic_write
+from asrkern.training.metrics import is_better
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Results:
+    """The table of a run.
+
+    Attributes:
+        name: of the run.
+        metric: which one the columns ``train_metric`` and ``valid_metric`` hold.
+        notes: lines above the table.
+        rows: one an epoch: ``epoch``, ``train_loss``, ``valid_loss``, ``train_metric``, ``valid_metric``, ``lr``,
+            ``infeasible`` (targets that did not fit into their output), ``skipped`` (steps without a finite
+            gradient), ``seconds``, ``memory_mib`` (peak).
+        constant: the metric of the best constant answer.
+    """
+
+    name: str
+    metric: str
+    notes: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    constant: float = math.nan
+
+    def best(self) -> Row | None:
+        """The row with the best metric on valid; the first of equal ones."""
+        found: Row | None = None
+        for row in self.rows:
+            if found is None or is_better(self.metric, row["valid_metric"], found["valid_metric"]):
+                found = row
+        return found
+
+    def add(self, row: Row) -> bool:
+        """A further epoch, in place of what is known of it and of later ones; returns whether it is the best."""
+        self.rows = [known for known in self.rows if known["epoch"] < row["epoch"]]
+        self.rows.append(row)
+        return self.best() is row
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """``results.csv``, ``results.md`` and ``learning_curve.png``.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: a file cannot be written; what was there before is untouched.
+        """
+        folder = Path(folder)
+        write_text(folder / "results.csv", as_csv(self.rows))
+        notes = "".join(f"{note}\n\n" for note in self.notes)
+        table = as_markdown([self._renamed(row) for row in self.rows])
+        write_text(folder / "results.md", f"# {self.name}\n\n{notes}{table}")
+        self._plot(folder / "learning_curve.png")
+
+    def _renamed(self, row: Row) -> Row:
+        """With the metric's name in place of "metric"."""
+        return {key.replace("metric", self.metric): value for key, value in row.items()}
+
+    def _plot(self, path: Path) -> None:
+        require("matplotlib", "train")
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        for axes, name, label in zip(figure.subplots(1, 2), ("loss", "metric"), ("loss", self.metric)):
+            epochs = [row["epoch"] for row in self.rows]
+            for part in ("train", "valid"):
+                axes.plot(epochs, [row[f"{part}_{name}"] for row in self.rows], marker=".", label=part)
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.grid(alpha=0.3)
+            if name == "metric" and not math.isnan(self.constant):
+                axes.axhline(self.constant, color="gray", linestyle=":", label="constant answer")
+            axes.legend()
+        figure.suptitle(self.name)
+        with atomic_write(path) as temporary:
+            FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=120)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal keys as CSV with a header."""
+    if not rows:
+        return ""
+    written = io.StringIO()
+    writer = csv.DictWriter(written, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue()
+
+
+def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal keys as a Markdown table."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([_short(row[name]) for name in names] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there before is untouched.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def reset_peak_memory() -> None:
+    """Begin a new measurement of :func:`peak_memory_mib`, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        # Not Linux, or not allowed: the peak is then that of the process's whole life.
+        return
+
+
+def peak_memory_mib() -> float:
+    """Largest memory since :func:`reset_peak_memory`: of the GPU if there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)

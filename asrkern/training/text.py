@@ -1,0 +1,36 @@
+"""Transcripts made uniform before they become tokens. Explicit, and recorded in the checkpoint."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Literal
+
+import pydantic
+
+from asrkern.training._settings import Settings
+
+
+class TextNormalization(Settings):
+    """Changes to a transcript, in this order; white space becomes single spaces at the end.
+
+    Attributes:
+        unicode: Unicode normal form. Korean syllables are single characters in NFC and NFKC.
+        case: of letters.
+        replace: strings and what takes their place, in the order given.
+        remove: characters that are dropped. " " drops the spaces between words, as for a model without a space.
+    """
+
+    unicode: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFC"
+    case: Literal["upper", "lower", "keep"] = "upper"
+    replace: dict[str, str] = pydantic.Field(default_factory=dict)
+    remove: str = ""
+
+    def __call__(self, text: str) -> str:
+        """The normalised text."""
+        text = unicodedata.normalize(self.unicode, text)
+        if self.case != "keep":
+            text = text.upper() if self.case == "upper" else text.lower()
+        for before, after in self.replace.items():
+            text = text.replace(before, after)
+        text = text.translate({ord(character): None for character in self.remove if character != " "})
+        return ("" if " " in self.remove else " ").join(text.split())

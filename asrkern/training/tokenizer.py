@@ -1,0 +1,272 @@
+"""Transcripts to indices and back: characters, class labels, sentencepiece.
+
+Every tokenizer has ``labels`` (one string per output class, special ones included), ``size``, the indices ``blank``,
+``pad``, ``sos`` and ``eos`` (None where the task has none), ``encode``, ``decode`` and ``to_json``;
+:func:`tokenizer_from_json` is the way back. :func:`make_tokenizer` makes the one that a recipe describes.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from asrkern._names import nearest
+from asrkern._optional import require
+from asrkern.models.deepspeech2_config import LABELS as ENGLISH
+from asrkern.models.las_config import HW4_LABELS
+from asrkern.training._settings import Settings
+
+Task = Literal["ctc", "attention", "classify"]
+
+# KoSpeech's label files end with these: start, end, padding.
+_KOSPEECH_SPECIAL = ("<s>", "</s>", "_")
+_BLANK = "_"
+
+
+class TokenizerSettings(Settings):
+    """Which tokenizer.
+
+    Attributes:
+        kind: "characters" or "sentencepiece". A classifier has its classes instead, whatever is given here.
+        vocabulary: of characters: "english" (A to Z, apostrophe, space; in deepspeech.pytorch's order, or HW4P2's for
+            attention models), "english27" (A to Z alone: the original VGG-GRU), "texts" (those that the training
+            transcripts hold), or a file: one character a line, or KoSpeech's ``id,char,freq``.
+        model: sentencepiece's model file; None to make one from the training transcripts.
+        pieces: how many, if one is made.
+    """
+
+    kind: Literal["characters", "sentencepiece"] = "characters"
+    vocabulary: str = "english"
+    model: str | None = None
+    pieces: int = pydantic.Field(256, ge=8)
+
+
+@dataclass(frozen=True)
+class CharacterTokenizer:
+    """One label per character, and special ones.
+
+    Args:
+        labels: one per output class.
+        blank: of CTC.
+        pad, sos, eos: of attention models: padding, start and end.
+        unit: "character", or "class": then the whole text is one label.
+    """
+
+    labels: tuple[str, ...]
+    blank: int | None = None
+    pad: int | None = None
+    sos: int | None = None
+    eos: int | None = None
+    unit: str = "character"
+    _indices: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        special = {self.blank, self.pad, self.sos, self.eos}
+        indices = {label: i for i, label in enumerate(self.labels) if i not in special}
+        if len(set(self.labels)) != len(self.labels):
+            twice = next(label for label in self.labels if self.labels.count(label) > 1)
+            raise ValueError(f"labels: expected each once, received {twice!r} more than once")
+        if not indices:
+            raise ValueError(f"labels: expected at least one that is not special, received {self.labels!r}")
+        object.__setattr__(self, "_indices", indices)
+
+    @property
+    def size(self) -> int:
+        """Output classes."""
+        return len(self.labels)
+
+    def unknown(self, text: str) -> set[str]:
+        """The characters (or the class) of a text that have no label."""
+        return set(self._units(text)) - self._indices.keys()
+
+    def encode(self, text: str) -> list[int]:
+        """Indices of a normalised text.
+
+        Raises:
+            ValueError: a character, or the class, has no label.
+        """
+        units = self._units(text)
+        unknown = next((unit for unit in units if unit not in self._indices), None)
+        if unknown is not None:
+            expected = (
+                nearest(unknown, self._indices)
+                if self.unit == "class"
+                else f"{len(self._indices)} known ones"
+            )
+            raise ValueError(
+                f"text: expected {expected}, received the {self.unit} {unknown!r} in {text[:80]!r}"
+            )
+        return [self._indices[unit] for unit in units]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of indices; special ones say nothing."""
+        special = {self.blank, self.pad, self.sos, self.eos}
+        return "".join(self.labels[token] for token in tokens if token not in special)
+
+    def to_json(self) -> dict[str, Any]:
+        """What :func:`tokenizer_from_json` takes."""
+        names = ("labels", "blank", "pad", "sos", "eos", "unit")
+        return {"kind": "characters", **{name: getattr(self, name) for name in names}}
+
+    def _units(self, text: str) -> Sequence[str]:
+        return [text] if self.unit == "class" else text
+
+
+class SentencePieceTokenizer:
+    """Subwords of a sentencepiece model (Kudo and Richardson 2018), after the special labels.
+
+    Args:
+        model: the serialised model.
+        task: "ctc" has a blank before the pieces, "attention" padding, start and end.
+
+    Raises:
+        ImportError: sentencepiece is not installed.
+        ValueError: it is no such model.
+    """
+
+    unit = "piece"
+
+    def __init__(self, model: bytes, task: Task) -> None:
+        self._model, self._task = model, task
+        try:
+            self._processor = require("sentencepiece", "sentencepiece").SentencePieceProcessor(
+                model_proto=model
+            )
+        except RuntimeError as error:
+            raise ValueError(f"model: expected a sentencepiece model: {error}") from None
+        special = (_BLANK,) if task == "ctc" else ("<pad>", "<sos>", "<eos>")
+        self.blank = 0 if task == "ctc" else None
+        self.pad, self.sos, self.eos = (None, None, None) if task == "ctc" else (0, 1, 2)
+        self._offset = len(special)
+        pieces = (self._processor.id_to_piece(i) for i in range(self._processor.vocab_size()))
+        self.labels = (*special, *pieces)
+
+    @property
+    def size(self) -> int:
+        """Output classes."""
+        return len(self.labels)
+
+    def unknown(self, text: str) -> set[str]:
+        """The characters of a text that no piece holds."""
+        pieces, unknown = self._processor.encode(text, out_type=str), self._processor.unk_id()
+        return {piece for piece in pieces if self._processor.piece_to_id(piece) == unknown}
+
+    def encode(self, text: str) -> list[int]:
+        """Indices of a normalised text.
+
+        Raises:
+            ValueError: no piece holds a character.
+        """
+        if unknown := self.unknown(text):
+            raise ValueError(
+                f"text: expected known characters, received {sorted(unknown)[0]!r} in {text[:80]!r}"
+            )
+        return [piece + self._offset for piece in self._processor.encode(text)]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of indices; special ones say nothing."""
+        return self._processor.decode([token - self._offset for token in tokens if token >= self._offset])
+
+    def to_json(self) -> dict[str, Any]:
+        """What :func:`tokenizer_from_json` takes."""
+        model = base64.b64encode(self._model).decode()
+        return {"kind": "sentencepiece", "task": self._task, "model": model}
+
+
+Tokenizer = CharacterTokenizer | SentencePieceTokenizer
+
+
+def tokenizer_from_json(value: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that ``to_json`` described.
+
+    Raises:
+        ValueError: its kind is not known.
+    """
+    options = dict(value)
+    kind = options.pop("kind", None)
+    if kind == "sentencepiece":
+        return SentencePieceTokenizer(base64.b64decode(options["model"]), options["task"])
+    if kind == "characters":
+        return CharacterTokenizer(**options)
+    raise ValueError(f"kind: expected 'characters' or 'sentencepiece', received {kind!r}")
+
+
+def make_tokenizer(
+    settings: TokenizerSettings, task: Task, texts: Iterable[str], path: Callable[[str], Path] = Path
+) -> Tokenizer:
+    """The tokenizer of a recipe.
+
+    Args:
+        texts: normalised training transcripts, or the classes of the training clips.
+        path: from a file's name in the settings to its path.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file has no labels.
+    """
+    if task == "classify":
+        return CharacterTokenizer(tuple(sorted(set(texts))), unit="class")
+    if settings.kind == "sentencepiece":
+        model = _trained_pieces(texts, settings.pieces) if settings.model is None else None
+        return SentencePieceTokenizer(model or path(settings.model).read_bytes(), task)
+    if settings.vocabulary == "texts":
+        return _with_special(sorted(set().union(*texts)), task)
+    if settings.vocabulary == "english27":
+        return _with_special(ENGLISH[2:-1], task)
+    if settings.vocabulary == "english":
+        return _with_special(ENGLISH[1:] if task == "ctc" else HW4_LABELS[3:], task)
+    return _with_special(read_vocabulary(path(settings.vocabulary)), task)
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
+    """The labels of a file: one a line, or the second column of KoSpeech's ``id,char,freq``.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has none, or is not UTF-8.
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(path)}: expected UTF-8: {error}") from None
+    if text.startswith("id,char"):
+        labels = [row[1] for row in list(csv.reader(io.StringIO(text)))[1:] if len(row) > 1]
+    else:
+        labels = [line for line in text.split("\n") if line]
+    if not labels:
+        raise ValueError(f"{os.fspath(path)}: expected one label a line, received none")
+    return labels
+
+
+def _with_special(characters: Sequence[str], task: Task) -> CharacterTokenizer:
+    labels = tuple(characters)
+    if task == "ctc":
+        return CharacterTokenizer((_BLANK if _BLANK not in labels else "<blank>", *labels), blank=0)
+    if labels[-3:] == _KOSPEECH_SPECIAL:
+        size = len(labels)
+        return CharacterTokenizer(labels, sos=size - 3, eos=size - 2, pad=size - 1)
+    return CharacterTokenizer((*HW4_LABELS[:3], *labels), pad=0, sos=1, eos=2)
+
+
+def _trained_pieces(texts: Iterable[str], pieces: int) -> bytes:
+    written = io.BytesIO()
+    require("sentencepiece", "sentencepiece").SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=written,
+        vocab_size=pieces,
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    return written.getvalue()

@@ -1,0 +1,215 @@
+"""A run: everything a recipe names put together, and Lightning's trainer over it.
+
+A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.training.checkpoint`;
+``averaged.safetensors`` where the recipe asks for it), ``last.ckpt`` (Lightning's, from which the run is resumed),
+``results.csv``, ``results.md``, ``learning_curve.png``, ``recipe.json``, ``log.txt``, ``tensorboard/`` and, of a CTC
+model, ``diagnosis.md``, ``.csv`` and ``.png`` (:mod:`asrkern.training.diagnostics`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+
+import asrkern
+from asrkern.models import build
+from asrkern.training.averaging import MovingAverage
+from asrkern.training.callbacks import LAST_STATE, AtomicCheckpointIO, Exports, Records
+from asrkern.training.checkpoint import Recognizer, load
+from asrkern.training.data import SpeechData
+from asrkern.training.diagnostics.callback import CollapseWatch
+from asrkern.training.metrics import constant_answer
+from asrkern.training.module import RecognitionModule
+from asrkern.training.recipe import Recipe
+from asrkern.training.results import Results, write_text
+from asrkern.training.tokenizer import Tokenizer
+
+log = logging.getLogger("asrkern.training")
+
+
+def train(
+    recipe: Recipe,
+    folder: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    callbacks: Sequence[pl.Callback] = (),
+    progress: bool = False,
+) -> Results:
+    """Train by a recipe, in one process, or in each of those that torchrun started.
+
+    Args:
+        folder: of the run, see above.
+        resume: go on from its ``last.ckpt``; begin if there is none.
+        callbacks: further ones of Lightning's.
+        progress: a bar on the terminal.
+
+    Raises:
+        FileExistsError: the folder has a run, and it is not to be resumed.
+        ImportError: a package of the extra ``train`` is missing.
+        OSError: a corpus cannot be read, or a file cannot be written.
+        ValueError: corpora, tokenizer and model do not fit together, or the loss is not finite for long.
+        torch.OutOfMemoryError: a single utterance does not fit into memory.
+    """
+    folder = Path(folder)
+    state = folder / LAST_STATE
+    if not resume and (state.exists() or (folder / "results.csv").exists()):
+        raise FileExistsError(
+            f"{folder}: expected a new folder, received one with a run; --resume goes on with it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # torchrun's processes share the folder; the first one writes the log.
+    writer = logging.FileHandler(folder / "log.txt") if _rank() == 0 else logging.NullHandler()
+    writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(writer)
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        return _train(recipe, folder, state if resume and state.exists() else None, callbacks, progress)
+    finally:
+        log.setLevel(level)
+        log.removeHandler(writer)
+        writer.close()
+
+
+def _train(
+    recipe: Recipe, folder: Path, state: Path | None, callbacks: Sequence[pl.Callback], progress: bool
+) -> Results:
+    torch.manual_seed(recipe.seed)
+    data = SpeechData(recipe)
+    options = model_options(recipe, data.tokenizer)
+    model = _new_model(recipe, options)
+    data.check(model.output_length)
+    constant, value = constant_answer(data.train.texts, data.valid.texts, recipe.metric)
+    notes = [
+        *data.train.describe(data.tokenizer.unit).splitlines(),
+        *data.valid.describe(data.tokenizer.unit).splitlines(),
+        f"model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters",
+        f"constant answer {constant!r}: {recipe.metric} {value:.4g} on valid",
+    ]
+    if _rank() == 0:
+        for note in notes:
+            log.info(note)
+        _write_recipe(recipe, folder, state is not None)
+    recognizer = Recognizer(
+        model,
+        recipe.model.name,
+        options,
+        recipe.task,
+        data.tokenizer,
+        recipe.features,
+        recipe.text,
+        data.train.tokens_per_frame,
+        {"recipe": recipe.model_dump(mode="json"), "asrkern": asrkern.__version__},
+    )
+    results = Results(recipe.name, recipe.metric, notes, constant=value)
+    averages = [MovingAverage(recipe.averaging.ema)] if recipe.averaging.ema else []
+    watch = [CollapseWatch(folder)] if recipe.diagnose and recipe.task == "ctc" else []
+    records = Records(folder, recipe, results)
+    trainer = _make_trainer(
+        recipe, folder, [Exports(folder, recognizer), *averages, *watch, records, *callbacks], progress
+    )
+    batches = -(-len(data.epoch_plan(0)) // trainer.world_size)
+    steps = recipe.trainer.epochs * -(-batches // recipe.trainer.accumulate)
+    module = RecognitionModule(recognizer.task, recipe, steps)
+    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    return results
+
+
+def model_options(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The options of a recipe's model, with those that tokenizer and features decide. JSON.
+
+    Raises:
+        ValueError: the features are not of the kind that the model reads.
+    """
+    name, features = recipe.model.name, recipe.features
+    if name.startswith("deepspeech2"):
+        if features.kind != "spectrogram":
+            raise ValueError(f"features.kind: expected 'spectrogram' for {name}, received {features.kind!r}")
+        known = {
+            "labels": list(tokenizer.labels),
+            "sample_rate": features.sample_rate,
+            "window_size": features.window,
+            "window_stride": features.hop_seconds,
+            "window_periodic": features.periodic,
+        }
+    elif name.startswith("vgg_gru_ctc"):
+        known = {"labels": list(tokenizer.labels), "n_mels": features.n_features}
+    elif name.startswith("las"):
+        special = {"pad_token": tokenizer.pad, "sos_token": tokenizer.sos, "eos_token": tokenizer.eos}
+        known = {"num_tokens": tokenizer.size, "n_features": features.n_features, **special}
+    else:
+        known = {"classes": tokenizer.size, "n_freq": features.n_features}
+    return {**known, **recipe.model.options}
+
+
+def _new_model(recipe: Recipe, options: dict[str, Any]) -> nn.Module:
+    try:
+        model = build(recipe.model.name, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model: {error}") from None
+    kinds = {"deepspeech2": "ctc", "vgg": "ctc", "las": "attention", "conv": "classify"}
+    expected = next(task for start, task in kinds.items() if recipe.model.name.startswith(start))
+    if recipe.task != expected:
+        raise ValueError(f"task: expected {expected!r} for {recipe.model.name}, received {recipe.task!r}")
+    if recipe.model.init is not None:
+        before = load(recipe.path(recipe.model.init))
+        try:
+            model.load_state_dict(before.model.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"model.init: {error}") from None
+    return model
+
+
+def _make_trainer(recipe: Recipe, folder: Path, callbacks: list[pl.Callback], progress: bool) -> pl.Trainer:
+    settings = recipe.trainer
+    warnings.filterwarnings("ignore", r".*does not have many workers.*")
+    warnings.filterwarnings("ignore", r".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", r".*treespec, LeafSpec.*")
+    # They resume by the position that our data module keeps.
+    warnings.filterwarnings("ignore", r".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", r".*that has no `sampler`.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        strategy=settings.strategy,
+        precision=settings.precision,
+        max_epochs=settings.epochs,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder, "tensorboard", "") if settings.tensorboard else False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        enable_checkpointing=True,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        log_every_n_steps=settings.log_steps,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+    )
+
+
+def _write_recipe(recipe: Recipe, folder: Path, resumed: bool) -> None:
+    path = folder / "recipe.json"
+    now = recipe.model_dump(mode="json")
+    if resumed and path.exists():
+        before = json.loads(path.read_text("utf-8"))
+        changed = [key for key in now if now[key] != before.get(key)]
+        if changed:
+            log.warning("the recipe is not that of the run so far: changed in %s", ", ".join(changed))
+    write_text(path, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))

@@ -1,0 +1,118 @@
+"""benchmarks/results/gpu.json as Markdown. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks._report import markdown_table
+
+_ABOUT = ("device", "driver", "cuda", "torch", "triton", "nvcc", "python")
+
+
+def about_line(about: dict[str, Any]) -> str:
+    """Device and versions."""
+    return ", ".join(
+        f"{about[name]}" if name == "device" else f"{name} {about[name]}" for name in _ABOUT if name in about
+    )
+
+
+def kernel_table(record: dict[str, Any], checked: dict[str, dict], names: list[str]) -> str:
+    """One line a kernel: "verified" if its record covers the present sources.
+
+    Args:
+        record: gpu.json.
+        checked: the kernels that the record lets run by default (``_gpu_kernels.checked_kernels``).
+        names: all kernels.
+    """
+    return markdown_table([_kernel_row(name, record["kernels"].get(name), name in checked) for name in names])
+
+
+def _kernel_row(name: str, check: dict[str, Any] | None, verified: bool) -> dict[str, str]:
+    row = {"kernel": f"`{name}`", "state": "verified" if verified else "**unverified**"}
+    if check is None:
+        return row | {"why": "never ran on a GPU"}
+    row["on"] = f"{check['device']}, {check['date']}"
+    row["tests"] = _tests(check["tests"])
+    row["compute-sanitizer"] = (
+        ", ".join(f"{tool}: {found}" for tool, found in check["sanitizer"].items()) or "not run"
+    )
+    if not verified:
+        row["why"] = "changed since" if check["passed"] else "its check failed"
+    return row
+
+
+def _tests(counts: dict[str, Any]) -> str:
+    text = ", ".join(f"{counts[key]} {key}" for key in ("passed", "failed", "skipped") if counts.get(key))
+    return text + (f" ({counts['problem']})" if "problem" in counts else "") or "none ran"
+
+
+def markdown(record: dict[str, Any], checked: dict[str, dict], names: list[str]) -> str:
+    """The whole record."""
+    parts = [
+        "# GPU kernels: checks and times",
+        f"{about_line(record['about'])}; {record['about'].get('date', '')}.",
+    ]
+    parts += [kernel_table(record, checked, names)]
+    if build := record.get("build"):
+        outcome = "built" if build["passed"] else "FAILED to build"
+        parts += [f"{outcome} in {build['seconds']:.0f} s. Registers of each kernel:"]
+        parts += ["```\n" + "\n".join(build.get("kernels", ["not compiled in this run"])) + "\n```"]
+    if others := record.get("other_tests"):
+        parts += [f"Tests of layers on the GPU, about no kernel of their own: {_tests(others)}."]
+    if found := record.get("ceilings"):
+        parts += [
+            f"In the same run: copying {found['copy_gb_s']:.0f} GB/s, products of matrices "
+            f"{found['bf16_tflop_s']:.0f} (bf16), {found['tf32_tflop_s']:.0f} (TF32), "
+            f"{found['fp32_tflop_s']:.0f} (fp32) TFLOP/s."
+        ]
+    parts += [
+        "Medians in milliseconds. A row counts only if asrkern's kernels ran (column `kernel`, from the profiler) and the "
+        "outputs are as close to float64 as the arithmetic allows. `padded` and `packed` are torch.nn.GRU on cuDNN in the "
+        "same dtype; packed sequences are packed beforehand, and are launched plainly, as torch reads their lengths on the "
+        "host; all else is replayed as CUDA graphs where that is faster. In equal arithmetic: fp32 without TF32."
+    ]
+    rows = record.get("rows", [])
+    for title in dict.fromkeys(row["title"] for row in rows):
+        parts += [f"## {title}", markdown_table([timing_row(row) for row in rows if row["title"] == title])]
+    return "\n\n".join(parts) + "\n"
+
+
+def timing_row(row: dict[str, Any]) -> dict[str, str]:
+    """The cells of one row of gpu_bench.py by the header of their columns."""
+    cells = {"": row["row"], "arithmetic": row["arithmetic"]}
+    if "failed" in row:
+        return cells | {"kernel": f"no figure: {row['failed']}"}
+    if "times" not in row:
+        return cells | {"kernel": f"WRONG by {row['errors']['asrkern']:.0e}, allowed {row['tolerance']:.0e}"}
+    cells["kernel"] = ", ".join(row["kernels"]) or "torch's"
+    if row["fallback"]:
+        cells["kernel"] += " (FALLBACK, does not count)"
+    for name, timing in row["times"].items():
+        cells[f"{name} ms"] = milliseconds(timing["median"])
+    for name in row["wrong"]:
+        cells[f"{name} ms"] = f"wrong by {row['errors'][name]:.0e}"
+    if "floor_ms" in row:
+        cells["floor ms"] = milliseconds(row["floor_ms"])
+    if "rtfx" in row:
+        cells["RTFx"] = f"{row['rtfx']:,.0f}"
+    for kind, goal in row["goals"].items():
+        header = {"floor": "x floor", "rtfx": "RTFx goal"}.get(kind, kind)
+        cells[header] = "-" if goal["reached"] is None else goal_cell(kind, row, **goal)
+    cells["error"] = f"{row['errors']['asrkern']:.0e}"
+    return cells
+
+
+def met(kind: str, goal: float, reached: float) -> bool:
+    return reached <= goal if kind == "floor" else reached >= goal
+
+
+def goal_cell(kind: str, row: dict[str, Any], goal: float, reached: float) -> str:
+    """What was reached, with the goal where it was missed; met in bold."""
+    text = f"{reached:,.0f}" if kind == "rtfx" else f"{reached:.2f}"
+    if row["fallback"]:
+        return f"({text})"
+    return f"**{text}**" if met(kind, goal, reached) else f"{text} (goal {goal:,.4g})"
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

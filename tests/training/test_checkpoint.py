@@ -1,0 +1,251 @@
+"""Checkpoints: what they hold, that they are whole or not there, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from asrkern.models import build
+from asrkern.training.averaging import MovingAverage, average_checkpoints
+from asrkern.training.checkpoint import Recognizer, atomic_write, load, read_header, save
+from asrkern.training.features import FeatureSettings
+from asrkern.training.recipe import make_recipe
+from asrkern.training.text import TextNormalization
+from asrkern.training.tokenizer import CharacterTokenizer, TokenizerSettings, make_tokenizer
+from asrkern.training.trainer import train
+from tests.training.tones import tiny_recipe
+
+
+def ctc(seed: int = 0, **options: Any) -> Recognizer:
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer(TokenizerSettings(), "ctc", [])
+    options = {
+        "labels": list(tokenizer.labels),
+        "n_mels": 12,
+        "channels": [4],
+        "hidden_size": 8,
+        "num_layers": 1,
+        "dnn_size": 8,
+        **options,
+    }
+    features = FeatureSettings(kind="log_mel", bins=12, sample_rate=8000)
+    text = TextNormalization(replace={"-": " "})
+    model = build("vgg_gru_ctc", **options).eval()
+    return Recognizer(model, "vgg_gru_ctc", options, "ctc", tokenizer, features, text, 0.1, {"epoch": 3})
+
+
+def las() -> Recognizer:
+    tokenizer = make_tokenizer(TokenizerSettings(), "attention", [])
+    options = {
+        "num_tokens": 31,
+        "n_features": 12,
+        "conv_channels": [8],
+        "hidden_size": 8,
+        "rnn_layers": [1],
+        "encoder_blocks": 0,
+        "speller_size": 16,
+        "speller_layers": 1,
+        "embedding_size": 8,
+        "attention_size": 8,
+    }
+    features = FeatureSettings(kind="mfcc", bins=12, sample_rate=8000)
+    model = build("las_hw4", **options).eval()
+    return Recognizer(model, "las_hw4", options, "attention", tokenizer, features, TextNormalization(), 0.1)
+
+
+def classifier() -> Recognizer:
+    tokenizer = CharacterTokenizer(("bed", "cat"), unit="class")
+    options = {"classes": 2, "n_freq": 81, "hidden_size": 8, "num_layers": 1, "fc_sizes": [8, 8]}
+    model = build("conv_rnn", **options).eval()
+    return Recognizer(
+        model,
+        "conv_rnn",
+        options,
+        "classify",
+        tokenizer,
+        FeatureSettings(sample_rate=8000),
+        TextNormalization(),
+    )
+
+
+@pytest.mark.parametrize("make", [ctc, las, classifier])
+def test_what_is_loaded_is_what_was_saved(make: Any, tmp_path: Path) -> None:
+    recognizer = make()
+    path = tmp_path / "model.safetensors"
+    save(path, recognizer)
+    loaded = load(path)
+    for name in (
+        "model_name",
+        "model_options",
+        "task_name",
+        "tokenizer",
+        "features",
+        "text",
+        "tokens_per_frame",
+        "info",
+    ):
+        assert getattr(loaded, name) == getattr(recognizer, name), name
+    assert not loaded.model.training
+    for key, value in recognizer.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[key], value), key
+    samples = [torch.randn(4000), torch.randn(2600)]
+    assert loaded.predict_audio(samples) == recognizer.predict_audio(samples)
+    assert stat.S_IMODE(path.stat().st_mode) & 0o044
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_weights_that_are_one_stay_one(tmp_path: Path) -> None:
+    """HW4P2's speller shares its last weight with the embedding, and its attention with the model."""
+    save(tmp_path / "m", las())
+    model = load(tmp_path / "m").model
+    assert model.speller.char_prob.weight is model.speller.embedding.weight
+    assert model.speller.attend is model.attend
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda data: data[:-7], "expected an intact safetensors file"),
+        (lambda data: b"", "expected an intact safetensors file"),
+        (lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": 9'), "expected format 1, received 9"),
+        (lambda data: data.replace(b"vgg_gru_ctc", b"vgg_gru_cts"), "expected a checkpoint.*'vgg_gru_ctc'"),
+        (
+            lambda data: data.replace(b'\\"dnn_size\\": 8', b'\\"dnn_size\\": 9'),
+            "expected a checkpoint.*size mismatch",
+        ),
+    ],
+)
+def test_damaged_checkpoints_are_named(spoil: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save(path, ctc())
+    spoiled = spoil(path.read_bytes())
+    assert spoiled != path.read_bytes()
+    path.write_bytes(spoiled)
+    with pytest.raises(ValueError, match=rf"(?s)m\.safetensors: .*{message}"):
+        load(path)
+
+
+def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="which is not a file"):
+        load(tmp_path / "none")
+    save_file({"x": torch.zeros(2)}, tmp_path / "other")
+    with pytest.raises(ValueError, match="received other weights"):
+        load(tmp_path / "other")
+    broken = ctc()
+    next(broken.model.parameters()).data.fill_(float("nan"))
+    save(tmp_path / "nan", broken)
+    with pytest.raises(ValueError, match="NaN or infinite values: conv"):
+        load(tmp_path / "nan")
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    """The system's own limit on the size of files stands for the disk."""
+    path = tmp_path / "m.safetensors"
+    save(path, ctc())
+    before = path.read_bytes()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"m\.safetensors: cannot be written: .*; the previous one is untouched"
+        ):
+            save(path, ctc(seed=1))
+        with pytest.raises(
+            OSError, match=r"new\.safetensors: cannot be written: .*; there is none before it"
+        ):
+            save(tmp_path / "new.safetensors", ctc(seed=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+def test_a_full_disk_ends_a_run_that_can_be_resumed(
+    tones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(tiny_recipe(*tones, trainer__epochs=2))
+    real = torch.save
+    written: list[Path] = []
+
+    def save_once(value: Any, file: Any) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(value, file)
+        written.append(file)
+
+    monkeypatch.setattr(torch, "save", save_once)
+    with pytest.raises(
+        OSError, match=r"last\.ckpt: cannot be written: .*No space left.*previous one is untouched"
+    ):
+        train(recipe, tmp_path)
+    monkeypatch.undo()
+    assert [row["epoch"] for row in train(recipe, tmp_path, resume=True).rows] == [1, 2]
+
+
+def test_a_kill_while_writing_leaves_the_previous_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("before")
+    child = os.fork()
+    if child == 0:
+        with atomic_write(path) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    assert path.read_text() == "before"
+
+
+def test_the_average_of_checkpoints(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{seed}.safetensors" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        save(path, ctc(seed))
+    average_checkpoints(paths, tmp_path / "mean.safetensors")
+    mean = load(tmp_path / "mean.safetensors")
+    states = [load(path).model.state_dict() for path in paths]
+    for key, value in mean.model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, sum(state[key] for state in states) / 3)
+    assert mean.info["averaged"] == 3
+    save(tmp_path / "other", ctc(dnn_size=9))
+    with pytest.raises(ValueError, match="checkpoints of one model"):
+        average_checkpoints([tmp_path / "other", paths[0]], tmp_path / "x")
+
+
+def test_the_moving_average_is_measured_and_saved(tones: tuple[Path, Path], tmp_path: Path) -> None:
+    """By its definition, from the weights after every step."""
+    import lightning.pytorch as pl
+
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(
+            self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            seen.append({k: v.clone() for k, v in module.model.state_dict().items() if v.is_floating_point()})
+
+    recipe = make_recipe(tiny_recipe(*tones, averaging__ema=0.7, trainer__epochs=2))
+    train(recipe, tmp_path, callbacks=[Watch()])
+    average = seen[0]
+    for step, weights in enumerate(seen[1:], 1):
+        kept = min(0.7, (1 + step) / (10 + step))
+        average = {k: kept * v + (1 - kept) * weights[k] for k, v in average.items()}
+    saved = load(tmp_path / "last.safetensors").model.state_dict()
+    for key, value in average.items():
+        torch.testing.assert_close(saved[key], value, rtol=1e-5, atol=1e-6)
+    assert MovingAverage(0.9).should_update(step_idx=0)
+
+
+def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
+    save(tmp_path / "m", ctc())
+    header = read_header(tmp_path / "m")
+    assert header["model"]["name"] == "vgg_gru_ctc"
+    assert header["text"]["replace"] == {"-": " "}
+    assert json.dumps(header)

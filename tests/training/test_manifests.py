@@ -1,0 +1,191 @@
+"""Corpora in their several forms, and those that are damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lhotse import CutSet, MonoCut
+
+from asrkern.data import load_audio
+from asrkern.training.batches import load_cut
+from asrkern.training.features import FeatureSettings
+from asrkern.training.manifests import read_cuts
+
+SETTINGS = FeatureSettings(sample_rate=8000)
+
+
+def texts(cuts: CutSet) -> dict[str, str]:
+    return {cut.id: cut.supervisions[0].text for cut in cuts}
+
+
+def manifest(folder: Path, *lines: dict[str, object]) -> Path:
+    path = folder / "m.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """One second of noise."""
+    path = tmp_path / "noise.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    return path
+
+
+def test_nemo(recording: Path) -> None:
+    """Segments of one recording, with speaker and further fields."""
+    name = {"audio_filepath": recording.name}
+    path = manifest(
+        recording.parent,
+        {**name, "duration": 1.0, "text": "all", "speaker": "s", "label": "x"},
+        {**name, "duration": 0.25, "offset": 0.5, "text": "part"},
+    )
+    whole, part = read_cuts(path)
+    assert (whole.id, whole.supervisions[0].speaker) == ("noise", "s")
+    assert whole.supervisions[0].custom == {"label": "x"}
+    assert (part.id, part.start, part.duration) == ("noise#2", 0.5, 0.25)
+    extract = SETTINGS.make()
+    expected = extract(load_audio(recording, 8000, offset_seconds=0.5, duration_seconds=0.25))
+    assert torch.equal(load_cut(part, SETTINGS, extract), expected)
+
+
+def test_stored_features(data_dir: Path) -> None:
+    cuts = read_cuts(data_dir / "an4" / "dev.jsonl")
+    settings = FeatureSettings(kind="stored", bins=13)
+    features = load_cut(cuts[0], settings, settings.make())
+    assert features.shape[0] == 13
+    assert abs(features.shape[1] - settings.frames(cuts[0].duration)) <= 2
+    torch.testing.assert_close(features.mean(1), torch.zeros(13), rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="expected 20 stored features per frame, received 13"):
+        load_cut(
+            cuts[0], FeatureSettings(kind="stored", bins=20), FeatureSettings(kind="stored", bins=20).make()
+        )
+    with pytest.raises(ValueError, match=f"{cuts[0].id}: expected a recording, received none"):
+        load_cut(cuts[0], SETTINGS, SETTINGS.make())
+
+
+def test_lhotse(tones: tuple[Path, Path], tmp_path: Path) -> None:
+    cuts = read_cuts(tones[1])
+    for name in ("cuts.jsonl", "cuts.jsonl.gz"):
+        cuts.to_file(tmp_path / name)
+        assert texts(read_cuts(tmp_path / name)) == texts(cuts)
+    bare = CutSet.from_cuts([MonoCut(c.id, c.start, c.duration, 0, recording=c.recording) for c in cuts])
+    bare.to_file(tmp_path / "bare.jsonl")
+    with pytest.raises(ValueError, match="expected one supervision a cut, received 0"):
+        read_cuts(tmp_path / "bare.jsonl")
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_kaldi(recording: Path, segments: bool) -> None:
+    folder = recording.parent / "kaldi"
+    folder.mkdir()
+    (folder / "wav.scp").write_text(f"rec1 {recording}\n")
+    name = "utt1" if segments else "rec1"
+    (folder / "text").write_text(f"{name} HELLO WORLD\n")
+    (folder / "utt2spk").write_text(f"{name} spk\n")
+    if segments:
+        (folder / "segments").write_text("utt1 rec1 0.25 0.75\n")
+    (cut,) = read_cuts(folder, 8000)
+    assert cut.supervisions[0].text == "HELLO WORLD"
+    assert cut.supervisions[0].speaker == "spk"
+    assert cut.duration == (0.5 if segments else 1.0)
+    extract = SETTINGS.make()
+    start, length = (0.25, 0.5) if segments else (0.0, 1.0)
+    expected = extract(load_audio(recording, 8000, offset_seconds=start, duration_seconds=length))
+    assert torch.equal(load_cut(cut, SETTINGS, extract), expected)
+
+
+def test_librispeech_layout(tmp_path: Path, data_dir: Path) -> None:
+    """As on openslr.org: subset/speaker/chapter with *.flac and one *.trans.txt, of real speech."""
+    source = data_dir / "lj" / "dev.jsonl"
+    lines = [json.loads(line) for line in source.read_text("utf-8").splitlines()[:3]]
+    chapter = tmp_path / "dev-clean" / "1272" / "128104"
+    chapter.mkdir(parents=True)
+    for index, line in enumerate(lines):
+        samples = load_audio(source.parent / line["audio_filepath"], 16000)
+        soundfile.write(chapter / f"1272-128104-{index:04d}.flac", samples.numpy(), 16000)
+    transcripts = [f"1272-128104-{i:04d} {line['text'].upper()}" for i, line in enumerate(lines)]
+    (chapter / "1272-128104.trans.txt").write_text("\n".join(transcripts) + "\n", "utf-8")
+    cuts = read_cuts(tmp_path)
+    assert texts(cuts) == dict(line.split(" ", 1) for line in transcripts)
+    assert {cut.supervisions[0].speaker for cut in cuts} == {"1272"}
+    assert [round(cut.duration, 2) for cut in cuts] == [round(line["duration"], 2) for line in lines]
+    (chapter / "1272-128104-0001.flac").unlink()
+    with pytest.raises(FileNotFoundError, match="recording of '1272-128104-0001'"):
+        read_cuts(tmp_path)
+
+
+def test_a_recording_that_is_missing(tmp_path: Path) -> None:
+    path = manifest(tmp_path, {"audio_filepath": "gone.wav", "duration": 1.0, "text": "a"})
+    with pytest.raises(FileNotFoundError, match=r"line 1: expected a file, received .*gone\.wav"):
+        read_cuts(path)
+    folder = tmp_path / "kaldi"
+    folder.mkdir()
+    (folder / "wav.scp").write_text("rec1 /nowhere/gone.wav\n")
+    with pytest.raises(FileNotFoundError, match=r"wav\.scp: expected a file, received '/nowhere/gone\.wav'"):
+        read_cuts(folder)
+
+
+def test_a_recording_without_samples(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
+    path = manifest(tmp_path, {"audio_filepath": "empty.wav", "duration": 1.0, "text": "a"})
+    with pytest.raises(ValueError, match=r"empty: expected .*empty\.wav"):
+        read_cuts(path)
+
+
+def test_a_recording_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("this is no audio")
+    path = manifest(tmp_path, {"audio_filepath": "text.wav", "duration": 1.0, "text": "a"})
+    with pytest.raises(ValueError, match=r"text: expected a recording, received .*text\.wav"):
+        read_cuts(path)
+
+
+def test_a_recording_that_is_shorter_than_its_utterance(recording: Path) -> None:
+    path = manifest(recording.parent, {"audio_filepath": recording.name, "duration": 1.5, "text": "a"})
+    with pytest.raises(
+        ValueError, match=r"noise: expected 1\.5 s from 0\.0 s on, received a recording of 1\.000 s"
+    ):
+        read_cuts(path)
+    # As far as manifests round.
+    path = manifest(recording.parent, {"audio_filepath": recording.name, "duration": 1.01, "text": "a"})
+    assert read_cuts(path)[0].duration == 1.0
+
+
+def test_corpora_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_cuts(tmp_path / "none.jsonl")
+    with pytest.raises(ValueError, match=r"expected wav\.scp or \*\.trans\.txt"):
+        read_cuts(tmp_path)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="at least one utterance"):
+        read_cuts(tmp_path / "empty.jsonl")
+
+
+def test_a_recording_that_breaks_while_it_is_trained_on(tmp_path: Path) -> None:
+    """Good when the manifest was read, cut short later, then gone."""
+    path = tmp_path / "noise.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 16000), 8000)
+    (cut,) = read_cuts(manifest(tmp_path, {"audio_filepath": path.name, "duration": 2.0, "text": "a"}))
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': .*lost sync\.$"):
+        load_cut(cut, SETTINGS, SETTINGS.make())
+    path.unlink()
+    with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': Error opening .*$"):
+        load_cut(cut, SETTINGS, SETTINGS.make())
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    """In training as where audio is read to be transcribed; resampled too."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (12000, 2))
+    soundfile.write(tmp_path / "stereo.wav", samples, 12000, subtype="FLOAT")
+    path = manifest(tmp_path, {"audio_filepath": "stereo.wav", "duration": 0.5, "offset": 0.25, "text": "a"})
+    extract = SETTINGS.make()
+    (cut,) = read_cuts(path)
+    expected = extract(load_audio(tmp_path / "stereo.wav", 8000, offset_seconds=0.25, duration_seconds=0.5))
+    assert torch.equal(load_cut(cut, SETTINGS, extract), expected)
+    assert load_cut(cut.perturb_speed(1.1), SETTINGS, extract).shape[1] == round(0.5 / 1.1 * 8000) // 80 + 1

@@ -1,0 +1,110 @@
+"""Text normalisation and tokenizers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asrkern.data import read_manifest
+from asrkern.training.text import TextNormalization
+from asrkern.training.tokenizer import (
+    CharacterTokenizer,
+    SentencePieceTokenizer,
+    TokenizerSettings,
+    make_tokenizer,
+    read_vocabulary,
+    tokenizer_from_json,
+)
+
+
+def test_normalisation_step_by_step() -> None:
+    assert TextNormalization()(" it's\t a  ") == "IT'S A"
+    assert TextNormalization(case="lower", remove=".,")("A, B.C") == "a bc"
+    assert TextNormalization(remove=" ")("a b") == "AB"
+    assert TextNormalization(replace={"-": " ", "&": " AND "})("b-c&d") == "B C AND D"
+    # A syllable of three letters is one character in NFC, and three in NFD.
+    assert len(TextNormalization(case="keep")("\u1112\u1161\u11ab")) == 1
+    assert len(TextNormalization(unicode="NFD", case="keep")("한")) == 3
+
+
+def test_english_is_in_the_order_of_deepspeech_pytorch() -> None:
+    tokenizer = make_tokenizer(TokenizerSettings(), "ctc", [])
+    assert "".join(tokenizer.labels) == "_'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
+    assert (tokenizer.size, tokenizer.blank) == (29, 0)
+    assert tokenizer.encode("IT'S A") == [10, 21, 1, 20, 28, 2]
+    assert tokenizer.decode([0, 10, 0, 21, 1, 20, 28, 2]) == "IT'S A"
+
+
+def test_english_of_attention_models_and_of_the_original_vgg_gru() -> None:
+    spelled = make_tokenizer(TokenizerSettings(), "attention", [])
+    assert (spelled.size, spelled.pad, spelled.sos, spelled.eos) == (31, 0, 1, 2)
+    assert spelled.encode("A ' ") == [3, 30, 29, 30]
+    without = make_tokenizer(TokenizerSettings(vocabulary="english27"), "ctc", [])
+    assert without.size == 27
+    with pytest.raises(ValueError, match="received the character ' '"):
+        without.encode("A B")
+
+
+def test_korean_syllables_from_files(tmp_path: Path, data_dir: Path) -> None:
+    """One character a line, and KoSpeech's table, whose last three are special."""
+    normalize = TextNormalization(case="keep")
+    texts = [normalize(u.text) for u in read_manifest(data_dir / "korean" / "train.jsonl")]
+    characters = sorted(set("".join(texts)))
+    (tmp_path / "plain.txt").write_text("\n".join(characters) + "\n", "utf-8")
+    rows = [f'{i},"{c}",1' for i, c in enumerate([*characters, "<s>", "</s>", "_"])]
+    (tmp_path / "table.csv").write_text("id,char,freq\n" + "\n".join(rows), "utf-8")
+
+    plain = make_tokenizer(TokenizerSettings(vocabulary="plain.txt"), "attention", [], tmp_path.joinpath)
+    table = make_tokenizer(TokenizerSettings(vocabulary="table.csv"), "attention", [], tmp_path.joinpath)
+    learned = make_tokenizer(TokenizerSettings(vocabulary="texts"), "attention", texts, tmp_path.joinpath)
+    size = len(characters)
+    assert learned == plain
+    assert (table.sos, table.eos, table.pad, table.size) == (size, size + 1, size + 2, size + 3)
+    for tokenizer in (plain, table):
+        assert all(tokenizer.decode(tokenizer.encode(text)) == text for text in texts)
+        assert tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json()))) == tokenizer
+
+
+def test_vocabulary_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(ValueError, match="expected one label a line"):
+        read_vocabulary(tmp_path / "empty.txt")
+    (tmp_path / "latin.txt").write_bytes(b"\xe9\n")
+    with pytest.raises(ValueError, match="expected UTF-8"):
+        read_vocabulary(tmp_path / "latin.txt")
+    with pytest.raises(FileNotFoundError):
+        read_vocabulary(tmp_path / "none.txt")
+    with pytest.raises(ValueError, match="'a' more than once"):
+        CharacterTokenizer(("_", "a", "a"), blank=0)
+
+
+def test_classes_of_clips() -> None:
+    tokenizer = make_tokenizer(TokenizerSettings(), "classify", ["cat", "bed", "cat", "happy"])
+    assert tokenizer.labels == ("bed", "cat", "happy")
+    assert tokenizer.encode("cat") == [1]
+    assert tokenizer.decode([2]) == "happy"
+    with pytest.raises(ValueError, match="expected 'happy', received the class 'hapy'"):
+        tokenizer.encode("hapy")
+
+
+@pytest.mark.parametrize("task", ["ctc", "attention"])
+def test_sentencepiece(task: str, tmp_path: Path) -> None:
+    texts = ["BIN BLUE AT F TWO NOW", "LAY WHITE WITH Z NINE SOON", "SET RED BY K FIVE AGAIN"] * 5
+    tokenizer = make_tokenizer(
+        TokenizerSettings(kind="sentencepiece", pieces=40), task, texts, tmp_path.joinpath
+    )
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    first = 1 if task == "ctc" else 3
+    restored = tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json())))
+    assert restored.labels == tokenizer.labels
+    for text in texts[:3]:
+        tokens = tokenizer.encode(text)
+        assert min(tokens) >= first
+        assert max(tokens) < tokenizer.size
+        assert restored.decode([0, *tokens]) == text
+    with pytest.raises(ValueError, match="received '€'"):
+        tokenizer.encode("BIN €")
+    with pytest.raises(ValueError, match="expected a sentencepiece model"):
+        SentencePieceTokenizer(b"nonsense", task)
