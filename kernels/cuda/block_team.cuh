@@ -50,7 +50,11 @@ class BlockTeam {
     return sum_of_warps(int(threadIdx.x) / kWarp) + upto - count;
   }
 
-  __device__ void prefetch(const void* address) { asm volatile("prefetch.global.L1 [%0];" : : "l"(address)); }
+  __device__ void prefetch([[maybe_unused]] const void* address) {
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.global.L1 [%0];" : : "l"(address));
+#endif
+  }
 
  private:
   __device__ static int lane() { return int(threadIdx.x) % kWarp; }

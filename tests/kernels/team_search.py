@@ -39,6 +39,7 @@ def search(
     *,
     context: CTCContext,
     threads: int,
+    block: bool = False,
     tree_room: int = 0,
     blank: int = 0,
     beam_width: int = 100,
@@ -52,12 +53,13 @@ def search(
 ) -> CTCBeamSearchResult:
     """asrkern.ops.ctc_beam_search by a team of ``threads`` threads; 0: the team that is one thread.
 
+    block: as a block of a GPU, of warps of 32, whose instructions are emulated.
     tree_room: nodes that the trees of prefixes and alignments may have; 0: as many as the plan gives them.
     """
     rows, frames, vocabulary = log_probs.shape
     unknown = context.unk_score is not None
     ints = [
-        rows, frames, vocabulary, threads, tree_room, context.lm_order, context.lm_bos, context.lm_eos, unknown,
+        rows, frames, vocabulary, threads, tree_room, block, context.lm_order, context.lm_bos, context.lm_eos, unknown,
         blank, top_tokens or vocabulary, check_normalized, beam_width, log_add, nbest,
     ]  # fmt: skip
     reals = [

@@ -51,12 +51,11 @@ def assert_same(found, expected):
     assert (found.confidences - expected.confidences).abs().max() < 1e-6
 
 
-def compare(program, decoder, log_probs, lengths=None, *, threads, tree_room=0, **options):
+def compare(program, decoder, log_probs, lengths=None, *, threads, block=False, tree_room=0, **options):
     options = {**decoder._options, **options}
     expected = ops.ctc_beam_search(log_probs, lengths, context=decoder.context, **options)
-    found = team_search.search(
-        program, log_probs, lengths, context=decoder.context, threads=threads, tree_room=tree_room, **options
-    )
+    team = {"threads": threads, "block": block, "tree_room": tree_room}
+    found = team_search.search(program, log_probs, lengths, context=decoder.context, **team, **options)
     assert_same(found, expected)
     return found
 
@@ -159,6 +158,13 @@ def test_trees_are_compacted(program, threads):
         program, log_probs, context=decoder.context, threads=threads, tree_room=40, beam_width=8
     )
     assert found.errors[0, 0] == 7 and found.errors[0, 1] > 0 and (found.token_lengths == -1).all()
+
+
+def test_a_block(program):
+    """The kernel itself, but for the instructions of a GPU."""
+    decoder = make_decoder(LETTERS, beam_width=9, nbest=4, **CONTEXTS["everything"])
+    log_probs = random_log_probs(1, 16, len(LETTERS), sharpness=1.5)
+    compare(program, decoder, log_probs, threads=64, block=True, tree_room=200, top_tokens=5)
 
 
 @pytest.fixture(scope="module")

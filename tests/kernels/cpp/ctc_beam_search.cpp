@@ -1,4 +1,4 @@
-// Runs what kernels/cuda/ctc_beam_search.cu runs, by a team of threads of the CPU.
+// Runs what kernels/cuda/ctc_beam_search.cu runs, by a team of threads of the CPU or by its own block of such threads.
 // usage: ctc_beam_search PROBLEM RESULT; tests/kernels/test_ctc_beam_team.py writes one and reads the other: arrays,
 // each behind its number of bytes.
 #include "kernels/common/ctc_beam_search.h"
@@ -10,7 +10,10 @@
 #include <vector>
 
 #include "csrc/decoder/context_arrays.h"
+#include "tests/kernels/cpp/cuda_block.h"
 #include "tests/kernels/cpp/thread_team.h"
+// After what stands in for CUDA.
+#include "kernels/cuda/block_team.cuh"
 
 namespace asrkern {
 namespace {
@@ -57,6 +60,7 @@ void run(const char* problem, const char* result) {
   search.rows = *ints++;
   search.frames = *ints++;
   const int64_t vocabulary = *ints++, threads = *ints++, tree_room = *ints++;
+  const bool block = *ints++;
   search.log_probs = reader.next<float>().data;
   const Array<int64_t> lengths = reader.next<int64_t>();
   search.lengths = lengths.size ? lengths.data : nullptr;
@@ -138,6 +142,12 @@ void run(const char* problem, const char* result) {
     if (threads == 0) {
       SerialTeam team;
       ctc_search_row(team, search, row, aligned(fast));
+    } else if (block) {
+      cuda::BlockTeam::Parts parts;
+      cuda_block::run(int(threads), [&] {
+        cuda::BlockTeam team(parts);
+        ctc_search_row(team, search, row, aligned(fast));
+      });
     } else {
       ThreadTeam::run(int32_t(threads), [&](ThreadTeam& team) { ctc_search_row(team, search, row, aligned(fast)); });
     }

@@ -46,16 +46,15 @@ void run(int threads, const F& body) {
   for (std::thread& thread : all) thread.join();
 }
 
-// The value of the warp's thread `lane`, chosen by this one.
-template <class T>
-T exchange(T value, int lane) {
-  static_assert(sizeof(T) == 4);
+// read(values of the warp's threads) once all are there.
+template <class F>
+auto exchange(uint32_t value, const F& read) {
   Warp& warp = block->warps[threadIdx.x / kWarp];
-  std::memcpy(&warp.values[threadIdx.x % kWarp], &value, 4);
+  warp.values[threadIdx.x % kWarp] = value;
   warp.barrier.arrive_and_wait();
-  std::memcpy(&value, &warp.values[lane], 4);
+  const auto result = read(warp.values);
   warp.barrier.arrive_and_wait();
-  return value;
+  return result;
 }
 
 }  // namespace cuda_block
@@ -64,17 +63,20 @@ inline void __syncthreads() { cuda_block::block->barrier.arrive_and_wait(); }
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
-  return cuda_block::exchange(value, int(threadIdx.x % cuda_block::kWarp) ^ mask);
+  const int lane = int(threadIdx.x % cuda_block::kWarp) ^ mask;
+  return T(cuda_block::exchange(uint32_t(value), [lane](const uint32_t* values) { return values[lane]; }));
 }
 
 template <class T>
 T __shfl_up_sync(unsigned, T value, int delta) {
-  const int lane = int(threadIdx.x % cuda_block::kWarp);
-  return cuda_block::exchange(value, lane >= delta ? lane - delta : lane);
+  const int lane = int(threadIdx.x % cuda_block::kWarp), from = lane >= delta ? lane - delta : lane;
+  return T(cuda_block::exchange(uint32_t(value), [from](const uint32_t* values) { return values[from]; }));
 }
 
 inline int32_t __reduce_add_sync(unsigned, int32_t value) {
-  int32_t sum = 0;
-  for (int lane = 0; lane < cuda_block::kWarp; ++lane) sum += cuda_block::exchange(value, lane);
-  return sum;
+  return cuda_block::exchange(uint32_t(value), [](const uint32_t* values) {
+    uint32_t sum = 0;
+    for (int lane = 0; lane < cuda_block::kWarp; ++lane) sum += values[lane];
+    return int32_t(sum);
+  });
 }
