@@ -50,7 +50,13 @@ class CTCContext(NamedTuple):
     begin_reach: float = 0.0
 
     def to(self, device: torch.device | str) -> CTCContext:
-        """The same with its tensors on ``device``."""
+        """The same with its tensors on ``device``.
+
+        Raises:
+            ValueError: it leaves the CPU and its values are not those of a context; a GPU does not check them.
+        """
+        if self.token_kinds.device.type == "cpu" and torch.device(device).type != "cpu":
+            ctc_beam_search(torch.zeros(0, 0, len(self.token_kinds)), context=self, beam_width=1)
         moved = {
             name: value.to(device) if isinstance(value, Tensor) else tuple(t.to(device) for t in value)
             for name, value in self._asdict().items()
@@ -132,7 +138,7 @@ def ctc_beam_search(
             that precision does not sink over time. On a GPU a kernel of asrkern's does the whole search there, with
             ``context`` on the same device, and can be captured in a CUDA graph; it finds what the CPU does, but for the
             order of equal scores. Beams that do not fit into a block's shared memory (on an H200 about 650 prefixes of
-            29 tokens, or 100 of 15,000) are an error.
+            29 tokens, or 100 of 15,000) are an error; each row takes about 3 MB of the device's memory.
         lengths: [N] integers, frames of each row; None: all T. On a GPU one that is out of range is an entry in
             ``errors``.
         blank: index of the blank token.
@@ -145,7 +151,7 @@ def ctc_beam_search(
         log_add: False: the best alignment counts in place of the sum.
         check_normalized: report rows whose probabilities do not sum to 1 within a factor of e^0.5.
         context: words, language model, hotwords; None: acoustics only. On the CPU all of it is checked; on a GPU its
-            values are taken as they are: move one there that has been made by :class:`asrkern.decoder.CTCBeamDecoder`.
+            values are taken as they are: :meth:`CTCContext.to` has checked them.
         num_threads: of torch's threads on the CPU, at most; 0: all.
 
     Returns:

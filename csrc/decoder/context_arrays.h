@@ -1,5 +1,5 @@
 // A ContextModel from arrays that Python holds, checked so that a search never reads outside of them. Of arrays on a
-// device only the sizes are: asrkern.decoder.CTCBeamDecoder has had their values checked before they went there.
+// device only the sizes are: asrkern.ops.CTCContext has their values checked before they go there.
 #pragma once
 
 #include <cmath>

@@ -285,3 +285,7 @@ def test_bad_context(context, message):
     full = ops.CTCContext(torch.zeros(5, dtype=torch.uint8))._replace(**context)
     with pytest.raises(ValueError, match=message):
         ops.ctc_beam_search(random_log_probs(1, 3, 5), context=full)
+    if len(full.token_kinds) == 5:
+        # Refused before it goes where nobody checks it.
+        with pytest.raises(ValueError, match=message):
+            full.to("meta")
