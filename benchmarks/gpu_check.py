@@ -46,7 +46,7 @@ KERNELS = gpu_kernels.KERNELS
 
 RESULTS = ROOT / "benchmarks" / "results"
 STAGES = ("build", "test", "sanitize", "time")
-BUILD_SECONDS, TEST_SECONDS, SANITIZE_SECONDS = 240, 150, 90
+BUILD_SECONDS, TEST_SECONDS, SANITIZE_SECONDS = 300, 150, 90
 # Tests wait for compilers more than for the GPU.
 PARALLEL_TESTS = 4
 

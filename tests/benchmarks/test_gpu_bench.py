@@ -25,7 +25,7 @@ def pretended_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(cases, "DEVICE", "cpu")
     monkeypatch.setattr(_gpu_small, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_bench, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu_bench, "sources", lambda kernel, root: {"a.cu": "1234"})
+    monkeypatch.setattr(gpu_bench, "KERNELS", dict.fromkeys(gpu_bench.KERNELS, ("a.cu", "b.cu")))
     monkeypatch.setattr(gpu_bench, "kernels_run", lambda call: {OWN: 2.0, "void other(int)": 1.0})
     elapsed = iter(range(1, 100))
 
