@@ -161,7 +161,9 @@ def _stages(stack: nn.Sequential) -> list[_Stage]:
 
 def _fold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift by which a batch norm on running statistics acts."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    # Not in lower precision than float32.
+    dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
+    scale = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias

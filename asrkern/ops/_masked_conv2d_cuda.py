@@ -145,7 +145,7 @@ def unfold(plan: Plan, input: Tensor, lengths: Tensor | None, output_lengths: Te
         input, unfolded, lengths, output_lengths, *input.stride(),
         plan.bins, plan.frames, plan.out_frames, plan.rows, plan.positions,
         CHANNELS=plan.channels, INNER=plan.inner, TIME_UNFOLDED=plan.time_unfolded,
-        PADDING_F=plan.padding[0], BLOCK_P=block_p, BLOCK_I=block_i, **plan.lengths_constants,
+        PADDING_F=plan.padding[0], TF32=plan.precision == "tf32", BLOCK_P=block_p, BLOCK_I=block_i, **plan.lengths_constants,
     )  # fmt: skip
     return unfolded
 
@@ -163,7 +163,8 @@ def pack_weight(
         packed, affine, plan.out_channels,
         CHANNELS=plan.channels, INNER=plan.inner, TIME_UNFOLDED=plan.time_unfolded,
         KERNEL_F=plan.kernel_f, KERNEL_T=plan.kernel_t, STRIDE_F=plan.stride[0],
-        RUN=plan.run, COLUMNS=plan.columns, GROUP=plan.group, BLOCK_O=plan.block_o, BLOCK=1024,
+        RUN=plan.run, COLUMNS=plan.columns, GROUP=plan.group, BLOCK_O=plan.block_o,
+            TF32=plan.precision == "tf32", BLOCK=1024,
     )  # fmt: skip
     return packed, affine
 

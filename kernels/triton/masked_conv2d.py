@@ -6,7 +6,8 @@ Three kernels. ``unfold`` writes the masked, zero-padded input so that the value
 input row are contiguous: then the GEMM loads A in 16-byte pieces without any test of bounds. ``pack_weight`` lays out W.
 ``masked_conv2d`` multiplies. With as few as 32 output channels a tile would load A for too little arithmetic,
 so a tile covers GROUP neighbouring output bins: they share most of their input rows, and the rows that one of them does
-not read have weight 0. Tiles past a row's length only write zeros.
+not read have weight 0 (NaN or infinity in the input therefore reaches all bins of a tile). Tiles past a row's length
+only write zeros.
 
     unfolded  [batch, rows, positions, INNER]       rows: input bins with padding
               position p, inner i: TIME_UNFOLDED    channel i // KERNEL_T, frame p·STRIDE_T + i % KERNEL_T − PADDING_T
@@ -37,6 +38,17 @@ def _row_lengths(
     return in_length, out_length
 
 
+@triton.jit
+def _round(value, TF32: tl.constexpr):
+    """float32 to the nearest TF32 (10 bits of mantissa, ties away from 0), where the tensor cores would cut off."""
+    if TF32:
+        nearest = (value.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+        # Not NaN, whose bits may overflow.
+        return tl.where(value == value, nearest.to(tl.float32, bitcast=True), value)
+    else:
+        return value
+
+
 @triton.jit(do_not_specialize=["bins", "in_frames", "out_frames", "rows", "positions"])
 def unfold(
     input,  # [batch, CHANNELS, bins, in_frames], any strides
@@ -47,7 +59,7 @@ def unfold(
     bins, in_frames, out_frames, rows, positions,
     CHANNELS: tl.constexpr, INNER: tl.constexpr, TIME_UNFOLDED: tl.constexpr,
     KERNEL_T: tl.constexpr, STRIDE_T: tl.constexpr, PADDING_F: tl.constexpr, PADDING_T: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_I: tl.constexpr,
+    TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     """Grid: (position blocks, rows · inner blocks, batch)."""
     row = tl.program_id(1) % rows
@@ -71,7 +83,7 @@ def unfold(
         frames = tl.where((bin >= 0) & (bin < bins), in_length, 0)
         inside = (channel < CHANNELS) & (frame >= 0) & (frame < frames)
         source = input + n * stride_n + channel.to(tl.int64) * stride_c + bin * stride_f + frame * stride_t
-        value = tl.load(source, mask=inside, other=0)
+        value = _round(tl.load(source, mask=inside, other=0), TF32)
         target = unfolded + (n * rows + row) * positions * INNER + p * INNER + i
         tl.store(target, value.to(unfolded.dtype.element_ty), mask=(p < positions) & (i < INNER))
 
@@ -87,7 +99,8 @@ def pack_weight(
     out_channels,
     CHANNELS: tl.constexpr, INNER: tl.constexpr, TIME_UNFOLDED: tl.constexpr,
     KERNEL_F: tl.constexpr, KERNEL_T: tl.constexpr, STRIDE_F: tl.constexpr,
-    RUN: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK: tl.constexpr,
+    RUN: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr, BLOCK_O: tl.constexpr,
+    TF32: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Grid: (column blocks, GROUP · BLOCK_O, channel blocks)."""
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -104,7 +117,7 @@ def pack_weight(
     taps_f = tl.where(o < out_channels, KERNEL_F, 0)
     used = (tap_f >= 0) & (tap_f < taps_f) & (channel < CHANNELS)
     source = weight + ((o * CHANNELS + channel) * KERNEL_F + tap_f) * KERNEL_T + tap_t
-    value = tl.load(source, mask=used, other=0)
+    value = _round(tl.load(source, mask=used, other=0), TF32)
     target = packed + (tl.program_id(2) * GROUP * BLOCK_O + tl.program_id(1)) * COLUMNS + k
     tl.store(target, value.to(packed.dtype.element_ty), mask=k < COLUMNS)
     if (tl.program_id(0) == 0) & (bin == 0):

@@ -80,6 +80,32 @@ def test_half_precision():
     check(make((2, 8, 6, 20, 8, (3, 3)), torch.float16), [20, 7], None, (2, 1), (1, 1), SMALL, 1e-2)
 
 
+def test_tf32_rounds_to_nearest(monkeypatch):
+    """The interpreter multiplies exactly, so what is left is the rounding of both factors before that."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    x, weight, *_ = make((2, 8, 6, 20, 8, (3, 3)))
+    x[0, 0, 0, :3] = torch.tensor([1 + 2**-11, -1 - 2**-11, 1 + 2**-11 - 2**-23])  # ties, and just below one
+    x[0, 0, 0, 3] = 0
+
+    def rounded(values):
+        scale = torch.exp2(values.abs().log2().floor() - 10)
+        nearest = (values.abs() / scale + 0.5).floor() * scale * values.sign()
+        return torch.where(values != 0, nearest, 0)
+
+    assert rounded(x[0, 0, 0, :3]).tolist() == [1 + 2**-10, -1 - 2**-10, 1]
+    output, _ = launcher.run(x, weight, *[None] * 5, (1, 1), (0, 0), -INF, INF, config=SMALL)
+    expected = reference.masked_conv2d(rounded(x.double()), rounded(weight.double()))
+    assert_close(output, expected, 1e-6)
+
+
+def test_nan_with_any_bits_survives_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    x = torch.randn(1, 8, 6, 20)
+    x.view(torch.int32)[0, 0, 2, 10] = 0x7FFFFFFF
+    output, _ = launcher.run(x, torch.randn(8, 8, 3, 3), *[None] * 5, (1, 1), (0, 0), -INF, INF, config=SMALL)
+    assert output[0, :, :3, 8:11].isnan().all()
+
+
 def test_only_a_weight():
     x, weight, *_ = make((2, 3, 6, 20, 8, (3, 3)))
     output, _ = launcher.run(x, weight, *[None] * 5, (1, 1), (0, 0), -INF, INF, config=SMALL)
@@ -146,7 +172,9 @@ class _OnTheCPU:
     def __enter__(self):
         self.library = torch.library.Library("asrkern", "IMPL")
         for op, function in (
+            ("masked_conv2d", launcher.forward),
             ("masked_conv2d_batch_norm_act", launcher.forward_batch_norm_act),
+            ("batch_norm_act", _batch_norm_act_cuda.forward),
             ("batch_norm_act_backward", _batch_norm_act_cuda.backward),
         ):
             self.library.impl(op, function, "CPU", allow_override=True)
@@ -193,3 +221,30 @@ def test_gradients_through_the_fused_batch_norm(stats):
             assert grad.abs().max() < 1e-4
         else:
             assert_close(grad, wanted, 1e-4, f"gradient {index}")
+
+
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators")
+def test_opcheck():
+    """Schema, fake kernel and autograd agree with what the launchers return, in half precision."""
+
+    def make(*shape, dtype=torch.float16):
+        return torch.randn(shape).to(dtype).requires_grad_()
+
+    def channel():
+        return make(3, dtype=torch.float32)
+
+    lengths, geometry = torch.tensor([9, 4]), ([2, 1], [1, 1])
+    x, weight = make(2, 2, 5, 9), make(3, 2, 3, 3)
+    norm = ("NCFT", True, False, 1e-5, *HARDTANH)
+    cases = {
+        "masked_conv2d": (x, weight, channel(), channel(), channel(), lengths, None, *geometry, *HARDTANH),
+        "masked_conv2d_batch_norm_act": (
+            *(x, weight, channel(), channel(), channel(), lengths, lengths, *geometry),
+            *(False, 1e-5, *HARDTANH),
+        ),
+        "batch_norm_act": (make(2, 3, 4, 9), channel(), channel(), None, None, lengths, *norm),
+    }
+    with _OnTheCPU():
+        for name, args in cases.items():
+            result = torch.library.opcheck(getattr(torch.ops.asrkern, name).default, args)
+            assert set(result.values()) == {"SUCCESS"}
