@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from benchmarks import _gpu_cases as cases
-from benchmarks import _gpu_small, gpu_bench
-from benchmarks._gpu_cases import ASRKERN, BatchNorm, Row
+from benchmarks import _gpu_rows, _gpu_small, gpu_bench
+from benchmarks._gpu_cases import ASRKERN, BatchNorm
+from benchmarks._gpu_rows import Row
 from benchmarks._gpu_timing import Timing, summary
 
 OWN = "void asrkern::cuda::(anonymous namespace)::normalise<float>(Args)"
@@ -59,6 +60,12 @@ def test_gru(ragged, backward):
 @pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
 def test_conv(arithmetic):
     found = measure(lambda at: cases.conv(2, True, False, 60, at), arithmetic, **{"x best": 2.0})
+    assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "eager"]
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_conv_training(arithmetic):
+    found = measure(lambda at: cases.conv_training(2, False, 60, at), arithmetic)
     assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "eager"]
 
 
@@ -124,7 +131,7 @@ def test_a_row_that_raises_or_is_too_late_is_recorded(monkeypatch):
         raise RuntimeError("CUDA error: an illegal memory access\nmore")
 
     rows = [Row("t", "broken", "fp32", broken), Row("t", "fine", "fp32", lambda at: case([1.0, 2.0]))]
-    monkeypatch.setattr(cases, "rows", lambda group, quick: iter(rows))
+    monkeypatch.setattr(gpu_bench, "rows", lambda group, quick: iter(rows))
     first, second = gpu_bench.measured("gru", False, time.monotonic() + 100, 1.0)
     assert (
         first["failed"] == "RuntimeError: CUDA error: an illegal memory access" and first["row"] == "broken"
@@ -133,9 +140,9 @@ def test_a_row_that_raises_or_is_too_late_is_recorded(monkeypatch):
     assert [row["failed"] for row in gpu_bench.measured("gru", False, 0.0, 1.0)] == ["no time left"] * 2
 
 
-@pytest.mark.parametrize("group", cases.GROUPS)
+@pytest.mark.parametrize("group", [*_gpu_rows.GROUPS, *_gpu_rows.TUNING])
 def test_rows_are_told_apart(group):
-    rows, quick = ([(r.title, r.name, r.arithmetic) for r in cases.rows(group, q)] for q in (False, True))
+    rows, quick = ([(r.title, r.name, r.arithmetic) for r in _gpu_rows.rows(group, q)] for q in (False, True))
     assert len(set(rows)) == len(rows)
     assert rows[0] == quick[0] and set(quick) < set(rows)
 
