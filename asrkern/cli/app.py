@@ -6,6 +6,7 @@ import typer
 
 from asrkern.cli import lm
 from asrkern.cli.decode import decode
+from asrkern.cli.evaluate import evaluate
 from asrkern.cli.models import models
 from asrkern.cli.train import sweep, train
 
@@ -19,4 +20,5 @@ app.command()(models)
 app.command()(decode)
 app.command()(train)
 app.command()(sweep)
+app.command()(evaluate)
 app.add_typer(lm.app, name="lm")
