@@ -9,6 +9,7 @@ from asrkern.cli.decode import decode
 from asrkern.cli.evaluate import evaluate
 from asrkern.cli.models import models
 from asrkern.cli.train import sweep, train
+from asrkern.cli.transcribe import transcribe
 
 app = typer.Typer(
     help="Speech recognition: models, training, language models, decoding. Without a command: what is active on "
@@ -21,4 +22,5 @@ app.command()(decode)
 app.command()(train)
 app.command()(sweep)
 app.command()(evaluate)
+app.command()(transcribe)
 app.add_typer(lm.app, name="lm")

@@ -89,9 +89,8 @@ class Transcriber:
         if self.decoder is not None:
             log_probs, frames = recognizer.model(features, lengths)
             found = self.decoder.decode(log_probs, frames)
-            times = FrameTimes.of(recognizer)
             return [
-                self._timed(best, times, length * recognizer.features.hop_seconds)
+                self.timed(best, length * recognizer.features.hop_seconds)
                 for [best, *_], length in zip(found, lengths.tolist(), strict=True)
             ]
         if recognizer.task_name == "attention" and self.beam_width is not None:
@@ -151,7 +150,15 @@ class Transcriber:
             progress,
         )
         best = self.decoder.decode(log_probs)[0]
-        return self._timed(best, FrameTimes.of(recognizer), len(samples) / settings.sample_rate)
+        return self.timed(best, len(samples) / settings.sample_rate)
+
+    def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
+        """A hypothesis of the decoder with its words' times in seconds, within a recording of that length."""
+        times, words = FrameTimes.of(self.recognizer), []
+        for word in found.words:
+            start, end = times.seconds(word.start, word.end, duration_seconds)
+            words.append(SpokenWord(word.text, start, end, word.confidence))
+        return Transcript(found.text, words)
 
     def _checked(self, features: Tensor) -> Transcript:
         check_frames(self.recognizer.model, features.shape[1])
@@ -170,13 +177,6 @@ class Transcriber:
         best, classes = logits.softmax(-1).max(-1)
         decode = self.recognizer.tokenizer.decode
         return [Transcript(decode([c]), None, p) for c, p in zip(classes.tolist(), best.tolist())]
-
-    def _timed(self, found: Hypothesis, times: FrameTimes, duration_seconds: float) -> Transcript:
-        words = []
-        for word in found.words:
-            start, end = times.seconds(word.start, word.end, duration_seconds)
-            words.append(SpokenWord(word.text, start, end, word.confidence))
-        return Transcript(found.text, words)
 
 
 class FrameTimes(NamedTuple):
