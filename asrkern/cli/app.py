@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from asrkern.cli import lm
+from asrkern.cli.convert import convert
 from asrkern.cli.decode import decode
 from asrkern.cli.evaluate import evaluate
 from asrkern.cli.models import models
@@ -23,4 +24,5 @@ app.command()(train)
 app.command()(sweep)
 app.command()(evaluate)
 app.command()(transcribe)
+app.command()(convert)
 app.add_typer(lm.app, name="lm")
