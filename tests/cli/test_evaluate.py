@@ -11,9 +11,10 @@ import torch
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
-from asrkern.data import collate, load_audio, read_manifest
+from asrkern.data import collate, load_audio, load_features, read_manifest
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.training.checkpoint import Recognizer
+from asrkern.training.features import FeatureSettings
 from tests.cli.tiny import CLASSES, make_recognizer, write
 from tests.decoder.models import small_lm
 from tests.metrics import character_error_rate, edit_distance
@@ -150,6 +151,40 @@ def test_bad_utterances_are_named_and_left_out(corpus: Path, tmp_path: Path) -> 
     ):
         assert message in result.stderr, message
     assert "Traceback" not in result.stderr
+
+
+def test_a_folder_in_librispeech_layout_with_a_recording_too_few(corpus: Path, tmp_path: Path) -> None:
+    chapter = tmp_path / "dev-clean" / "84" / "1"
+    chapter.mkdir(parents=True)
+    utterances = read_manifest(corpus)[:2]
+    for index, utterance in enumerate(utterances):
+        (chapter / f"84-1-000{index}.wav").write_bytes(utterance.audio_path.read_bytes())
+    lines = [f"84-1-000{index} {u.text.upper()}" for index, u in enumerate(utterances)]
+    (chapter / "84-1.trans.txt").write_text("\n".join([*lines, "84-1-0002 MISSING"]) + "\n")
+    checkpoint = write(tmp_path, make_recognizer("ctc"))
+    result = run(checkpoint, tmp_path / "dev-clean", "--json", tmp_path / "out.json")
+    assert result.exit_code == 1 and "expected a recording of '84-1-0002'" in result.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [u["reference"] for u in found["utterances"]] == [u.text.upper() for u in utterances]
+
+
+def test_stored_features(data_dir: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer("attention", n_features=13)
+    recognizer.features = FeatureSettings(kind="stored", bins=13)
+    lines = (data_dir / "an4" / "dev.jsonl").read_text().splitlines()[:5]
+    there = f'"{data_dir.resolve()}/an4/dev.npz#'
+    (tmp_path / "m.jsonl").write_text("\n".join(line.replace('"dev.npz#', there) for line in lines))
+    result = run(write(tmp_path, recognizer), tmp_path / "m.jsonl", "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    extract = recognizer.features.make()
+    expected = []
+    for utterance in read_manifest(tmp_path / "m.jsonl"):
+        expected += recognizer.predict(*collate([extract(load_features(utterance))]))
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [u["hypothesis"] for u in found["utterances"]] == expected
+    # A corpus with features cannot be read by a model of recordings.
+    result = run(write(tmp_path, make_recognizer("ctc")), tmp_path / "m.jsonl")
+    assert result.exit_code == 1 and "stored features need features.kind = 'stored'" in result.stderr
 
 
 def test_characters_that_the_model_cannot_write(corpus: Path, tmp_path: Path) -> None:
