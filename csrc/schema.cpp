@@ -65,6 +65,10 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       "masked_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? lengths,"
       " Tensor? output_lengths, int[] stride, int[] padding, float min, float max) -> Tensor");
   m.def(
+      "masked_conv2d_batch_norm_act(Tensor input, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias,"
+      " Tensor? lengths, Tensor? output_lengths, int[] stride, int[] padding, bool count_padding, float eps, float min,"
+      " float max) -> (Tensor output, Tensor convolved, Tensor mean, Tensor var, Tensor count)");
+  m.def(
       "ctc_beam_search(Tensor log_probs, Tensor? lengths, Tensor token_kinds,"
       " Tensor[] language_model, int lm_order, int lm_bos, int lm_eos, Tensor? lm_tokens,"
       " Tensor[] lexicon, Tensor[] hotwords,"

@@ -4,26 +4,19 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/common/ctc_beam.h"
+#include "kernels/common/ctc_beam_parts.h"
 
 namespace asrkern {
 namespace ctc_beam {
 
-// The scores of prefixes that stay. add: of the alignments' sum, else of the best one. The results are said to be apart
-// from the rest, so that it vectorises.
+// The scores of prefixes that stay. The results are said to be apart from the rest, so that it vectorises.
 template <bool add>
 void join(int32_t count, const float* token, const float* total, const float* from, const float* gain,
           const float* row_last, float blank, float* __restrict__ next_token, float* __restrict__ next_blank,
           float* __restrict__ next_total) {
-  for (int32_t i = 0; i < count; ++i) {
-    const float again = token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
-    const float joined = add ? log_add(again, extended) : again > extended ? again : extended;
-    const float silent = total[i] + blank;
-    const float either = add ? log_add(joined, silent) : joined > silent ? joined : silent;
-    next_token[i] = joined > kLogZero ? joined : kLogZero;
-    next_blank[i] = silent > kLogZero ? silent : kLogZero;
-    next_total[i] = either > kLogZero ? either : kLogZero;
-  }
+  for (int32_t i = 0; i < count; ++i)
+    stay_scores<add>(token[i], total[i], from[i], gain[i], row_last[i], blank, next_token[i], next_blank[i],
+                     next_total[i]);
 }
 
 // The prefixes of the beam one frame later, without new tokens, into `next`: blank, the last token again, or the last
@@ -35,11 +28,11 @@ inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
   for (int32_t i = 0; i < count; ++i) {
     const int32_t slot = beam.parent[i] < 0 ? -1 : beam.tree.prefixes[beam.parent[i]].slot;
     const int32_t p = slot < 0 ? sentinel : slot;
-    const bool repeats = beam.last[p] == beam.last[i];
+    const Passed passed = passed_on(now, p, beam.last[p] == beam.last[i]);
     beam.parent_slot[i] = p;
     beam.children[p] |= 1ull << (beam.last[i] & 63);
-    beam.from[i] = repeats ? now.blank[p] : now.total[p];
-    beam.best_from[i] = repeats || now.best_blank[p] > now.best_token[p] ? now.best_blank[p] : now.best_token[p];
+    beam.from[i] = passed.score;
+    beam.best_from[i] = passed.best;
     beam.row_last[i] = beam.row[beam.last[i]];
   }
   (options.add ? join<true> : join<false>)(count, now.token, now.total, beam.from, beam.gain, beam.row_last,
@@ -52,30 +45,15 @@ inline void stay_aligned(CtcBeam& beam, const CtcBeamOptions& options) {
   const CtcBeamScores now = beam.now, next = beam.next;
   const float blank = beam.row[options.row.blank];
   const float *from = beam.best_from, *gain = beam.gain, *row_last = beam.row_last;
-  for (int32_t i = 0; i < count; ++i) {
-    const float again = now.best_token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
-    const float token = again > extended ? again : extended;
-    const float before = now.best_blank[i] > now.best_token[i] ? now.best_blank[i] : now.best_token[i];
-    const float silent = before + blank;
-    next.best_token[i] = token > kLogZero ? token : kLogZero;
-    next.best_blank[i] = silent > kLogZero ? silent : kLogZero;
-    beam.new_alignment[i] = extended > again && !is_log_zero(extended) ? 0 : -1;
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    if (beam.new_alignment[i] < 0) continue;
-    const int32_t p = beam.parent_slot[i];
-    const bool through_blank = beam.last[p] == beam.last[i] || now.best_blank[p] > now.best_token[p];
-    beam.new_alignment[i] = through_blank
-                                ? beam.tree.add_alignment(beam.blank_alignment[p], beam.frame, beam.blank_end[p])
-                                : beam.tree.add_alignment(beam.token_alignment[p], beam.frame, beam.frame - 1);
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    if (now.best_blank[i] <= now.best_token[i] && !is_log_zero(now.best_token[i])) {
-      beam.blank_alignment[i] = beam.token_alignment[i];
-      beam.blank_end[i] = beam.frame - 1;
-    }
-    if (beam.new_alignment[i] >= 0) beam.token_alignment[i] = beam.new_alignment[i];
-  }
+  for (int32_t i = 0; i < count; ++i)
+    beam.new_alignment[i] = stay_best(now.best_token[i], now.best_blank[i], from[i], gain[i], row_last[i], blank,
+                                      next.best_token[i], next.best_blank[i])
+                                ? 0
+                                : -1;
+  for (int32_t i = 0; i < count; ++i)
+    if (beam.new_alignment[i] >= 0)
+      beam.new_alignment[i] = beam.tree.add_alignment(extended_alignment(beam, beam.parent_slot[i], beam.last[i]));
+  for (int32_t i = 0; i < count; ++i) keep_alignments(beam, now, i, beam.new_alignment[i]);
 }
 
 // Keeps the beam_width best of the prefixes that stay and the candidates; the first of equals. Returns the score that a
@@ -125,22 +103,18 @@ inline void order_tokens(CtcBeam& beam, const ContextModel& model, const CtcBeam
   std::sort(beam.boundary, beam.boundary + boundary, likelier);
 }
 
-// The edges inside words by which phrases begin, the most worth first; those that are worth more than `least`.
-inline int32_t order_begins(CtcBeam& beam, const ContextModel& model, float least) {
-  const Hotwords& hotwords = model.hotwords;
-  const int32_t first = hotwords.trie.edge_begin[kHotwordStart], last = hotwords.trie.edge_begin[kHotwordStart + 1];
-  int32_t count = 0;
-  for (int32_t edge = first; edge < last; ++edge) {
-    const int32_t token = hotwords.trie.edge_token[edge];
-    const float worth = beam.row[token] + hotwords.credit[hotwords.trie.edge_target[edge]];
-    if (!(worth > least) || model.token_kinds[token] != kInsideWord) continue;
-    beam.begins[count++] = edge;
-    beam.begin_worth[edge - first] = worth;
+// The tokens of `inside` by what they are worth at the beginning of a word, where phrases begin; the most first.
+inline void order_begins(CtcBeam& beam, const ContextModel& model, int32_t count) {
+  for (int32_t k = 0; k < count; ++k) {
+    const int32_t token = beam.inside[k];
+    beam.begins[k] = token;
+    beam.begin_credit[token] = hotword_credit(model, hotword_next(model, kHotwordStart, token));
   }
-  const float* worth = beam.begin_worth - first;
-  std::sort(beam.begins, beam.begins + count,
-            [worth](int32_t a, int32_t b) { return worth[a] > worth[b] || (worth[a] == worth[b] && a < b); });
-  return count;
+  const float *row = beam.row, *credit = beam.begin_credit;
+  std::sort(beam.begins, beam.begins + count, [row, credit](int32_t a, int32_t b) {
+    const float worth_a = row[a] + credit[a], worth_b = row[b] + credit[b];
+    return worth_a > worth_b || (worth_a == worth_b && a < b);
+  });
 }
 
 inline bool in_beam(const CtcBeam& beam, int32_t slot, int32_t token, int32_t word) {
@@ -155,12 +129,7 @@ struct Collector {
   const ContextModel& model;
   const CtcBeamOptions& options;
   float bar;
-  float most;                // the largest total and reach of a prefix
-  int32_t begin_count = -1;  // not yet in order
-
-  float acoustic(int32_t slot, int32_t token) const {
-    return (token == beam.last[slot] ? beam.now.blank[slot] : beam.now.total[slot]) + beam.row[token];
-  }
+  bool begins_known = false;  // the order of begins
 
   void push(const CtcCandidate& candidate) {
     beam.candidates[beam.candidate_count++] = candidate;
@@ -173,88 +142,59 @@ struct Collector {
     const float total = beam.now.total[slot];
     if (count == 0 || !(total + beam.phrase_reach[slot] + beam.row[beam.inside[0]] > bar)) return;
     const PrefixContext& context = beam.context[slot];
-    const float base = total + beam.inside_reach[slot], usual = unlisted_gain(model, context);
-    const uint64_t listed = listed_tokens(model, context);
+    const TokenTrie& phrases = model.hotwords.trie;
     const int32_t node = model.hotwords.nodes ? context.hotword_node : kHotwordNone;
-    const uint64_t phrases = node == kHotwordNone ? 0 : model.hotwords.trie.edge_mask[node];
-    for (int32_t k = 0; k < count && base + beam.row[beam.inside[k]] > bar; ++k) {
-      const int32_t token = beam.inside[k];
-      if (phrases >> (token & 63) & 1 && model.hotwords.trie.child(node, token) != kNoNode) continue;
+    // Where any phrase may begin, what it is worth is the same for every prefix.
+    const bool begins = node == kHotwordStart, within = node > kHotwordStart && phrases.edge_mask[node];
+    if (begins && !begins_known) {
+      order_begins(beam, model, count);
+      begins_known = true;
+    }
+    const int32_t* tokens = begins ? beam.begins : beam.inside;
+    const float base = total + beam.inside_reach[slot], before = hotword_credit(model, context.hotword_node);
+    const float unlisted = unlisted_gain(model, context);
+    const uint64_t listed = listed_tokens(model, context);
+    for (int32_t k = 0; k < count; ++k) {
+      const int32_t token = tokens[k];
+      const float credit = begins ? beam.begin_credit[token] : 0.0f;
+      if (!(base + (beam.row[token] + credit) > bar)) break;
+      if (within && phrases.has(node, token)) continue;
       if (listed >> (token & 63) & 1)
-        extend(slot, token, kHotwordNone);
+        extend(slot, token, begins ? hotword_next(model, kHotwordStart, token) : kHotwordNone);
       else
-        offer(slot, token, usual);
+        offer(slot, token, unlisted + credit - before);
     }
-    if (phrases && total + beam.phrase_reach[slot] + beam.row[beam.inside[0]] > bar) go_on(slot, node, base);
-  }
-
-  // Tokens that a phrase goes on with, which have a reach of their own so that it does not count for all.
-  void go_on(int32_t slot, int32_t node, float base) {
-    const Hotwords& hotwords = model.hotwords;
-    const int32_t first = hotwords.trie.edge_begin[node], last = hotwords.trie.edge_begin[node + 1];
-    if (node == kHotwordStart) {
-      if (begin_count < 0) begin_count = order_begins(beam, model, bar - most);
-      for (int32_t k = 0; k < begin_count && base + beam.begin_worth[beam.begins[k] - first] > bar; ++k)
-        extend(slot, hotwords.trie.edge_token[beam.begins[k]], hotwords.trie.edge_target[beam.begins[k]]);
-      return;
-    }
-    for (int32_t edge = first; edge < last; ++edge) {
-      const int32_t token = hotwords.trie.edge_token[edge], next = hotwords.trie.edge_target[edge];
-      if (model.token_kinds[token] == kInsideWord && base + hotwords.credit[next] + beam.row[token] > bar)
+    // Tokens that a phrase goes on with have a reach of their own, so that it does not count for all.
+    if (!within) return;
+    for (int32_t edge = phrases.edge_begin[node]; edge < phrases.edge_begin[node + 1]; ++edge) {
+      const int32_t token = phrases.edge_token[edge], next = phrases.edge_target[edge];
+      if (base + model.hotwords.credit[next] + beam.row[token] > bar && model.token_kinds[token] == kInsideWord)
         extend(slot, token, next);
     }
   }
 
   void extend(int32_t slot, int32_t token, int32_t hotword_node) {
-    const PrefixContext& context = beam.context[slot];
     float gain;
-    int32_t lexicon_node;
-    if (!inside_gain(model, context, token, hotword_node, gain, lexicon_node)) return;
-    if (model.lm_tokens) {
-      if (!(acoustic(slot, token) + gain + model.beta > bar)) return;
-      NGramState after;
-      gain += lm_token_gain(model, context.lm, token, after);
-    }
-    offer(slot, token, gain);
+    if (extension_gain(beam, model, slot, token, hotword_node, bar, gain)) offer(slot, token, gain);
   }
 
   void offer(int32_t slot, int32_t token, float gain) {
-    const float total = acoustic(slot, token) + gain;
+    const float total = acoustic(beam, slot, token) + gain;
     if (total > bar && !in_beam(beam, slot, token, kNoWord)) push({total, gain, slot, token, 0});
   }
 
-  // The gain of ending the word of a slot that has one choice only is kept.
-  float end_gain(int32_t slot, int32_t choices, int32_t word) {
-    if (beam.end_known[slot] && choices == 1) return beam.end_reach[slot];
-    NGramState after;
-    const float gain = word_end_gain(model, beam.context[slot], word, after);
-    if (choices == 1) {
-      beam.end_reach[slot] = gain;
-      beam.end_known[slot] = 1;
-    }
-    return gain;
-  }
-
   void boundary(int32_t slot, int32_t count) {
-    const PrefixContext& context = beam.context[slot];
-    const float reach = model.begin_reach + (model.lm_tokens ? model.beta : 0.0f);
+    const int32_t lexicon_node = beam.context[slot].lexicon_node;
     for (int32_t k = 0; k < count; ++k) {
       const int32_t token = beam.boundary[k];
-      if (!(beam.now.total[slot] + beam.end_reach[slot] + reach + beam.row[token] > bar)) return;
+      if (!(boundary_reach(beam, model, slot, beam.row[token]) > bar)) return;
       float begin;
-      int32_t lexicon_node, hotword_node;
-      if (!begin_gain(model, context, token, begin, lexicon_node, hotword_node)) continue;
-      const float without_word = acoustic(slot, token);
-      if (!(without_word + beam.end_reach[slot] + begin + (model.lm_tokens ? model.beta : 0.0f) > bar)) continue;
-      if (model.lm_tokens) {
-        NGramState after;
-        begin += lm_token_gain(model, context.lm, token, after);
-      }
-      const int32_t choices = word_choices(model, context.lexicon_node);
+      if (!boundary_gain(beam, model, slot, token, bar, begin)) continue;
+      const int32_t choices = word_choices(model, lexicon_node);
       for (int32_t choice = 0; choice < choices; ++choice) {
-        const int32_t word = word_of_choice(model, context.lexicon_node, choice);
-        const float gain = end_gain(slot, choices, word) + begin;
-        const float total = without_word + gain;
+        const int32_t word = word_of_choice(model, lexicon_node, choice);
+        const float gain = end_gain(beam, model, slot, choices, word) + begin;
+        const float total = acoustic(beam, slot, token) + gain;
         if (total > bar && !in_beam(beam, slot, token, word)) push({total, gain, slot, token, choice});
       }
     }
@@ -279,44 +219,21 @@ inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptio
   int32_t inside, boundary;
   order_tokens(beam, model, options, bar - base > 0.5f * kLogZero ? bar - base : 0.5f * kLogZero, inside, boundary);
   beam.candidate_count = 0;
-  Collector collector{beam, model, options, bar, base};
+  Collector collector{beam, model, options, bar};
   for (int32_t i = 0; i < count; ++i) {
     collector.inside(i, inside);
     collector.boundary(i, boundary);
   }
 }
 
-// The prefix that a candidate is.
+// The prefix that a candidate is, in the tree.
 inline CtcEntrant entrant(CtcBeam& beam, const ContextModel& model, const CtcCandidate& candidate) {
-  const int32_t slot = candidate.slot, token = candidate.token;
-  const PrefixContext& before = beam.context[slot];
   CtcEntrant result;
-  int32_t word = kNoWord;
-  float gain;
-  PrefixContext& after = result.context;
-  if (model.token_kinds[token] == kInsideWord) {
-    after.lm = before.lm;
-    after.hotword_node = hotword_next(model, before.hotword_node, token);
-    inside_gain(model, before, token, after.hotword_node, gain, after.lexicon_node);
-  } else {
-    word = word_of_choice(model, before.lexicon_node, candidate.choice);
-    word_end_gain(model, before, word, after.lm);
-    begin_gain(model, before, token, gain, after.lexicon_node, after.hotword_node);
-  }
-  if (model.lm_tokens) lm_token_gain(model, before.lm, token, after.lm);
-  const bool repeats = token == beam.last[slot];
-  const bool through_blank = repeats || beam.now.best_blank[slot] > beam.now.best_token[slot];
-  result.total = candidate.total;
-  result.best =
-      (through_blank ? beam.now.best_blank[slot] : beam.now.best_token[slot]) + beam.row[token] + candidate.gain;
-  result.gain = candidate.gain;
-  result.token = token;
-  result.alignment = through_blank
-                         ? beam.tree.add_alignment(beam.blank_alignment[slot], beam.frame, beam.blank_end[slot])
-                         : beam.tree.add_alignment(beam.token_alignment[slot], beam.frame, beam.frame - 1);
-  result.context_score = beam.context_score[slot] + candidate.gain;
-  result.node = beam.tree.find_child(beam.node[slot], token, word);
-  if (result.node < 0) result.node = beam.tree.add_child(beam.node[slot], token, word);
+  describe(beam, model, candidate, result);
+  result.alignment = beam.tree.add_alignment(extended_alignment(beam, candidate.slot, candidate.token));
+  const int32_t parent = beam.node[candidate.slot];
+  result.node = beam.tree.find_child(parent, candidate.token, result.word);
+  if (result.node < 0) result.node = beam.tree.add_child(parent, candidate.token, result.word);
   return result;
 }
 
