@@ -15,10 +15,12 @@ from asrkern.data import collate, load_audio, load_features, read_manifest
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.training.checkpoint import Recognizer
 from asrkern.training.features import FeatureSettings
-from tests.cli.tiny import CLASSES, make_recognizer, write
+from asrkern.training.recipe import make_recipe
+from asrkern.training.trainer import train
+from tests.cli.tiny import CLASSES, LAS_OPTIONS, make_recognizer, write
 from tests.decoder.models import small_lm
 from tests.metrics import character_error_rate, edit_distance
-from tests.training.tones import RATE, write_tones
+from tests.training.tones import RATE, tiny_recipe, write_tones
 
 CLIPS = 21
 
@@ -52,6 +54,21 @@ def alone(recognizer: Recognizer, corpus: Path) -> list[str]:
 
 def references(corpus: Path) -> list[str]:
     return [u.text.upper() for u in read_manifest(corpus)]
+
+
+@pytest.mark.parametrize("task", ["ctc", "attention"])
+def test_a_trained_model_has_the_metric_of_its_training(task: str, corpus: Path, tmp_path: Path) -> None:
+    valid = write_tones(tmp_path / "valid", 9, seed=1)
+    changes: dict[str, Any] = {"metric": "distance"}
+    if task == "attention":
+        features = {"kind": "mfcc", "bins": 12, "sample_rate": RATE}
+        changes = {"task": task, "model": {"name": "las_hw4", "options": LAS_OPTIONS}, "features": features}
+    recipe = make_recipe(tiny_recipe(corpus, valid, **changes))
+    results = train(recipe, tmp_path / "run")
+    result = run(tmp_path / "run" / "best.safetensors", valid, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out.json").read_text())["metrics"][recipe.metric]
+    assert found == pytest.approx(results.best()["valid_metric"])
 
 
 @pytest.mark.parametrize("task", ["ctc", "attention"])
