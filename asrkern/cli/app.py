@@ -9,6 +9,7 @@ from asrkern.cli.convert import convert
 from asrkern.cli.decode import decode
 from asrkern.cli.evaluate import evaluate
 from asrkern.cli.models import models
+from asrkern.cli.prepare import prepare
 from asrkern.cli.train import sweep, train
 from asrkern.cli.transcribe import transcribe
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(models)
 app.command()(decode)
+app.command()(prepare)
 app.command()(train)
 app.command()(sweep)
 app.command()(evaluate)

@@ -229,3 +229,6 @@ def _until_broken(chunks: Iterable[Tensor], broken: list[ValueError]) -> Iterato
         yield from chunks
     except ValueError as error:
         broken.append(error)
+    except KeyboardInterrupt:
+        # How one ends a microphone.
+        return

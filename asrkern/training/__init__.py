@@ -22,6 +22,14 @@ The way of a run, file by file:
 ``results``     the table of epochs and the learning curve
 ``trainer``     puts these together; ``sweep`` runs variants of a recipe
 
-``text``, ``tokenizer``, ``features``, ``tasks``, ``metrics`` and ``checkpoint`` are what inference needs; they import
-neither Lightning nor lhotse.
+What is done with a checkpoint:
+
+``transcription``  texts, words with times, classes; long recordings in windows
+``stream``         the same while audio comes in
+``subtitles``      words with times in SubRip's form
+``evaluation``     metrics of a corpus, the worst utterances, confusions
+``conversion``     checkpoints of other projects as asrkern's
+
+``text``, ``tokenizer``, ``features``, ``tasks``, ``metrics``, ``checkpoint``, ``transcription``, ``stream`` and
+``conversion`` are what inference needs; they import neither Lightning nor lhotse.
 """

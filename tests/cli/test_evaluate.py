@@ -11,13 +11,16 @@ import torch
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
-from asrkern.data import collate, load_audio, read_manifest
+from asrkern.data import collate, load_audio, load_features, read_manifest
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.training.checkpoint import Recognizer
-from tests.cli.tiny import CLASSES, make_recognizer, write
+from asrkern.training.features import FeatureSettings
+from asrkern.training.recipe import make_recipe
+from asrkern.training.trainer import train
+from tests.cli.tiny import CLASSES, LAS_OPTIONS, make_recognizer, write
 from tests.decoder.models import small_lm
 from tests.metrics import character_error_rate, edit_distance
-from tests.training.tones import RATE, write_tones
+from tests.training.tones import RATE, tiny_recipe, write_tones
 
 CLIPS = 21
 
@@ -51,6 +54,21 @@ def alone(recognizer: Recognizer, corpus: Path) -> list[str]:
 
 def references(corpus: Path) -> list[str]:
     return [u.text.upper() for u in read_manifest(corpus)]
+
+
+@pytest.mark.parametrize("task", ["ctc", "attention"])
+def test_a_trained_model_has_the_metric_of_its_training(task: str, corpus: Path, tmp_path: Path) -> None:
+    valid = write_tones(tmp_path / "valid", 9, seed=1)
+    changes: dict[str, Any] = {"metric": "distance"}
+    if task == "attention":
+        features = {"kind": "mfcc", "bins": 12, "sample_rate": RATE}
+        changes = {"task": task, "model": {"name": "las_hw4", "options": LAS_OPTIONS}, "features": features}
+    recipe = make_recipe(tiny_recipe(corpus, valid, **changes))
+    results = train(recipe, tmp_path / "run")
+    result = run(tmp_path / "run" / "best.safetensors", valid, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out.json").read_text())["metrics"][recipe.metric]
+    assert found == pytest.approx(results.best()["valid_metric"])
 
 
 @pytest.mark.parametrize("task", ["ctc", "attention"])
@@ -150,6 +168,40 @@ def test_bad_utterances_are_named_and_left_out(corpus: Path, tmp_path: Path) -> 
     ):
         assert message in result.stderr, message
     assert "Traceback" not in result.stderr
+
+
+def test_a_folder_in_librispeech_layout_with_a_recording_too_few(corpus: Path, tmp_path: Path) -> None:
+    chapter = tmp_path / "dev-clean" / "84" / "1"
+    chapter.mkdir(parents=True)
+    utterances = read_manifest(corpus)[:2]
+    for index, utterance in enumerate(utterances):
+        (chapter / f"84-1-000{index}.wav").write_bytes(utterance.audio_path.read_bytes())
+    lines = [f"84-1-000{index} {u.text.upper()}" for index, u in enumerate(utterances)]
+    (chapter / "84-1.trans.txt").write_text("\n".join([*lines, "84-1-0002 MISSING"]) + "\n")
+    checkpoint = write(tmp_path, make_recognizer("ctc"))
+    result = run(checkpoint, tmp_path / "dev-clean", "--json", tmp_path / "out.json")
+    assert result.exit_code == 1 and "expected a recording of '84-1-0002'" in result.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [u["reference"] for u in found["utterances"]] == [u.text.upper() for u in utterances]
+
+
+def test_stored_features(data_dir: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer("attention", n_features=13)
+    recognizer.features = FeatureSettings(kind="stored", bins=13)
+    lines = (data_dir / "an4" / "dev.jsonl").read_text().splitlines()[:5]
+    there = f'"{data_dir.resolve()}/an4/dev.npz#'
+    (tmp_path / "m.jsonl").write_text("\n".join(line.replace('"dev.npz#', there) for line in lines))
+    result = run(write(tmp_path, recognizer), tmp_path / "m.jsonl", "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    extract = recognizer.features.make()
+    expected = []
+    for utterance in read_manifest(tmp_path / "m.jsonl"):
+        expected += recognizer.predict(*collate([extract(load_features(utterance))]))
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [u["hypothesis"] for u in found["utterances"]] == expected
+    # A corpus with features cannot be read by a model of recordings.
+    result = run(write(tmp_path, make_recognizer("ctc")), tmp_path / "m.jsonl")
+    assert result.exit_code == 1 and "stored features need features.kind = 'stored'" in result.stderr
 
 
 def test_characters_that_the_model_cannot_write(corpus: Path, tmp_path: Path) -> None:

@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
+from asrkern.cli.transcribe import listen
 from asrkern.data import load_audio, read_manifest
 from asrkern.decoder import CTCBeamDecoder
+from asrkern.training.recipe import make_recipe
 from asrkern.training.subtitles import subtitles
+from asrkern.training.trainer import train
 from asrkern.training.transcription import Transcriber
 from tests.cli.tiny import CLASSES, make_deepspeech2, make_recognizer, write, write_words
 from tests.decoder.models import small_lm
-from tests.training.tones import RATE, write_tones
+from tests.training.tones import RATE, tiny_recipe, write_tones
 
 
 @pytest.fixture
@@ -176,6 +180,50 @@ def test_a_stream_ends_with_the_text_of_the_file(form: str, files: list[Path], t
     assert [value["final"] for value in values] == [False] * (len(values) - 1) + [True]
     assert values[-1]["text"] == expected and values[-1]["words"][-1]["end_seconds"] <= times[-1]
     assert all(value["text"].startswith(value["stable"]) for value in values[:-1])
+
+
+def test_a_trained_model_can_be_streamed(files: list[Path], tmp_path: Path) -> None:
+    """Its recipe says that features wait for nothing."""
+    manifest = write_tones(tmp_path / "train", 12)
+    options = {"hidden_size": 8, "num_layers": 1, "bidirectional": False, "lookahead_context": 5}
+    recipe = tiny_recipe(
+        manifest,
+        manifest,
+        model={"name": "deepspeech2_small", "options": options},
+        features={"sample_rate": RATE, "normalization": "running"},
+        trainer__epochs=1,
+    )
+    train(make_recipe(recipe), tmp_path / "run")
+    checkpoint = tmp_path / "run" / "best.safetensors"
+    samples = np.tile(np.frombuffer(pcm(files[0]), np.int16), 3)
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    whole = json.loads(run(checkpoint, tmp_path / "a.wav", "--json").stdout)
+    result = run(checkpoint, "--stream", "--json", input=samples.tobytes())
+    assert result.exit_code == 0 and "note" not in result.stderr
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["text"], last["words"]) == (whole["text"], whole["words"])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_has_one_line(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer = make_deepspeech2()
+    transcriber = Transcriber(recognizer, beam_width=8)
+    data = 4 * pcm(files[0])
+    screen = Terminal()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    monkeypatch.setenv("COLUMNS", "20")
+    listen(transcriber, "s16le", 1, 0.1, False)
+    monkeypatch.undo()
+    start, *shown = screen.getvalue().split("\r\x1b[K")
+    assert start == "" and len(shown) > 3
+    assert all(len(line) < 20 and "\n" not in line for line in shown[:-1])
+    samples = torch.from_numpy(np.frombuffer(data, np.int16) / 32768).float()
+    assert shown[-1] == f"{len(samples) / RATE:.2f}\t{transcriber.recording(samples).text}\n"
 
 
 def test_results_come_while_the_stream_goes_on(files: list[Path], tmp_path: Path) -> None:
