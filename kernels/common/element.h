@@ -38,9 +38,15 @@ ASRKERN_HOST_DEVICE inline float from_float<float>(float value) {
 
 template <>
 ASRKERN_HOST_DEVICE inline Bf16 from_float<Bf16>(float value) {
+#ifdef __CUDA_ARCH__
+  uint16_t rounded;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(value));
+  return {rounded};
+#else
   const uint32_t bits = bits_of(value);
   if ((bits & 0x7fffffff) > 0x7f800000) return {uint16_t(0x7fc0)};
   return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+#endif
 }
 
 }  // namespace asrkern

@@ -41,11 +41,11 @@ ASRKERN_HOST_DEVICE constexpr int gru_configs(bool forward) { return forward ? 6
 
 // wide: values of four bytes, multiplied as pairs of tf32, which takes more registers.
 ASRKERN_HOST_DEVICE constexpr GruConfig gru_config(bool forward, bool wide, int index) {
-  constexpr GruConfig kForward[] = {{1, 1, 4, 2, 2}, {1, 2, 4, 1, 2}, {1, 3, 2, 1, 2},
+  constexpr GruConfig kForward[] = {{1, 1, 4, 2, 2}, {1, 2, 3, 1, 2}, {1, 3, 2, 1, 2},
                                     {2, 2, 3, 1, 2}, {2, 3, 1, 1, 2}, {1, 3, 0, 1, 4}};
   constexpr GruConfig kForwardWide[] = {{1, 1, 4, 2, 2}, {1, 2, 4, 1, 2}, {1, 3, 2, 1, 2},
-                                        {2, 2, 3, 1, 2}, {2, 3, 1, 1, 2}, {1, 3, 0, 1, 4}};
-  constexpr GruConfig kBackward[] = {{1, 1, 6, 1, 2}, {1, 2, 3, 1, 2}, {1, 1, 0, 2, 8}};
+                                        {2, 2, 3, 1, 2}, {2, 3, 1, 0, 2}, {1, 3, 0, 1, 4}};
+  constexpr GruConfig kBackward[] = {{1, 1, 6, 1, 2}, {1, 2, 2, 1, 2}, {1, 1, 0, 2, 8}};
   constexpr GruConfig kBackwardWide[] = {{1, 1, 8, 1, 2}, {1, 2, 3, 1, 2}, {1, 1, 0, 1, 8}};
   return forward ? (wide ? kForwardWide : kForward)[index] : (wide ? kBackwardWide : kBackward)[index];
 }

@@ -1,62 +1,12 @@
 // A thread block that walks a GRU (kernels/common/gru_walk.h says what it has to offer).
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include "kernels/common/gru_walk.h"
 #include "kernels/cuda/mma.cuh"
 
 namespace asrkern::cuda {
 
-// The same value, but the compiler may not know: what follows from it is computed again where it is used, not kept in
-// registers over all steps, which the weights need.
-__device__ inline int computed_again(int value) {
-  asm volatile("" : "+r"(value));
-  return value;
-}
-
 __device__ inline int thread_index() { return computed_again(threadIdx.x); }
-
-// 16 bytes that another thread block has written: through L1 where two warps want the same, otherwise past it.
-template <bool kShared>
-__device__ inline Words load_exchanged(const void* from) {
-  Words words;
-  if constexpr (kShared)
-    asm volatile("ld.global.ca.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(words.word[0]), "=r"(words.word[1]), "=r"(words.word[2]), "=r"(words.word[3])
-                 : "l"(from)
-                 : "memory");
-  else
-    asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(words.word[0]), "=r"(words.word[1]), "=r"(words.word[2]), "=r"(words.word[3])
-                 : "l"(from)
-                 : "memory");
-  return words;
-}
-
-__device__ inline void add_release(uint32_t* counter) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
-}
-
-__device__ inline uint32_t load_acquire(const uint32_t* counter) {
-  uint32_t value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
-  return value;
-}
-
-// 16 bytes of the weights to shared memory, while the thread goes on.
-__device__ inline void copy_async(Words* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(unsigned(__cvta_generic_to_shared(to))), "l"(from)
-               : "memory");
-}
-
-__device__ inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Until at most kPending groups of copies are under way.
-template <int kPending>
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
 
 template <class T, bool kForward, int kConfig>
 class GruCta {

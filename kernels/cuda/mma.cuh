@@ -1,59 +1,17 @@
-// mma.sync on the fragments of kernels/common/mma_fragments.h, and Half.
+// Products of tiles on the fragments of kernels/common/mma_fragments.h.
 #pragma once
 
-#include <cuda_fp16.h>
+#include "kernels/cuda/ptx.cuh"
 
-#include "kernels/common/element.h"
-#include "kernels/common/mma_fragments.h"
-
-namespace asrkern {
-
-struct Half {
-  uint16_t bits;
-};
-
-__device__ inline float to_float(Half value) { return __half2float(__ushort_as_half(value.bits)); }
-
-template <>
-__device__ inline Half from_float<Half>(float value) {
-  return {__half_as_ushort(__float2half_rn(value))};
-}
-
-namespace cuda {
-
-// sums += A B for one instruction; a, b: registers as in the PTX ISA.
-__device__ inline void mma(Bf16, float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-__device__ inline void mma(Half, float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-__device__ inline void mma(float, float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-// volatile: weights in registers are to be split again at each step, not kept split.
-__device__ inline uint32_t to_tf32(float value) {
-  uint32_t bits;
-  asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
-  return bits;
-}
+namespace asrkern::cuda {
 
 // A float32 as two tf32 whose sum has 21 bits and more: high + low.
 __device__ inline void split(const Words& words, Words& high, Words& low) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float value = __uint_as_float(words.word[i]);
+    const float value = float_of(words.word[i]);
     high.word[i] = to_tf32(value);
-    low.word[i] = to_tf32(value - __uint_as_float(high.word[i]));
+    low.word[i] = to_tf32(value - float_of(high.word[i]));
   }
 }
 
@@ -100,5 +58,4 @@ __device__ inline void multiply_block(float (&sums)[M][N][4], const Words (&a)[M
   }
 }
 
-}  // namespace cuda
-}  // namespace asrkern
+}  // namespace asrkern::cuda

@@ -8,3 +8,8 @@ from tests.kernels import gru_host
 @pytest.fixture(scope="session")
 def gru_library(tmp_path_factory):
     return gru_host.build(tmp_path_factory.mktemp("gru"))
+
+
+@pytest.fixture(scope="session")
+def emulated_gru_library(tmp_path_factory):
+    return gru_host.build_emulated(tmp_path_factory.mktemp("emulated_gru"))

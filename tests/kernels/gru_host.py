@@ -19,7 +19,7 @@ SM_80, SM_90 = (108, 163 << 10), (132, 227 << 10)
 
 def _compile(source: str, target: Path, *flags: str) -> None:
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    flags = ["-std=c++20", "-Wall", "-pthread", f"-I{ROOT}", *flags]
+    flags = ["-std=c++20", "-Wall", "-pthread", *flags, f"-I{ROOT}"]
     subprocess.run(
         [*compiler, *flags, str(ROOT / "tests/kernels/cpp" / source), "-o", str(target)], check=True
     )
@@ -28,6 +28,15 @@ def _compile(source: str, target: Path, *flags: str) -> None:
 def build(folder: Path) -> ctypes.CDLL:
     library = folder / "libgru_host.so"
     _compile("gru_host.cpp", library, "-O2", "-shared", "-fPIC")
+    return ctypes.CDLL(str(library))
+
+
+def build_emulated(folder: Path) -> ctypes.CDLL:
+    """The same interface, over kernels/cuda/gru_cta.cuh with a stand-in for the device."""
+    library = folder / "libgru_emulated.so"
+    stand_in = f"-I{ROOT / 'tests/kernels/cpp/emulated'}"
+    flags = ["-O1", "-shared", "-fPIC", "-DASRKERN_EMULATED", "-Wno-unknown-pragmas", "-Wno-unused-function"]
+    _compile("gru_host.cpp", library, stand_in, *flags)
     return ctypes.CDLL(str(library))
 
 

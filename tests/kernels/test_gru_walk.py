@@ -62,7 +62,32 @@ CASES = {
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_equals_reference(gru_library, case, layout, directions, dtype):
-    size, lengths, steps, multiprocessors, configs = CASES[case]
+    at_once = 1 if case == "one direction at once" else directions
+    check(gru_library, CASES[case], layout, directions, dtype, at_once)
+
+
+# Another shared memory: with little of it, blocks of weights pass through the ring.
+EMULATED = {
+    "one block": ((5, [3, 0, 2], 3, 132, None), torch.bfloat16, SM_90[1]),
+    "float32 from tf32": ((17, [3, 0, 2], 3, 132, None), torch.float32, SM_90[1]),
+    "several chunks of rows": ((9, [2, 1] * 20, 2, 2, (2, 0)), torch.bfloat16, SM_90[1]),
+    "two tiles": ((35, [2, 1], 2, 8, (1, 1)), torch.bfloat16, SM_90[1]),
+    "one launch a step": ((37, [3, 1], 3, 1, (5, 2)), torch.bfloat16, SM_90[1]),
+    "registers, shared memory and ring": ((261, [2, 1], 2, 26, (4, 1)), torch.float32, 121 << 10),
+}
+
+
+@pytest.mark.parametrize("case", EMULATED)
+def test_device_code_equals_reference(emulated_gru_library, case):
+    """kernels/cuda/gru_cta.cuh itself, in 256 threads a block, with a stand-in for PTX."""
+    shape, dtype, shared_bytes = EMULATED[case]
+    directions = 1 if shape[0] > 200 else 2
+    check(emulated_gru_library, shape, "TN", directions, dtype, directions, shared_bytes)
+
+
+def check(library, shape, layout, directions, dtype, at_once, shared_bytes=SM_90[1]):
+    """Output, final state and gradients of a layer with random weights, against the reference in float64."""
+    size, lengths, steps, multiprocessors, configs = shape
     forward_config, backward_config = configs or (-1, -1)
     packed, batch_first = layout == "packed", layout == "NT"
     if packed:
@@ -85,11 +110,10 @@ def test_equals_reference(gru_library, case, layout, directions, dtype):
         valid = torch.arange(steps) < torch.tensor(lengths)[:, None]
         x[~(valid if batch_first else valid.t())] = float("nan")
 
-    at_once = 1 if case == "one direction at once" else directions
     options = dict(
-        packed=packed, at_once=at_once, batch_first=batch_first, device=(multiprocessors, SM_90[1])
+        packed=packed, batch_first=batch_first, at_once=at_once, device=(multiprocessors, shared_bytes)
     )
-    gru = HostGRU(gru_library, x, weights, h0, lengths, config=forward_config, **options)
+    gru = HostGRU(library, x, weights, h0, lengths, config=forward_config, **options)
     output, h_n = gru.forward()
 
     doubles = [[None if v is None else v.double().requires_grad_() for v in w] for w in weights]

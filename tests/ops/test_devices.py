@@ -111,3 +111,54 @@ def test_linear(device):
     assert_matches(
         ops.linear, reference.linear, [torch.randn(2, 3, 5), torch.randn(4, 5), torch.randn(4)], {}, device
     )
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that says it is on a GPU."""
+
+    is_cuda = True
+
+    def get_device(self):
+        return 0
+
+
+# What is changed in a call that takes asrkern's CUDA kernels, and whether it still does.
+CALLS = {
+    "nothing": ({}, True),
+    "bfloat16": ({"dtype": torch.bfloat16}, True),
+    "float64": ({"dtype": torch.float64}, False),
+    "another cell": ({"cell": "lstm"}, False),
+    "more rows than it is for": ({"rows": 9}, False),
+    "packed": ({"batch_sizes": torch.tensor([8, 2])}, True),
+    "packed, more rows": ({"batch_sizes": torch.tensor([9, 1])}, False),
+    "no kernel was checked": ({"checked": ()}, False),
+    "gradients without their kernel": (
+        {"requires_grad": True, "rows": 4, "checked": ("gru_forward",)},
+        False,
+    ),
+    "gradients": ({"requires_grad": True, "rows": 4}, True),
+    "gradients of fewer rows": ({"requires_grad": True, "rows": 5}, False),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_which_gru_runs_on_cuda(monkeypatch, case):
+    change, expected = CALLS[case]
+    call = dict(cell="gru", dtype=torch.float32, rows=8, batch_sizes=None, requires_grad=False,
+                checked=("gru_forward", "gru_backward")) | change  # fmt: skip
+    asked = []
+
+    def rows(name, device, value_bytes, size, directions, backward):
+        asked.append((name, device, value_bytes, size, directions, backward))
+        return 4 if backward else 8
+
+    monkeypatch.setattr(_recurrent, "_cuda_rows", rows)
+    monkeypatch.setattr(_recurrent._library, "cuda_kernel", lambda name: name in call["checked"])
+    packed = call["batch_sizes"] is not None
+    x = torch.randn((10, 5) if packed else (3, call["rows"], 5)).to(call["dtype"])
+    weights = [torch.randn(shape).to(call["dtype"]) for shape in [(18, 5), (18, 6), (18,), (18,)] * 2]
+    weights[0].requires_grad_(call["requires_grad"])
+    cell = _recurrent.Cell(call["cell"], 3, 4, ("h0",))
+    taken = _recurrent._takes_cuda(cell, x.as_subclass(OnCuda), (None,), weights, call["batch_sizes"], False)
+    assert taken == expected
+    assert all(question[:5] == ("gru", 0, x.itemsize, 6, 2) for question in asked)

@@ -11,41 +11,14 @@
 #include <vector>
 
 #include "kernels/common/gru_walk.h"
+#include "tests/kernels/cpp/software_mma.h"
+#ifdef ASRKERN_EMULATED
+#include "tests/kernels/cpp/emulated_cta.h"
+#endif
 
 namespace {
 
 using namespace asrkern;
-
-float half_of_word(uint32_t word, int half) { return float_of((half ? word >> 16 : word & 0xffff) << 16); }
-
-// sums += A B as the PTX ISA lays the registers of mma.m16n8k16 (bf16) and mma.m16n8k8 (tf32) out over 32 lanes.
-template <class T>
-void software_mma(float (&sums)[32][4], const uint32_t (&a)[32][4], const uint32_t (&b)[32][2]) {
-  constexpr int kSize = sizeof(T) == 2 ? 16 : 8;
-  float rows[16][kSize], columns[kSize][8];
-  for (int lane = 0; lane < 32; ++lane) {
-    const int group = lane >> 2, in_group = lane % 4;
-    for (int i = 0; i < 4; ++i)
-      for (int half = 0; half < int(4 / sizeof(T)); ++half) {
-        const int row = i == 0 || i == 2 ? group : group + 8;
-        if (sizeof(T) == 2)
-          rows[row][in_group * 2 + half + (i >= 2 ? 8 : 0)] = half_of_word(a[lane][i], half);
-        else
-          rows[row][in_group + (i >= 2 ? 4 : 0)] = float_of(a[lane][i]);
-      }
-    for (int i = 0; i < 2; ++i)
-      for (int half = 0; half < int(4 / sizeof(T)); ++half)
-        if (sizeof(T) == 2)
-          columns[in_group * 2 + half + 8 * i][group] = half_of_word(b[lane][i], half);
-        else
-          columns[in_group + 4 * i][group] = float_of(b[lane][i]);
-  }
-  for (int lane = 0; lane < 32; ++lane)
-    for (int i = 0; i < 4; ++i) {
-      const int row = (lane >> 2) + (i < 2 ? 0 : 8), column = lane % 4 * 2 + (i & 1);
-      for (int k = 0; k < kSize; ++k) sums[lane][i] += rows[row][k] * columns[k][column];
-    }
-}
 
 template <class T, bool kForward>
 class HostCta {
@@ -159,6 +132,20 @@ class HostCta {
   std::vector<float> sums_, biases_;
 };
 
+// One thread block's epochs from first to last - 1.
+template <class T, bool kForward, class Args>
+void walk_block(const Args& args, int block, int first, int last) {
+#ifdef ASRKERN_EMULATED
+  emulate_block<T, kForward>(args, block, first, last);
+#else
+  HostCta<T, kForward> cta(args, block);
+  if constexpr (kForward)
+    gru_forward_walk<T>(cta, args, first, last);
+  else
+    gru_backward_walk<T>(cta, args, first, last);
+#endif
+}
+
 // What a batch's GruBatch points to.
 struct Order {
   std::vector<int32_t> order, lengths, active, offsets;
@@ -239,20 +226,14 @@ template <class T>
 void forward(GruForward args) {
   Memory memory;
   memory.give<T>(args);
-  run_grid(args, gru_forward_epochs(args.batch), [](const auto& launched, int block, int first, int last) {
-    HostCta<T, true> cta(launched, block);
-    gru_forward_walk<T>(cta, launched, first, last);
-  });
+  run_grid(args, gru_forward_epochs(args.batch), walk_block<T, true, GruForward>);
 }
 
 template <class T>
 void backward(GruBackward args) {
   Memory memory;
   memory.give<T>(args);
-  run_grid(args, gru_backward_epochs(args.batch), [](const auto& launched, int block, int first, int last) {
-    HostCta<T, false> cta(launched, block);
-    gru_backward_walk<T>(cta, launched, first, last);
-  });
+  run_grid(args, gru_backward_epochs(args.batch), walk_block<T, false, GruBackward>);
 }
 
 template <class T>
