@@ -9,8 +9,9 @@
 
 namespace asrkern {
 
-// Of finished tables: with fewer slots a lookup's loop ends less predictably, which costs more than the memory.
-constexpr uint64_t finished_size(uint64_t keys) { return 2 * keys + 1; }
+// Of finished tables: with fewer slots more groups are full and more searches go on behind them, which costs more than
+// the memory.
+constexpr uint64_t finished_size(uint64_t keys) { return (keys / 2 + 1) * HASH_GROUP; }
 
 class HashBuilder {
  public:

@@ -119,10 +119,18 @@ py::array_t<int64_t> make_small_hash_table(const Array<uint64_t>& keys, const Ar
   return table;
 }
 
+// The size of a hash table with these slots.
+uint64_t table_size(const py::array& slots, const char* name) {
+  if (slots.shape(0) % py::ssize_t(HASH_GROUP))
+    throw py::value_error(std::string(name) + ": expected a multiple of " + std::to_string(HASH_GROUP) +
+                          " slots, received " + std::to_string(slots.shape(0)));
+  return uint64_t(slots.shape(0));
+}
+
 // The id that a table of words, [size, 2], has for a word.
 std::optional<uint64_t> find_word(const py::array& words, std::string_view word) {
   const HashTable table{reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
-                        uint64_t(words.shape(0))};
+                        table_size(words, "words")};
   uint64_t id;
   const uint64_t hash = murmur_hash(word.data(), word.size());
   if (!table.find(hash, table.first(hash), id)) return std::nullopt;
@@ -229,14 +237,14 @@ NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook
     : arrays_(py::make_tuple(unigrams, ngrams, codebook, words)), tokenizer_{characters, std::move(space)} {
   tables_.unigrams = reinterpret_cast<const NGramEntry*>(checked<float>(unigrams, "unigrams", {-1, 2}));
   tables_.words = {reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
-                   uint64_t(words.shape(0))};
+                   table_size(words, "words")};
   if (codebook.is_none()) {
     tables_.ngrams = {reinterpret_cast<const HashSlot*>(checked<int64_t>(ngrams, "ngrams", {-1, 2})),
-                      uint64_t(ngrams.shape(0))};
+                      table_size(ngrams, "ngrams")};
   } else {
     tables_.codebook = checked<float>(codebook.cast<py::array>(), "codebook", {2, 256});
     tables_.quantized = {reinterpret_cast<const uint64_t*>(checked<int64_t>(ngrams, "ngrams", {-1})),
-                         uint64_t(ngrams.shape(0))};
+                         table_size(ngrams, "ngrams")};
   }
   tables_.order = order;
   tables_.vocabulary = int32_t(unigrams.shape(0));

@@ -79,7 +79,7 @@ class NGramScorer {
       const bool inside = !tokenizer_.characters;
       const char* end = inside ? sentence.data() + sentence.size() : word.data() + word.size();
       const uint64_t hash = murmur_hash(word.data(), word.size(), end);
-      prefetch(tables_.words.first(hash));
+      prefetch_group(tables_.words.first(hash));
       push(-1, hash, context++);
     });
     if (eos_) push(tables_.eos, 0, context);
@@ -92,7 +92,7 @@ class NGramScorer {
     prefetch(tables_.unigrams + key);
     for (int32_t n = 0; n < sources_[i].context; ++n) {
       near.keys[n] = key = ngram_key(key, scores_[i - n - 1].word);
-      prefetch(near.slots[n] = ngram_slot(tables_, key));
+      near.slots[n] = ngram_prefetch_slot(tables_, key);
     }
   }
 

@@ -45,8 +45,11 @@ inline NGramTables make_tables(Keeper& keeper, const std::vector<Tensor>& tensor
   const bool quantized = tensors.size() == 3;
   if (tensors.size() < 2 || tensors.size() > 3 || tensors[0].dim() != 2 || tensors[0].size(1) != 2 ||
       tensors[0].size(0) < 1 || tensors[1].dim() != (quantized ? 1 : 2) || (!quantized && tensors[1].size(1) != 2) ||
-      (quantized && tensors[2].numel() != 512))
-    invalid(name, ": expected unigrams [vocabulary, 2], ngrams [slots, 2], or [slots] and a codebook [2, 256]");
+      tensors[1].size(0) < 1 || tensors[1].size(0) % HASH_GROUP || (quantized && tensors[2].numel() != 512))
+    invalid(name,
+            ": expected unigrams [vocabulary, 2], ngrams [slots, 2], or [slots] and a codebook [2, 256], with a "
+            "multiple of ",
+            HASH_GROUP, " slots");
   NGramTables tables{};
   tables.unigrams = reinterpret_cast<const NGramEntry*>(keeper.view<float>(tensors[0], name).data);
   tables.vocabulary = int32_t(tensors[0].size(0));

@@ -1,5 +1,6 @@
-// Lookup in hash tables with 64-bit keys: open addressing, linear probing, one array, so that a lookup is one cache
-// miss and a table is one tensor. Two layouts: 64-bit payloads in slots of 16 bytes, 16-bit payloads in slots of 8.
+// Lookup in hash tables with 64-bit keys: open addressing, linear probing, one array, so that a lookup is about one
+// cache miss and a table is one tensor. Two layouts: 64-bit payloads in slots of 16 bytes, 16-bit payloads in slots
+// of 8.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,16 @@ struct HashSlot {
   uint64_t payload;
 };
 
-// Where the search for a key begins: its upper bits, scaled to 0 … size − 1. Keys are hashes already.
+// Slots that a search compares at once, without branches that would depend on where in them a key is; its first is the
+// first that a key can be in. Without gaps: a key is in a later group only if the last slot of this one is taken.
+constexpr uint64_t HASH_GROUP = 4;
+
+// Where the search for a key begins: its upper bits, scaled to the groups. Keys are hashes already.
 ASRKERN_HOST_DEVICE inline uint64_t hash_start(uint64_t key, uint64_t size) {
 #ifdef __CUDA_ARCH__
-  return __umul64hi(key, size);
+  return __umul64hi(key, size / HASH_GROUP) * HASH_GROUP;
 #else
-  return uint64_t((unsigned __int128)key * size >> 64);
+  return uint64_t((unsigned __int128)key * (size / HASH_GROUP) >> 64) * HASH_GROUP;
 #endif
 }
 
@@ -32,33 +37,43 @@ ASRKERN_HOST_DEVICE inline void prefetch(const void* address) {
 #endif
 }
 
-// size ≥ 1, and at least one slot is empty, or every search for a missing key passes over the whole table.
+// A group may lie in two cache lines.
+template <class Slot>
+ASRKERN_HOST_DEVICE inline void prefetch_group(const Slot* slots) {
+  prefetch(slots);
+  prefetch(reinterpret_cast<const char*>(slots + HASH_GROUP) - 1);
+}
+
+// size: a multiple of HASH_GROUP, at least one. In one group at least the last slot is empty, or every search for a
+// missing key passes over the whole table.
 struct HashTable {
   const HashSlot* slots;  // [size]
   uint64_t size;
 
+  // Where the search for a key begins.
   ASRKERN_HOST_DEVICE const HashSlot* first(uint64_t key) const { return slots + hash_start(key, size); }
 
   ASRKERN_HOST_DEVICE bool find(uint64_t key, const HashSlot* slot, uint64_t& payload) const {
-    for (bool again = true;;) {
-      if (slot->key == key) {
-        payload = slot->payload;
-        return true;
+    for (uint64_t seen = 0; seen < size; seen += HASH_GROUP) {
+      bool found = false;
+      payload = 0;
+      for (uint64_t i = 0; i < HASH_GROUP; ++i) {
+        const bool equal = slot[i].key == key;
+        payload |= slot[i].payload & -uint64_t(equal);
+        found |= equal;
       }
-      if (slot->key == 0) return false;
-      if (++slot == slots + size) {
-        if (!again) return false;
-        again = false;
-        slot = slots;
-      }
+      if (found | (slot[HASH_GROUP - 1].key == 0)) return found;
+      slot += HASH_GROUP;
+      if (slot == slots + size) slot = slots;
     }
+    return false;
   }
 };
 
 // A slot: the lower 48 bits of the key above 16 bits of payload; 0: empty. A missing key is taken for a present one
-// with a probability of about 2^-47.
+// with a probability of about 2^-46.
 struct SmallHashTable {
-  const uint64_t* slots;  // [size]
+  const uint64_t* slots;  // [size], as above
   uint64_t size;
 
   ASRKERN_HOST_DEVICE static uint64_t check_bits(uint64_t key) {
@@ -70,18 +85,20 @@ struct SmallHashTable {
 
   ASRKERN_HOST_DEVICE bool find(uint64_t key, const uint64_t* slot, uint64_t& payload) const {
     const uint64_t check = check_bits(key);
-    for (bool again = true;;) {
-      if ((*slot ^ check) < 1ull << 16) {
-        payload = *slot & 0xffff;
-        return true;
+    for (uint64_t seen = 0; seen < size; seen += HASH_GROUP) {
+      bool found = false;
+      payload = 0;
+      for (uint64_t i = 0; i < HASH_GROUP; ++i) {
+        const uint64_t difference = slot[i] ^ check;
+        const bool equal = difference < 1ull << 16;
+        payload |= difference & -uint64_t(equal);
+        found |= equal;
       }
-      if (*slot == 0) return false;
-      if (++slot == slots + size) {
-        if (!again) return false;
-        again = false;
-        slot = slots;
-      }
+      if (found | (slot[HASH_GROUP - 1] == 0)) return found;
+      slot += HASH_GROUP;
+      if (slot == slots + size) slot = slots;
     }
+    return false;
   }
 };
 

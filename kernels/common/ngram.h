@@ -109,10 +109,20 @@ inline int32_t ngram_word(const NGramTables& tables, const char* word, size_t by
   return ngram_word(tables, murmur_hash(word, bytes));
 }
 
-// Where the search for the n-gram with this key begins: what to prefetch.
+// Where the search for the n-gram with this key begins.
 ASRKERN_HOST_DEVICE inline const void* ngram_slot(const NGramTables& tables, uint64_t key) {
   if (tables.codebook) return tables.quantized.first(key);
   return tables.ngrams.first(key);
+}
+
+// The same, and starts the loads that ngram_find would wait for.
+ASRKERN_HOST_DEVICE inline const void* ngram_prefetch_slot(const NGramTables& tables, uint64_t key) {
+  const void* slot = ngram_slot(tables, key);
+  if (tables.codebook)
+    prefetch_group(static_cast<const uint64_t*>(slot));
+  else
+    prefetch_group(static_cast<const HashSlot*>(slot));
+  return slot;
 }
 
 // The entry of the n-gram with this key, which is searched for from ngram_slot on.
@@ -135,7 +145,7 @@ ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const 
   uint64_t key = uint64_t(word);
   for (int32_t i = 0; i < state.length; ++i) {
     key = ngram_key(key, state.words[i]);
-    prefetch(ngram_slot(tables, key));
+    ngram_prefetch_slot(tables, key);
   }
 }
 

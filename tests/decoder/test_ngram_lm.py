@@ -388,6 +388,9 @@ def test_damaged_tables(odd, tmp_path):
         ({"unigrams": tensors["unigrams"].double()}, "unigrams: expected a contiguous array of float32"),
         ({"unigrams": tensors["unigrams"][:0]}, "unigrams: expected a contiguous array of float32"),
         ({"ngrams": tensors["ngrams"][:, 0]}, "ngrams: expected a contiguous array of int64"),
+        ({"ngrams": tensors["ngrams"][1:]}, "ngrams: expected a multiple of 4 slots, received"),
+        ({"words": tensors["words"][:0]}, "words: expected a contiguous array of int64"),
+        ({"words": tensors["words"][:3]}, "words: expected a multiple of 4 slots, received 3"),
         ({"words": tensors["words"].int()}, "words: expected a contiguous array of int64"),
         ({"codebook": torch.zeros(256)}, "codebook: expected a contiguous array of float32"),
     ]:
