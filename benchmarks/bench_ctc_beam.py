@@ -246,7 +246,7 @@ def memory_table(found: dict[str, Any], frames: int) -> str:
     for repeats, size in found["tree_bytes"].items():
         cells = {"": f"{frames * repeats} frames", "asrkern's prefixes KiB": f"{size / 2**10:.0f}"}
         for name, peaks in found["process_mib"].items():
-            cells[f"process with {name} MiB"] = f"+{peaks[repeats]:.1f}"
+            cells[f"process with {name} MiB"] = f"{peaks[repeats]:+.1f}"
         rows.append(cells)
     return markdown_table(rows)
 
