@@ -13,12 +13,18 @@ import re
 import sys
 from pathlib import Path
 
-#: Kernel → the files it starts from, in the repository. The headers and modules of kernels/ that they include count too.
+_LAUNCHERS = (
+    "asrkern/ops/_launch.py",
+    "asrkern/ops/_batch_norm_act_cuda.py",
+    "asrkern/ops/_masked_conv2d_cuda.py",
+)
+#: Kernel → the files it starts from, in the repository; the first defines it. The headers and modules of kernels/ that
+#: they include count too.
 KERNELS: dict[str, tuple[str, ...]] = {
-    "gru_forward": ("kernels/cuda/gru_fwd.cu", "csrc/ops/gru_cuda.cpp"),
-    "gru_backward": ("kernels/cuda/gru_bwd.cu", "csrc/ops/gru_cuda.cpp"),
-    "batch_norm_act": ("kernels/cuda/batch_norm_act.cu", "csrc/ops/batch_norm_act_cuda.cpp"),
-    "masked_conv2d": ("kernels/triton/masked_conv2d.py",),
+    "gru_forward": ("kernels/cuda/gru_fwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
+    "gru_backward": ("kernels/cuda/gru_bwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
+    "batch_norm_act": ("kernels/triton/batch_norm_act.py", *_LAUNCHERS[:2]),
+    "masked_conv2d": ("kernels/triton/masked_conv2d.py", *_LAUNCHERS),
     "ctc_beam_search": ("kernels/cuda/ctc_beam_search.cu", "csrc/ops/ctc_beam_search_cuda.cpp"),
 }
 CHECKED = Path(__file__).with_name("_gpu_checked.json")

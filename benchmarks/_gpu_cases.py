@@ -1,6 +1,6 @@
-"""What ``gpu_bench.py`` times: asrkern's GPU kernels beside torch's, on the same random inputs.
+"""What ``gpu_bench.py`` times, prepared: asrkern's GPU kernels beside torch's, on the same random inputs.
 
-A row names its shape and arithmetic: fp32 is exact float32, tf32 float32 rounded to TF32 in products, bf16 bfloat16
+Each has an arithmetic: fp32 is exact float32, tf32 float32 rounded to TF32 in products, bf16 bfloat16
 weights and inputs. What is expected is computed in float64 by torch from the same (rounded) weights and inputs.
 """
 
@@ -10,8 +10,8 @@ import copy
 import functools
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -24,9 +24,12 @@ from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.ops.batch_norm_act import _composed as composed_batch_norm_act
 from benchmarks._stock_twin import stock_deepspeech2
 from benchmarks._timing import relative_error
+from benchmarks.shapes import ConvShape
 from benchmarks.stock import LABELS, StockDeepSpeech2, mask_frames
 
 DEVICE = "cuda"
+Call = Callable[[], Any]
+Stage = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ASRKERN, PADDED, PACKED, EAGER, COMPILED = "asrkern", "padded", "packed", "eager", "torch.compile"
 FRAMES_PER_SECOND = {"features": 100, "log-probabilities": 50}
 
@@ -55,7 +58,7 @@ class Backend:
     whether it can be captured as a CUDA graph; host: it ends on the host, whose clock counts.
     """
 
-    calls: Sequence[Callable[[], Any]]
+    calls: Sequence[Call]
     outputs: Callable[[Any], Sequence[Tensor]] = lambda result: [result]
     graph: bool = True
     host: bool = False
@@ -82,18 +85,6 @@ class Case:
     error: Callable[[Sequence[Tensor], Sequence[Tensor]], float] = relative_error
     floor_bytes: float | None = None
     audio_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """goals: kind → value: "x NAME" times as fast as a backend (or "x best", as the fastest other), at least; "floor",
-    multiples of the time to copy the fewest bytes, at most; "rtfx", seconds of speech a second, at least."""
-
-    title: str
-    name: str
-    arithmetic: str
-    build: Callable[[Arithmetic], Case]
-    goals: dict[str, float] = field(default_factory=dict)
 
 
 def spread_lengths(batch: int, longest: int) -> Tensor:
@@ -188,7 +179,7 @@ def conv(batch: int, ragged: bool, compiled: bool, frames: int, at: Arithmetic) 
     model, twin, exact, x, lengths = deepspeech2_pair(small, batch, ragged, frames, at)
     inputs = [x, x.roll(1, 0) if batch > 1 else x.clone()]
 
-    def backend(stage: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Backend:
+    def backend(stage: Stage) -> Backend:
         return Backend([torch.inference_mode()(lambda x=x: stage(x, lengths)[0]) for x in inputs])
 
     backends = {ASRKERN: backend(model.conv_stage), EAGER: backend(twin.conv_stage)}
@@ -196,6 +187,63 @@ def conv(batch: int, ragged: bool, compiled: bool, frames: int, at: Arithmetic) 
         backends[COMPILED] = backend(torch.compile(twin.conv_stage, dynamic=False))
     with torch.inference_mode():
         expected = [exact.conv_stage(x.double(), lengths)[0]]
+    return Case(backends, expected, ("masked_conv2d",), at.forward)
+
+
+def conv_training(batch: int, compiled: bool, frames: int, at: Arithmetic) -> Case:
+    """Forward and backward of the same in training. Lengths are equal: torch would count padding in its statistics."""
+    small = DeepSpeech2(DeepSpeech2Config(hidden_size=8, num_layers=1, rnn_type="gru"))
+    model, twin, exact, x, lengths = deepspeech2_pair(small, batch, False, frames, at)
+    for module in (model, twin, exact):
+        module.train()
+    with torch.no_grad():
+        output, _ = exact.conv_stage(x.double(), lengths)
+    seed = torch.randn_like(output).to(at.dtype)
+    for bound in (0.0, 20.0):
+        # Where rounding may decide on which side of a kink a value is, and where all of the gradient is 0.
+        seed.masked_fill_((output - bound).abs() < 20 * at.forward, 0)
+
+    def backend(model: DeepSpeech2 | StockDeepSpeech2, x: Tensor, compiled: bool = False) -> Backend:
+        # Not the convolutions' biases, which BatchNorm takes away again: their gradient is 0 but for rounding.
+        biases = {id(module.bias) for module in model.conv.modules() if isinstance(module, nn.Conv2d)}
+        parameters = [p for p in model.conv.parameters() if id(p) not in biases]
+        stage = torch.compile(model.conv_stage, dynamic=False) if compiled else model.conv_stage
+        return Backend([lambda: _gradients(stage(x, lengths)[0], parameters, seed.to(x.dtype))], list)
+
+    backends = {ASRKERN: backend(model, x), EAGER: backend(twin, x)}
+    if compiled:
+        backends[COMPILED] = backend(twin, x, compiled=True)
+    expected = backend(exact, x.double()).calls[0]()
+    return Case(backends, expected, ("masked_conv2d", "batch_norm_act"), at.backward)
+
+
+def conv_tiles(shape: ConvShape, at: Arithmetic) -> Case:
+    """One convolution with each of the tiles that its launcher has: which are to be the default?"""
+    from asrkern.ops import _masked_conv2d_cuda as launcher  # needs Triton
+
+    lengths = spread_lengths(shape.batch, shape.frames)
+    size = (shape.batch, shape.in_channels, shape.bins, shape.frames)
+    x = torch.randn(size, device=DEVICE).to(at.dtype)
+    taps = shape.in_channels * shape.kernel[0] * shape.kernel[1]
+    weight = (torch.randn(shape.out_channels, *size[1:2], *shape.kernel, device=DEVICE) / taps**0.5).to(
+        at.dtype
+    )
+    options = {
+        "lengths": lengths,
+        "stride": shape.stride,
+        "padding": shape.padding,
+        "activation": (0.0, 20.0),
+    }
+
+    def tiled(config: Any) -> Call:
+        geometry = (lengths, None, list(shape.stride), list(shape.padding), 0.0, 20.0)
+        return lambda: launcher.run(x, weight, None, None, None, *geometry, config=config)[0]
+
+    precision = launcher.product_precision(at.dtype)
+    configs = [c for (of, _), choices in launcher.CONFIGS.items() if of == precision for c in choices]
+    backends = {ASRKERN: Backend([lambda: ops.masked_conv2d(x, weight, **options)])}
+    backends |= {"x".join(map(str, config)): Backend([tiled(config)]) for config in configs}
+    expected = [ops.masked_conv2d(x.double(), weight.double(), **options)]
     return Case(backends, expected, ("masked_conv2d",), at.forward)
 
 
@@ -212,7 +260,7 @@ def batch_norm(shape: BatchNorm, mode: str, compiled: bool, at: Arithmetic) -> C
     axes = {name: shape.layout.index(name) for name in "NCT"}
     channels, frames = shape.size[axes["C"]], shape.size[axes["T"]]
     lengths = spread_lengths(shape.size[axes["N"]], frames)
-    weight, bias, mean, var = (t.to(DEVICE) for t in torch.rand(4, channels) + 0.5)
+    weight, bias, mean, var = (torch.rand(4, channels) + 0.5).to(DEVICE, at.dtype)
     inputs = [torch.randn(shape.size, device=DEVICE).add_(1).to(at.dtype) for _ in range(2)]
     low, high = shape.activation or (-torch.inf, torch.inf)
     training = mode != "eval"
@@ -222,24 +270,12 @@ def batch_norm(shape: BatchNorm, mode: str, compiled: bool, at: Arithmetic) -> C
         return ops.batch_norm_act(x, weight, bias, mean, var, lengths, **options).output
 
     def stock(x: Tensor, weight: Tensor, bias: Tensor, bounds: tuple[float, float] = (low, high)) -> Tensor:
-        wide = x.double() if x.dtype == torch.float64 else x.float()
-        at = {"dtype": wide.dtype}
-        y = composed_batch_norm_act(
-            wide,
-            weight,
-            bias,
-            mean.to(**at),
-            var.to(**at),
-            lengths,
-            shape.layout,
-            training,
-            False,
-            1e-5,
-            *bounds,
-        )[0]
-        return y.to(x.dtype)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        wide = [t.to(dtype) for t in (x, weight, bias, mean, var)]
+        options = (lengths, shape.layout, training, False, 1e-5, *bounds)
+        return composed_batch_norm_act(*wide, *options)[0].to(x.dtype)
 
-    doubles = [inputs[0].double(), weight.double(), bias.double()]
+    doubles = [t.double() for t in (inputs[0], weight, bias)]
     seed = torch.randn(shape.size, device=DEVICE).to(at.dtype)
     for bound in shape.activation or ():
         # Where rounding may decide on which side of a kink a value is.
@@ -278,10 +314,10 @@ def batch_norm(shape: BatchNorm, mode: str, compiled: bool, at: Arithmetic) -> C
 
 @functools.cache
 def language_model(sentences: int) -> tuple[list[str], NGramLM]:
-    """Sentences of 4000 made-up words, frequent and rare, each often followed by the same few; and their 4-grams."""
+    """Sentences of 50 000 made-up words, frequent and rare, each often followed by the same few; and their 4-grams."""
     generator = random.Random(0)
     syllables = ["".join(pair) for pair in itertools.product("BDFGKLMNPRSTVZ", "AEIOU")]
-    words = ["".join(generator.choices(syllables, k=generator.randint(1, 4))) for _ in range(4000)]
+    words = ["".join(generator.choices(syllables, k=generator.randint(1, 4))) for _ in range(50_000)]
     zipf = list(itertools.accumulate(1 / (rank + 1) for rank in range(len(words))))
     text = []
     for _ in range(sentences):
@@ -348,7 +384,7 @@ def deepspeech2(preset: str, batch: int, ragged: bool, frames: int, at: Arithmet
         model = DeepSpeech2.preset(preset)
     model, twin, exact, x, lengths = deepspeech2_pair(model, batch, ragged, frames, at)
 
-    def backend(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], graph: bool) -> Backend:
+    def backend(run: Stage, graph: bool) -> Backend:
         return Backend([torch.inference_mode()(lambda: run(x, lengths)[0])], graph=graph)
 
     def valid(found: Tensor) -> list[Tensor]:
@@ -365,104 +401,3 @@ def deepspeech2(preset: str, batch: int, ragged: bool, frames: int, at: Arithmet
         at.forward,
         audio_seconds=float(lengths.sum()) / FRAMES_PER_SECOND["features"],
     )
-
-
-SIZES, BATCHES = (1024, 512, 800, 1760, 2560), (32, 8, 1, 64)
-GROUPS = ("gru", "gru-train", "conv", "bn", "beam", "deepspeech2")
-
-
-def rows(group: str, quick: bool) -> Iterator[Row]:
-    """The rows of a group, those that matter most first: it may be cut short."""
-    return {
-        "gru": _gru_rows,
-        "gru-train": _gru_training_rows,
-        "conv": _conv_rows,
-        "bn": _batch_norm_rows,
-        "beam": _beam_rows,
-        "deepspeech2": _deepspeech2_rows,
-    }[group](quick)
-
-
-def _gru_row(size: int, batch: int, ragged: bool, backward: bool, arithmetic: str) -> Row:
-    steps = 200
-    small = size <= 1024 and batch <= 32
-    least = 2.0 if backward else 3.0 if small else 1.0
-    return Row(
-        f"BiGRU forward{' + backward' if backward else ''}",
-        f"H={size} N={batch} T={steps}, {'ragged' if ragged else 'equal'}",
-        arithmetic,
-        lambda at: gru(size, batch, ragged, backward, steps, at),
-        {f"x {PACKED}": least, "x best": 2.0 if backward else 1.0},
-    )
-
-
-def _gru_rows(quick: bool) -> Iterator[Row]:
-    sizes, batches = (SIZES[:1], BATCHES[:1]) if quick else (SIZES, BATCHES)
-    for ragged in (True, False):
-        for size, batch in itertools.product(sizes, batches):
-            if batch > 1 or not ragged:
-                yield _gru_row(size, batch, ragged, False, "bf16")
-    for arithmetic in ("fp32", "tf32"):
-        for size, batch in itertools.product((1024, 2560)[: len(sizes)], (32, 1)[: len(batches)]):
-            yield _gru_row(size, batch, batch > 1, False, arithmetic)
-
-
-def _gru_training_rows(quick: bool) -> Iterator[Row]:
-    sizes, batches = (SIZES[:1], BATCHES[:1]) if quick else (SIZES, (32, 8, 64))
-    for ragged, batch, size in itertools.product((True, False), batches, sizes):
-        if ragged or batch == 32:
-            yield _gru_row(size, batch, ragged, True, "bf16")
-    for size in (1024, 2560)[: len(sizes)]:
-        yield _gru_row(size, 32, True, True, "fp32")
-
-
-def _conv_rows(quick: bool) -> Iterator[Row]:
-    frames = 1001
-    for arithmetic, batch, ragged in itertools.product(("bf16", "tf32", "fp32"), (32, 8, 1), (True, False)):
-        if (batch == 1) == ragged or (quick and batch < 32):
-            continue
-        # Compiling takes a while: for the batch that is likeliest to profit.
-        yield Row(
-            "DeepSpeech2's masked convolutions, 10 s",
-            f"N={batch}, {'ragged' if ragged else 'equal'}",
-            arithmetic,
-            lambda at, batch=batch, ragged=ragged: conv(batch, ragged, batch == 32 and ragged, frames, at),
-            {"x best": 2.0},
-        )
-
-
-def _batch_norm_rows(quick: bool) -> Iterator[Row]:
-    shapes = [BatchNorm("NCFT", (32, 32, 81, 501), (0.0, 20.0)), BatchNorm("TNC", (500, 64, 2560), None)]
-    for arithmetic, shape, mode in itertools.product(
-        ("bf16", "fp32"), shapes[: 1 if quick else 2], ("eval", "training", "backward")
-    ):
-        size = "x".join(map(str, shape.size))
-        yield Row(
-            "BatchNorm over valid frames, clamp and mask",
-            f"{shape.layout} {size}, {mode}",
-            arithmetic,
-            lambda at, shape=shape, mode=mode: batch_norm(shape, mode, shape.layout == "NCFT", at),
-            {"floor": 1.3},
-        )
-
-
-def _beam_rows(quick: bool) -> Iterator[Row]:
-    for batch, beam_width in ((32, 16),) if quick else ((32, 16), (1, 16), (128, 16), (32, 64)):
-        yield Row(
-            "CTC beam search, 4-gram word model, V=29, 10 s",
-            f"N={batch}, beam {beam_width}",
-            "fp32",
-            lambda at, n=batch, width=beam_width: beam_search(n, width, 500, 20_000, at),
-            {"rtfx": 20_000.0} if (batch, beam_width) == (32, 16) else {},
-        )
-
-
-def _deepspeech2_rows(quick: bool) -> Iterator[Row]:
-    for arithmetic, ragged in (("bf16", True), ("bf16", False), ("tf32", True))[: 1 if quick else 3]:
-        yield Row(
-            "DeepSpeech2 `paper` (5 x BiGRU 2560), features to log-probabilities",
-            f"N=64, {'2.5 to 10 s' if ragged else '10 s'}",
-            arithmetic,
-            lambda at, ragged=ragged: deepspeech2("paper", 64, ragged, 1000, at),
-            {"rtfx": 5_000.0} if arithmetic == "bf16" else {},
-        )

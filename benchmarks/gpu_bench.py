@@ -22,9 +22,9 @@ import torch
 # Run as a script: the benchmarks are not part of the installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from asrkern._gpu_kernels import sources
-from benchmarks import _gpu_cases as cases
-from benchmarks._gpu_cases import ARITHMETIC, ASRKERN, GROUPS, Backend, Case, Row
+from asrkern._gpu_kernels import KERNELS
+from benchmarks._gpu_cases import ARITHMETIC, ASRKERN, Backend, Case
+from benchmarks._gpu_rows import GROUPS, TUNING, Row, rows
 from benchmarks._gpu_timing import ceilings, float32_arithmetic, kernels_run, summary, time_call
 from benchmarks._kernel_names import own_kernels, readable
 
@@ -67,8 +67,7 @@ def _compared(case: Case) -> dict[str, Any]:
     own: dict[str, float] = {}
     missing = []
     for kernel in case.kernels:
-        paths = [ROOT / path for path, digest in sources(kernel, ROOT).items() if digest != "missing"]
-        these = own_kernels(run, paths)
+        these = own_kernels(run, [ROOT / KERNELS[kernel][0]])
         own |= these
         missing += [] if these else [kernel]
     slowest = sorted(own, key=own.get, reverse=True)[:3]
@@ -109,7 +108,7 @@ def reached(kind: str, medians: dict[str, float], found: dict[str, Any]) -> floa
 
 def measured(group: str, quick: bool, deadline: float, copy_gb_s: float | None) -> Iterator[dict[str, Any]]:
     """The rows of a group, those that fail or that there is no time for with the reason."""
-    for row in cases.rows(group, quick):
+    for row in rows(group, quick):
         about = {"group": group, "title": row.title, "row": row.name, "arithmetic": row.arithmetic}
         if time.monotonic() > deadline:
             yield {**about, "failed": "no time left"}
@@ -130,7 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("groups", nargs="*", choices=[*GROUPS, "ceilings"], help="default: all")
+    parser.add_argument(
+        "groups",
+        nargs="*",
+        choices=["ceilings", *GROUPS, *TUNING],
+        help="default: all but " + ", ".join(TUNING),
+    )
     parser.add_argument("--out", type=Path, help="a file that each row is appended to, in JSON")
     parser.add_argument(
         "--seconds", type=float, default=120.0, help="for each group; then its rows are left out"

@@ -24,6 +24,8 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor output, Tensor reserve, bool batch_first)"
       " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih,"
       " Tensor grad_bias_hh)");
+  // Rows up to which the CUDA kernel is taken on a device; 0 for never.
+  m.def("gru_cuda_rows(int device, int value_bytes, int hidden_size, int directions, bool backward) -> int");
   m.def(
       "lstm(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0, Tensor? c0,"
       " Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh,"
@@ -62,6 +64,10 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
   m.def(
       "masked_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? lengths,"
       " Tensor? output_lengths, int[] stride, int[] padding, float min, float max) -> Tensor");
+  m.def(
+      "masked_conv2d_batch_norm_act(Tensor input, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias,"
+      " Tensor? lengths, Tensor? output_lengths, int[] stride, int[] padding, bool count_padding, float eps, float min,"
+      " float max) -> (Tensor output, Tensor convolved, Tensor mean, Tensor var, Tensor count)");
   m.def(
       "ctc_beam_search(Tensor log_probs, Tensor? lengths, Tensor token_kinds,"
       " Tensor[] language_model, int lm_order, int lm_bos, int lm_eos, Tensor? lm_tokens,"

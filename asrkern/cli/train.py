@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from asrkern.cli.console import errors
@@ -35,7 +36,7 @@ def train(
 
     With several processes: torchrun --nproc-per-node 2 -m asrkern train RECIPE.
     """
-    with _log(), errors(MemoryError, RuntimeError):
+    with _log(), errors(torch.OutOfMemoryError):
         from asrkern.training import trainer
         from asrkern.training.recipe import load_recipe
 
@@ -87,7 +88,6 @@ class _log:
         self._logger = logging.getLogger("asrkern.training")
         self._handler = logging.StreamHandler()
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
         self._logger.addHandler(self._handler)
 

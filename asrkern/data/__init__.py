@@ -4,6 +4,7 @@ from asrkern.data.audio import load_audio, resample
 from asrkern.data.feature_stream import SpectrogramState, SpectrogramStream
 from asrkern.data.features import MFCC, LogMelSpectrogram, Spectrogram, collate
 from asrkern.data.manifest import Utterance, load_features, read_manifest
+from asrkern.data.stream import read_stream
 
 __all__ = [
     "MFCC",
@@ -16,5 +17,6 @@ __all__ = [
     "load_audio",
     "load_features",
     "read_manifest",
+    "read_stream",
     "resample",
 ]

@@ -276,7 +276,9 @@ def build_context(
     kinds = np.asarray(tokens.kinds, np.uint8)
     context = CTCContext(torch.from_numpy(kinds), alpha=alpha, beta=beta)
     if lm is not None:
-        tables = tuple(lm.tensors[name] for name in ("unigrams", "ngrams", "codebook") if name in lm.tensors)
+        tables = tuple(
+            lm.tensors[name].cpu() for name in ("unigrams", "ngrams", "codebook") if name in lm.tensors
+        )
         context = context._replace(language_model=tables, lm_order=lm.order, lm_bos=lm.bos, lm_eos=lm.eos)
         if not of_words:
             names = [

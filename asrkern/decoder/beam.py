@@ -14,7 +14,7 @@ from torch import Tensor
 from asrkern import _decoder, ops
 from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
 from asrkern.decoder.ngram_lm import NGramLM
-from asrkern.ops.ctc_beam_search import error_message
+from asrkern.ops.ctc_beam_search import error_message, has_kernel
 
 Array = Tensor | np.ndarray
 _COUNTS = ("beam_width", "nbest", "top_tokens")
@@ -133,6 +133,7 @@ class CTCBeamDecoder:
         if unk_score is None:
             unk_score = -10.0 if lexicon is None else -math.inf
         self.lm = lm
+        self.device = torch.device("cpu")
         self._built = build_context(
             labels,
             lm,
@@ -144,6 +145,7 @@ class CTCBeamDecoder:
             unk_score=unk_score,
             smearing=smearing,
         )
+        self.context = self._built.context
         self._options: dict[str, Any] = {"blank": blank}
         self._set(
             beam_width=beam_width, nbest=nbest, token_min_logp=token_min_logp, beam_prune_logp=beam_prune_logp,
@@ -167,12 +169,37 @@ class CTCBeamDecoder:
         other._set(**options)
         return other
 
+    def to(self, device: torch.device | str) -> CTCBeamDecoder:
+        """This decoder with its tables on ``device``, where :meth:`decode` then searches, whatever device the outputs
+        are on; streams stay on the CPU.
+
+        Raises:
+            ValueError: a device other than the CPU for which asrkern has no beam search, or none that has been checked
+                there (``ASRKERN_CUDA=force`` takes it all the same). A decoder on the CPU takes outputs of any device.
+        """
+        device = torch.device(device)
+        if device.type != "cpu" and not has_kernel(device):
+            raise ValueError(
+                f"device: expected cpu, received {device}, where there is no beam search of asrkern's that has been "
+                "checked (ASRKERN_CUDA=force takes one that has not)"
+            )
+        other = copy.copy(self)
+        other.context = self._on_cpu.to(device)
+        # With its index.
+        other.device = other.context.token_kinds.device
+        return other
+
     def _set(self, **options: Any) -> None:
         hotwords = {name: options.pop(name) for name in ("hotwords", "hotword_weight") if name in options}
         if hotwords:
             self._hotwords = {**getattr(self, "_hotwords", {}), **hotwords}
-            self.context = self._built.with_hotwords(
+            self._on_cpu = self._built.with_hotwords(
                 self._hotwords["hotwords"], self._hotwords["hotword_weight"]
+            )
+            # What is on a device already stays there.
+            self.context = self.context._replace(
+                hotwords=tuple(tensor.to(self.device) for tensor in self._on_cpu.hotwords),
+                begin_reach=self._on_cpu.begin_reach,
             )
         if "num_threads" in options:
             self.num_threads = options.pop("num_threads")
@@ -241,7 +268,7 @@ class CTCBeamDecoder:
             return self._search_batch(self._as_tensor(log_probs, (3,)), lengths, raise_errors=False)
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of utterances")
-        utterances = [self._as_tensor(utterance, (2,)).float() for utterance in log_probs]
+        utterances = [self._as_tensor(utterance, (2,)).to(self.device).float() for utterance in log_probs]
         if not utterances:
             return []
         frames = torch.tensor([len(utterance) for utterance in utterances])
@@ -258,7 +285,7 @@ class CTCBeamDecoder:
         Raises:
             TypeError, ValueError: as decode. Frames before a bad one are taken, it and those after it are not.
         """
-        chunk = self._as_tensor(log_probs, (2,)).float().numpy()
+        chunk = self._as_tensor(log_probs, (2,)).cpu().float().numpy()
         error, frame = self._search.step(state, chunk)
         if error:
             raise ValueError(error_message(error, state.frames if frame < len(chunk) else frame))
@@ -284,7 +311,7 @@ class CTCBeamDecoder:
         def arrays(tensors: Iterable[Tensor]) -> list[np.ndarray]:
             return [tensor.numpy() for tensor in tensors]
 
-        context = self.context
+        context = self._on_cpu
         return _decoder.CtcBeamSearch(
             token_kinds=context.token_kinds.numpy(),
             language_model=None if self.lm is None else self.lm._on_cpu(),
@@ -308,7 +335,7 @@ class CTCBeamDecoder:
     def _as_tensor(self, log_probs: Array, dims: tuple[int, ...]) -> Tensor:
         if not isinstance(log_probs, (Tensor, np.ndarray)):
             raise TypeError(f"log_probs: expected a tensor or an array, received {type(log_probs).__name__}")
-        scores = torch.as_tensor(log_probs).detach().cpu()
+        scores = torch.as_tensor(log_probs).detach()
         if not scores.is_floating_point():
             raise TypeError(f"log_probs: expected a floating-point dtype, received {scores.dtype}")
         shapes = {2: "[T, V]", 3: "[N, T, V]"}
@@ -326,12 +353,13 @@ class CTCBeamDecoder:
         self, log_probs: Tensor, lengths: Array | Sequence[int] | None, *, raise_errors: bool
     ) -> list[Any]:
         found = ops.ctc_beam_search(
-            log_probs,
-            None if lengths is None else torch.as_tensor(lengths).cpu(),
+            log_probs.to(self.device),
+            None if lengths is None else torch.as_tensor(lengths),
             context=self.context,
             num_threads=self.num_threads or 0,
             **self._options,
         )
+        found = ops.CTCBeamSearchResult(*(tensor.cpu() for tensor in found))
         results: list[Any] = []
         for row, (error, frame) in enumerate(found.errors.tolist()):
             if not error:

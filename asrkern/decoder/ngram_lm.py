@@ -18,7 +18,7 @@ from asrkern.decoder._ngram_estimate import Estimate, Progress
 
 MAX_ORDER: int = _decoder.MAX_ORDER
 UNITS = ("word", "character")
-_FORMAT = "asrkern n-gram model 1"
+_FORMAT = "asrkern n-gram model 2"
 _METADATA = ("order", "bos", "eos", "unit", "space")
 
 
@@ -118,7 +118,9 @@ class NGramLM:
                 with safetensors.safe_open(path, framework="pt") as file:
                     metadata = file.metadata() or {}
                     if metadata.get("format") != _FORMAT or not metadata.keys() >= set(_METADATA):
-                        raise ValueError(f"expected {_FORMAT!r}, received {metadata.get('format')!r}")
+                        raise ValueError(
+                            f"expected {_FORMAT!r}, received {metadata.get('format')!r}: save the model anew"
+                        )
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             except safetensors.SafetensorError as error:
                 raise ValueError(f"expected an intact safetensors file: {error}") from None
@@ -246,7 +248,7 @@ class NGramLM:
             bos: whether ``<s>`` stands before it.
             eos: whether the probability of ``</s>`` after it counts.
         """
-        return float(self._on_cpu().score_sentences((sentence,), bos, eos)[0])
+        return self._on_cpu().score_sentence(sentence, bos, eos)
 
     def score_batch(self, sentences: Sequence[str], bos: bool = True, eos: bool = True) -> Tensor:
         """log10 probabilities of many sentences, [N] float64; much faster than :meth:`score` for each."""

@@ -45,14 +45,14 @@ def apply_batch_norm(
     Raises:
         ValueError: in training, fewer than two values per channel.
     """
-    batch_stats = uses_batch_stats(module)
     channels = input.shape[layout.index("C")]
     if channels != module.num_features:
         raise ValueError(
             f"input: expected {module.num_features} channels on axis {layout.index('C')} of {layout}, "
             f"received {list(input.shape)}"
         )
-    output, mean, var, count = ops.batch_norm_act(
+    batch_stats = uses_batch_stats(module)
+    result = ops.batch_norm_act(
         input,
         module.weight,
         module.bias,
@@ -65,11 +65,20 @@ def apply_batch_norm(
         eps=module.eps,
         activation=activation,
     )
-    if batch_stats:
-        _check_count(input, lengths, count, channels)
+    track_statistics(module, result, lengths)
+    return result.output
+
+
+def track_statistics(module: nn.Module, result: ops.BatchNormActResult, lengths: Tensor | None) -> None:
+    """What a torch batch norm does with the statistics of a batch that it normalised.
+
+    Raises:
+        ValueError: in training, fewer than two values per channel.
+    """
+    if uses_batch_stats(module):
+        _check_count(result.output, lengths, result.count, module.num_features)
     if module.training and module.track_running_stats:
-        _update_running_stats(module, mean, var, count)
-    return output
+        _update_running_stats(module, result.mean, result.var, result.count)
 
 
 def _check_count(input: Tensor, lengths: Tensor | None, count: Tensor, channels: int) -> None:

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from asrkern import ops
 from asrkern.nn._hooks import has_hooks
 from asrkern.nn._lengths import zero_padding
-from asrkern.nn.batch_norm import MaskedBatchNorm2d, apply_batch_norm, clamp_range, uses_batch_stats
+from asrkern.nn.batch_norm import (
+    MaskedBatchNorm2d,
+    apply_batch_norm,
+    clamp_range,
+    track_statistics,
+    uses_batch_stats,
+)
 
 
 class _Stage(NamedTuple):
@@ -85,27 +91,41 @@ class MaskConv(nn.Module):
 
     def _conv(self, stage: _Stage, x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
         conv, norm, activation = stage
-        folded = norm is None or not uses_batch_stats(norm)
-        scale, shift = _fold(norm) if norm is not None and folded else (None, None)
-        x = ops.masked_conv2d(
+        options = {
+            "lengths": before,
+            "output_lengths": after,
+            "stride": conv.stride,
+            "padding": conv.padding,
+            "activation": activation,
+        }
+        if norm is None or not uses_batch_stats(norm):
+            scale, shift = (None, None) if norm is None else _fold(norm)
+            return ops.masked_conv2d(x, conv.weight, conv.bias, scale, shift, **options)
+        if norm.num_features != conv.out_channels:
+            raise ValueError(
+                f"seq_module: expected a batch norm of {conv.out_channels} channels, those of the convolution before "
+                f"it, received {norm.num_features}"
+            )
+        result = ops.masked_conv2d_batch_norm_act(
             x,
             conv.weight,
             conv.bias,
-            scale,
-            shift,
-            lengths=before,
-            output_lengths=after,
-            stride=conv.stride,
-            padding=conv.padding,
-            activation=activation if folded else None,
+            norm.weight,
+            norm.bias,
+            stats=self._stats(norm),
+            eps=norm.eps,
+            **options,
         )
-        return x if folded else self._batch_norm(stage, x, after)
+        track_statistics(norm, result, after)
+        return result.output
 
     def _batch_norm(self, stage: _Stage, x: Tensor, lengths: Tensor | None) -> Tensor:
-        stats = stage.norm.stats if isinstance(stage.norm, MaskedBatchNorm2d) else self.stats
         return apply_batch_norm(
-            stage.norm, x, lengths, layout="NCFT", stats=stats, activation=stage.activation
+            stage.norm, x, lengths, layout="NCFT", stats=self._stats(stage.norm), activation=stage.activation
         )
+
+    def _stats(self, norm: nn.BatchNorm2d) -> str:
+        return norm.stats if isinstance(norm, MaskedBatchNorm2d) else self.stats
 
 
 def _is_fusible(module: nn.Module) -> bool:
@@ -141,7 +161,9 @@ def _stages(stack: nn.Sequential) -> list[_Stage]:
 
 def _fold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift by which a batch norm on running statistics acts."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    # Not in lower precision than float32.
+    dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
+    scale = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias

@@ -7,6 +7,7 @@ from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pa
 from asrkern.ops.linear import linear, linear_quantized, quantize_weight
 from asrkern.ops.lstm import LSTMWeights, PackedLSTMWeights, lstm, lstm_prepacked, pack_lstm_weight
 from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
+from asrkern.ops.masked_conv2d_batch_norm_act import masked_conv2d_batch_norm_act
 
 __all__ = [
     "BatchNormActResult",
@@ -28,6 +29,7 @@ __all__ = [
     "lstm",
     "lstm_prepacked",
     "masked_conv2d",
+    "masked_conv2d_batch_norm_act",
     "pack_gru_weight",
     "pack_lstm_weight",
     "quantize_weight",

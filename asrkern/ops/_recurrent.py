@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from asrkern import _library
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -133,21 +135,81 @@ def run_layer(
     reverse = weights_reverse or RecurrentWeights(None, None)
     initial = dict(zip(cell.states, states))
     dtype = compute_dtype(input, **initial, weight_ih=weights.weight_ih, weight_hh=weights.weight_hh)
-    tensors = [cast(w, dtype) for w in (*weights, *reverse)]
-    states = tuple(cast(state, dtype) for state in states)
-    run = _composed if input.device.type != "cpu" else _kernel
-    results = run(cell, input.to(dtype), lengths, batch_sizes, states, tensors, batch_first)
     result_dtype = output_dtype(input, weights.weight_hh)
+    run = _kernel if input.device.type == "cpu" else _composed
+    tensors = (*weights, *reverse)
+    if _takes_cuda(cell, input, states, tensors, batch_sizes, batch_first):
+        run, dtype = _cuda_kernel, _cuda_dtype(result_dtype)
+    tensors = [cast(w, dtype) for w in tensors]
+    states = tuple(cast(state, dtype) for state in states)
+    results = run(cell, input.to(dtype), lengths, batch_sizes, states, tensors, batch_first)
     return tuple(result.to(result_dtype) for result in results)
 
 
-def _kernel(cell, input, lengths, batch_sizes, states, tensors, batch_first):
-    differentiable = torch.is_grad_enabled() and any(
+# Forward and backward kernel, as _library.cuda_kernel knows them.
+_CUDA_KERNELS = {"gru": ("gru_forward", "gru_backward")}
+
+
+def _cuda_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What the CUDA kernels compute in: what is given, or autocast's dtype."""
+    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else dtype
+
+
+def _takes_cuda(cell, input, states, tensors, batch_sizes, batch_first) -> bool:
+    """Whether the cell's own CUDA kernels run, rather than cuDNN."""
+    if not input.is_cuda or cell.name not in _CUDA_KERNELS:
+        return False
+    weight_hh, weight_hh_reverse = tensors[1], tensors[5]
+    dtype = _cuda_dtype(output_dtype(input, weight_hh))
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16) or input.dtype == torch.float64:
+        return False
+    kernels = _CUDA_KERNELS[cell.name][: 2 if _differentiable(input, states, tensors) else 1]
+    if not all(_library.cuda_kernel(name) for name in kernels):
+        return False
+    directions = 1 if weight_hh_reverse is None else 2
+    most = min(
+        _cuda_rows(cell.name, input.get_device(), dtype.itemsize, weight_hh.shape[1], directions, backward)
+        for backward in (False, True)[: len(kernels)]
+    )
+    if batch_sizes is None:
+        return input.shape[0 if batch_first else 1] <= most
+    # A tracer does not know the value batch_sizes[0].
+    return most > 0 if torch.compiler.is_compiling() else int(batch_sizes[0]) <= most
+
+
+@functools.cache
+def _ask_cuda_rows(
+    name: str, device: int, value_bytes: int, size: int, directions: int, backward: bool
+) -> int:
+    op = getattr(torch.ops.asrkern, f"{name}_cuda_rows")
+    return op(device, value_bytes, size, directions, backward)
+
+
+def _cuda_rows(*layer) -> int:
+    """Rows up to which the CUDA kernel is to run; 0 where it does not."""
+    return _ask_cuda_rows(*layer)
+
+
+# As for _library.cuda_kernel: tracing sees a number.
+_cuda_rows._dynamo_marked_constant = True
+
+
+def _differentiable(input, states, tensors) -> bool:
+    return torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (input, *states, *tensors)
     )
-    op = getattr(torch.ops.asrkern, cell.name)
-    *results, _ = op(input, lengths, batch_sizes, *states, *tensors, batch_first, differentiable)
+
+
+def _kernel(cell, input, lengths, batch_sizes, states, tensors, batch_first):
+    op, save_reserve = getattr(torch.ops.asrkern, cell.name), _differentiable(input, states, tensors)
+    *results, _ = op(input, lengths, batch_sizes, *states, *tensors, batch_first, save_reserve)
     return results
+
+
+def _cuda_kernel(*arguments):
+    """:func:`_kernel`, whose matrix products are torch's, in the dtype that its tensors have."""
+    with torch.autocast("cuda", enabled=False):
+        return _kernel(*arguments)
 
 
 def _composed(cell, input, lengths, batch_sizes, states, tensors, batch_first):

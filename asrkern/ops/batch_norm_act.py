@@ -70,8 +70,7 @@ def batch_norm_act(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, received {layout!r}")
-    if stats not in ("valid", "padded"):
-        raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
+    check_stats(stats)
     check_tensor("input", input, (len(layout),))
     channels = input.shape[layout.index("C")]
     if any(extent == 0 for extent in input.shape):
@@ -95,28 +94,32 @@ def batch_norm_act(
     rows = 1 if layout == "RC" else input.shape[layout.index("N")]
     lengths = lengths_on(input.device, "lengths", lengths, rows)
     dtype = compute_dtype(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
-    low, high = clamp_bounds(activation)
+    result_dtype = output_dtype(input, weight)
+    kernel = takes_kernel(input)
     args = (
-        input.to(dtype),
+        # The GPU kernel reads and writes lower precisions as they are.
+        input if kernel and result_dtype == input.dtype else input.to(dtype),
         cast(weight, dtype),
         cast(bias, dtype),
         cast(running_mean, dtype),
         cast(running_var, dtype),
         lengths,
-        *(layout, training, stats == "padded", float(eps), low, high),
+        *(layout, training, stats == "padded", float(eps), *clamp_bounds(activation)),
     )
-    if input.device.type == "cpu" or (_library.cuda_kernel("batch_norm_act") and _fits_cuda(*args)):
-        result = torch.ops.asrkern.batch_norm_act(*args)
-    else:
-        result = _composed(*args)
-    return BatchNormActResult(result[0].to(output_dtype(input, weight)), *result[1:])
+    run = torch.ops.asrkern.batch_norm_act if kernel or input.device.type == "cpu" else _composed
+    result = run(*args)
+    return BatchNormActResult(result[0].to(result_dtype), *result[1:])
 
 
-def _fits_cuda(input, weight, bias, running_mean, running_var, lengths, layout, training, *_) -> bool:
-    differentiable = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (input, weight, bias)
-    )
-    return input.is_cuda and input.dtype == torch.float32 and not training and not differentiable
+def check_stats(stats: str) -> None:
+    """Raise ValueError unless stats is "valid" or "padded"."""
+    if stats not in ("valid", "padded"):
+        raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
+
+
+def takes_kernel(input: Tensor) -> bool:
+    """Whether asrkern's GPU kernel computes this input."""
+    return input.is_cuda and input.dtype != torch.float64 and _library.cuda_kernel("batch_norm_act")
 
 
 def _composed(
@@ -163,8 +166,7 @@ def _fake(
     channels = input.shape[layout.index("C")]
     return (
         torch.empty_like(input, memory_format=torch.contiguous_format),
-        input.new_empty(channels),
-        input.new_empty(channels),
+        *(input.new_empty(channels, dtype=compute_dtype(input)) for _ in range(2)),
         input.new_empty((), dtype=torch.int64),
     )
 
@@ -176,9 +178,23 @@ def _fake_backward(
     channels = input.shape[layout.index("C")]
     return (
         torch.empty_like(input, memory_format=torch.contiguous_format),
-        input.new_empty(channels),
-        input.new_empty(channels),
+        *(input.new_empty(channels, dtype=compute_dtype(input)) for _ in range(2)),
     )
+
+
+@torch.library.impl("asrkern::batch_norm_act", "cuda")
+def _cuda(*args):
+    # Triton takes seconds to import.
+    from asrkern.ops import _batch_norm_act_cuda
+
+    return _batch_norm_act_cuda.forward(*args)
+
+
+@torch.library.impl("asrkern::batch_norm_act_backward", "cuda")
+def _cuda_backward(*args):
+    from asrkern.ops import _batch_norm_act_cuda
+
+    return _batch_norm_act_cuda.backward(*args)
 
 
 def _setup_context(ctx, inputs, output):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asrkern import _library
 from asrkern.ops._common import check_tensor, lengths_on
 
 
@@ -48,6 +49,21 @@ class CTCContext(NamedTuple):
     unknown_look_ahead: float = 0.0
     begin_reach: float = 0.0
 
+    def to(self, device: torch.device | str) -> CTCContext:
+        """The same with its tensors on ``device``.
+
+        Raises:
+            ValueError: it leaves the CPU and its values are not those of a context; a GPU does not check them.
+        """
+        if self.token_kinds.device.type == "cpu" and torch.device(device).type != "cpu":
+            ctc_beam_search(torch.zeros(0, 0, len(self.token_kinds)), context=self, beam_width=1)
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else tuple(t.to(device) for t in value)
+            for name, value in self._asdict().items()
+            if isinstance(value, (Tensor, tuple))
+        }
+        return self._replace(**moved)
+
 
 class CTCBeamSearchResult(NamedTuple):
     """The n-best of each row, the best first; L = T is the room for tokens.
@@ -80,13 +96,20 @@ ERRORS = {
     3: "expected log-probabilities, received probabilities; take their logarithm",
     4: "expected log-probabilities, received values whose exponentials do not sum to 1, as logits; use log_softmax",
     5: "no prefix of the beam can go on: the lexicon allows none of the possible tokens",
+    6: "expected a length between 0 and its frames, received another",
+    7: "more prefixes or words than a GPU's search has memory for; decode it on the CPU",
 }
 
 
 def error_message(error: int, frame: int, row: int | None = None) -> str:
     """What the two numbers of :attr:`CTCBeamSearchResult.errors` mean."""
-    where = f"at frame {frame}" if row is None else f"in row {row} at frame {frame}"
-    return f"log_probs: {ERRORS[error]} ({where})"
+    where = [f"in row {row}"] * (row is not None) + [f"at frame {frame}"] * (frame >= 0)
+    return f"log_probs: {ERRORS[error]} ({' '.join(where)})"
+
+
+def has_kernel(device: torch.device) -> bool:
+    """Whether the beam search runs on a device that is not the CPU."""
+    return device.type == "cuda" and _library.cuda_kernel("ctc_beam_search")
 
 
 def ctc_beam_search(
@@ -111,9 +134,13 @@ def ctc_beam_search(
     are merged before the ``beam_width`` best are kept. Nothing is differentiable.
 
     Args:
-        log_probs: [N, T, V] log-probabilities on the CPU, any floating dtype; computed in float32, relative to the
-            best prefix, so that precision does not sink over time.
-        lengths: [N] integers, frames of each row; None: all T.
+        log_probs: [N, T, V] log-probabilities, any floating dtype; computed in float32, relative to the best prefix, so
+            that precision does not sink over time. On a GPU a kernel of asrkern's does the whole search there, with
+            ``context`` on the same device, and can be captured in a CUDA graph; it finds what the CPU does, but for the
+            order of equal scores. Beams that do not fit into a block's shared memory (on an H200 about 650 prefixes of
+            29 tokens, or 100 of 15,000) are an error; each row takes about 3 MB of the device's memory.
+        lengths: [N] integers, frames of each row; None: all T. On a GPU one that is out of range is an entry in
+            ``errors``.
         blank: index of the blank token.
         beam_width: prefixes kept at each frame.
         nbest: hypotheses returned, at most beam_width.
@@ -123,19 +150,24 @@ def ctc_beam_search(
         blank_penalty: subtracted from blank's log-probability, before all pruning.
         log_add: False: the best alignment counts in place of the sum.
         check_normalized: report rows whose probabilities do not sum to 1 within a factor of e^0.5.
-        context: words, language model, hotwords; None: acoustics only.
-        num_threads: of torch's threads, at most; 0: all.
+        context: words, language model, hotwords; None: acoustics only. On the CPU all of it is checked; on a GPU its
+            values are taken as they are: :meth:`CTCContext.to` has checked them.
+        num_threads: of torch's threads on the CPU, at most; 0: all.
 
     Returns:
         :class:`CTCBeamSearchResult`. Rows with bad values have an entry in ``errors``; the others are not affected.
 
     Raises:
         TypeError: log_probs is not floating-point, or lengths not integer.
-        ValueError: wrong rank or device, no tokens, lengths beyond T, or an option out of range.
+        ValueError: wrong rank or device, no tokens, lengths beyond T, an option out of range, or a beam that does not
+            fit into the device's fast memory.
     """
     check_tensor("log_probs", log_probs, (3,))
-    if log_probs.device.type != "cpu":
-        raise ValueError(f"log_probs: expected a tensor on the CPU, received one on {log_probs.device}")
+    if log_probs.device.type != "cpu" and not has_kernel(log_probs.device):
+        raise ValueError(
+            f"log_probs: expected a tensor on the CPU, received one on {log_probs.device}, where there is no beam search "
+            "of asrkern's that has been checked (ASRKERN_CUDA=force takes one that has not)"
+        )
     vocabulary = log_probs.shape[2]
     if vocabulary == 0:
         raise ValueError(f"log_probs: expected at least one token, received shape {tuple(log_probs.shape)}")
@@ -148,7 +180,7 @@ def ctc_beam_search(
         raise ValueError(f"num_threads: expected at least 0, received {num_threads}")
     lengths = lengths_on(log_probs.device, "lengths", lengths, log_probs.shape[0])
     if context is None:
-        context = CTCContext(torch.zeros(vocabulary, dtype=torch.uint8))
+        context = CTCContext(torch.zeros(vocabulary, dtype=torch.uint8, device=log_probs.device))
     found = torch.ops.asrkern.ctc_beam_search(
         log_probs.detach().float(), lengths, context.token_kinds,
         list(context.language_model), context.lm_order, context.lm_bos, context.lm_eos, context.lm_tokens,

@@ -31,6 +31,13 @@ def masked_conv2d_flops(input: Shape, weight: Shape, *_: Any, out_shape: Shape, 
     return 2 * prod(out_shape) * prod(weight[1:])
 
 
+@register_flop_formula(torch.ops.asrkern.masked_conv2d_batch_norm_act)
+def masked_conv2d_batch_norm_act_flops(
+    input: Shape, weight: Shape, *_: Any, out_shape: tuple[Shape, ...], **__: Any
+) -> int:
+    return masked_conv2d_flops(input, weight, out_shape=out_shape[0])
+
+
 def _recurrent_flops(input: Shape, weight_ih: Shape, weight_hh: Shape, reverse: Shape | None) -> int:
     """2 · directions · frames · values of both weights."""
     return 2 * (1 if reverse is None else 2) * prod(input[:-1]) * (prod(weight_ih) + prod(weight_hh))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from asrkern import _library
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -38,41 +41,16 @@ def _output_size(size: int, kernel_size: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel_size) // stride + 1
 
 
-def masked_conv2d(
+def check_masked_conv2d(
     input: Tensor,
     weight: Tensor,
-    bias: Tensor | None = None,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-    *,
-    lengths: Tensor | None = None,
-    output_lengths: Tensor | None = None,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    activation: tuple[float, float] | None = None,
-) -> Tensor:
-    """``mask(clamp((conv2d(x) + bias) · scale + shift))``: DeepSpeech2's convolution with its BatchNorm folded in.
-
-    Every row is computed as if it were alone: frames beyond its length are read as 0, whatever the batch holds there.
-    In inference, float32 on the CPU, a row is bit-identical whatever its batch mates and padding.
-
-    Args:
-        input: [N, in_channels, F, T], float32 or float64; lower precisions are computed in float32.
-        weight: [out_channels, in_channels, kernel_F, kernel_T].
-        bias, scale, shift: [out_channels] or None for 0, 1 and 0.
-        lengths: [N] integers, frames of each input row; None: all T.
-        output_lengths: [N] integers, frames of each output row; None: exactly what lengths give
-            (:func:`conv_output_lengths`).
-        stride, padding: (frequency, time).
-        activation: (min, max) to clamp to; None is none.
-
-    Returns:
-        [N, out_channels, F', T'] in the common dtype of input and weight; 0 beyond each row's output length.
-
-    Raises:
-        TypeError: not a floating-point tensor, or float64 with another dtype.
-        ValueError: shapes, devices, lengths, stride, padding or activation that do not fit, or an empty batch.
-    """
+    per_channel: dict[str, Tensor | None],
+    lengths: Tensor | None,
+    output_lengths: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> tuple[Tensor | None, Tensor | None]:
+    """(lengths, output_lengths) on the input's device; raises as :func:`masked_conv2d`. per_channel: by name."""
     check_tensor("input", input, (4,))
     check_tensor("weight", weight, (4,))
     check_same_device("weight", weight, input)
@@ -93,80 +71,160 @@ def masked_conv2d(
                 f"input: expected {name} of at least {weight.shape[2 + axis] - 2 * padding[axis]}, the kernel's size "
                 f"less its padding, received {input.shape[2 + axis]}"
             )
-    for name, value in (("bias", bias), ("scale", scale), ("shift", shift)):
+    for name, value in per_channel.items():
         if value is not None:
             check_shape(name, value, (weight.shape[0],))
             check_same_device(name, value, input)
-    lengths = lengths_on(input.device, "lengths", lengths, input.shape[0])
-    output_lengths = lengths_on(input.device, "output_lengths", output_lengths, input.shape[0])
+    return (
+        lengths_on(input.device, "lengths", lengths, input.shape[0]),
+        lengths_on(input.device, "output_lengths", output_lengths, input.shape[0]),
+    )
+
+
+def takes_kernel(input: Tensor) -> bool:
+    """Whether asrkern's GPU kernel computes this input."""
+    return input.is_cuda and input.dtype != torch.float64 and _library.cuda_kernel("masked_conv2d")
+
+
+def masked_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    output_lengths: Tensor | None = None,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    activation: tuple[float, float] | None = None,
+) -> Tensor:
+    """``mask(clamp((conv2d(x) + bias) · scale + shift))``: DeepSpeech2's convolution with its BatchNorm folded in.
+
+    Every row is computed as if it were alone: frames beyond its length are read as 0, whatever the batch holds there.
+    In inference, float32 on the CPU, a row is bit-identical whatever its batch mates and padding. On a GPU, float32
+    products are rounded to TF32 where torch allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, its default).
+
+    Args:
+        input: [N, in_channels, F, T], float32 or float64; lower precisions are computed in float32, or by asrkern's
+            GPU kernel, where weight has the same one, multiplied in it and summed in float32.
+        weight: [out_channels, in_channels, kernel_F, kernel_T].
+        bias, scale, shift: [out_channels] or None for 0, 1 and 0.
+        lengths: [N] integers, frames of each input row; None: all T.
+        output_lengths: [N] integers, frames of each output row; None: exactly what lengths give
+            (:func:`conv_output_lengths`).
+        stride, padding: (frequency, time).
+        activation: (min, max) to clamp to; None is none.
+
+    Returns:
+        [N, out_channels, F', T'] in the common dtype of input and weight; 0 beyond each row's output length.
+
+    Raises:
+        TypeError: not a floating-point tensor, or float64 with another dtype.
+        ValueError: shapes, devices, lengths, stride, padding or activation that do not fit, or an empty batch.
+    """
+    lengths, output_lengths = check_masked_conv2d(
+        input,
+        weight,
+        {"bias": bias, "scale": scale, "shift": shift},
+        lengths,
+        output_lengths,
+        stride,
+        padding,
+    )
     dtype = compute_dtype(input, weight=weight, bias=bias, scale=scale, shift=shift)
-    tensors = [cast(t, dtype) for t in (input, weight, bias, scale, shift)]
-    run = torch.ops.asrkern.masked_conv2d if input.device.type == "cpu" else _composed
-    output = run(*tensors, lengths, output_lengths, list(stride), list(padding), *clamp_bounds(activation))
-    return output.to(output_dtype(input, weight))
+    result_dtype = output_dtype(input, weight)
+    kernel = takes_kernel(input)
+    small = [cast(t, dtype) for t in (bias, scale, shift)]
+    if not (kernel and input.dtype == weight.dtype):
+        input, weight = input.to(dtype), weight.to(dtype)
+    run = torch.ops.asrkern.masked_conv2d if kernel or input.device.type == "cpu" else _composed
+    bounds = clamp_bounds(activation)
+    output = run(input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds)
+    return output.to(result_dtype)
 
 
-def _frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """[N, 1, 1, T] bool, True within each row's length."""
+def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x: [N, C, F, T], 0 beyond each row's length."""
     if lengths is None:
-        return None
-    return (torch.arange(x.shape[-1], device=x.device) < lengths[:, None])[:, None, None, :]
+        return x
+    valid = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
+    return torch.where(valid[:, None, None, :], x, 0)
 
 
-def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x if mask is None else torch.where(mask, x, 0)
-
-
-def _resolved(lengths, output_lengths, weight, stride, padding):
+def resolve_output_lengths(lengths, output_lengths, weight, stride, padding):
+    """Output frames of each row: those given, else what lengths give."""
     if output_lengths is None and lengths is not None:
         return conv_output_lengths(lengths, weight.shape[3], stride[1], padding[1])
     return output_lengths
 
 
+def output_shape(input, weight, stride, padding):
+    """[N, out_channels, F', T'] of a convolution."""
+    sizes = [_output_size(input.shape[2 + a], weight.shape[2 + a], stride[a], padding[a]) for a in (0, 1)]
+    return (input.shape[0], weight.shape[0], *sizes)
+
+
 def _composed(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, low, high):
     """torch's own operations, where asrkern has no kernel for the device."""
-    x = _masked(input, _frame_mask(input, lengths))
-    y = torch.nn.functional.conv2d(x, weight, bias, stride, padding)
+    y = torch.nn.functional.conv2d(mask_frames(input, lengths), weight, bias, stride, padding)
     y = y if scale is None else y * scale[:, None, None]
     y = y if shift is None else y + shift[:, None, None]
-    return _masked(
-        y.clamp(low, high), _frame_mask(y, _resolved(lengths, output_lengths, weight, stride, padding))
-    )
+    output_lengths = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
+    return mask_frames(y.clamp(low, high), output_lengths)
 
 
 @torch.library.register_fake("asrkern::masked_conv2d")
 def _fake(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min, max):
-    sizes = [_output_size(input.shape[2 + a], weight.shape[2 + a], stride[a], padding[a]) for a in (0, 1)]
-    return input.new_empty((input.shape[0], weight.shape[0], *sizes))
+    return input.new_empty(output_shape(input, weight, stride, padding))
+
+
+@torch.library.impl("asrkern::masked_conv2d", "cuda")
+def _cuda(*args):
+    # Triton takes seconds to import.
+    from asrkern.ops import _masked_conv2d_cuda
+
+    return _masked_conv2d_cuda.forward(*args)
 
 
 def _setup_context(ctx, inputs, output):
     input, weight, bias, scale, shift, lengths, output_lengths, *ctx.geometry, ctx.low, ctx.high = inputs
-    ctx.has = [t is not None for t in (bias, scale, shift)]
+    ctx.shift_dtype = None if shift is None else shift.dtype
     ctx.save_for_backward(input, weight, bias, scale, lengths, output_lengths, output)
+
+
+def convolution_gradients(grad, input, weight, lengths, stride, padding, needed):
+    """Gradients of (input, weight) from that of a masked convolution, which is 0 beyond each row's output length."""
+    x = mask_frames(input, lengths)
+    with torch.autocast(grad.device.type, enabled=False):
+        grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, [*needed, False]
+        )
+    return None if grad_input is None else mask_frames(grad_input, lengths), grad_weight
 
 
 def _backward(ctx, grad):
     input, weight, bias, scale, lengths, output_lengths, output = ctx.saved_tensors
     stride, padding = ctx.geometry
-    mask = _frame_mask(output, _resolved(lengths, output_lengths, weight, stride, padding))
-    grad = _masked(torch.where((output > ctx.low) & (output < ctx.high), grad, 0), mask)
-    input_mask = _frame_mask(input, lengths)
-    x = _masked(input, input_mask)
-    grad_scale = grad_shift = None
-    with torch.autocast(grad.device.type, enabled=False):
-        if ctx.has[2]:
-            grad_shift = grad.sum((0, 2, 3))
-        if ctx.has[1]:
-            # The convolution's own output was never stored.
-            grad_scale = (grad * torch.nn.functional.conv2d(x, weight, bias, stride, padding)).sum((0, 2, 3))
-            grad = grad * scale[:, None, None]
-        grad_input, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, x, weight, [weight.shape[0]] if ctx.has[0] else None, stride, padding, [1, 1], False, [0, 0], 1,
-            [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has[0]],
-        )  # fmt: skip
-    if grad_input is not None:
-        grad_input = _masked(grad_input, input_mask)
+    if ctx.low > -math.inf or ctx.high < math.inf:
+        grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)
+    grad = mask_frames(grad, resolve_output_lengths(lengths, output_lengths, weight, stride, padding))
+    grad_bias = grad_scale = grad_shift = None
+    # bias, scale and shift are float32 where the rest is float16 or bfloat16.
+    if ctx.shift_dtype is not None:
+        grad_shift = grad.sum((0, 2, 3), dtype=ctx.shift_dtype)
+    if scale is not None:
+        # The convolution's own output was never stored.
+        x = mask_frames(input, lengths)
+        with torch.autocast(grad.device.type, enabled=False):
+            y = torch.nn.functional.conv2d(x, weight, cast(bias, weight.dtype), stride, padding)
+        grad_scale = (grad * y).sum((0, 2, 3), dtype=scale.dtype)
+        grad = (grad * scale[:, None, None]).to(grad.dtype)
+    if bias is not None:
+        grad_bias = grad.sum((0, 2, 3), dtype=bias.dtype)
+    grad_input, grad_weight = convolution_gradients(
+        grad, input, weight, lengths, stride, padding, ctx.needs_input_grad[:2]
+    )
     return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 6
 
 

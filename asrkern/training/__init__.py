@@ -9,6 +9,7 @@ The way of a run, file by file:
 ``manifests``   NeMo, Kaldi, lhotse and LibriSpeech folders as a lhotse CutSet
 ``corpus``      utterances that can be learned from; the others are counted, named and left out
 ``batches``     which utterances make which batch of which epoch, and loading them
+``augment``     SpecAugment
 ``data``        the two corpora of a recipe as Lightning's data module
 ``tasks``       loss and transcripts of CTC models, attention models and classifiers
 ``metrics``     WER, CER, CRR, distance, accuracy; the best constant answer
@@ -16,6 +17,8 @@ The way of a run, file by file:
 ``module``      Lightning's module: steps, accumulation, clipping, running out of memory
 ``averaging``   moving averages of weights, and the average of the last checkpoints
 ``checkpoint``  a trained model in one file: safetensors with everything else as JSON in its header
+``callbacks``   what is written while a model is trained
+``diagnostics`` tells whether and why a CTC model collapses
 ``results``     the table of epochs and the learning curve
 ``trainer``     puts these together; ``sweep`` runs variants of a recipe
 

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from asrkern.data import Utterance, collate, load_features, resample
 from asrkern.training.corpus import Corpus, text_of
 from asrkern.training.features import FeatureSettings
+from asrkern.training.manifests import brief
 from asrkern.training.recipe import Recipe
 from asrkern.training.tokenizer import Tokenizer
 
@@ -189,7 +190,11 @@ def load_cut(cut: Cut, settings: FeatureSettings, extract: Callable[[Tensor], Te
         samples = torch.from_numpy(cut.load_audio()).mean(0)
         return extract(resample(samples, cut.sampling_rate, settings.sample_rate))
     except Exception as error:  # lhotse's readers raise classes of their own
-        raise ValueError(f"{cut.id}: {error}") from error
+        raise ValueError(f"{cut.id}: {_source(cut)}{brief(error)}") from error
+
+
+def _source(cut: Cut) -> str:
+    return f"{cut.recording.sources[0].source!r}: " if cut.has_recording else ""
 
 
 class EpochBatches:

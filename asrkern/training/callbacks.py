@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import FSDPStrategy
 
+from asrkern.models import build
 from asrkern.training.averaging import average_checkpoints
 from asrkern.training.checkpoint import Recognizer, atomic_write, save
 from asrkern.training.recipe import Recipe
@@ -46,9 +49,17 @@ class Exports(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write."""
+        recognizer = self._recognizer
+        if isinstance(trainer.strategy, FSDPStrategy):
+            # Each process has a part of the weights.
+            state = trainer.strategy.lightning_module_state_dict()
+            weights = {key.removeprefix("model."): value for key, value in state.items()}
+            recognizer = replace(recognizer, model=build(recognizer.model_name, **recognizer.model_options))
+            if trainer.is_global_zero:
+                recognizer.model.load_state_dict(weights)
         if trainer.is_global_zero:
-            self._recognizer.info["epoch"] = trainer.current_epoch + 1
-            save(self._folder / "last.safetensors", self._recognizer)
+            recognizer.info["epoch"] = trainer.current_epoch + 1
+            save(self._folder / "last.safetensors", recognizer)
 
 
 class Records(Checkpoint):

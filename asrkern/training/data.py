@@ -33,7 +33,7 @@ class SpeechData(LightningDataModule):
             with_labels(self._read(paths), recipe) for paths in (recipe.data.train, recipe.data.valid)
         )
         texts = [text_of(cut) for cut in self._train_cuts]
-        self.tokenizer: Tokenizer = make_tokenizer(recipe.tokenizer, recipe.task, texts, recipe.folder)
+        self.tokenizer: Tokenizer = make_tokenizer(recipe.tokenizer, recipe.task, texts, recipe.path)
         self.position = (0, 0)
         self.train: Corpus
         self.valid: Corpus

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.cut import Cut
 from lhotse.kaldi import load_kaldi_data_dir
 from lhotse.serialization import open_best
+from lhotse.utils import fastcopy
 
 from asrkern.data import Utterance, read_manifest
 
@@ -22,12 +24,18 @@ from asrkern.data import Utterance, read_manifest
 _TOLERANCE_SECONDS = 0.05
 
 
-def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000) -> CutSet:
+# What gets the errors of single utterances, which are then left out; None to raise the first one.
+LeftOut = list[Exception] | None
+
+
+def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000, left_out: LeftOut = None) -> CutSet:
     """The utterances of a corpus.
 
     Args:
         path: see above.
         sample_rate: in Hz, of the recordings of a Kaldi folder, which does not say it.
+        left_out: a list that gets the errors of single utterances of NeMo manifests and folders in LibriSpeech's
+            layout, which are then left out; None to raise the first one.
 
     Raises:
         FileNotFoundError: there is no such corpus, or it names a recording that does not exist.
@@ -39,13 +47,13 @@ def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000) -> CutSet:
         raise FileNotFoundError(
             f"path: expected a manifest or a folder, received {str(path)!r}, which does not exist"
         )
-    cuts = CutSet.from_cuts(_reader(path)(path, sample_rate))
+    cuts = CutSet.from_cuts(_reader(path)(path, sample_rate, left_out))
     if not len(cuts):
         raise ValueError(f"path: expected at least one utterance, received none in {str(path)!r}")
     return cuts
 
 
-def _reader(path: Path) -> Callable[[Path, int], Iterable[MonoCut]]:
+def _reader(path: Path) -> Callable[[Path, int, LeftOut], Iterable[Cut]]:
     if path.is_dir():
         if (path / "wav.scp").is_file():
             return _kaldi
@@ -68,7 +76,7 @@ def _is_lhotse(path: Path) -> bool:
     return isinstance(first, dict) and str(first.get("type", "")).endswith("Cut")
 
 
-def _lhotse(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def _lhotse(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     for cut in CutSet.from_file(path):
         if len(cut.supervisions) != 1:
             raise ValueError(
@@ -81,10 +89,10 @@ def _lhotse(path: Path, sample_rate: int) -> Iterable[MonoCut]:
         yield cut
 
 
-def _nemo(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def _nemo(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     recordings: dict[Path, Recording] = {}
     seen: set[str] = set()
-    for number, utterance in enumerate(read_manifest(path), 1):
+    for number, utterance in enumerate(read_manifest(path, left_out), 1):
         name = utterance.features_key or utterance.audio_path.stem
         if name in seen:
             name = f"{name}#{number}"
@@ -92,20 +100,29 @@ def _nemo(path: Path, sample_rate: int) -> Iterable[MonoCut]:
         if utterance.audio_path is None:
             yield _stored_cut(name, utterance)
             continue
-        if utterance.audio_path not in recordings:
-            recordings[utterance.audio_path] = _recording(utterance.audio_path, f"{path}, {name}")
-        recording = recordings[utterance.audio_path]
-        left = recording.duration - utterance.offset_seconds
-        if utterance.duration_seconds > left + _TOLERANCE_SECONDS:
-            raise ValueError(
-                f"{path}, {name}: expected {utterance.duration_seconds} s from {utterance.offset_seconds} s on, "
-                f"received a recording of {recording.duration:.3f} s"
-            )
-        duration = min(utterance.duration_seconds, left)
-        # lhotse keeps sums of durations to a nanosecond.
-        cut = MonoCut(name, utterance.offset_seconds, round(duration, 8), 0, recording=recording)
-        cut.supervisions = [_supervision(name, recording.id, cut.duration, utterance)]
-        yield cut
+        try:
+            yield _recorded_cut(name, utterance, recordings, f"{path}, {name}")
+        except ValueError as error:
+            if left_out is None:
+                raise
+            left_out.append(error)
+
+
+def _recorded_cut(name: str, utterance: Utterance, recordings: dict[Path, Recording], where: str) -> Cut:
+    """An utterance of a recording, which may hold several."""
+    if utterance.audio_path not in recordings:
+        recordings[utterance.audio_path] = _recording(utterance.audio_path, where)
+    recording = recordings[utterance.audio_path]
+    left = recording.duration - utterance.offset_seconds
+    if utterance.duration_seconds > left + _TOLERANCE_SECONDS:
+        raise ValueError(
+            f"{where}: expected {utterance.duration_seconds} s from {utterance.offset_seconds} s on, "
+            f"received a recording of {recording.duration:.3f} s"
+        )
+    # lhotse keeps sums of durations to a nanosecond.
+    duration = round(min(utterance.duration_seconds, left), 8)
+    supervision = _supervision(name, recording.id, duration, utterance)
+    return _part(recording, supervision, utterance.offset_seconds, duration)
 
 
 def _stored_cut(name: str, utterance: Utterance) -> MonoCut:
@@ -127,13 +144,19 @@ def _recording(path: Path, where: str) -> Recording:
     try:
         recording = Recording.from_file(path, recording_id=str(path))
     except Exception as error:  # lhotse wraps whatever its readers raise, in classes of its own
-        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {error}") from None
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
     if recording.num_samples < 1:
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
     return recording
 
 
-def _kaldi(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def brief(error: Exception) -> str:
+    """What is wrong: lhotse lists all readers that it tried, and the first one knows."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line.rpartition(">: ")[2] for line in lines if line.startswith("Exception #0")), lines[0])
+
+
+def _kaldi(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     for line in (path / "wav.scp").read_text("utf-8").splitlines():
         _, _, source = line.strip().partition(" ")
         if source and not source.strip().endswith("|") and not Path(source.strip()).is_file():
@@ -158,21 +181,32 @@ def _pairs(path: Path) -> Iterable[tuple[str, str]]:
             yield key, value.strip()
 
 
-def _librispeech(path: Path, sample_rate: int) -> Iterable[MonoCut]:
+def _librispeech(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     for transcripts in sorted(path.rglob("*.trans.txt")):
         for name, text in _pairs(transcripts):
-            file = next(
-                (f for f in transcripts.parent.glob(f"{name}.*") if f.suffix in (".flac", ".wav", ".ogg")),
-                None,
-            )
-            if file is None:
-                raise FileNotFoundError(
-                    f"{transcripts}: expected a recording of {name!r}, received none beside it"
-                )
-            yield _whole(_recording(file, str(transcripts)), text, name.split("-")[0], name)
+            try:
+                yield _whole(_librispeech_recording(transcripts, name), text, name.split("-")[0], name)
+            except (FileNotFoundError, ValueError) as error:
+                if left_out is None:
+                    raise
+                left_out.append(error)
 
 
-def _whole(recording: Recording, text: str, speaker: str | None, name: str | None = None) -> MonoCut:
-    name = name or recording.id
-    supervision = SupervisionSegment(name, recording.id, 0.0, recording.duration, text=text, speaker=speaker)
-    return MonoCut(name, 0.0, recording.duration, 0, [supervision], recording=recording)
+def _librispeech_recording(transcripts: Path, name: str) -> Recording:
+    files = transcripts.parent.glob(f"{name}.*")
+    file = next((f for f in files if f.suffix in (".flac", ".wav", ".ogg")), None)
+    if file is None:
+        raise FileNotFoundError(f"{transcripts}: expected a recording of {name!r}, received none beside it")
+    return _recording(file, str(transcripts))
+
+
+def _whole(recording: Recording, text: str, speaker: str | None, name: str | None = None) -> Cut:
+    name, seconds = name or recording.id, recording.duration
+    supervision = SupervisionSegment(name, recording.id, 0.0, seconds, text=text, speaker=speaker)
+    return _part(recording, supervision, 0.0, seconds)
+
+
+def _part(recording: Recording, supervision: SupervisionSegment, start: float, duration: float) -> Cut:
+    """A cut of all channels of a recording."""
+    cut = recording.to_cut()
+    return fastcopy(cut, id=supervision.id, start=start, duration=duration, supervisions=[supervision])

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
 
 from asrkern.training.augment import spec_augment
 from asrkern.training.batches import Batch
@@ -118,7 +119,10 @@ class RecognitionModule(LightningModule):
         """Clip; a gradient that is not finite makes no step."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         clip = self.recipe.optimizer.clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            norm = float(self.trainer.strategy.model.clip_grad_norm_(clip))
+        else:
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
         self.log("gradient_norm", norm, batch_size=1)
         if math.isfinite(norm):
             self._bad_steps = 0

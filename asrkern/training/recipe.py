@@ -178,7 +178,8 @@ class Trainer(Settings):
         accumulate: batches per step.
         precision: "32", "bf16-mixed" or "16-mixed". The CTC loss is in float32 always.
         accelerator: "auto", "cpu" or "gpu".
-        strategy: "auto" (DistributedDataParallel if torchrun started several processes), "ddp" or "fsdp".
+        strategy: "auto" (DistributedDataParallel if torchrun started several processes), "ddp" or "fsdp" (on GPUs;
+            without a moving average).
         checkpoint_steps: steps between checkpoints within an epoch; 0 for one after each epoch only.
         stop_after: epochs without improvement after which training ends; 0 for never.
         tensorboard: event files for TensorBoard.
@@ -204,7 +205,7 @@ class Recipe(Settings):
         task: "ctc", "attention" or "classify".
         metric: what is improved on valid.
         seed: of weights, order and augmentation.
-        diagnose: watch for collapse, see :mod:`asrkern.training.diagnostics`.
+        diagnose: watch a CTC model for collapse, see :mod:`asrkern.training.diagnostics`.
         sweep: variants by name, each a table of dotted keys and values.
         folder: where relative paths begin; set by :func:`load_recipe`.
     """

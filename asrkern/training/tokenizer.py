@@ -11,7 +11,7 @@ import base64
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -200,12 +200,14 @@ def tokenizer_from_json(value: dict[str, Any]) -> Tokenizer:
     raise ValueError(f"kind: expected 'characters' or 'sentencepiece', received {kind!r}")
 
 
-def make_tokenizer(settings: TokenizerSettings, task: Task, texts: Iterable[str], folder: Path) -> Tokenizer:
+def make_tokenizer(
+    settings: TokenizerSettings, task: Task, texts: Iterable[str], path: Callable[[str], Path] = Path
+) -> Tokenizer:
     """The tokenizer of a recipe.
 
     Args:
         texts: normalised training transcripts, or the classes of the training clips.
-        folder: where a relative path of a file begins.
+        path: from a file's name in the settings to its path.
 
     Raises:
         OSError: a file cannot be read.
@@ -215,14 +217,14 @@ def make_tokenizer(settings: TokenizerSettings, task: Task, texts: Iterable[str]
         return CharacterTokenizer(tuple(sorted(set(texts))), unit="class")
     if settings.kind == "sentencepiece":
         model = _trained_pieces(texts, settings.pieces) if settings.model is None else None
-        return SentencePieceTokenizer(model or (folder / settings.model).read_bytes(), task)
+        return SentencePieceTokenizer(model or path(settings.model).read_bytes(), task)
     if settings.vocabulary == "texts":
         return _with_special(sorted(set().union(*texts)), task)
     if settings.vocabulary == "english27":
         return _with_special(ENGLISH[2:-1], task)
     if settings.vocabulary == "english":
         return _with_special(ENGLISH[1:] if task == "ctc" else HW4_LABELS[3:], task)
-    return _with_special(read_vocabulary(folder / settings.vocabulary), task)
+    return _with_special(read_vocabulary(path(settings.vocabulary)), task)
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:

@@ -36,6 +36,8 @@ from asrkern.training.tokenizer import Tokenizer
 
 log = logging.getLogger("asrkern.training")
 
+_TASKS = {"deepspeech2": "ctc", "vgg_gru_ctc": "ctc", "las": "attention", "conv": "classify"}
+
 
 def train(
     recipe: Recipe,
@@ -71,9 +73,12 @@ def train(
     writer = logging.FileHandler(folder / "log.txt") if _rank() == 0 else logging.NullHandler()
     writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(writer)
+    level = log.level
+    log.setLevel(logging.INFO)
     try:
         return _train(recipe, folder, state if resume and state.exists() else None, callbacks, progress)
     finally:
+        log.setLevel(level)
         log.removeHandler(writer)
         writer.close()
 
@@ -118,7 +123,7 @@ def _train(
     batches = -(-len(data.epoch_plan(0)) // trainer.world_size)
     steps = recipe.trainer.epochs * -(-batches // recipe.trainer.accumulate)
     module = RecognitionModule(recognizer.task, recipe, steps)
-    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=False if state else None)
+    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
     return results
 
 
@@ -150,14 +155,15 @@ def model_options(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _new_model(recipe: Recipe, options: dict[str, Any]) -> nn.Module:
+    expected = next(
+        (task for start, task in _TASKS.items() if recipe.model.name.startswith(start)), recipe.task
+    )
+    if recipe.task != expected:
+        raise ValueError(f"task: expected {expected!r} for {recipe.model.name}, received {recipe.task!r}")
     try:
         model = build(recipe.model.name, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"model: {error}") from None
-    kinds = {"deepspeech2": "ctc", "vgg": "ctc", "las": "attention", "conv": "classify"}
-    expected = next(task for start, task in kinds.items() if recipe.model.name.startswith(start))
-    if recipe.task != expected:
-        raise ValueError(f"task: expected {expected!r} for {recipe.model.name}, received {recipe.task!r}")
     if recipe.model.init is not None:
         before = load(recipe.path(recipe.model.init))
         try:

@@ -1,4 +1,5 @@
-// A ContextModel from arrays that Python holds, checked so that a search never reads outside of them.
+// A ContextModel from arrays that Python holds, checked so that a search never reads outside of them. Of arrays on a
+// device only the sizes are: asrkern.ops.CTCContext has their values checked before they go there.
 #pragma once
 
 #include <cmath>
@@ -10,10 +11,12 @@
 
 namespace asrkern {
 
+// readable: the values are in this memory and are checked; else, on a device, only their numbers are.
 template <class T>
 struct Array {
   const T* data = nullptr;
   int64_t size = 0;
+  bool readable = true;
 };
 
 struct LexiconArrays {
@@ -44,12 +47,14 @@ inline void check_array(bool good, const char* name, const std::string& expected
 
 // begin: [count + 1], ascending from 0 to the number of entries.
 inline void check_runs(const char* name, const Array<int32_t>& begin, int64_t entries) {
+  if (!begin.readable) return;
   bool ascending = begin.size > 0 && begin.data[0] == 0 && begin.data[begin.size - 1] == entries;
   for (int64_t i = 1; i < begin.size; ++i) ascending &= begin.data[i - 1] <= begin.data[i];
   check_array(ascending, name, "the beginnings of runs, ascending from 0 to " + std::to_string(entries));
 }
 
 inline void check_range(const char* name, const Array<int32_t>& values, int64_t end) {
+  if (!values.readable) return;
   bool good = true;
   for (int64_t i = 0; i < values.size; ++i) good &= values.data[i] >= 0 && values.data[i] < end;
   check_array(good, name, "values from 0 to " + std::to_string(end - 1));
@@ -62,7 +67,7 @@ inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, c
   check_range(name, edge_token, vocabulary);
   check_range(name, edge_target, edge_begin.size - 1);
   bool good = edge_mask.size == edge_begin.size - 1;
-  for (int64_t node = 0; good && node < edge_mask.size; ++node) {
+  for (int64_t node = 0; good && edge_mask.readable && node < edge_mask.size; ++node) {
     uint64_t mask = 0;
     for (int32_t edge = edge_begin.data[node]; edge < edge_begin.data[node + 1]; ++edge)
       mask |= 1ull << (edge_token.data[edge] & 63);
@@ -118,7 +123,7 @@ inline Hotwords make_hotwords(const HotwordArrays& arrays, int32_t vocabulary) {
 // lm: null for none. vocabulary: tokens, blank among them.
 inline ContextModel make_context(const ContextArrays& arrays, const NGramTables* lm, int32_t vocabulary) {
   check_array(arrays.token_kinds.size == vocabulary, "token_kinds", std::to_string(vocabulary) + " values");
-  for (int64_t i = 0; i < vocabulary; ++i)
+  for (int64_t i = 0; arrays.token_kinds.readable && i < vocabulary; ++i)
     check_array(arrays.token_kinds.data[i] <= kBeginsWord, "token_kinds", "0, 1 or 2");
   ContextModel model{};
   model.token_kinds = arrays.token_kinds.data;

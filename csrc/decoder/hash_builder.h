@@ -10,7 +10,7 @@
 namespace asrkern {
 
 // Of finished tables: with fewer slots a lookup's loop ends less predictably, which costs more than the memory.
-constexpr uint64_t SLOTS_PER_KEY = 2;
+constexpr uint64_t finished_size(uint64_t keys) { return 2 * keys + 1; }
 
 class HashBuilder {
  public:
@@ -28,14 +28,14 @@ class HashBuilder {
     HashSlot& slot = at(slots_.data(), slots_.size(), key);
     const bool missing = slot.key == 0;
     if (missing) {
-      slot = {key + (key == 0), payload};
+      slot = {key, payload};
       ++count_;
     }
     return {&slot.payload, missing};
   }
 
-  // Slots of the finished table; none if there are no keys.
-  uint64_t size() const { return count_ * SLOTS_PER_KEY; }
+  // Slots of the finished table.
+  uint64_t size() const { return finished_size(count_); }
 
   // The finished table, into size() slots that are zero.
   void write(HashSlot* slots) const {
@@ -46,8 +46,7 @@ class HashBuilder {
  private:
   // The slot of a key, or the empty one where it belongs: there is always one.
   static HashSlot& at(HashSlot* slots, uint64_t size, uint64_t key) {
-    key += key == 0;
-    uint64_t at = hash_start(hash_mix(key), size);
+    uint64_t at = hash_start(key, size);
     while (slots[at].key && slots[at].key != key)
       if (++at == size) at = 0;
     return slots[at];
@@ -64,15 +63,14 @@ class HashBuilder {
   uint64_t count_ = 0;
 };
 
-// The slots of a SmallHashTable of `count` distinct keys, into count · SLOTS_PER_KEY slots that are zero.
+// The slots of a SmallHashTable of `count` distinct keys, into finished_size(count) slots that are zero.
 inline void write_small_hash_table(const uint64_t* keys, const uint16_t* codes, uint64_t count, uint64_t* slots) {
-  const uint64_t size = count * SLOTS_PER_KEY;
+  const uint64_t size = finished_size(count);
   for (uint64_t i = 0; i < count; ++i) {
-    const uint64_t mixed = hash_mix(keys[i]);
-    uint64_t at = hash_start(mixed, size);
+    uint64_t at = hash_start(keys[i], size);
     while (slots[at])
       if (++at == size) at = 0;
-    slots[at] = SmallHashTable::check_bits(mixed) | codes[i];
+    slots[at] = SmallHashTable::check_bits(keys[i]) | codes[i];
   }
 }
 

@@ -50,7 +50,8 @@ template <class T>
 const T* checked(const py::array& array, const char* name, std::vector<py::ssize_t> shape) {
   bool fits = py::isinstance<py::array_t<T>>(array) && array.ndim() == py::ssize_t(shape.size()) &&
               (array.flags() & py::array::c_style);
-  for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || array.shape(i) == shape[i];
+  for (size_t i = 0; fits && i < shape.size(); ++i)
+    fits = shape[i] < 0 ? array.shape(i) > 0 : array.shape(i) == shape[i];
   if (!fits)
     throw py::value_error(std::string(name) + ": expected a contiguous array of " +
                           py::str(py::dtype::of<T>()).cast<std::string>() + " and of the shape of a language model");
@@ -112,7 +113,7 @@ py::array_t<int64_t> make_hash_table(const Array<uint64_t>& keys, const Array<ui
 }
 
 py::array_t<int64_t> make_small_hash_table(const Array<uint64_t>& keys, const Array<uint16_t>& codes) {
-  py::array_t<int64_t> table = zeros<int64_t>({keys.size() * py::ssize_t(SLOTS_PER_KEY)});
+  py::array_t<int64_t> table = zeros<int64_t>({py::ssize_t(finished_size(uint64_t(keys.size())))});
   write_small_hash_table(keys.data(), codes.data(), uint64_t(keys.size()),
                          reinterpret_cast<uint64_t*>(table.mutable_data()));
   return table;
@@ -123,7 +124,8 @@ std::optional<uint64_t> find_word(const py::array& words, std::string_view word)
   const HashTable table{reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
                         uint64_t(words.shape(0))};
   uint64_t id;
-  if (!table.find(murmur_hash(word.data(), word.size()), id)) return std::nullopt;
+  const uint64_t hash = murmur_hash(word.data(), word.size());
+  if (!table.find(hash, table.first(hash), id)) return std::nullopt;
   return id;
 }
 
@@ -144,17 +146,28 @@ std::vector<std::string_view> views(const py::sequence& sentences, py::tuple& ke
   return result;
 }
 
+double total(const WordScore* scores, size_t count) {
+  double sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += double(scores[i].log_prob);
+  return sum;
+}
+
+double score_sentence(const NGramModel& model, std::string_view sentence, bool bos, bool eos) {
+  double score = 0;
+  NGramScorer(model.tables(), model.tokenizer(), bos, eos)(
+      {sentence}, [&](size_t, const WordScore* scores, size_t count) { score = total(scores, count); });
+  return score;
+}
+
 py::array_t<double> score_sentences(const NGramModel& model, const py::sequence& sentences, bool bos, bool eos) {
   py::tuple kept;
   const std::vector<std::string_view> texts = views(sentences, kept);
-  py::array_t<double> totals = zeros<double>({py::ssize_t(texts.size())});
+  py::array_t<double> totals(py::ssize_t(texts.size()));
   double* values = totals.mutable_data();
   {
     py::gil_scoped_release release;
-    ngram_score_sentences(model.tables(), model.tokenizer(), texts, bos, eos,
-                          [&](size_t sentence, const WordScore* scores, size_t count) {
-                            for (size_t i = 0; i < count; ++i) values[sentence] += double(scores[i].log_prob);
-                          });
+    NGramScorer(model.tables(), model.tokenizer(), bos, eos)(
+        texts, [&](size_t i, const WordScore* scores, size_t count) { values[i] = total(scores, count); });
   }
   return totals;
 }
@@ -162,16 +175,16 @@ py::array_t<double> score_sentences(const NGramModel& model, const py::sequence&
 // Of one sentence's words: log10 probabilities, words matched, word ids.
 py::tuple score_words(const NGramModel& model, std::string_view sentence, bool bos, bool eos) {
   py::tuple words;
-  ngram_score_sentences(model.tables(), model.tokenizer(), {sentence}, bos, eos,
-                        [&](size_t, const WordScore* scores, size_t count) {
-                          py::list log_probs(count), matched(count), ids(count);
-                          for (size_t i = 0; i < count; ++i) {
-                            log_probs[i] = scores[i].log_prob;
-                            matched[i] = scores[i].matched;
-                            ids[i] = scores[i].word;
-                          }
-                          words = py::make_tuple(log_probs, matched, ids);
-                        });
+  NGramScorer scorer(model.tables(), model.tokenizer(), bos, eos);
+  scorer({sentence}, [&](size_t, const WordScore* scores, size_t count) {
+    py::list log_probs(count), matched(count), ids(count);
+    for (size_t i = 0; i < count; ++i) {
+      log_probs[i] = scores[i].log_prob;
+      matched[i] = scores[i].matched;
+      ids[i] = scores[i].word;
+    }
+    words = py::make_tuple(log_probs, matched, ids);
+  });
   return words;
 }
 
@@ -272,6 +285,7 @@ void bind_ngram(py::module_& m) {
              return std::pair(log_prob, next);
            })
       .def("score_words", &score_words)
+      .def("score_sentence", &score_sentence)
       .def("score_sentences", &score_sentences);
 
   py::class_<ArpaReader>(m, "ArpaReader")

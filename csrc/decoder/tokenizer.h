@@ -1,6 +1,9 @@
 // Text to the words of a language model, all in UTF-8.
 #pragma once
 
+#include <bit>
+#include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -12,6 +15,23 @@ inline bool is_space(char c) {
   return code <= ' ' && (code == ' ' || code == 0 || (code >= '\t' && code <= '\r'));
 }
 
+// The first white space of [text, end), or end.
+inline const char* find_space(const char* text, const char* end) {
+  // Eight bytes at a time: the highest bit of each byte below 0x21, and rarely of one above such a byte.
+  while (end - text >= 8) {
+    uint64_t bytes;
+    memcpy(&bytes, text, 8);
+    const uint64_t low = (bytes - 0x2121212121212121ull) & ~bytes & 0x8080808080808080ull;
+    text += low ? std::countr_zero(low) / 8 : 8;
+    if (low) {
+      if (is_space(*text)) return text;
+      ++text;
+    }
+  }
+  while (text < end && !is_space(*text)) ++text;
+  return text;
+}
+
 struct Tokenizer {
   // Words are what white space separates; or, for models of characters, every character is a word, and `space` stands
   // for the white space between others.
@@ -20,26 +40,25 @@ struct Tokenizer {
 
   template <class F>
   void operator()(std::string_view line, F&& token) const {
-    size_t at = 0;
+    const char *text = line.data(), *const end = text + line.size();
     bool first = true;
     while (true) {
-      while (at < line.size() && is_space(line[at])) ++at;
-      if (at == line.size()) return;
-      size_t end = at;
-      while (end < line.size() && !is_space(line[end])) ++end;
+      while (text < end && is_space(*text)) ++text;
+      if (text == end) return;
+      const char* const word_end = find_space(text, end);
       if (!characters) {
-        token(line.substr(at, end - at));
+        token(std::string_view(text, word_end));
       } else {
         if (!first) token(std::string_view(space));
-        while (at < end) {
-          size_t next = at + 1;
-          while (next < end && (line[next] & 0xc0) == 0x80) ++next;
-          token(line.substr(at, next - at));
-          at = next;
+        while (text < word_end) {
+          const char* next = text + 1;
+          while (next < word_end && (*next & 0xc0) == 0x80) ++next;
+          token(std::string_view(text, next));
+          text = next;
         }
       }
       first = false;
-      at = end;
+      text = word_end;
     }
   }
 };

@@ -13,6 +13,7 @@
 #include "kernels/common/ctc_context.h"
 #include "kernels/common/ctc_prefix_tree.h"
 #include "kernels/common/ctc_row.h"
+#include "kernels/common/host_device.h"
 #include "kernels/common/log_space.h"
 
 namespace asrkern {
@@ -48,6 +49,7 @@ struct CtcEntrant {
   float best;
   float gain;
   int32_t token;
+  int32_t word;  // that the token ends
   int32_t node;
   int32_t alignment;
   double context_score;
@@ -98,7 +100,8 @@ struct CtcBeam {
 
 namespace ctc_beam {
 
-inline void enter(CtcBeam& beam, const ContextModel& model, int32_t slot, const CtcEntrant& entrant) {
+ASRKERN_HOST_DEVICE inline void enter(CtcBeam& beam, const ContextModel& model, int32_t slot,
+                                      const CtcEntrant& entrant) {
   beam.now.total[slot] = beam.now.token[slot] = entrant.total;
   beam.now.blank[slot] = beam.now.best_blank[slot] = kLogZero;
   beam.now.best_token[slot] = entrant.best;
@@ -118,7 +121,7 @@ inline void enter(CtcBeam& beam, const ContextModel& model, int32_t slot, const 
 }
 
 // Makes the beam an empty one.
-inline void clear(CtcBeam& beam, const CtcBeamOptions& options) {
+ASRKERN_HOST_DEVICE inline void clear(CtcBeam& beam, const CtcBeamOptions& options) {
   const int32_t sentinel = options.beam_width;
   beam.count = beam.frame = 0;
   beam.offset = beam.shift = 0;
@@ -131,17 +134,17 @@ inline void clear(CtcBeam& beam, const CtcBeamOptions& options) {
 }
 
 // The beam before the first frame: the empty prefix, as if it ended in blank.
-inline void start(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+ASRKERN_HOST_DEVICE inline void start(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   clear(beam, options);
   beam.tree.start();
-  enter(beam, model, 0, {kLogZero, kLogZero, 0, options.row.vocabulary, 0, -1, 0, context_start(model)});
+  enter(beam, model, 0, {kLogZero, kLogZero, 0, options.row.vocabulary, kNoWord, 0, -1, 0, context_start(model)});
   beam.now.total[0] = beam.now.blank[0] = beam.now.best_blank[0] = 0;
   beam.count = 1;
 }
 
-inline void leave(CtcBeam& beam, int32_t slot) { beam.tree.prefixes[beam.node[slot]].slot = -1; }
+ASRKERN_HOST_DEVICE inline void leave(CtcBeam& beam, int32_t slot) { beam.tree.prefixes[beam.node[slot]].slot = -1; }
 
-inline void move(CtcBeam& beam, int32_t from, int32_t to) {
+ASRKERN_HOST_DEVICE inline void move(CtcBeam& beam, int32_t from, int32_t to) {
   beam.now.total[to] = beam.now.total[from];
   beam.now.token[to] = beam.now.token[from];
   beam.now.blank[to] = beam.now.blank[from];

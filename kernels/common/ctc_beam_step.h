@@ -4,26 +4,19 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/common/ctc_beam.h"
+#include "kernels/common/ctc_beam_parts.h"
 
 namespace asrkern {
 namespace ctc_beam {
 
-// The scores of prefixes that stay. add: of the alignments' sum, else of the best one. The results are said to be apart
-// from the rest, so that it vectorises.
+// The scores of prefixes that stay. The results are said to be apart from the rest, so that it vectorises.
 template <bool add>
 void join(int32_t count, const float* token, const float* total, const float* from, const float* gain,
           const float* row_last, float blank, float* __restrict__ next_token, float* __restrict__ next_blank,
           float* __restrict__ next_total) {
-  for (int32_t i = 0; i < count; ++i) {
-    const float again = token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
-    const float joined = add ? log_add(again, extended) : again > extended ? again : extended;
-    const float silent = total[i] + blank;
-    const float either = add ? log_add(joined, silent) : joined > silent ? joined : silent;
-    next_token[i] = joined > kLogZero ? joined : kLogZero;
-    next_blank[i] = silent > kLogZero ? silent : kLogZero;
-    next_total[i] = either > kLogZero ? either : kLogZero;
-  }
+  for (int32_t i = 0; i < count; ++i)
+    stay_scores<add>(token[i], total[i], from[i], gain[i], row_last[i], blank, next_token[i], next_blank[i],
+                     next_total[i]);
 }
 
 // The prefixes of the beam one frame later, without new tokens, into `next`: blank, the last token again, or the last
@@ -35,11 +28,11 @@ inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
   for (int32_t i = 0; i < count; ++i) {
     const int32_t slot = beam.parent[i] < 0 ? -1 : beam.tree.prefixes[beam.parent[i]].slot;
     const int32_t p = slot < 0 ? sentinel : slot;
-    const bool repeats = beam.last[p] == beam.last[i];
+    const Passed passed = passed_on(now, p, beam.last[p] == beam.last[i]);
     beam.parent_slot[i] = p;
     beam.children[p] |= 1ull << (beam.last[i] & 63);
-    beam.from[i] = repeats ? now.blank[p] : now.total[p];
-    beam.best_from[i] = repeats || now.best_blank[p] > now.best_token[p] ? now.best_blank[p] : now.best_token[p];
+    beam.from[i] = passed.score;
+    beam.best_from[i] = passed.best;
     beam.row_last[i] = beam.row[beam.last[i]];
   }
   (options.add ? join<true> : join<false>)(count, now.token, now.total, beam.from, beam.gain, beam.row_last,
@@ -52,30 +45,15 @@ inline void stay_aligned(CtcBeam& beam, const CtcBeamOptions& options) {
   const CtcBeamScores now = beam.now, next = beam.next;
   const float blank = beam.row[options.row.blank];
   const float *from = beam.best_from, *gain = beam.gain, *row_last = beam.row_last;
-  for (int32_t i = 0; i < count; ++i) {
-    const float again = now.best_token[i] + row_last[i], extended = from[i] + gain[i] + row_last[i];
-    const float token = again > extended ? again : extended;
-    const float before = now.best_blank[i] > now.best_token[i] ? now.best_blank[i] : now.best_token[i];
-    const float silent = before + blank;
-    next.best_token[i] = token > kLogZero ? token : kLogZero;
-    next.best_blank[i] = silent > kLogZero ? silent : kLogZero;
-    beam.new_alignment[i] = extended > again && !is_log_zero(extended) ? 0 : -1;
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    if (beam.new_alignment[i] < 0) continue;
-    const int32_t p = beam.parent_slot[i];
-    const bool through_blank = beam.last[p] == beam.last[i] || now.best_blank[p] > now.best_token[p];
-    beam.new_alignment[i] = through_blank
-                                ? beam.tree.add_alignment(beam.blank_alignment[p], beam.frame, beam.blank_end[p])
-                                : beam.tree.add_alignment(beam.token_alignment[p], beam.frame, beam.frame - 1);
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    if (now.best_blank[i] <= now.best_token[i] && !is_log_zero(now.best_token[i])) {
-      beam.blank_alignment[i] = beam.token_alignment[i];
-      beam.blank_end[i] = beam.frame - 1;
-    }
-    if (beam.new_alignment[i] >= 0) beam.token_alignment[i] = beam.new_alignment[i];
-  }
+  for (int32_t i = 0; i < count; ++i)
+    beam.new_alignment[i] = stay_best(now.best_token[i], now.best_blank[i], from[i], gain[i], row_last[i], blank,
+                                      next.best_token[i], next.best_blank[i])
+                                ? 0
+                                : -1;
+  for (int32_t i = 0; i < count; ++i)
+    if (beam.new_alignment[i] >= 0)
+      beam.new_alignment[i] = beam.tree.add_alignment(extended_alignment(beam, beam.parent_slot[i], beam.last[i]));
+  for (int32_t i = 0; i < count; ++i) keep_alignments(beam, now, i, beam.new_alignment[i]);
 }
 
 // Keeps the beam_width best of the prefixes that stay and the candidates; the first of equals. Returns the score that a
@@ -153,10 +131,6 @@ struct Collector {
   float bar;
   bool begins_known = false;  // the order of begins
 
-  float acoustic(int32_t slot, int32_t token) const {
-    return (token == beam.last[slot] ? beam.now.blank[slot] : beam.now.total[slot]) + beam.row[token];
-  }
-
   void push(const CtcCandidate& candidate) {
     beam.candidates[beam.candidate_count++] = candidate;
     if (beam.candidate_count < 4 * options.beam_width) return;
@@ -200,55 +174,27 @@ struct Collector {
   }
 
   void extend(int32_t slot, int32_t token, int32_t hotword_node) {
-    const PrefixContext& context = beam.context[slot];
     float gain;
-    int32_t lexicon_node;
-    if (!inside_gain(model, context, token, hotword_node, gain, lexicon_node)) return;
-    if (model.lm_tokens) {
-      if (!(acoustic(slot, token) + gain + model.beta > bar)) return;
-      NGramState after;
-      gain += lm_token_gain(model, context.lm, token, after);
-    }
-    offer(slot, token, gain);
+    if (extension_gain(beam, model, slot, token, hotword_node, bar, gain)) offer(slot, token, gain);
   }
 
   void offer(int32_t slot, int32_t token, float gain) {
-    const float total = acoustic(slot, token) + gain;
+    const float total = acoustic(beam, slot, token) + gain;
     if (total > bar && !in_beam(beam, slot, token, kNoWord)) push({total, gain, slot, token, 0});
   }
 
-  // The gain of ending the word of a slot that has one choice only is kept.
-  float end_gain(int32_t slot, int32_t choices, int32_t word) {
-    if (beam.end_known[slot] && choices == 1) return beam.end_reach[slot];
-    NGramState after;
-    const float gain = word_end_gain(model, beam.context[slot], word, after);
-    if (choices == 1) {
-      beam.end_reach[slot] = gain;
-      beam.end_known[slot] = 1;
-    }
-    return gain;
-  }
-
   void boundary(int32_t slot, int32_t count) {
-    const PrefixContext& context = beam.context[slot];
-    const float reach = model.begin_reach + (model.lm_tokens ? model.beta : 0.0f);
+    const int32_t lexicon_node = beam.context[slot].lexicon_node;
     for (int32_t k = 0; k < count; ++k) {
       const int32_t token = beam.boundary[k];
-      if (!(beam.now.total[slot] + beam.end_reach[slot] + reach + beam.row[token] > bar)) return;
+      if (!(boundary_reach(beam, model, slot, beam.row[token]) > bar)) return;
       float begin;
-      int32_t lexicon_node, hotword_node;
-      if (!begin_gain(model, context, token, begin, lexicon_node, hotword_node)) continue;
-      const float without_word = acoustic(slot, token);
-      if (!(without_word + beam.end_reach[slot] + begin + (model.lm_tokens ? model.beta : 0.0f) > bar)) continue;
-      if (model.lm_tokens) {
-        NGramState after;
-        begin += lm_token_gain(model, context.lm, token, after);
-      }
-      const int32_t choices = word_choices(model, context.lexicon_node);
+      if (!boundary_gain(beam, model, slot, token, bar, begin)) continue;
+      const int32_t choices = word_choices(model, lexicon_node);
       for (int32_t choice = 0; choice < choices; ++choice) {
-        const int32_t word = word_of_choice(model, context.lexicon_node, choice);
-        const float gain = end_gain(slot, choices, word) + begin;
-        const float total = without_word + gain;
+        const int32_t word = word_of_choice(model, lexicon_node, choice);
+        const float gain = end_gain(beam, model, slot, choices, word) + begin;
+        const float total = acoustic(beam, slot, token) + gain;
         if (total > bar && !in_beam(beam, slot, token, word)) push({total, gain, slot, token, choice});
       }
     }
@@ -280,37 +226,14 @@ inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptio
   }
 }
 
-// The prefix that a candidate is.
+// The prefix that a candidate is, in the tree.
 inline CtcEntrant entrant(CtcBeam& beam, const ContextModel& model, const CtcCandidate& candidate) {
-  const int32_t slot = candidate.slot, token = candidate.token;
-  const PrefixContext& before = beam.context[slot];
   CtcEntrant result;
-  int32_t word = kNoWord;
-  float gain;
-  PrefixContext& after = result.context;
-  if (model.token_kinds[token] == kInsideWord) {
-    after.lm = before.lm;
-    after.hotword_node = hotword_next(model, before.hotword_node, token);
-    inside_gain(model, before, token, after.hotword_node, gain, after.lexicon_node);
-  } else {
-    word = word_of_choice(model, before.lexicon_node, candidate.choice);
-    word_end_gain(model, before, word, after.lm);
-    begin_gain(model, before, token, gain, after.lexicon_node, after.hotword_node);
-  }
-  if (model.lm_tokens) lm_token_gain(model, before.lm, token, after.lm);
-  const bool repeats = token == beam.last[slot];
-  const bool through_blank = repeats || beam.now.best_blank[slot] > beam.now.best_token[slot];
-  result.total = candidate.total;
-  result.best =
-      (through_blank ? beam.now.best_blank[slot] : beam.now.best_token[slot]) + beam.row[token] + candidate.gain;
-  result.gain = candidate.gain;
-  result.token = token;
-  result.alignment = through_blank
-                         ? beam.tree.add_alignment(beam.blank_alignment[slot], beam.frame, beam.blank_end[slot])
-                         : beam.tree.add_alignment(beam.token_alignment[slot], beam.frame, beam.frame - 1);
-  result.context_score = beam.context_score[slot] + candidate.gain;
-  result.node = beam.tree.find_child(beam.node[slot], token, word);
-  if (result.node < 0) result.node = beam.tree.add_child(beam.node[slot], token, word);
+  describe(beam, model, candidate, result);
+  result.alignment = beam.tree.add_alignment(extended_alignment(beam, candidate.slot, candidate.token));
+  const int32_t parent = beam.node[candidate.slot];
+  result.node = beam.tree.find_child(parent, candidate.token, result.word);
+  if (result.node < 0) result.node = beam.tree.add_child(parent, candidate.token, result.word);
   return result;
 }
 

@@ -134,6 +134,12 @@ ASRKERN_HOST_DEVICE inline int32_t word_of_choice(const ContextModel& model, int
   return begin == model.lexicon.word_begin[lexicon_node + 1] ? kUnknownWord : model.lexicon.words[begin + choice];
 }
 
+// The language model's score of a word, weighted, and its state after it.
+ASRKERN_HOST_DEVICE ASRKERN_CALLED inline float lm_score(const ContextModel& model, const NGramState& before,
+                                                         int32_t word, NGramState& after) {
+  return model.alpha * ngram_score(*model.lm, before, word, after);
+}
+
 // What ending the current word is worth, with what the look-ahead and the hotwords expected of it settled; the state of
 // the language model after it.
 ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const PrefixContext& context, int32_t word,
@@ -146,9 +152,7 @@ ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const 
   if (word == kUnknownWord) gain += model.unk_score;
   if (model.lm_tokens) return gain;
   gain += model.beta;
-  if (model.lm)
-    gain += model.alpha *
-            ngram_score(*model.lm, context.lm, word == kUnknownWord ? UNK : model.lexicon.lm_words[word], after);
+  if (model.lm) gain += lm_score(model, context.lm, word == kUnknownWord ? UNK : model.lexicon.lm_words[word], after);
   return gain;
 }
 
@@ -179,7 +183,7 @@ ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const
 // What a language model of tokens says of the next one, beta with it.
 ASRKERN_HOST_DEVICE inline float lm_token_gain(const ContextModel& model, const NGramState& before, int32_t token,
                                                NGramState& after) {
-  return model.alpha * ngram_score(*model.lm, before, model.lm_tokens[token], after) + model.beta;
+  return lm_score(model, before, model.lm_tokens[token], after) + model.beta;
 }
 
 // What a token gains that goes on with a word, the language model of tokens apart, and where it leads in the lexicon;

@@ -39,8 +39,8 @@ struct PrefixTree {
     alignment_count = 0;
   }
 
-  ASRKERN_HOST_DEVICE int32_t add_alignment(int32_t parent, int32_t start, int32_t previous_end) {
-    alignments[alignment_count] = {parent, start, previous_end};
+  ASRKERN_HOST_DEVICE int32_t add_alignment(const AlignmentNode& node) {
+    alignments[alignment_count] = node;
     return alignment_count++;
   }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/common/host_device.h"
 #include "kernels/common/log_space.h"
 
 namespace asrkern {
@@ -15,6 +16,8 @@ enum CtcError : int32_t {
   kCtcProbabilities = 3,  // probabilities in place of their logarithms
   kCtcNotNormalised = 4,  // logits
   kCtcNoPrefix = 5,       // no prefix of the beam can go on
+  kCtcBadLength = 6,      // a length beyond the frames there are
+  kCtcNoRoom = 7,         // more prefixes than there is memory for, where it does not grow
 };
 
 struct CtcRowOptions {
@@ -26,21 +29,41 @@ struct CtcRowOptions {
   bool check_normalised;  // a frame's probabilities must sum to 1, within a factor of e^0.5
 };
 
-// What the values of one frame are instead of log-probabilities, or kCtcOk.
-inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool check_normalised) {
+// What the values of a frame are, from one value after the other; of parts of a frame that are merged.
+struct CtcRowCheck {
+  float best = kLogZero * 2;
+  float sum = 0;  // of probabilities
   bool number = true, probabilities = true;
-  float best = log_probs[0], sum = 0;
-  for (int32_t v = 0; v < vocabulary; ++v) {
-    const float x = log_probs[v];
+
+  ASRKERN_HOST_DEVICE void add(float x) {
     number &= x == x;
     probabilities &= x >= 0 && x < 1.001f;
     best = x > best ? x : best;
     sum += exp_nonpositive(x < 1.0f ? x : 1.0f);
   }
-  if (!number) return kCtcNaN;
-  if (best < kLogZero) return kCtcAllZero;
-  if (!check_normalised || (best < 0.5f && sum > 0.6065f && sum < 1.6488f)) return kCtcOk;
-  return probabilities ? kCtcProbabilities : kCtcNotNormalised;
+
+  ASRKERN_HOST_DEVICE CtcRowCheck merged(const CtcRowCheck& other) const {
+    CtcRowCheck both;
+    both.best = best > other.best ? best : other.best;
+    both.sum = sum + other.sum;
+    both.number = number && other.number;
+    both.probabilities = probabilities && other.probabilities;
+    return both;
+  }
+
+  // What they are instead of log-probabilities, or kCtcOk.
+  ASRKERN_HOST_DEVICE CtcError verdict(bool check_normalised) const {
+    if (!number) return kCtcNaN;
+    if (best < kLogZero) return kCtcAllZero;
+    if (!check_normalised || (best < 0.5f && sum > 0.6065f && sum < 1.6488f)) return kCtcOk;
+    return probabilities ? kCtcProbabilities : kCtcNotNormalised;
+  }
+};
+
+inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool check_normalised) {
+  CtcRowCheck check;
+  for (int32_t v = 0; v < vocabulary; ++v) check.add(log_probs[v]);
+  return check.verdict(check_normalised);
 }
 
 // row: [vocabulary + 1], what the search adds for each token, `shift` taken off: kLogZero for those that are impossible

@@ -13,18 +13,12 @@ struct HashSlot {
   uint64_t payload;
 };
 
-// A key is spread over all 64 bits (one to one): the upper ones say where the search begins, the lower 48 are what
-// small slots compare.
-ASRKERN_HOST_DEVICE inline uint64_t hash_mix(uint64_t key) {
-  key ^= key >> 32;
-  return key * 0x9e3779b97f4a7c15ull;
-}
-
-ASRKERN_HOST_DEVICE inline uint64_t hash_start(uint64_t mixed, uint64_t size) {
+// Where the search for a key begins: its upper bits, scaled to 0 … size − 1. Keys are hashes already.
+ASRKERN_HOST_DEVICE inline uint64_t hash_start(uint64_t key, uint64_t size) {
 #ifdef __CUDA_ARCH__
-  return __umul64hi(mixed, size);
+  return __umul64hi(key, size);
 #else
-  return uint64_t((unsigned __int128)mixed * size >> 64);
+  return uint64_t((unsigned __int128)key * size >> 64);
 #endif
 }
 
@@ -38,57 +32,57 @@ ASRKERN_HOST_DEVICE inline void prefetch(const void* address) {
 #endif
 }
 
-// At least one slot is empty, or every lookup of a missing key passes over the whole table.
+// size ≥ 1, and at least one slot is empty, or every search for a missing key passes over the whole table.
 struct HashTable {
   const HashSlot* slots;  // [size]
   uint64_t size;
 
-  ASRKERN_HOST_DEVICE bool find(uint64_t key, uint64_t& payload) const {
-    key += key == 0;
-    const uint64_t start = hash_start(hash_mix(key), size);
-    for (uint64_t at = start, end = size; at < end;) {
-      const HashSlot slot = slots[at];
-      if (slot.key == key) {
-        payload = slot.payload;
+  ASRKERN_HOST_DEVICE const HashSlot* first(uint64_t key) const { return slots + hash_start(key, size); }
+
+  ASRKERN_HOST_DEVICE bool find(uint64_t key, const HashSlot* slot, uint64_t& payload) const {
+    for (bool again = true;;) {
+      if (slot->key == key) {
+        payload = slot->payload;
         return true;
       }
-      if (slot.key == 0) return false;
-      if (++at == size) at = 0, end = start;
+      if (slot->key == 0) return false;
+      if (++slot == slots + size) {
+        if (!again) return false;
+        again = false;
+        slot = slots;
+      }
     }
-    return false;
-  }
-
-  ASRKERN_HOST_DEVICE void prefetch_key(uint64_t key) const {
-    prefetch(slots + hash_start(hash_mix(key + (key == 0)), size));
   }
 };
 
-// A slot: 48 bits of the mixed key above 16 bits of payload; 0: empty. A missing key is taken for a present one with a
-// probability of about 2^-47.
+// A slot: the lower 48 bits of the key above 16 bits of payload; 0: empty. A missing key is taken for a present one
+// with a probability of about 2^-47.
 struct SmallHashTable {
   const uint64_t* slots;  // [size]
   uint64_t size;
 
-  ASRKERN_HOST_DEVICE static uint64_t check_bits(uint64_t mixed) {
-    const uint64_t low = mixed << 16;
+  ASRKERN_HOST_DEVICE static uint64_t check_bits(uint64_t key) {
+    const uint64_t low = key << 16;
     return low ? low : 1ull << 16;
   }
 
-  ASRKERN_HOST_DEVICE bool find(uint64_t key, uint64_t& payload) const {
-    const uint64_t mixed = hash_mix(key), check = check_bits(mixed), start = hash_start(mixed, size);
-    for (uint64_t at = start, end = size; at < end;) {
-      const uint64_t slot = slots[at];
-      if ((slot ^ check) < 1ull << 16) {
-        payload = slot & 0xffff;
+  ASRKERN_HOST_DEVICE const uint64_t* first(uint64_t key) const { return slots + hash_start(key, size); }
+
+  ASRKERN_HOST_DEVICE bool find(uint64_t key, const uint64_t* slot, uint64_t& payload) const {
+    const uint64_t check = check_bits(key);
+    for (bool again = true;;) {
+      if ((*slot ^ check) < 1ull << 16) {
+        payload = *slot & 0xffff;
         return true;
       }
-      if (slot == 0) return false;
-      if (++at == size) at = 0, end = start;
+      if (*slot == 0) return false;
+      if (++slot == slots + size) {
+        if (!again) return false;
+        again = false;
+        slot = slots;
+      }
     }
-    return false;
   }
-
-  ASRKERN_HOST_DEVICE void prefetch_key(uint64_t key) const { prefetch(slots + hash_start(hash_mix(key), size)); }
 };
 
 }  // namespace asrkern

@@ -7,10 +7,16 @@
 
 namespace asrkern {
 
-// The last 1 to 7 bytes, zeros above them. Loads may overlap: cheaper than byte by byte.
-inline uint64_t murmur_tail(const char* text, size_t bytes) {
+inline uint64_t load_8_bytes(const char* text) {
+  uint64_t bytes;
+  memcpy(&bytes, text, 8);
+  return bytes;
+}
+
+// 1 to 7 bytes, zeros above them.
+inline uint64_t load_bytes(const char* text, size_t bytes) {
   if (bytes >= 4) {
-    uint32_t low, high;
+    uint32_t low, high;  // they may overlap
     memcpy(&low, text, 4);
     memcpy(&high, text + bytes - 4, 4);
     return low | uint64_t(high) << 8 * (bytes - 4);
@@ -19,22 +25,24 @@ inline uint64_t murmur_tail(const char* text, size_t bytes) {
   return byte(0) | byte(bytes / 2) | byte(bytes - 1);
 }
 
-inline uint64_t murmur_hash(const char* text, size_t bytes) {
+// The hash of [text, text + bytes). `end`: of what may be read, at or after the end of the text; with 8 bytes to read
+// the rest of a text takes no branches.
+inline uint64_t murmur_hash(const char* text, size_t bytes, const char* end) {
   constexpr uint64_t M = 0xc6a4a7935bd1e995ull;
   uint64_t hash = bytes * M;
-  const auto mix = [](uint64_t block) {
-    block *= M;
-    block ^= block >> 47;
-    return block * M;
-  };
   for (; bytes >= 8; text += 8, bytes -= 8) {
-    uint64_t block;
-    memcpy(&block, text, 8);
-    hash = (hash ^ mix(block)) * M;
+    uint64_t block = load_8_bytes(text) * M;
+    block ^= block >> 47;
+    hash = (hash ^ block * M) * M;
   }
-  if (bytes) hash = (hash ^ murmur_tail(text, bytes)) * M;
+  if (bytes) {
+    const uint64_t rest = end - text >= 8 ? load_8_bytes(text) & ((1ull << 8 * bytes) - 1) : load_bytes(text, bytes);
+    hash = (hash ^ rest) * M;
+  }
   hash = (hash ^ hash >> 47) * M;
   return hash ^ hash >> 47;
 }
+
+inline uint64_t murmur_hash(const char* text, size_t bytes) { return murmur_hash(text, bytes, text + bytes); }
 
 }  // namespace asrkern

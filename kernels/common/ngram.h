@@ -59,7 +59,10 @@ ASRKERN_HOST_DEVICE inline bool ngram_extends_right(float backoff) { return ngra
 ASRKERN_HOST_DEVICE inline bool ngram_extends_left(float log_prob) { return ngram_bits(log_prob) >> 31 == 0; }
 
 ASRKERN_HOST_DEVICE inline float ngram_log_prob(NGramEntry entry) {
-  return entry.log_prob > 0 ? -entry.log_prob : entry.log_prob;
+  const uint32_t bits = ngram_bits(entry.log_prob) | 0x80000000u;
+  float log_prob;
+  memcpy(&log_prob, &bits, sizeof log_prob);
+  return log_prob;
 }
 
 // The state of the empty context, as in the middle of a text.
@@ -98,7 +101,7 @@ ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
 // The id of the word with this murmur_hash, UNK if the model has none.
 ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
   uint64_t id;
-  return tables.words.find(hash, id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : UNK;
+  return tables.words.find(hash, tables.words.first(hash), id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : UNK;
 }
 
 // The id of a word in UTF-8.
@@ -106,13 +109,21 @@ inline int32_t ngram_word(const NGramTables& tables, const char* word, size_t by
   return ngram_word(tables, murmur_hash(word, bytes));
 }
 
-ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t key, NGramEntry& entry) {
+// Where the search for the n-gram with this key begins: what to prefetch.
+ASRKERN_HOST_DEVICE inline const void* ngram_slot(const NGramTables& tables, uint64_t key) {
+  if (tables.codebook) return tables.quantized.first(key);
+  return tables.ngrams.first(key);
+}
+
+// The entry of the n-gram with this key, which is searched for from ngram_slot on.
+ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t key, const void* slot,
+                                           NGramEntry& entry) {
   uint64_t payload;
   if (tables.codebook) {
-    if (!tables.quantized.find(key, payload)) return false;
+    if (!tables.quantized.find(key, static_cast<const uint64_t*>(slot), payload)) return false;
     entry = {tables.codebook[payload & 255], tables.codebook[256 + (payload >> 8)]};
   } else {
-    if (!tables.ngrams.find(key, payload)) return false;
+    if (!tables.ngrams.find(key, static_cast<const HashSlot*>(slot), payload)) return false;
     memcpy(&entry, &payload, sizeof entry);
   }
   return true;
@@ -124,10 +135,7 @@ ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const 
   uint64_t key = uint64_t(word);
   for (int32_t i = 0; i < state.length; ++i) {
     key = ngram_key(key, state.words[i]);
-    if (tables.codebook)
-      tables.quantized.prefetch_key(key);
-    else
-      tables.ngrams.prefetch_key(key);
+    prefetch(ngram_slot(tables, key));
   }
 }
 
@@ -146,7 +154,7 @@ ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NG
     while (length <= in.length && ngram_extends_left(entry.log_prob)) {
       const int32_t next = in.words[length - 1];
       key = ngram_key(key, next);
-      if (!ngram_find(tables, key, entry)) break;
+      if (!ngram_find(tables, key, ngram_slot(tables, key), entry)) break;
       log_prob = ngram_log_prob(entry);
       if (++length == tables.order) break;
       out.words[length - 1] = next;

@@ -24,7 +24,7 @@ struct OverlapSave {
 #else
   static constexpr int kVecs = 1;
 #endif
-  static constexpr int kTiles = 6;  // kTiles · 2 · kVecs accumulators
+  static constexpr int kTiles = 6;  // at most in one product: kTiles · 2 · kVecs accumulators
   static constexpr int kSegment =
       24;  // tiles whose spectra are held at once: 8 MB for DeepSpeech2's second convolution
   static_assert(kSegment % kTiles == 0 && kPoints % LinearTile<T>::kColumns == 0);
@@ -47,9 +47,7 @@ struct OverlapSaveShape {
         units(ceil_div(a.out_channels, OverlapSave<T>::kUnit)),
         columns(ceil_div(a.out_channels, LinearTile<T>::kColumns) * LinearTile<T>::kColumns) {}
 
-  int64_t tiles(int64_t frames) const {
-    return ceil_div(ceil_div(frames, frames_per_tile), OverlapSave<T>::kTiles) * OverlapSave<T>::kTiles;
-  }
+  int64_t tiles(int64_t frames) const { return ceil_div(frames, frames_per_tile); }
   // The frames of each phase that the last tile of the longest row reads.
   int64_t padded_frames(const MaskedConv2d<T>& a) const {
     return (tiles(a.out_frames) - 1) * frames_per_tile + OverlapSave<T>::kPoints;
@@ -137,16 +135,18 @@ void overlap_save_pack(const ThreadPool& pool, const MaskedConv2d<T>& a, const T
   });
 }
 
-// Σ over (depth, kernel bins) of x̂ · ŵ for kTiles tiles of one output bin, one unit of channels, one pair.
+// Σ over (depth, kernel bins) of x̂ · ŵ for `tiles` ≤ kMost tiles of one output bin, one unit of channels, one pair.
 // x: [depth][in_bins][kSegment][2] from the first input bin and tile; w: [depth · kernel_bins][2][kUnit];
 // y: the pair's two rows within each tile's products.
-template <class T, bool kReal>
+template <class T, bool kReal, int kMost = OverlapSave<T>::kTiles>
 void overlap_save_product(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s, const T* x, const T* w,
-                          int64_t k_begin, int64_t k_end, T* const* y) {
+                          int64_t k_begin, int64_t k_end, T* const* y, int64_t tiles) {
   using O = OverlapSave<T>;
   using V = Vec<T>;
-  V re[O::kTiles][O::kVecs], im[O::kTiles][O::kVecs];
-  for (int m = 0; m < O::kTiles; ++m)
+  if constexpr (kMost > 1)
+    if (tiles < kMost) return overlap_save_product<T, kReal, kMost - 1>(a, s, x, w, k_begin, k_end, y, tiles);
+  V re[kMost][O::kVecs], im[kMost][O::kVecs];
+  for (int m = 0; m < kMost; ++m)
     for (int v = 0; v < O::kVecs; ++v) re[m][v] = im[m][v] = V::set1(0);
   for (int64_t c = 0; c < s.depth; ++c)
     for (int64_t k = k_begin; k < k_end; ++k) {
@@ -157,7 +157,7 @@ void overlap_save_product(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s
         w_re[v] = V::load(weight + v * V::kWidth);
         w_im[v] = V::load(weight + O::kUnit + v * V::kWidth);
       }
-      for (int m = 0; m < O::kTiles; ++m) {
+      for (int m = 0; m < kMost; ++m) {
         const V x_re = V::set1(value[2 * m]), x_im = V::set1(value[2 * m + 1]);
         for (int v = 0; v < O::kVecs; ++v) {
           re[m][v] = fma(x_re, w_re[v], re[m][v]);
@@ -171,7 +171,7 @@ void overlap_save_product(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s
         }
       }
     }
-  for (int m = 0; m < O::kTiles; ++m)
+  for (int m = 0; m < kMost; ++m)
     for (int v = 0; v < O::kVecs; ++v) {
       re[m][v].store(y[m] + v * V::kWidth);
       im[m][v].store(y[m] + LinearTile<T>::kColumns + v * V::kWidth);
@@ -217,18 +217,19 @@ void overlap_save_bin(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s, co
   // A frequency's weights stay in the cache while all tiles of the segment pass by them.
   for (int pair = 0; pair < O::kPairs; ++pair)
     for (int64_t tile = 0; tile < tiles; tile += O::kTiles) {
+      const int64_t count = tiles - tile < O::kTiles ? tiles - tile : O::kTiles;
       const T* x = spectra + (pair * s.depth * a.in_bins + first_bin) * O::kSegment * 2 + tile * 2;
       for (int64_t unit = 0; unit < s.units; ++unit) {
         const T* w = a.weight + (pair * s.units + unit) * weight_size;
         const int64_t channel = unit * O::kUnit;
         T* y[O::kTiles];
-        for (int m = 0; m < O::kTiles; ++m)
+        for (int64_t m = 0; m < count; ++m)
           y[m] = products + (tile + m) * tile_size + (channel / kColumns * O::kPoints + 2 * pair) * kColumns +
                  channel % kColumns;
         if (pair == 0)
-          overlap_save_product<T, true>(a, s, x, w, k_begin, k_end, y);
+          overlap_save_product<T, true>(a, s, x, w, k_begin, k_end, y, count);
         else
-          overlap_save_product<T, false>(a, s, x, w, k_begin, k_end, y);
+          overlap_save_product<T, false>(a, s, x, w, k_begin, k_end, y, count);
       }
     }
   const T* x[O::kPoints];

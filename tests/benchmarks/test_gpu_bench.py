@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from benchmarks import _gpu_cases as cases
-from benchmarks import _gpu_small, gpu_bench
-from benchmarks._gpu_cases import ASRKERN, BatchNorm, Row
+from benchmarks import _gpu_rows, _gpu_small, gpu_bench
+from benchmarks._gpu_cases import ASRKERN, BatchNorm
+from benchmarks._gpu_rows import Row
 from benchmarks._gpu_timing import Timing, summary
 
 OWN = "void asrkern::cuda::(anonymous namespace)::normalise<float>(Args)"
@@ -22,9 +23,10 @@ def pretended_gpu(monkeypatch, tmp_path):
     """The CPU in place of the device; what "runs" there is found.run, and each call takes a millisecond more."""
     (tmp_path / "a.cu").write_text("__global__ void normalise(Args a) {}")
     monkeypatch.setattr(cases, "DEVICE", "cpu")
+    monkeypatch.setattr(cases.CTCBeamDecoder, "to", lambda self, device: self, raising=False)
     monkeypatch.setattr(_gpu_small, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_bench, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu_bench, "sources", lambda kernel, root: {"a.cu": "1234"})
+    monkeypatch.setattr(gpu_bench, "KERNELS", dict.fromkeys(gpu_bench.KERNELS, ("a.cu", "b.cu")))
     monkeypatch.setattr(gpu_bench, "kernels_run", lambda call: {OWN: 2.0, "void other(int)": 1.0})
     elapsed = iter(range(1, 100))
 
@@ -62,6 +64,12 @@ def test_conv(arithmetic):
     assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "eager"]
 
 
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_conv_training(arithmetic):
+    found = measure(lambda at: cases.conv_training(2, False, 60, at), arithmetic)
+    assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "eager"]
+
+
 @pytest.mark.parametrize("mode, passes", [("eval", (1, 1)), ("training", (2, 1)), ("backward", (6, 2))])
 @pytest.mark.parametrize(
     "shape", [BatchNorm("NCFT", (3, 4, 5, 9), (0.0, 1.0)), BatchNorm("TNC", (9, 3, 5), None)]
@@ -81,6 +89,13 @@ def test_deepspeech2():
     found = measure(lambda at: cases.deepspeech2("small", 3, True, 80, at), rtfx=5000.0)
     assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "packed"]
     assert found["goals"]["rtfx"]["reached"] == found["rtfx"] == pytest.approx(1000 * (20 + 50 + 80) / 100)
+
+
+def test_beam_search():
+    found = measure(lambda at: cases.beam_search(2, 4, 100, 300, at), rtfx=20_000.0)
+    assert found["wrong"] == [] and next(iter(found["times"])) == ASRKERN
+    assert len(found["times"]) == 3 and found["times"]["asrkern on the CPU"]["samples"] == 3
+    assert found["rtfx"] == pytest.approx(1000 * 2 * 100 / 50)
 
 
 def test_calibration_reaches_the_model_that_is_timed():
@@ -124,7 +139,7 @@ def test_a_row_that_raises_or_is_too_late_is_recorded(monkeypatch):
         raise RuntimeError("CUDA error: an illegal memory access\nmore")
 
     rows = [Row("t", "broken", "fp32", broken), Row("t", "fine", "fp32", lambda at: case([1.0, 2.0]))]
-    monkeypatch.setattr(cases, "rows", lambda group, quick: iter(rows))
+    monkeypatch.setattr(gpu_bench, "rows", lambda group, quick: iter(rows))
     first, second = gpu_bench.measured("gru", False, time.monotonic() + 100, 1.0)
     assert (
         first["failed"] == "RuntimeError: CUDA error: an illegal memory access" and first["row"] == "broken"
@@ -133,9 +148,9 @@ def test_a_row_that_raises_or_is_too_late_is_recorded(monkeypatch):
     assert [row["failed"] for row in gpu_bench.measured("gru", False, 0.0, 1.0)] == ["no time left"] * 2
 
 
-@pytest.mark.parametrize("group", cases.GROUPS)
+@pytest.mark.parametrize("group", [*_gpu_rows.GROUPS, *_gpu_rows.TUNING])
 def test_rows_are_told_apart(group):
-    rows, quick = ([(r.title, r.name, r.arithmetic) for r in cases.rows(group, q)] for q in (False, True))
+    rows, quick = ([(r.title, r.name, r.arithmetic) for r in _gpu_rows.rows(group, q)] for q in (False, True))
     assert len(set(rows)) == len(rows)
     assert rows[0] == quick[0] and set(quick) < set(rows)
 
@@ -151,8 +166,8 @@ def test_made_up_speech_can_be_decoded():
 
 
 def test_small_shapes_for_the_sanitizer():
-    for name in ("gru_forward", "gru_backward", "batch_norm_act", "masked_conv2d"):
-        assert all(bool(t.isfinite().all()) for t in _gpu_small.RUN[name]())
+    for run in _gpu_small.RUN.values():
+        assert all(bool(t.isfinite().all()) for t in run())
 
 
 def test_quartiles():

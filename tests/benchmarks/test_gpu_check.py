@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from benchmarks import _gpu_report, gpu_check
+from benchmarks import _gpu_report, _gpu_rows, _gpu_small, gpu_check
 from benchmarks.gpu_check import KERNELS, Finished, main, run, sanitizer_outcome
 
 ABOUT = {"python": "3.12.3", "torch": "2.11.0+cu130", "cuda": "13.0", "device": "GPU X", "capability": [9, 0]}
@@ -42,6 +42,7 @@ class Machine:
         self.tests = dict.fromkeys(KERNELS, Finished(0, 2.0, "== 12 passed, 3 deselected in 1.90s =="))
         self.memcheck = Finished(0, 1.0, "========= ERROR SUMMARY: 0 errors")
         self.build = Finished(0, 60.0, PTXAS)
+        self.imported = Finished(0, 2.0, "asrkern 0.1.0")
         self.about = Finished(0, 3.0, "a warning\n" + json.dumps(ABOUT))
         self.rows = [ROW]
 
@@ -54,8 +55,12 @@ class Machine:
         if "pip install" in text:
             assert environment["CUDAARCHS"] == "90a-real"
             return self.build
+        if text.endswith("-m asrkern"):
+            return self.imported
         if "-m pytest" in text:
-            assert environment["ASRKERN_CHECK"] == "1"
+            assert environment["ASRKERN_CHECK"] == "1" and ("-n" in command) == (
+                "OMP_NUM_THREADS" in environment
+            )
             return next((self.tests[name] for name, test in gpu_check.TESTS.items()
                          if test[1] in command and (not test[0] or test[0] in command)),
                         Finished(0, 9.0, "= 24 passed in 8.0s ="))  # fmt: skip
@@ -182,10 +187,14 @@ def test_without_a_sanitizer_the_record_says_so(machine, monkeypatch):
     assert "driver" not in record["about"]
 
 
-def test_nothing_is_recorded_where_the_build_fails(machine, capsys):
+def test_nothing_is_recorded_where_the_build_fails_or_does_not_load(machine, capsys):
     machine.build = Finished(1, 20.0, "error: no")
     status, record = check(machine)
     assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
+    machine.build, machine.imported = Finished(0, 60.0, PTXAS), Finished(1, 2.0, "undefined symbol")
+    status, record = check(machine)
+    assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
+    assert "undefined symbol" in capsys.readouterr().out
     machine.about = Finished(1, 1.0, "AssertionError: Torch not compiled with CUDA enabled")
     assert main(["--out", str(machine.out)]) == 1
     assert "no CUDA device" in capsys.readouterr().out
@@ -229,6 +238,12 @@ def test_stale_lists_what_changed(machine, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert "**unverified**" in lines[2] and "changed since" in lines[2]
     assert all("| verified " in line for line in lines[3:])
+
+
+def test_every_kernel_is_tested_sanitized_and_timed():
+    assert set(KERNELS) == set(gpu_check.TESTS) == set(_gpu_small.RUN)
+    assert set(KERNELS) == {name for kernels, _ in gpu_check.GROUPS.values() for name in kernels}
+    assert set(gpu_check.GROUPS) == set(_gpu_rows.GROUPS)
 
 
 def test_stale_here(capsys):

@@ -378,6 +378,32 @@ def test_bad_input(call, message):
         call()
 
 
+def test_devices(monkeypatch):
+    options, _ = options_of("everything")
+    decoder = CTCBeamDecoder(LETTERS, **options)
+    monkeypatch.setenv("ASRKERN_CUDA", "off")
+    with pytest.raises(ValueError, match="device: expected cpu, received cuda"):
+        decoder.to("cuda")
+    # As a stand-in for a device with a kernel.
+    monkeypatch.setattr("asrkern.decoder.beam.has_kernel", lambda device: device.type == "meta")
+    there = decoder.to("meta").replace(hotwords=["cab"], beam_width=7)
+    tensors = [value for value in there.context if isinstance(value, torch.Tensor)]
+    tensors += [tensor for value in there.context if isinstance(value, tuple) for tensor in value]
+    assert len(tensors) > 15 and {tensor.device.type for tensor in (*tensors, there.context.token_kinds)} == {
+        "meta"
+    }
+    assert (
+        there.device.type == "meta"
+        and decoder.device.type == decoder.context.token_kinds.device.type == "cpu"
+    )
+    log_probs = random_log_probs(20, 5)
+    expected = decoder.replace(hotwords=["cab"], beam_width=7).decode(log_probs)
+    assert there.to("cpu").decode(log_probs) == expected
+    state = there.start()
+    there.step(state, log_probs)
+    assert there.finish(state) == expected
+
+
 def test_bad_streams():
     decoder, wider = CTCBeamDecoder(LETTERS), CTCBeamDecoder(LETTERS, beam_width=101)
     state = decoder.start()

@@ -3,6 +3,7 @@
 import gzip
 import math
 import pickle
+import random
 import subprocess
 import sys
 
@@ -218,12 +219,25 @@ def random_walk(lm, words, bos=True):
     return state, scores
 
 
-def test_steps_equal_sentences(arpa, sentences):
-    lm = NGramLM.from_arpa(arpa)
-    for sentence in sentences[:20]:
+def assert_steps_equal_batches(lm, texts):
+    """Bit for bit: batches take another way through the tables, of another layout where quantised."""
+    for model in (lm, lm.quantize()):
         for bos in (True, False):
-            _, scores = random_walk(lm, [*sentence.split(), lm.eos], bos)
-            assert scores == [score.log_prob for score in lm.full_scores(sentence, bos)]
+            walks = [random_walk(model, [*text.split(), model.eos], bos)[1] for text in texts]
+            assert [[s.log_prob for s in model.full_scores(text, bos)] for text in texts] == walks
+            assert model.score_batch(texts, bos).tolist() == [sum(walk) for walk in walks]
+
+
+def test_steps_equal_sentences(arpa, sentences):
+    assert_steps_equal_batches(NGramLM.from_arpa(arpa), [*sentences[:60], "", " ".join(sentences[60:90])])
+
+
+@pytest.mark.parametrize("order", range(1, 7))
+def test_steps_equal_batches_in_every_order(order):
+    chance = random.Random(order)
+    texts = [" ".join(chance.choices("abcdefgh", k=chance.randint(0, 30))) for _ in range(90)]
+    lm = NGramLM.estimate(texts[:60], order, prune=(0, 0, 1)[:order], discount_fallback=True)
+    assert_steps_equal_batches(lm, [*texts, " ".join([*texts, "x", *texts]), "x a x"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -362,13 +376,17 @@ def test_damaged_tables(odd, tmp_path):
             NGramLM.load(tmp_path / "cut.safetensors")
     from safetensors.torch import save_file
 
-    save_file(lm.tensors, path)
-    with pytest.raises(ValueError, match="expected 'asrkern n-gram model 1', received None"):
-        NGramLM.load(path)
+    for metadata, received in [
+        (None, "None"),
+        ({"format": "asrkern n-gram model 1"}, "'asrkern n-gram model 1'"),
+    ]:
+        save_file(lm.tensors, path, metadata)
+        with pytest.raises(ValueError, match=f"expected 'asrkern n-gram model 2', received {received}"):
+            NGramLM.load(path)
     tensors = lm.tensors
     for wrong, message in [
         ({"unigrams": tensors["unigrams"].double()}, "unigrams: expected a contiguous array of float32"),
-        ({"unigrams": tensors["unigrams"][:0]}, "word: expected an id between 0 and -1"),
+        ({"unigrams": tensors["unigrams"][:0]}, "unigrams: expected a contiguous array of float32"),
         ({"ngrams": tensors["ngrams"][:, 0]}, "ngrams: expected a contiguous array of int64"),
         ({"words": tensors["words"].int()}, "words: expected a contiguous array of int64"),
         ({"codebook": torch.zeros(256)}, "codebook: expected a contiguous array of float32"),

@@ -53,6 +53,20 @@ def run_conv(x, lengths, weight, bias, scale, shift):
     )
 
 
+def run_conv_batch_norm(x, lengths, weight, bias, norm_weight, norm_bias):
+    return ops.masked_conv2d_batch_norm_act(
+        x,
+        weight,
+        bias,
+        norm_weight,
+        norm_bias,
+        lengths=lengths,
+        stride=(2, 1),
+        padding=(2, 1),
+        activation=(0.0, 20.0),
+    )
+
+
 def run_linear(x, lengths, weight, bias):
     return ops.linear(x, weight, bias)
 
@@ -63,6 +77,9 @@ CASES = {
     "linear": Case("linear", run_linear, (4, 7, 5), 0, 1, [(9, 5), (9,)]),
     "batch_norm_act": Case("batch_norm_act", run_batch_norm, (4, 3, 5, 7), 0, 3, [(3,), (3,)]),
     "masked_conv2d": Case("masked_conv2d", run_conv, (4, 2, 9, 7), 0, 3, [(6, 2, 5, 3)] + [(6,)] * 3),
+    "masked_conv2d_batch_norm_act": Case(
+        "masked_conv2d_batch_norm_act", run_conv_batch_norm, (4, 2, 9, 7), 0, 3, [(6, 2, 5, 3)] + [(6,)] * 3
+    ),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 

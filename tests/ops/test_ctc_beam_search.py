@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrkern import ops
+from asrkern.ops.ctc_beam_search import error_message
 from asrkern.reference.ctc_beam_search import ctc_beam_search, enumerate_prefixes
 from tests.decoder.models import random_log_probs
 
@@ -248,6 +249,14 @@ def test_any_arguments_compute_or_raise(data):
         assert (result.errors[:, 0] == 0).all() and result.scores[:, 0].isfinite().all()
 
 
+def test_error_messages():
+    assert (
+        error_message(6, -1, 3)
+        == "log_probs: expected a length between 0 and its frames, received another (in row 3)"
+    )
+    assert error_message(1, 4).endswith("received NaN (at frame 4)")
+
+
 MASK = torch.ones(1, dtype=torch.int64)
 
 
@@ -276,3 +285,7 @@ def test_bad_context(context, message):
     full = ops.CTCContext(torch.zeros(5, dtype=torch.uint8))._replace(**context)
     with pytest.raises(ValueError, match=message):
         ops.ctc_beam_search(random_log_probs(1, 3, 5), context=full)
+    if len(full.token_kinds) == 5:
+        # Refused before it goes where nobody checks it.
+        with pytest.raises(ValueError, match=message):
+            full.to("meta")

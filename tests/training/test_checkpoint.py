@@ -27,7 +27,7 @@ from tests.training.tones import tiny_recipe
 
 def ctc(seed: int = 0, **options: Any) -> Recognizer:
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer(TokenizerSettings(), "ctc", [], Path())
+    tokenizer = make_tokenizer(TokenizerSettings(), "ctc", [])
     options = {
         "labels": list(tokenizer.labels),
         "n_mels": 12,
@@ -44,7 +44,7 @@ def ctc(seed: int = 0, **options: Any) -> Recognizer:
 
 
 def las() -> Recognizer:
-    tokenizer = make_tokenizer(TokenizerSettings(), "attention", [], Path())
+    tokenizer = make_tokenizer(TokenizerSettings(), "attention", [])
     options = {
         "num_tokens": 31,
         "n_features": 12,

@@ -19,7 +19,7 @@ from asrkern.training.tasks import frames_needed as frames_needed_of_batch
 from asrkern.training.tokenizer import TokenizerSettings, make_tokenizer
 from tests.training.tones import tiny_recipe, write_tones
 
-ENGLISH = make_tokenizer(TokenizerSettings(), "ctc", [], Path())
+ENGLISH = make_tokenizer(TokenizerSettings(), "ctc", [])
 
 
 def corpus(
@@ -96,7 +96,7 @@ def test_classes_that_are_unknown_or_missing(tmp_path: Path) -> None:
     values = tiny_recipe(path, path, model__name="conv_rnn")
     recipe = make_recipe({**values, "task": "classify", "metric": "accuracy", "features": {}})
     cuts = with_labels(read_cuts(path), recipe)
-    tokenizer = make_tokenizer(TokenizerSettings(), "classify", ["bed", "dog"], Path())
+    tokenizer = make_tokenizer(TokenizerSettings(), "classify", ["bed", "dog"])
     with pytest.raises(
         ValueError, match=r"expected the classes \['bed', 'dog'\].*'cat' \(4 clips, e\.g\. u0\)"
     ):

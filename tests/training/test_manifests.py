@@ -164,3 +164,28 @@ def test_corpora_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="at least one utterance"):
         read_cuts(tmp_path / "empty.jsonl")
+
+
+def test_a_recording_that_breaks_while_it_is_trained_on(tmp_path: Path) -> None:
+    """Good when the manifest was read, cut short later, then gone."""
+    path = tmp_path / "noise.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 16000), 8000)
+    (cut,) = read_cuts(manifest(tmp_path, {"audio_filepath": path.name, "duration": 2.0, "text": "a"}))
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': .*lost sync\.$"):
+        load_cut(cut, SETTINGS, SETTINGS.make())
+    path.unlink()
+    with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': Error opening .*$"):
+        load_cut(cut, SETTINGS, SETTINGS.make())
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    """In training as where audio is read to be transcribed; resampled too."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (12000, 2))
+    soundfile.write(tmp_path / "stereo.wav", samples, 12000, subtype="FLOAT")
+    path = manifest(tmp_path, {"audio_filepath": "stereo.wav", "duration": 0.5, "offset": 0.25, "text": "a"})
+    extract = SETTINGS.make()
+    (cut,) = read_cuts(path)
+    expected = extract(load_audio(tmp_path / "stereo.wav", 8000, offset_seconds=0.25, duration_seconds=0.5))
+    assert torch.equal(load_cut(cut, SETTINGS, extract), expected)
+    assert load_cut(cut.perturb_speed(1.1), SETTINGS, extract).shape[1] == round(0.5 / 1.1 * 8000) // 80 + 1

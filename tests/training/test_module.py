@@ -135,3 +135,28 @@ def test_the_scores_of_each_batch_reach_callbacks(tones: tuple[Path, Path], tmp_
             assert not step.scores.requires_grad
 
     train(make_recipe(tiny_recipe(*tones, trainer__epochs=1)), tmp_path, callbacks=[Watch()])
+
+
+def test_half_precision_leaves_the_ctc_loss_in_float32(
+    tones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if a model says bfloat16."""
+    kinds = set()
+    ctc, forward = torch.nn.functional.ctc_loss, VGGGRUCTC.forward
+
+    def half(self: VGGGRUCTC, features: torch.Tensor, lengths: torch.Tensor) -> Any:
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        assert torch.is_autocast_enabled("cpu")
+        log_probs, output_lengths = forward(self, features, lengths)
+        return log_probs.bfloat16(), output_lengths
+
+    def watched(log_probs: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        kinds.add((log_probs.dtype, torch.is_autocast_enabled("cpu")))
+        return ctc(log_probs, *arguments, **options)
+
+    monkeypatch.setattr(VGGGRUCTC, "forward", half)
+    monkeypatch.setattr(torch.nn.functional, "ctc_loss", watched)
+    recipe = make_recipe(tiny_recipe(*tones, trainer__precision="bf16-mixed", trainer__epochs=2))
+    losses = [row["train_loss"] for row in train(recipe, tmp_path).rows]
+    assert kinds == {(torch.float32, False)}
+    assert losses[1] < losses[0]

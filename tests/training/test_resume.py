@@ -53,6 +53,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
             8,
             {
                 "trainer__checkpoint_steps": 1,
+                "diagnose": True,
                 "trainer__accumulate": 2,
                 "averaging__ema": 0.9,
                 "averaging__last": 2,

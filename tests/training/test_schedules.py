@@ -47,11 +47,11 @@ def test_decay_over_all_steps() -> None:
     assert rates(Schedule(decay="cosine"), 4, 1) == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
-@pytest.mark.parametrize(("metric", "sign"), [("wer", 1), ("crr", -1)])
-def test_plateaus_of_the_metric_reduce_the_rate(metric: str, sign: int) -> None:
+@pytest.mark.parametrize(("metric", "perfect"), [("wer", 0), ("crr", 100)])
+def test_plateaus_of_the_metric_reduce_the_rate(metric: str, perfect: int) -> None:
     """As torch's scheduler: reduced after more than two epochs without improvement; crr improves upwards."""
     schedule = Schedule(plateau_factor=0.5, plateau_patience=2)
-    values = [sign * v for v in (5.0, 4, 4, 4, 4, 3, 3, 3, 3, 3)]
+    values = [abs(perfect - v) for v in (5.0, 4, 4, 4, 4, 3, 3, 3, 3, 3)]
     assert rates(schedule, 1, 10, values, metric) == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
 
 

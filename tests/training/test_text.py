@@ -30,7 +30,7 @@ def test_normalisation_step_by_step() -> None:
 
 
 def test_english_is_in_the_order_of_deepspeech_pytorch() -> None:
-    tokenizer = make_tokenizer(TokenizerSettings(), "ctc", [], Path())
+    tokenizer = make_tokenizer(TokenizerSettings(), "ctc", [])
     assert "".join(tokenizer.labels) == "_'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
     assert (tokenizer.size, tokenizer.blank) == (29, 0)
     assert tokenizer.encode("IT'S A") == [10, 21, 1, 20, 28, 2]
@@ -38,10 +38,10 @@ def test_english_is_in_the_order_of_deepspeech_pytorch() -> None:
 
 
 def test_english_of_attention_models_and_of_the_original_vgg_gru() -> None:
-    spelled = make_tokenizer(TokenizerSettings(), "attention", [], Path())
+    spelled = make_tokenizer(TokenizerSettings(), "attention", [])
     assert (spelled.size, spelled.pad, spelled.sos, spelled.eos) == (31, 0, 1, 2)
     assert spelled.encode("A ' ") == [3, 30, 29, 30]
-    without = make_tokenizer(TokenizerSettings(vocabulary="english27"), "ctc", [], Path())
+    without = make_tokenizer(TokenizerSettings(vocabulary="english27"), "ctc", [])
     assert without.size == 27
     with pytest.raises(ValueError, match="received the character ' '"):
         without.encode("A B")
@@ -56,9 +56,9 @@ def test_korean_syllables_from_files(tmp_path: Path, data_dir: Path) -> None:
     rows = [f'{i},"{c}",1' for i, c in enumerate([*characters, "<s>", "</s>", "_"])]
     (tmp_path / "table.csv").write_text("id,char,freq\n" + "\n".join(rows), "utf-8")
 
-    plain = make_tokenizer(TokenizerSettings(vocabulary="plain.txt"), "attention", [], tmp_path)
-    table = make_tokenizer(TokenizerSettings(vocabulary="table.csv"), "attention", [], tmp_path)
-    learned = make_tokenizer(TokenizerSettings(vocabulary="texts"), "attention", texts, tmp_path)
+    plain = make_tokenizer(TokenizerSettings(vocabulary="plain.txt"), "attention", [], tmp_path.joinpath)
+    table = make_tokenizer(TokenizerSettings(vocabulary="table.csv"), "attention", [], tmp_path.joinpath)
+    learned = make_tokenizer(TokenizerSettings(vocabulary="texts"), "attention", texts, tmp_path.joinpath)
     size = len(characters)
     assert learned == plain
     assert (table.sos, table.eos, table.pad, table.size) == (size, size + 1, size + 2, size + 3)
@@ -81,7 +81,7 @@ def test_vocabulary_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_classes_of_clips() -> None:
-    tokenizer = make_tokenizer(TokenizerSettings(), "classify", ["cat", "bed", "cat", "happy"], Path())
+    tokenizer = make_tokenizer(TokenizerSettings(), "classify", ["cat", "bed", "cat", "happy"])
     assert tokenizer.labels == ("bed", "cat", "happy")
     assert tokenizer.encode("cat") == [1]
     assert tokenizer.decode([2]) == "happy"
@@ -92,7 +92,9 @@ def test_classes_of_clips() -> None:
 @pytest.mark.parametrize("task", ["ctc", "attention"])
 def test_sentencepiece(task: str, tmp_path: Path) -> None:
     texts = ["BIN BLUE AT F TWO NOW", "LAY WHITE WITH Z NINE SOON", "SET RED BY K FIVE AGAIN"] * 5
-    tokenizer = make_tokenizer(TokenizerSettings(kind="sentencepiece", pieces=40), task, texts, tmp_path)
+    tokenizer = make_tokenizer(
+        TokenizerSettings(kind="sentencepiece", pieces=40), task, texts, tmp_path.joinpath
+    )
     assert isinstance(tokenizer, SentencePieceTokenizer)
     first = 1 if task == "ctc" else 3
     restored = tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json())))

@@ -47,6 +47,7 @@ def tiny_recipe(train: Path, valid: Path, **changes: Any) -> dict[str, Any]:
         "name": "tiny",
         "task": "ctc",
         "metric": "cer",
+        "diagnose": False,
         "model": {
             "name": "vgg_gru_ctc",
             "options": {"channels": [4], "hidden_size": 12, "num_layers": 1, "dnn_size": 16, "dropout": 0.1},
@@ -57,6 +58,6 @@ def tiny_recipe(train: Path, valid: Path, **changes: Any) -> dict[str, Any]:
         "trainer": {"epochs": 3, "tensorboard": False},
     }
     for key, value in changes.items():
-        section, name = key.split("__")
-        values.setdefault(section, {})[name] = value
+        section, _, name = key.rpartition("__")
+        (values.setdefault(section, {}) if section else values)[name] = value
     return values

@@ -1,0 +1,196 @@
+"""The CUDA beam search's algorithm, run by teams of threads on the CPU, against the CPU's own."""
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from asrkern import ops
+from asrkern.decoder import CTCBeamDecoder, NGramLM
+from tests.decoder.models import random_log_probs, small_lm
+from tests.kernels import team_search
+
+LETTERS = ["-", " ", *"abcde"]
+PIECES = ["▁a", "-", "b", "▁ab", "c", "▁", "a", "▁cab", "e"]
+WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
+CONTEXTS = {
+    "none": {},
+    "words": {"lm": "word"},
+    "quantised words": {"lm": "word", "quantize": True},
+    "characters": {"lm": "character", "beta": 0.3},
+    "closed": {"lm": "word", "lexicon": WORDS},
+    "closed, no smearing": {"lm": "word", "lexicon": WORDS, "smearing": False},
+    "lexicon alone, open": {"lexicon": WORDS, "unk_score": -2.0, "beta": 0.4},
+    "hotwords": {"hotwords": {"ab": 2.0, "b a": 3.0, "a b": 1.5, "cc": 4.0}},
+    "everything": {"lm": "word", "unk_score": -2.0, "hotwords": {"ba ab": 2.0, "ab": 1.0, "ac": -1.0}},
+}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return team_search.build(tmp_path_factory.mktemp("team"), "-O2")
+
+
+def make_decoder(labels, lm=None, quantize=False, **options):
+    if lm is not None:
+        lm = small_lm(WORDS, unit=lm)
+        lm = lm.quantize() if quantize else lm
+    return CTCBeamDecoder(labels, lm, blank=labels.index("-"), **options)
+
+
+def assert_same(found, expected):
+    """To the last bit, but for the confidences, whose sums are in another order."""
+    assert torch.equal(found.errors, expected.errors)
+    for name in ("token_lengths", "scores", "am_scores", "tokens", "timesteps", "words"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        # Beyond the lengths too, where both write the same.
+        assert torch.equal(ours, theirs), (name, ours, theirs)
+    assert (found.confidences - expected.confidences).abs().max() < 1e-6
+
+
+def compare(program, decoder, log_probs, lengths=None, *, threads, block=False, tree_room=0, **options):
+    options = {**decoder._options, **options}
+    expected = ops.ctc_beam_search(log_probs, lengths, context=decoder.context, **options)
+    team = {"threads": threads, "block": block, "tree_room": tree_room}
+    found = team_search.search(program, log_probs, lengths, context=decoder.context, **team, **options)
+    assert_same(found, expected)
+    return found
+
+
+@pytest.mark.parametrize(
+    "context, labels",
+    # A model of characters is of letters.
+    [(c, labels) for c in CONTEXTS for labels in (LETTERS, PIECES) if (c, labels) != ("characters", PIECES)],
+)
+@pytest.mark.parametrize("beam_width, threads", [(1, 2), (4, 0), (30, 5)])
+def test_equals_the_cpu(program, context, labels, beam_width, threads):
+    decoder = make_decoder(labels, beam_width=beam_width, nbest=beam_width, **CONTEXTS[context])
+    log_probs = random_log_probs(3, 40, len(labels), sharpness=1.5)
+    compare(program, decoder, log_probs, torch.tensor([40, 0, 23]), threads=threads)
+
+
+@pytest.mark.parametrize(
+    "vocabulary, beam_width, options",
+    [
+        (5, 1, {}),
+        (29, 33, {"token_min_logp": -3.0}),
+        (29, 100, {"beam_prune_logp": -6.0}),
+        (128, 20, {"top_tokens": 7, "blank": 64}),
+        (130, 50, {"blank": 129}),
+        (12, 20, {"blank_penalty": 1.5, "top_tokens": 1}),
+        (9, 15, {"token_min_logp": 0.0, "log_add": False}),
+        (2, 3, {"blank": 1}),
+        (1, 2, {}),
+    ],
+)
+def test_options(program, vocabulary, beam_width, options):
+    context = ops.CTCContext(torch.zeros(vocabulary, dtype=torch.uint8))
+    log_probs = random_log_probs(2, 25, vocabulary)
+    options = {"beam_width": beam_width, "nbest": min(beam_width, 5), "context": context, **options}
+    expected = ops.ctc_beam_search(log_probs, **options)
+    assert_same(team_search.search(program, log_probs, threads=3, **options), expected)
+
+
+@pytest.mark.parametrize("lm", [None, "lj3k.o3.arpa.gz"])
+def test_speech(program, data_dir, lm):
+    folder = data_dir / "decoder_oracles"
+    about = json.loads((folder / "libri_371x29.json").read_text())
+    log_probs = torch.from_numpy(np.load(folder / "libri_371x29.npz")["log_probs"]).float()[None]
+    lm = None if lm is None else NGramLM.from_arpa(data_dir / "lm" / lm)
+    hotwords = None if lm is None else ["good deal", "remember"]
+    decoder = CTCBeamDecoder(
+        about["labels"], lm, blank=about["blank"], beam_width=16, nbest=16, hotwords=hotwords
+    )
+    compare(program, decoder, log_probs, threads=2)
+    if lm is None:
+        lexicon = [word for word in about["expected"]["pyctcdecode_default_no_lm"].split()]
+        decoder = CTCBeamDecoder(
+            about["labels"], lexicon=lexicon, blank=about["blank"], beam_width=16, nbest=3
+        )
+        compare(program, decoder, log_probs, threads=1)
+
+
+def test_words_of_one_spelling(program):
+    labels = ["-", "|", "r", "e", "d", "ea"]
+    lexicon = {"red": [["r", "e", "d", "|"]], "read": [["r", "ea", "d", "|"], ["r", "e", "d", "|"]]}
+    lexicon |= {f"word {i}": [["e", "d"]] for i in range(6)}
+    decoder = CTCBeamDecoder(labels, small_lm(["read", "red"]), lexicon, beam_width=20, nbest=20)
+    for threads in (0, 4):
+        compare(program, decoder, random_log_probs(3, 30, 6, sharpness=1.0), threads=threads)
+
+
+def test_bad_rows_and_lengths(program):
+    context = ops.CTCContext(torch.zeros(5, dtype=torch.uint8))
+    log_probs = random_log_probs(8, 6, 5)
+    good = log_probs.clone()
+    for row, value in {1: float("nan"), 2: -torch.inf, 3: 0.2, 4: 3.0}.items():
+        log_probs[row, 4] = value
+    lengths = torch.tensor([6, 5, 6, 6, 6, 7, -1, 2])
+    options = {"beam_width": 7, "nbest": 2, "context": context}
+    found = team_search.search(program, log_probs, lengths, threads=3, **options)
+    assert found.errors.tolist() == [[0, -1], [1, 4], [2, 4], [3, 4], [4, 4], [6, -1], [6, -1], [0, -1]]
+    expected = ops.ctc_beam_search(good, lengths.clamp(0, 6), **options)
+    for row in range(8):
+        if found.errors[row, 0]:
+            assert (found.token_lengths[row] == -1).all() and (found.tokens[row] == -1).all()
+        else:
+            assert torch.equal(found.scores[row], expected.scores[row])
+
+
+def test_pruned_tokens_are_taken_where_nothing_else_goes_on(program):
+    decoder = CTCBeamDecoder(["-", " ", "a", "b"], lexicon=["aa"], top_tokens=1)
+    log_probs = torch.tensor([[0.05, 0.05, 0.1, 0.8]]).log().repeat(1, 3, 1)
+    compare(program, decoder, log_probs, threads=2)
+    found = compare(program, decoder, torch.tensor([[[-torch.inf, -torch.inf, -torch.inf, 0.0]]]), threads=2)
+    assert found.errors.tolist() == [[5, 0]]
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_trees_are_compacted(program, threads):
+    decoder = make_decoder(LETTERS, beam_width=8, nbest=8, **CONTEXTS["everything"])
+    log_probs = random_log_probs(1, 300, len(LETTERS), sharpness=3.0)
+    compare(program, decoder, log_probs, threads=threads, tree_room=600)
+    # Two prefixes that never meet: a tree that compacting leaves too large is an error of its row, and not an overrun.
+    found = team_search.search(
+        program, log_probs, context=decoder.context, threads=threads, tree_room=40, beam_width=8
+    )
+    assert found.errors[0, 0] == 7 and found.errors[0, 1] > 0 and (found.token_lengths == -1).all()
+
+
+def test_a_block(program):
+    """The kernel itself, but for the instructions of a GPU."""
+    decoder = make_decoder(LETTERS, beam_width=9, nbest=4, **CONTEXTS["everything"])
+    log_probs = random_log_probs(1, 16, len(LETTERS), sharpness=1.5)
+    compare(program, decoder, log_probs, threads=64, block=True, tree_room=200, top_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def sanitizer(tmp_path_factory):
+    """Flags for ThreadSanitizer, which knows what each barrier orders, where it works: not on every machine."""
+    probe = tmp_path_factory.mktemp("probe") / "probe"
+    flags = ["-O1", "-g", "-fsanitize=thread"]
+    made = subprocess.run(
+        ["c++", *flags, "-x", "c++", "-", "-o", probe], input=b"int main() {}", capture_output=True
+    )
+    if made.returncode or subprocess.run([probe], capture_output=True).returncode:
+        assert not os.environ.get("CI")
+        pytest.skip("ThreadSanitizer does not work here")
+    return flags
+
+
+def test_no_data_races(tmp_path, sanitizer):
+    program = team_search.build(tmp_path, *sanitizer)
+    for name, labels in (("everything", LETTERS), ("closed", PIECES), ("characters", LETTERS)):
+        decoder = make_decoder(labels, beam_width=9, nbest=4, **CONTEXTS[name])
+        log_probs = random_log_probs(2, 60, len(labels), sharpness=1.5)
+        compare(program, decoder, log_probs, threads=4, tree_room=300, top_tokens=5)
+
+
+def test_the_collectives_of_a_block(tmp_path, sanitizer):
+    """kernels/cuda/block_team.cuh, with threads of the CPU as those of a GPU."""
+    program = team_search.build(tmp_path, *sanitizer, name="block_team")
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "passed\n"), done.stdout + done.stderr

@@ -1,0 +1,59 @@
+"""Triton's kernels without a GPU: in its interpreter against the reference, and compiled for the GPUs they are for.
+
+Both need a process of their own: the interpreter is chosen when Triton is imported, and the compiler needs a stand-in
+for the driver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+
+pytest.importorskip("triton")
+
+
+def run(*args: object, **environment: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    result = subprocess.run(
+        [sys.executable, *map(str, args)], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(
+    version("triton").startswith("3.6.") and np.lib.NumpyVersion(np.__version__) >= "2.4.0",
+    reason="the interpreter of Triton 3.6 does not know NumPy 2.4",
+)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("interpreted_*.py")), ids=lambda path: path.stem)
+def test_interpreted(path):
+    # ASRKERN_CHECK fills outputs with NaN before a kernel runs.
+    printed = run("-m", "pytest", "-q", path, TRITON_INTERPRET="1", ASRKERN_CHECK="1")
+    assert "passed" in printed and "skipped" not in printed
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiles(capability):
+    compiled = [json.loads(line) for line in run(FOLDER / "compile_triton.py", capability).splitlines()]
+    assert {kernel["name"] for kernel in compiled} == {
+        "unfold", "pack_weight", "masked_conv2d", "piece_statistics", "merge_statistics", "normalise",
+        "piece_gradients", "merge_gradients", "input_gradient",
+    }  # fmt: skip
+    # What a block may ask for on an A100, which has the less of the two, and on an H100.
+    shared = {80: 163, 90: 227}[capability] * 1024
+    for kernel in compiled:
+        assert kernel["stack"] == 0, f"spills: {kernel}"
+        assert kernel["shared"] <= shared, kernel
+        if kernel["name"] == "masked_conv2d" and kernel["precision"] != "ieee":
+            assert kernel["tensor_core_instructions"] > 0, kernel
+            assert kernel["async_copy_bytes"] == [16], kernel

@@ -1,0 +1,83 @@
+"""Each of the five systems learns from real speech, by the recipe that the project ships for it.
+
+``pytest -m "not training"`` leaves these out; they take about a minute each on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from asrkern.data import load_audio, read_manifest
+from asrkern.training.checkpoint import load
+from asrkern.training.metrics import ErrorCounts, error_of
+from asrkern.training.recipe import load_recipe
+from asrkern.training.trainer import train
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SYSTEMS = ("s0_commands3", "s1_fsdd", "s2_fsdd", "s3_fsdd", "s4_fsdd")
+# Two minutes of two cores.
+PROCESSOR_SECONDS = 240
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_each_system_halves_the_error_of_the_best_constant_answer(
+    name: str, data_dir: Path, tmp_path: Path, torchaudio: object
+) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    began = time.process_time()
+    results = train(recipe, tmp_path)
+    used = time.process_time() - began
+    best = results.best()["valid_metric"]
+    constant = error_of(results.metric, results.constant)
+    assert error_of(results.metric, best) <= constant / 2, results.rows
+    assert used < PROCESSOR_SECONDS
+    losses = [row["train_loss"] for row in results.rows]
+    assert all(after < before for before, after in pairwise(losses))
+
+    # The checkpoint alone, on recordings, does as well as was measured.
+    recognizer = load(tmp_path / "best.safetensors")
+    utterances = read_manifest(recipe.path(recipe.data.valid[0]))[::5]
+    counts = ErrorCounts()
+    for u in utterances:
+        samples = load_audio(u.audio_path, recognizer.features.sample_rate)
+        reference = u.extra["label"] if recipe.task == "classify" else recognizer.text(u.text)
+        counts.add_all(recognizer.predict_audio([samples]), [reference])
+    assert error_of(results.metric, counts.value(results.metric)) < 0.75 * constant
+
+
+def test_the_librispeech_recipe_runs_on_a_folder_in_that_layout(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tiny one of another corpus; the model is smaller too, all else is the recipe's."""
+    parts = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean")
+    lines = [json.loads(line) for line in (data_dir / "lj" / "train.jsonl").read_text("utf-8").splitlines()]
+    for number, (part, line) in enumerate(zip(parts, sorted(lines, key=lambda line: line["duration"]))):
+        chapter = tmp_path / part / f"{number}" / "7"
+        chapter.mkdir(parents=True)
+        name = f"{number}-7-0000"
+        text = "".join(
+            c for c in line["text"].upper().replace("-", " ") if c.isascii() and (c.isalpha() or c in "' ")
+        )
+        samples = load_audio(data_dir / "lj" / line["audio_filepath"], 16000)
+        soundfile.write(chapter / f"{name}.flac", samples.numpy(), 16000)
+        (chapter / f"{number}-7.trans.txt").write_text(f"{name} {text}\n")
+    monkeypatch.setenv("LIBRISPEECH", str(tmp_path))
+    changes = [
+        "trainer.epochs=1",
+        "model.options.hidden_size=8",
+        "data.workers=0",
+        "trainer.tensorboard=false",
+    ]
+    recipe = load_recipe(RECIPES / "s4_librispeech.toml", changes)
+    results = train(recipe, tmp_path / "run")
+    (row,) = results.rows
+    assert row["infeasible"] == row["skipped"] == 0
+    assert "train: 3 utterances" in results.notes[0]
+    assert load(tmp_path / "run" / "best.safetensors").info["recipe"]["optimizer"]["clip"] == 400
