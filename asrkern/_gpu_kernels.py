@@ -18,7 +18,8 @@ _LAUNCHERS = (
     "asrkern/ops/_batch_norm_act_cuda.py",
     "asrkern/ops/_masked_conv2d_cuda.py",
 )
-#: Kernel → the files it starts from, in the repository. The headers and modules of kernels/ that they include count too.
+#: Kernel → the files it starts from, in the repository; the first defines it. The headers and modules of kernels/ that
+#: they include count too.
 KERNELS: dict[str, tuple[str, ...]] = {
     "gru_forward": ("kernels/cuda/gru_fwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
     "gru_backward": ("kernels/cuda/gru_bwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),

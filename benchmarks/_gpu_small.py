@@ -49,8 +49,8 @@ def batch_norm_act() -> list[Tensor]:
         for layout, size in (("NCFT", (3, 5, 3, 33)), ("TNC", (33, 3, 37))):
             channels = size[layout.index("C")]
             x = tensor(*size, dtype=dtype).requires_grad_()
-            parameters = [tensor(channels).requires_grad_() for _ in range(2)]
-            running = tensor(channels), torch.rand(channels, device=DEVICE) + 0.5
+            parameters = [tensor(channels, dtype=dtype).requires_grad_() for _ in range(2)]
+            running = tensor(channels, dtype=dtype), tensor(channels, dtype=dtype).abs() + 0.5
             for training in (False, True):
                 result = ops.batch_norm_act(
                     x,
@@ -71,19 +71,18 @@ def batch_norm_act() -> list[Tensor]:
 
 def masked_conv2d() -> list[Tensor]:
     found = []
+    lengths = torch.tensor([37, 0, 10], device=DEVICE)
     for dtype in DTYPES:
         for channels, kernel, stride in ((1, (11, 5), (2, 2)), (32, (7, 3), (2, 1))):
-            found.append(
-                ops.masked_conv2d(
-                    tensor(3, channels, 19, 37, dtype=dtype),
-                    tensor(32, channels, *kernel, dtype=dtype),
-                    *(tensor(32, dtype=dtype) for _ in range(3)),
-                    lengths=torch.tensor([37, 0, 10], device=DEVICE),
-                    stride=stride,
-                    padding=(kernel[0] // 2, kernel[1] // 2),
-                    activation=(0.0, 20.0),
-                )
-            )
+            x = tensor(3, channels, 19, 37, dtype=dtype)
+            weight, *others = (tensor(32, *size, dtype=dtype) for size in ((channels, *kernel), (), (), ()))
+            options = {
+                "stride": stride,
+                "padding": (kernel[0] // 2, kernel[1] // 2),
+                "activation": (0.0, 20.0),
+            }
+            found.append(ops.masked_conv2d(x, weight, *others, lengths=lengths, **options))
+            found += ops.masked_conv2d_batch_norm_act(x, weight, *others, lengths=lengths, **options)[:3]
     return found
 
 

@@ -114,6 +114,20 @@ def markdown_table(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def section(title: str, body: str) -> str:
+    return f"### {title}\n\n{body}\n"
+
+
+def write_sections(path: Path, titles: Sequence[str], sections: dict[str, str]) -> None:
+    """Put these into the file, in place of those with the same titles; the others stay. ``titles``: their order."""
+    path.parent.mkdir(exist_ok=True)
+    before = path.read_text(encoding="utf-8").split("### ")[1:] if path.exists() else []
+    kept = {title: body.strip("\n") for title, _, body in (text.partition("\n") for text in before)}
+    found = {**kept, **sections}
+    text = "\n".join(section(title, found[title]) for title in titles if title in found)
+    path.write_text(text, encoding="utf-8")
+
+
 def plot_reports(reports: Sequence[dict[str, Any]], path: Path) -> None:
     """One panel per job that passed: seconds of each stage per second of audio, stacked, by backend."""
     from matplotlib.figure import Figure

@@ -22,7 +22,7 @@ import torch
 # Run as a script: the benchmarks are not part of the installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from asrkern._gpu_kernels import sources
+from asrkern._gpu_kernels import KERNELS
 from benchmarks._gpu_cases import ARITHMETIC, ASRKERN, Backend, Case
 from benchmarks._gpu_rows import GROUPS, TUNING, Row, rows
 from benchmarks._gpu_timing import ceilings, float32_arithmetic, kernels_run, summary, time_call
@@ -67,8 +67,7 @@ def _compared(case: Case) -> dict[str, Any]:
     own: dict[str, float] = {}
     missing = []
     for kernel in case.kernels:
-        paths = [ROOT / path for path, digest in sources(kernel, ROOT).items() if digest != "missing"]
-        these = own_kernels(run, paths)
+        these = own_kernels(run, [ROOT / KERNELS[kernel][0]])
         own |= these
         missing += [] if these else [kernel]
     slowest = sorted(own, key=own.get, reverse=True)[:3]

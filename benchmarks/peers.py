@@ -46,7 +46,7 @@ from benchmarks._peers import (
     rnn_backends,
     rnn_forward,
 )
-from benchmarks._report import Progress, markdown_table
+from benchmarks._report import Progress, markdown_table, section, write_sections
 from benchmarks._stock_twin import stock_deepspeech2
 from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
 from benchmarks.shapes import (
@@ -388,18 +388,9 @@ def describe(script: str, argv: Sequence[str]) -> str:
     )
 
 
-def section(title: str, body: str) -> str:
-    return f"### {title}\n\n{body}\n"
-
-
 def write(sections: dict[str, str]) -> None:
-    """Put these into RESULTS, in place of those with the same titles; the others stay."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    before = RESULTS.read_text(encoding="utf-8").split("### ")[1:] if RESULTS.exists() else []
-    kept = {title: body.strip("\n") for title, _, body in (text.partition("\n") for text in before)}
-    titles = [group.title for group in GROUPS.values() if group.title in {**kept, **sections}]
-    text = "\n".join(section(title, {**kept, **sections}[title]) for title in titles)
-    RESULTS.write_text(text, encoding="utf-8")
+    """Put these into RESULTS, in place of those before."""
+    write_sections(RESULTS, [group.title for group in GROUPS.values()], sections)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

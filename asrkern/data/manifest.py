@@ -39,12 +39,16 @@ class Utterance:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
+def read_manifest(path: str | os.PathLike[str], left_out: list[Exception] | None = None) -> list[Utterance]:
     """Read a JSON-lines manifest.
 
     A line has ``audio_filepath`` or ``features_filepath`` (``"archive.npz#key"``), relative to the manifest
     or absolute, and ``duration`` in seconds; it may have ``text``, ``offset`` in seconds and anything else.
     Blank lines are skipped.
+
+    Args:
+        path: the manifest.
+        left_out: a list that gets the error of each line that is wrong, which is then left out; None to raise it.
 
     Raises:
         FileNotFoundError: no such manifest, or a line names a file that does not exist.
@@ -56,8 +60,14 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
         raise FileNotFoundError(f"path: expected a manifest, received {str(path)!r}, which is not a file")
     utterances = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.strip():
+        if not line.strip():
+            continue
+        try:
             utterances.append(_parse_line(line, path.parent, f"{path}, line {number}"))
+        except (FileNotFoundError, ValueError) as error:
+            if left_out is None:
+                raise
+            left_out.append(error)
     if not utterances:
         raise ValueError(f"path: expected at least one utterance, received none in {str(path)!r}")
     return utterances

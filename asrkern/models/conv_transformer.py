@@ -74,8 +74,25 @@ class _ConvClassifier(nn.Module):
         )
 
     @classmethod
-    def _options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The constructor's options that keys and shapes tell."""
+    def options_of(cls, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's options that a state_dict's keys and shapes tell.
+
+        Raises:
+            ValueError: it is none of this model; what does not fit is listed.
+        """
+        essential = (cls._essential_key, "fc.1.weight", "fc.4.weight", "fc.7.weight")
+        check_keys(state, _KIND, re.compile(f"{_CONV_AND_FC_KEYS}|{cls._body_keys}"), essential)
+        flat = [f"{key}: expected two dimensions" for key in essential if state[key].dim() != 2]
+        raise_misfits(_KIND, malformed=flat)
+        return {
+            "classes": len(state["fc.7.weight"]),
+            "fc_sizes": (len(state["fc.1.weight"]), len(state["fc.4.weight"])),
+            **cls._body_options(state),
+        }
+
+    @classmethod
+    def _body_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Those of what a subclass adds."""
         raise NotImplementedError
 
     @classmethod
@@ -100,15 +117,7 @@ class _ConvClassifier(nn.Module):
         container = read_checkpoint(path)
         try:
             state = find_state_dict(container, _KIND)
-            essential = (cls._essential_key, "fc.1.weight", "fc.4.weight", "fc.7.weight")
-            check_keys(state, _KIND, re.compile(f"{_CONV_AND_FC_KEYS}|{cls._body_keys}"), essential)
-            flat = [f"{key}: expected two dimensions" for key in essential if state[key].dim() != 2]
-            raise_misfits(_KIND, malformed=flat)
-            known = {
-                "classes": len(state["fc.7.weight"]),
-                "fc_sizes": (len(state["fc.1.weight"]), len(state["fc.4.weight"])),
-                **cls._options(state),
-            }
+            known = cls.options_of(state)
             with torch.device("meta"):
                 model = cls(**known, **options)
             weights = fit_weights(state, model, _KIND)
@@ -232,7 +241,7 @@ class ConvTransformerClassifier(_ConvClassifier):
         self.fc = self._make_fc(decoder_steps * self.d_model, fc_sizes, classes)
 
     @classmethod
-    def _options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _body_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
         feedforward, d_model = state[cls._essential_key].shape
         matches = [re.fullmatch(cls._body_keys, key) for key in state]
         layers = {match["layer"] for match in matches if match and match["part"] == "en"}
@@ -313,7 +322,7 @@ class ConvRNNClassifier(_ConvClassifier):
         self.fc = self._make_fc(vectors * hidden_size, fc_sizes, classes)
 
     @classmethod
-    def _options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _body_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
         rows, hidden_size = state[cls._essential_key].shape
         rnn_type = {3 * hidden_size: "gru", 4 * hidden_size: "lstm"}.get(rows)
         if rnn_type is None or not hidden_size:

@@ -9,15 +9,15 @@ from torch import Tensor
 from asrkern._triton import batch_norm_act as kernels
 from asrkern.ops._launch import block, device_of, empty, launch
 
-#: Values of a tile: 16 a thread of 4 warps.
-TILE = 2048
-#: Channels-last tensors are cut into about this many pieces: several programs for each multiprocessor.
+#: Bytes of a tile: 64 a thread of 4 warps. A tile of frames, which are loaded one by one, has no more values for that.
+TILE = 8192
+#: Pieces are so long that there are about this many programs: several for each multiprocessor.
 PROGRAMS = 1024
 #: Pieces that are merged at once.
 MERGED = 1024
 
 
-class _Matrix:
+class _Tiling:
     """A tensor as kernels/triton/batch_norm_act.py sees it, and how it is cut into tiles and pieces."""
 
     def __init__(self, input: Tensor, layout: str) -> None:
@@ -26,38 +26,44 @@ class _Matrix:
         self.batch_first = layout[0] != "T"
         self.batch, self.channels = size.get("N", 1), size["C"]
         self.inner, self.time = size.get("F", 1), size["R" if layout == "RC" else "T"]
-        self.rows = self.batch * (self.channels * self.inner if self.time_last else self.time)
-        self.width = self.time if self.time_last else self.channels
-        self.columns = block(self.width, (128, 256, 512))
-        self.tile_rows = min(TILE // self.columns, triton.next_power_of_2(self.rows))
+        values = TILE // (4 if self.time_last else input.element_size())
+        rows, width = (self.inner, self.time) if self.time_last else (self.time, self.channels)
+        self.columns = block(width, (128, 256, 512))
+        self.rows = min(values // self.columns, triton.next_power_of_2(rows))
+        self.channel_blocks = self.channels if self.time_last else triton.cdiv(self.channels, self.columns)
+        if self.batch >= 2**16 or self.channel_blocks >= 2**16:
+            raise ValueError(
+                f"input: expected fewer than 65536 rows and channels on a GPU, received shape {tuple(input.shape)}"
+            )
+        row_blocks = triton.cdiv(rows, self.rows)
         if self.time_last:
-            # The rows of a piece have one channel.
-            self.piece_rows = min(self.tile_rows, triton.next_power_of_2(self.inner))
-            self.pieces = self.batch * triton.cdiv(self.inner, self.piece_rows)
-            self.piece_blocks, self.rows_per_piece = self.channels, self.piece_rows
+            self.tiles, self.row_pieces = row_blocks * triton.cdiv(self.time, self.columns), row_blocks
+            self.frames_per_piece = self.time
         else:
-            self.piece_rows, self.piece_blocks = self.tile_rows, triton.cdiv(self.channels, self.columns)
-            tiles = triton.cdiv(self.rows, self.piece_rows)
-            self.rows_per_piece = self.piece_rows * triton.cdiv(tiles * self.piece_blocks, PROGRAMS)
-            self.pieces = triton.cdiv(self.rows, self.rows_per_piece)
+            self.tiles = row_blocks
+            programs = row_blocks * self.channel_blocks * self.batch
+            self.frames_per_piece = self.rows * triton.cdiv(programs, PROGRAMS)
+            self.row_pieces = triton.cdiv(self.time, self.frames_per_piece)
+        self.pieces = self.batch * self.row_pieces
 
     @property
     def size(self) -> tuple[int, int, int, int]:
         return self.batch, self.channels, self.inner, self.time
 
     @property
-    def tile_grid(self) -> tuple[int, int]:
-        return triton.cdiv(self.rows, self.tile_rows), triton.cdiv(self.width, self.columns)
+    def tile_grid(self) -> tuple[int, int, int]:
+        return self.tiles, self.channel_blocks, self.batch
 
     @property
-    def piece_grid(self) -> tuple[int, int]:
-        return self.pieces, self.piece_blocks
+    def piece_grid(self) -> tuple[int, int, int]:
+        return self.row_pieces, self.channel_blocks, self.batch
 
-    def constants(self, rows: int) -> dict[str, int | bool]:
+    @property
+    def constants(self) -> dict[str, int | bool]:
         return {
             "TIME_LAST": self.time_last,
             "BATCH_FIRST": self.batch_first,
-            "ROWS": rows,
+            "ROWS": self.rows,
             "COLUMNS": self.columns,
         }
 
@@ -84,14 +90,14 @@ def merge_statistics(mean: Tensor, deviation: Tensor, count: Tensor) -> tuple[Te
 
 
 def _statistics(
-    input: Tensor, matrix: _Matrix, lengths: Tensor | None, count_padding: bool
+    input: Tensor, tiling: _Tiling, lengths: Tensor | None, count_padding: bool
 ) -> tuple[Tensor, Tensor]:
-    mean, deviation = (empty((matrix.channels, matrix.pieces), input, torch.float32) for _ in range(2))
-    count = empty((matrix.pieces,), input, torch.float32)
+    mean, deviation = (empty((tiling.channels, tiling.pieces), input, torch.float32) for _ in range(2))
+    count = empty((tiling.pieces,), input, torch.float32)
     launch(
-        kernels.piece_statistics, matrix.piece_grid,
-        input, lengths, mean, deviation, count, *matrix.size, matrix.rows_per_piece,
-        COUNT_PADDING=count_padding, **matrix.constants(matrix.piece_rows),
+        kernels.piece_statistics, tiling.piece_grid,
+        input, lengths, mean, deviation, count, *tiling.size, tiling.frames_per_piece,
+        COUNT_PADDING=count_padding, **tiling.constants,
     )  # fmt: skip
     return merge_statistics(mean, deviation, count)
 
@@ -101,12 +107,12 @@ def normalise(
     layout: str, count_padding: bool, eps: float, low: float, high: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(output, count) of contiguous input with float32 statistics."""
-    matrix = _Matrix(input, layout)
+    tiling = _Tiling(input, layout)
     output, count = empty(input.shape, input, input.dtype), empty((), input, torch.int64)
     launch(
-        kernels.normalise, matrix.tile_grid,
-        input, _float(weight), _float(bias), mean, var, lengths, output, count, *matrix.size, eps, low, high,
-        COUNT_PADDING=count_padding, **matrix.constants(matrix.tile_rows),
+        kernels.normalise, tiling.tile_grid,
+        input, _float(weight), _float(bias), mean, var, lengths, output, count, *tiling.size, eps, low, high,
+        COUNT_PADDING=count_padding, **tiling.constants,
     )  # fmt: skip
     return output, count
 
@@ -119,7 +125,7 @@ def forward(
     input = input.contiguous()
     with device_of(input):
         if training:
-            mean, var = _statistics(input, _Matrix(input, layout), lengths, count_padding)
+            mean, var = _statistics(input, _Tiling(input, layout), lengths, count_padding)
         else:
             mean, var = (value.to(torch.float32, copy=True) for value in (running_mean, running_var))
         output, count = normalise(
@@ -135,29 +141,29 @@ def backward(
     """``torch.ops.asrkern.batch_norm_act_backward``; the gradients of weight and bias are float32."""
     input, grad_output = input.contiguous(), grad_output.contiguous()
     weight, bias = _float(weight), _float(bias)
-    matrix = _Matrix(input, layout)
+    tiling = _Tiling(input, layout)
     with device_of(input):
-        sums, dots = (empty((matrix.channels, matrix.pieces), input, torch.float32) for _ in range(2))
+        sums, dots = (empty((tiling.channels, tiling.pieces), input, torch.float32) for _ in range(2))
         launch(
-            kernels.piece_gradients, matrix.piece_grid,
+            kernels.piece_gradients, tiling.piece_grid,
             grad_output, input, weight, bias, mean, var, lengths, sums, dots,
-            *matrix.size, matrix.rows_per_piece, eps, low, high, **matrix.constants(matrix.piece_rows),
+            *tiling.size, tiling.frames_per_piece, eps, low, high, **tiling.constants,
         )  # fmt: skip
         grad_weight, grad_bias, average, slope = (
-            empty((matrix.channels,), input, torch.float32) for _ in range(4)
+            empty((tiling.channels,), input, torch.float32) for _ in range(4)
         )
         if not training:
             average = slope = None
         launch(
-            kernels.merge_gradients, (matrix.channels,),
+            kernels.merge_gradients, (tiling.channels,),
             sums, dots, var, lengths, grad_weight, grad_bias, average, slope,
-            matrix.pieces, matrix.batch, matrix.inner, matrix.time, eps,
-            COUNT_PADDING=count_padding, BLOCK=min(MERGED, triton.next_power_of_2(matrix.pieces)),
+            tiling.pieces, tiling.batch, tiling.inner, tiling.time, eps,
+            COUNT_PADDING=count_padding, BLOCK=min(MERGED, triton.next_power_of_2(tiling.pieces)),
         )  # fmt: skip
         grad_input = empty(input.shape, input, input.dtype)
         launch(
-            kernels.input_gradient, matrix.tile_grid,
+            kernels.input_gradient, tiling.tile_grid,
             grad_output, input, weight, bias, mean, var, lengths, average, slope, grad_input,
-            *matrix.size, eps, low, high, COUNT_PADDING=count_padding, **matrix.constants(matrix.tile_rows),
+            *tiling.size, eps, low, high, COUNT_PADDING=count_padding, **tiling.constants,
         )  # fmt: skip
     return grad_input, grad_weight, grad_bias

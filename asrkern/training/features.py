@@ -26,6 +26,7 @@ class FeatureSettings(Settings):
         window_seconds: length of the window; None for 0.02 (spectrogram) or 0.025.
         hop_seconds: between frames.
         periodic: kind of the spectrogram's Hamming window.
+        normalization: of "spectrogram", see there: "utterance"; for streams "running" or a fixed (mean, std).
         cmvn: mean 0 and variance 1 of each bin over the utterance, for "stored" features; all others are normalised.
     """
 
@@ -35,6 +36,7 @@ class FeatureSettings(Settings):
     window_seconds: float | None = pydantic.Field(None, gt=0)
     hop_seconds: float = pydantic.Field(0.01, gt=0)
     periodic: bool = True
+    normalization: Literal["utterance", "running"] | tuple[float, float] = "utterance"
     cmvn: bool = True
 
     @pydantic.model_validator(mode="after")
@@ -43,6 +45,8 @@ class FeatureSettings(Settings):
             raise ValueError("bins: expected the number of stored features per frame, received none")
         if self.kind == "spectrogram" and self.bins is not None:
             raise ValueError("bins: expected none, since the window sets a spectrogram's bins")
+        if self.kind != "spectrogram" and self.normalization != "utterance":
+            raise ValueError(f'normalization: expected "utterance" for {self.kind}')
         return self
 
     @property
@@ -69,7 +73,7 @@ class FeatureSettings(Settings):
             return self._stored
         timing = (self.sample_rate, self.window, self.hop_seconds)
         if self.kind == "spectrogram":
-            return Spectrogram(*timing, periodic=self.periodic)
+            return Spectrogram(*timing, periodic=self.periodic, normalization=self.normalization)
         if self.kind == "log_mel":
             return LogMelSpectrogram(self.n_features, *timing)
         return MFCC(self.n_features, max(80, self.n_features), *timing)

@@ -24,12 +24,18 @@ from asrkern.data import Utterance, read_manifest
 _TOLERANCE_SECONDS = 0.05
 
 
-def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000) -> CutSet:
+# What gets the errors of single utterances, which are then left out; None to raise the first one.
+LeftOut = list[Exception] | None
+
+
+def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000, left_out: LeftOut = None) -> CutSet:
     """The utterances of a corpus.
 
     Args:
         path: see above.
         sample_rate: in Hz, of the recordings of a Kaldi folder, which does not say it.
+        left_out: a list that gets the errors of single utterances of NeMo manifests and folders in LibriSpeech's
+            layout, which are then left out; None to raise the first one.
 
     Raises:
         FileNotFoundError: there is no such corpus, or it names a recording that does not exist.
@@ -41,13 +47,13 @@ def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000) -> CutSet:
         raise FileNotFoundError(
             f"path: expected a manifest or a folder, received {str(path)!r}, which does not exist"
         )
-    cuts = CutSet.from_cuts(_reader(path)(path, sample_rate))
+    cuts = CutSet.from_cuts(_reader(path)(path, sample_rate, left_out))
     if not len(cuts):
         raise ValueError(f"path: expected at least one utterance, received none in {str(path)!r}")
     return cuts
 
 
-def _reader(path: Path) -> Callable[[Path, int], Iterable[Cut]]:
+def _reader(path: Path) -> Callable[[Path, int, LeftOut], Iterable[Cut]]:
     if path.is_dir():
         if (path / "wav.scp").is_file():
             return _kaldi
@@ -70,7 +76,7 @@ def _is_lhotse(path: Path) -> bool:
     return isinstance(first, dict) and str(first.get("type", "")).endswith("Cut")
 
 
-def _lhotse(path: Path, sample_rate: int) -> Iterable[Cut]:
+def _lhotse(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     for cut in CutSet.from_file(path):
         if len(cut.supervisions) != 1:
             raise ValueError(
@@ -83,10 +89,10 @@ def _lhotse(path: Path, sample_rate: int) -> Iterable[Cut]:
         yield cut
 
 
-def _nemo(path: Path, sample_rate: int) -> Iterable[Cut]:
+def _nemo(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     recordings: dict[Path, Recording] = {}
     seen: set[str] = set()
-    for number, utterance in enumerate(read_manifest(path), 1):
+    for number, utterance in enumerate(read_manifest(path, left_out), 1):
         name = utterance.features_key or utterance.audio_path.stem
         if name in seen:
             name = f"{name}#{number}"
@@ -94,19 +100,29 @@ def _nemo(path: Path, sample_rate: int) -> Iterable[Cut]:
         if utterance.audio_path is None:
             yield _stored_cut(name, utterance)
             continue
-        if utterance.audio_path not in recordings:
-            recordings[utterance.audio_path] = _recording(utterance.audio_path, f"{path}, {name}")
-        recording = recordings[utterance.audio_path]
-        left = recording.duration - utterance.offset_seconds
-        if utterance.duration_seconds > left + _TOLERANCE_SECONDS:
-            raise ValueError(
-                f"{path}, {name}: expected {utterance.duration_seconds} s from {utterance.offset_seconds} s on, "
-                f"received a recording of {recording.duration:.3f} s"
-            )
-        # lhotse keeps sums of durations to a nanosecond.
-        duration = round(min(utterance.duration_seconds, left), 8)
-        supervision = _supervision(name, recording.id, duration, utterance)
-        yield _part(recording, supervision, utterance.offset_seconds, duration)
+        try:
+            yield _recorded_cut(name, utterance, recordings, f"{path}, {name}")
+        except ValueError as error:
+            if left_out is None:
+                raise
+            left_out.append(error)
+
+
+def _recorded_cut(name: str, utterance: Utterance, recordings: dict[Path, Recording], where: str) -> Cut:
+    """An utterance of a recording, which may hold several."""
+    if utterance.audio_path not in recordings:
+        recordings[utterance.audio_path] = _recording(utterance.audio_path, where)
+    recording = recordings[utterance.audio_path]
+    left = recording.duration - utterance.offset_seconds
+    if utterance.duration_seconds > left + _TOLERANCE_SECONDS:
+        raise ValueError(
+            f"{where}: expected {utterance.duration_seconds} s from {utterance.offset_seconds} s on, "
+            f"received a recording of {recording.duration:.3f} s"
+        )
+    # lhotse keeps sums of durations to a nanosecond.
+    duration = round(min(utterance.duration_seconds, left), 8)
+    supervision = _supervision(name, recording.id, duration, utterance)
+    return _part(recording, supervision, utterance.offset_seconds, duration)
 
 
 def _stored_cut(name: str, utterance: Utterance) -> MonoCut:
@@ -140,7 +156,7 @@ def brief(error: Exception) -> str:
     return next((line.rpartition(">: ")[2] for line in lines if line.startswith("Exception #0")), lines[0])
 
 
-def _kaldi(path: Path, sample_rate: int) -> Iterable[Cut]:
+def _kaldi(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     for line in (path / "wav.scp").read_text("utf-8").splitlines():
         _, _, source = line.strip().partition(" ")
         if source and not source.strip().endswith("|") and not Path(source.strip()).is_file():
@@ -165,18 +181,23 @@ def _pairs(path: Path) -> Iterable[tuple[str, str]]:
             yield key, value.strip()
 
 
-def _librispeech(path: Path, sample_rate: int) -> Iterable[Cut]:
+def _librispeech(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
     for transcripts in sorted(path.rglob("*.trans.txt")):
         for name, text in _pairs(transcripts):
-            file = next(
-                (f for f in transcripts.parent.glob(f"{name}.*") if f.suffix in (".flac", ".wav", ".ogg")),
-                None,
-            )
-            if file is None:
-                raise FileNotFoundError(
-                    f"{transcripts}: expected a recording of {name!r}, received none beside it"
-                )
-            yield _whole(_recording(file, str(transcripts)), text, name.split("-")[0], name)
+            try:
+                yield _whole(_librispeech_recording(transcripts, name), text, name.split("-")[0], name)
+            except (FileNotFoundError, ValueError) as error:
+                if left_out is None:
+                    raise
+                left_out.append(error)
+
+
+def _librispeech_recording(transcripts: Path, name: str) -> Recording:
+    files = transcripts.parent.glob(f"{name}.*")
+    file = next((f for f in files if f.suffix in (".flac", ".wav", ".ogg")), None)
+    if file is None:
+        raise FileNotFoundError(f"{transcripts}: expected a recording of {name!r}, received none beside it")
+    return _recording(file, str(transcripts))
 
 
 def _whole(recording: Recording, text: str, speaker: str | None, name: str | None = None) -> Cut:

@@ -114,8 +114,14 @@ class AttentionTask:
 
     def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
         """Transcripts; the model should be in eval mode."""
-        limit = math.ceil(1.2 * self.tokens_per_frame * int(lengths.max())) + 2
-        return [self.tokenizer.decode(found.tokens) for found in self.model.greedy(features, lengths, limit)]
+        limits = [self.max_tokens(frames) for frames in lengths.tolist()]
+        # Two steps more for start and end. What a row says must not depend on the longest one beside it.
+        found = self.model.greedy(features, lengths, max(limits) + 2)
+        return [self.tokenizer.decode(row.tokens[:limit]) for row, limit in zip(found, limits, strict=True)]
+
+    def max_tokens(self, frames: int) -> int:
+        """Tokens after which the transcript of so many frames of input ends in any case."""
+        return math.ceil(1.2 * self.tokens_per_frame * frames)
 
     def _until_end(self, tokens: list[int]) -> str:
         end = self.tokenizer.eos

@@ -36,6 +36,8 @@ from asrkern.training.tokenizer import Tokenizer
 
 log = logging.getLogger("asrkern.training")
 
+_TASKS = {"deepspeech2": "ctc", "vgg_gru_ctc": "ctc", "las": "attention", "conv": "classify"}
+
 
 def train(
     recipe: Recipe,
@@ -153,14 +155,15 @@ def model_options(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _new_model(recipe: Recipe, options: dict[str, Any]) -> nn.Module:
+    expected = next(
+        (task for start, task in _TASKS.items() if recipe.model.name.startswith(start)), recipe.task
+    )
+    if recipe.task != expected:
+        raise ValueError(f"task: expected {expected!r} for {recipe.model.name}, received {recipe.task!r}")
     try:
         model = build(recipe.model.name, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"model: {error}") from None
-    kinds = {"deepspeech2": "ctc", "vgg": "ctc", "las": "attention", "conv": "classify"}
-    expected = next(task for start, task in kinds.items() if recipe.model.name.startswith(start))
-    if recipe.task != expected:
-        raise ValueError(f"task: expected {expected!r} for {recipe.model.name}, received {recipe.task!r}")
     if recipe.model.init is not None:
         before = load(recipe.path(recipe.model.init))
         try:

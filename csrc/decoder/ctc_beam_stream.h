@@ -112,7 +112,7 @@ class CtcBeamStream {
     beam_.inside = allocate<int32_t>(vocabulary);
     beam_.boundary = allocate<int32_t>(vocabulary);
     beam_.begins = allocate<int32_t>(vocabulary);
-    beam_.begin_worth = allocate<float>(vocabulary);
+    beam_.begin_credit = allocate<float>(vocabulary);
     beam_.candidates = allocate<CtcCandidate>(4 * slots);
     beam_.ranking = allocate<float>(5 * slots);
     beam_.entrants = allocate<CtcEntrant>(slots);

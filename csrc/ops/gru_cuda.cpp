@@ -12,8 +12,8 @@ namespace {
 using cuda::GruType;
 
 void check_cuda(int error, const char* what) {
-  if (error) throw std::runtime_error(std::string("asrkern::gru: ") + what + " failed with CUDA error " +
-                                      std::to_string(error));
+  if (error)
+    throw std::runtime_error(std::string("asrkern::gru: ") + what + " failed with CUDA error " + std::to_string(error));
 }
 
 GruType type_of(const Tensor& input) {

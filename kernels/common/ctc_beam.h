@@ -80,17 +80,17 @@ struct CtcBeam {
   PrefixContext* context;    // [W]
   PrefixTree tree;
   // Scratch.
-  float* row;            // [vocabulary + 1]
-  float* row_scratch;    // [vocabulary]
-  int32_t* inside;       // [vocabulary] tokens of the frame, the likeliest first: those inside words
-  int32_t* boundary;     // [vocabulary] and those that end or begin one
-  int32_t* begins;       // [vocabulary] edges by which phrases begin, those first that are worth the most in this frame
-  float* begin_worth;    // [vocabulary] what each of them is worth, by edge − the root's first
-  int32_t* parent_slot;  // [W]
-  uint64_t* children;    // [W + 1] which of its children are in the beam: a bit a token, modulo 64
-  float* from;           // [W] score that the parent passes on
-  float* best_from;      // [W] the same of its best alignment
-  float* row_last;       // [W] row[last]
+  float* row;                // [vocabulary + 1]
+  float* row_scratch;        // [vocabulary]
+  int32_t* inside;           // [vocabulary] tokens of the frame, the likeliest first: those inside words
+  int32_t* boundary;         // [vocabulary] and those that end or begin one
+  int32_t* begins;           // [vocabulary] those inside words, the ones first that are worth most where phrases begin
+  float* begin_credit;       // [vocabulary] what phrases add to each there
+  int32_t* parent_slot;      // [W]
+  uint64_t* children;        // [W + 1] which of its children are in the beam: a bit a token, modulo 64
+  float* from;               // [W] score that the parent passes on
+  float* best_from;          // [W] the same of its best alignment
+  float* row_last;           // [W] row[last]
   int32_t* new_alignment;    // [W] a better alignment that comes from the parent; −1: none
   CtcCandidate* candidates;  // [4 W]
   int32_t candidate_count;

@@ -103,22 +103,18 @@ inline void order_tokens(CtcBeam& beam, const ContextModel& model, const CtcBeam
   std::sort(beam.boundary, beam.boundary + boundary, likelier);
 }
 
-// The edges inside words by which phrases begin, the most worth first; those that are worth more than `least`.
-inline int32_t order_begins(CtcBeam& beam, const ContextModel& model, float least) {
-  const Hotwords& hotwords = model.hotwords;
-  const int32_t first = hotwords.trie.edge_begin[kHotwordStart], last = hotwords.trie.edge_begin[kHotwordStart + 1];
-  int32_t count = 0;
-  for (int32_t edge = first; edge < last; ++edge) {
-    const int32_t token = hotwords.trie.edge_token[edge];
-    const float worth = beam.row[token] + hotwords.credit[hotwords.trie.edge_target[edge]];
-    if (!(worth > least) || model.token_kinds[token] != kInsideWord) continue;
-    beam.begins[count++] = edge;
-    beam.begin_worth[edge - first] = worth;
+// The tokens of `inside` by what they are worth at the beginning of a word, where phrases begin; the most first.
+inline void order_begins(CtcBeam& beam, const ContextModel& model, int32_t count) {
+  for (int32_t k = 0; k < count; ++k) {
+    const int32_t token = beam.inside[k];
+    beam.begins[k] = token;
+    beam.begin_credit[token] = hotword_credit(model, hotword_next(model, kHotwordStart, token));
   }
-  const float* worth = beam.begin_worth - first;
-  std::sort(beam.begins, beam.begins + count,
-            [worth](int32_t a, int32_t b) { return worth[a] > worth[b] || (worth[a] == worth[b] && a < b); });
-  return count;
+  const float *row = beam.row, *credit = beam.begin_credit;
+  std::sort(beam.begins, beam.begins + count, [row, credit](int32_t a, int32_t b) {
+    const float worth_a = row[a] + credit[a], worth_b = row[b] + credit[b];
+    return worth_a > worth_b || (worth_a == worth_b && a < b);
+  });
 }
 
 inline bool in_beam(const CtcBeam& beam, int32_t slot, int32_t token, int32_t word) {
@@ -133,8 +129,7 @@ struct Collector {
   const ContextModel& model;
   const CtcBeamOptions& options;
   float bar;
-  float most;                // the largest total and reach of a prefix
-  int32_t begin_count = -1;  // not yet in order
+  bool begins_known = false;  // the order of begins
 
   void push(const CtcCandidate& candidate) {
     beam.candidates[beam.candidate_count++] = candidate;
@@ -147,34 +142,33 @@ struct Collector {
     const float total = beam.now.total[slot];
     if (count == 0 || !(total + beam.phrase_reach[slot] + beam.row[beam.inside[0]] > bar)) return;
     const PrefixContext& context = beam.context[slot];
-    const float base = total + beam.inside_reach[slot], usual = unlisted_gain(model, context);
-    const uint64_t listed = listed_tokens(model, context);
+    const TokenTrie& phrases = model.hotwords.trie;
     const int32_t node = model.hotwords.nodes ? context.hotword_node : kHotwordNone;
-    const uint64_t phrases = node == kHotwordNone ? 0 : model.hotwords.trie.edge_mask[node];
-    for (int32_t k = 0; k < count && base + beam.row[beam.inside[k]] > bar; ++k) {
-      const int32_t token = beam.inside[k];
-      if (phrases >> (token & 63) & 1 && model.hotwords.trie.child(node, token) != kNoNode) continue;
+    // Where any phrase may begin, what it is worth is the same for every prefix.
+    const bool begins = node == kHotwordStart, within = node > kHotwordStart && phrases.edge_mask[node];
+    if (begins && !begins_known) {
+      order_begins(beam, model, count);
+      begins_known = true;
+    }
+    const int32_t* tokens = begins ? beam.begins : beam.inside;
+    const float base = total + beam.inside_reach[slot], before = hotword_credit(model, context.hotword_node);
+    const float unlisted = unlisted_gain(model, context);
+    const uint64_t listed = listed_tokens(model, context);
+    for (int32_t k = 0; k < count; ++k) {
+      const int32_t token = tokens[k];
+      const float credit = begins ? beam.begin_credit[token] : 0.0f;
+      if (!(base + (beam.row[token] + credit) > bar)) break;
+      if (within && phrases.has(node, token)) continue;
       if (listed >> (token & 63) & 1)
-        extend(slot, token, kHotwordNone);
+        extend(slot, token, begins ? hotword_next(model, kHotwordStart, token) : kHotwordNone);
       else
-        offer(slot, token, usual);
+        offer(slot, token, unlisted + credit - before);
     }
-    if (phrases && total + beam.phrase_reach[slot] + beam.row[beam.inside[0]] > bar) go_on(slot, node, base);
-  }
-
-  // Tokens that a phrase goes on with, which have a reach of their own so that it does not count for all.
-  void go_on(int32_t slot, int32_t node, float base) {
-    const Hotwords& hotwords = model.hotwords;
-    const int32_t first = hotwords.trie.edge_begin[node], last = hotwords.trie.edge_begin[node + 1];
-    if (node == kHotwordStart) {
-      if (begin_count < 0) begin_count = order_begins(beam, model, bar - most);
-      for (int32_t k = 0; k < begin_count && base + beam.begin_worth[beam.begins[k] - first] > bar; ++k)
-        extend(slot, hotwords.trie.edge_token[beam.begins[k]], hotwords.trie.edge_target[beam.begins[k]]);
-      return;
-    }
-    for (int32_t edge = first; edge < last; ++edge) {
-      const int32_t token = hotwords.trie.edge_token[edge], next = hotwords.trie.edge_target[edge];
-      if (model.token_kinds[token] == kInsideWord && base + hotwords.credit[next] + beam.row[token] > bar)
+    // Tokens that a phrase goes on with have a reach of their own, so that it does not count for all.
+    if (!within) return;
+    for (int32_t edge = phrases.edge_begin[node]; edge < phrases.edge_begin[node + 1]; ++edge) {
+      const int32_t token = phrases.edge_token[edge], next = phrases.edge_target[edge];
+      if (base + model.hotwords.credit[next] + beam.row[token] > bar && model.token_kinds[token] == kInsideWord)
         extend(slot, token, next);
     }
   }
@@ -225,7 +219,7 @@ inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptio
   int32_t inside, boundary;
   order_tokens(beam, model, options, bar - base > 0.5f * kLogZero ? bar - base : 0.5f * kLogZero, inside, boundary);
   beam.candidate_count = 0;
-  Collector collector{beam, model, options, bar, base};
+  Collector collector{beam, model, options, bar};
   for (int32_t i = 0; i < count; ++i) {
     collector.inside(i, inside);
     collector.boundary(i, boundary);

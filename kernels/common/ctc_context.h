@@ -197,11 +197,9 @@ ASRKERN_HOST_DEVICE inline bool inside_gain(const ContextModel& model, const Pre
   return true;
 }
 
-// The same of all tokens that neither the lexicon nor a phrase goes on with; kLogZero if they are not allowed.
+// The same, hotwords apart, of all tokens that the lexicon does not go on with; kLogZero if they are not allowed.
 ASRKERN_HOST_DEVICE inline float unlisted_gain(const ContextModel& model, const PrefixContext& context) {
-  if (!model.allow_unknown) return kLogZero;
-  return model.unknown_look_ahead - look_ahead(model, context.lexicon_node) -
-         hotword_credit(model, context.hotword_node);
+  return model.allow_unknown ? model.unknown_look_ahead - look_ahead(model, context.lexicon_node) : kLogZero;
 }
 
 // Bits, modulo 64, of the tokens that the lexicon goes on with; all if its gains are not known from that.

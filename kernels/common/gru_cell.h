@@ -7,7 +7,27 @@
 
 namespace asrkern {
 
-ASRKERN_HOST_DEVICE inline float gru_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// The device's approximations are off by 2⁻²¹ of their value: with values up to 1, no more than float32's rounding over
+// a sum of some units.
+ASRKERN_HOST_DEVICE inline float gru_exp(float x) {
+#ifdef __CUDA_ARCH__
+  return __expf(x);
+#else
+  return expf(x);
+#endif
+}
+
+// a / b; 0 where b has overflowed.
+ASRKERN_HOST_DEVICE inline float gru_divide(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fdividef(a, b);
+#else
+  return a / b;
+#endif
+}
+
+ASRKERN_HOST_DEVICE inline float gru_sigmoid(float x) { return gru_divide(1.0f, 1.0f + gru_exp(-x)); }
+ASRKERN_HOST_DEVICE inline float gru_tanh(float x) { return 1.0f - gru_divide(2.0f, 1.0f + gru_exp(2.0f * x)); }
 
 struct GruCellForward {
   float r, z, n, h_n, h;  // h_n: W_hn h + b_hn; h: the next state
@@ -21,7 +41,7 @@ ASRKERN_HOST_DEVICE inline GruCellForward gru_cell_forward(const float (&x)[3], 
   cell.r = gru_sigmoid(x[0] + sums[0] + bias[0]);
   cell.z = gru_sigmoid(x[1] + sums[1] + bias[1]);
   cell.h_n = sums[2] + bias[3];
-  cell.n = tanhf(fmaf(cell.r, cell.h_n, x[2] + bias[2]));
+  cell.n = gru_tanh(fmaf(cell.r, cell.h_n, x[2] + bias[2]));
   cell.h = fmaf(cell.z, h - cell.n, cell.n);
   return cell;
 }

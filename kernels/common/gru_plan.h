@@ -24,7 +24,7 @@ struct GruConfig {
   int m_groups;      // parts of the slice's tiles
   int tiles;         // of 16 rows, of each warp
   int in_registers;  // blocks of k that a warp keeps in registers
-  int ahead;         // blocks of k that h is fetched ahead
+  int ahead;         // blocks of k that a full chunk of h is fetched ahead
   int ring;          // blocks of k in the ring
 
   ASRKERN_HOST_DEVICE constexpr int k_groups() const { return kGruWarps / m_groups; }
@@ -41,12 +41,12 @@ ASRKERN_HOST_DEVICE constexpr int gru_configs(bool forward) { return forward ? 6
 
 // wide: values of four bytes, multiplied as pairs of tf32, which takes more registers.
 ASRKERN_HOST_DEVICE constexpr GruConfig gru_config(bool forward, bool wide, int index) {
-  constexpr GruConfig kForward[] = {{1, 1, 4, 2, 2}, {1, 2, 4, 2, 2}, {1, 3, 4, 1, 2},
-                                    {2, 2, 5, 1, 2}, {2, 3, 3, 1, 2}, {1, 3, 0, 1, 4}};
+  constexpr GruConfig kForward[] = {{1, 1, 4, 2, 2}, {1, 2, 4, 1, 2}, {1, 3, 2, 1, 2},
+                                    {2, 2, 3, 1, 2}, {2, 3, 1, 1, 2}, {1, 3, 0, 1, 4}};
   constexpr GruConfig kForwardWide[] = {{1, 1, 4, 2, 2}, {1, 2, 4, 1, 2}, {1, 3, 2, 1, 2},
-                                        {2, 2, 3, 1, 2}, {2, 3, 2, 1, 2}, {1, 3, 0, 1, 4}};
-  constexpr GruConfig kBackward[] = {{1, 1, 12, 1, 2}, {1, 2, 5, 1, 2}, {1, 1, 0, 2, 8}};
-  constexpr GruConfig kBackwardWide[] = {{1, 1, 10, 1, 2}, {1, 2, 4, 1, 2}, {1, 1, 0, 1, 8}};
+                                        {2, 2, 3, 1, 2}, {2, 3, 1, 1, 2}, {1, 3, 0, 1, 4}};
+  constexpr GruConfig kBackward[] = {{1, 1, 6, 1, 2}, {1, 2, 3, 1, 2}, {1, 1, 0, 2, 8}};
+  constexpr GruConfig kBackwardWide[] = {{1, 1, 8, 1, 2}, {1, 2, 3, 1, 2}, {1, 1, 0, 1, 8}};
   return forward ? (wide ? kForwardWide : kForward)[index] : (wide ? kBackwardWide : kBackward)[index];
 }
 
@@ -61,7 +61,7 @@ struct GruPlan {
   int at_once;      // directions; one after the other where both would not leave room for the weights
   int units, ctas;  // of each thread block, of each team
   int groups;       // teams of each direction, each with its share of the rows
-  int group_rows;   // rows of a team, a multiple of kTileColumns
+  int group_rows;   // rows of a team, rounded up to whole chunks
   int blocks;       // of k
   int in_shared;    // blocks of k that a warp keeps in shared memory
   int streamed;     // blocks of k that the warp with the most streams at every step
@@ -71,7 +71,7 @@ struct GruPlan {
 };
 
 inline int divide_up(int64_t a, int64_t b) { return int((a + b - 1) / b); }
-inline int at_most(int a, int b) { return a < b ? a : b; }
+ASRKERN_HOST_DEVICE constexpr int at_most(int a, int b) { return a < b ? a : b; }
 
 // The plan with one given instance; groups is 0 where its blocks cannot run at once.
 inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, int at_once, int value_bytes,
@@ -86,7 +86,7 @@ inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, 
   plan.blocks = divide_up(int64_t(forward ? 1 : 3) * hidden_size * value_bytes, 64);
   const int teams_that_fit = device.multiprocessors / (at_once * plan.ctas);
   plan.groups = plan.persistent ? at_most(teams_that_fit, divide_up(rows, kTileColumns)) : divide_up(rows, kGruChunk);
-  plan.group_rows = plan.groups ? divide_up(divide_up(rows, plan.groups), kTileColumns) * kTileColumns : 0;
+  plan.group_rows = plan.groups ? divide_up(divide_up(rows, plan.groups), kGruChunk) * kGruChunk : 0;
   const int fixed_bytes = c.sum_bytes() + c.bias_bytes(forward);
   const int room = (device.shared_bytes - fixed_bytes) / c.block_bytes();
   const int rest = divide_up(plan.blocks, c.k_groups()) - c.in_registers;
@@ -96,8 +96,11 @@ inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, 
   return plan;
 }
 
-// The share of a slice that may be streamed from L2 at every step of a persistent kernel.
-constexpr int kGruStreamedAtMost = 2;  // one in so many
+// Whether a persistent kernel may stream as much at every step: half of a slice, or two thirds where no other direction
+// runs beside.
+inline bool streams_little(const GruPlan& plan, int of_warp) {
+  return plan.streamed * (plan.at_once > 1 ? 4 : 3) <= of_warp * 2;
+}
 
 // The persistent kernel with the smallest slices whose blocks all run at once, or one launch a step.
 inline GruPlan gru_plan(bool forward, int hidden_size, int rows, int directions, int value_bytes,
@@ -108,7 +111,7 @@ inline GruPlan gru_plan(bool forward, int hidden_size, int rows, int directions,
       const GruPlan plan = gru_plan_of(config, forward, hidden_size, rows, at_once, value_bytes, device);
       if (plan.groups == 0 || plan.shared_bytes > device.shared_bytes) continue;
       const int of_warp = divide_up(plan.blocks, gru_config(forward, value_bytes == 4, config).k_groups());
-      if (plan.streamed * kGruStreamedAtMost <= of_warp) return plan;
+      if (streams_little(plan, of_warp)) return plan;
       break;  // larger slices stream more
     }
   return gru_plan_of(steps, forward, hidden_size, rows, directions, value_bytes, device);

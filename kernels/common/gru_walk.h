@@ -119,6 +119,11 @@ struct GruIndex {
   }
 };
 
+template <class Cta, class Args>
+ASRKERN_HOST_DEVICE GruIndex gru_index(const Cta& cta, const Args& a) {
+  return {a.frames, a.directions, cta.direction(), a.batch.rows, a.hidden_size};
+}
+
 template <class T, class Cta>
 ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int first, int last) {
   struct Pair {
@@ -129,7 +134,6 @@ ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int fir
   const int direction = cta.direction(), size = a.hidden_size, unit0 = cta.first_unit(), rows_of_all = a.batch.rows;
   const GruTeamRows team{cta.group(), a.plan.groups};
   const GruExchange<T> exchange(a.exchange, a.plan, direction * a.plan.groups + team.group);
-  const GruIndex at{a.frames, a.directions, direction, rows_of_all, size};
   typename Cta::template PerPair<Pair> pairs;
 
   for (int epoch = first; epoch < last; ++epoch) {
@@ -142,6 +146,7 @@ ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int fir
       const bool ends = begin + rows == active;
       if (epoch == 0) {
         cta.each_pair(rows, [&](int, int unit, int row) {
+          const GruIndex at = gru_index(cta, a);
           const int local = begin + row, i = team.sorted(local), j = unit0 + unit;
           const int64_t mine = at.state(a.batch.order[i], j);
           const T h = a.h0 ? static_cast<const T*>(a.h0)[mine] : from_float<T>(0.0f);
@@ -154,11 +159,12 @@ ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int fir
         continue;
       }
       cta.each_pair(rows, [&](int slot, int unit, int row) {
+        const GruIndex at = gru_index(cta, a);
         Pair& pair = pairs[slot];
         const int i = team.sorted(begin + row), j = unit0 + unit;
         pair.frame = a.batch.place(direction, i, t);
         const T* x = static_cast<const T*>(a.gates_x) + at.gate_x(pair.frame, j);
-ASRKERN_UNROLL
+        ASRKERN_UNROLL
         for (int gate = 0; gate < 3; ++gate) pair.x[gate] = to_float(x[gate * size]);
         pair.h = a.state[at.state(i, j)];
       });
@@ -176,6 +182,7 @@ ASRKERN_UNROLL
       if (ends) cta.arrive();
       // Nobody waits for these.
       cta.each_pair(rows, [&](int slot, int unit, int row) {
+        const GruIndex at = gru_index(cta, a);
         const Pair& pair = pairs[slot];
         const int i = team.sorted(begin + row), j = unit0 + unit;
         const T h = from_float<T>(pair.cell.h);
@@ -206,7 +213,6 @@ ASRKERN_HOST_DEVICE void gru_backward_walk(Cta& cta, const GruBackward& a, int f
   const int direction = cta.direction(), size = a.hidden_size, unit0 = cta.first_unit(), rows_of_all = a.batch.rows;
   const GruTeamRows team{cta.group(), a.plan.groups};
   const GruExchange<T> exchange(a.exchange, a.plan, direction * a.plan.groups + team.group);
-  const GruIndex at{a.frames, a.directions, direction, rows_of_all, size};
   typename Cta::template PerPair<Pair> pairs;
 
   for (int epoch = first; epoch < last; ++epoch) {
@@ -219,6 +225,7 @@ ASRKERN_HOST_DEVICE void gru_backward_walk(Cta& cta, const GruBackward& a, int f
       const int summed = later - begin < 0 ? 0 : later - begin < rows ? later - begin : rows;
       const bool ends = begin + rows == active;
       cta.each_pair(rows, [&](int slot, int unit, int row) {
+        const GruIndex at = gru_index(cta, a);
         Pair& pair = pairs[slot];
         const int i = team.sorted(begin + row), j = unit0 + unit;
         const int64_t mine = at.state(a.batch.order[i], j);
@@ -253,6 +260,7 @@ ASRKERN_HOST_DEVICE void gru_backward_walk(Cta& cta, const GruBackward& a, int f
       if (ends && t >= 0) cta.arrive();
       // Nobody waits for these.
       cta.each_pair(rows, [&](int slot, int unit, int row) {
+        const GruIndex at = gru_index(cta, a);
         const Pair& pair = pairs[slot];
         const int i = team.sorted(begin + row), j = unit0 + unit;
         if (t < 0) {

@@ -62,7 +62,7 @@ ASRKERN_HOST_DEVICE Words load_vector(const T* matrix, int64_t size, int64_t row
   const T* from = matrix + row * size + k;
   if (whole) return *reinterpret_cast<const Words*>(from);
   T values[kVectorOf<T>] = {};
-ASRKERN_UNROLL
+  ASRKERN_UNROLL
   for (int i = 0; i < kVectorOf<T>; ++i)
     if (k + i < size) values[i] = from[i];
   memcpy(&words, values, sizeof(words));

@@ -22,6 +22,11 @@ struct TokenTrie {
   const uint64_t* edge_mask;   // [nodes] bits of the tokens of a node's edges, modulo 64
   bool mask_is_exact;          // there are no more than 64 tokens
 
+  ASRKERN_HOST_DEVICE bool has(int32_t node, int32_t token) const {
+    if (!(edge_mask[node] >> (token & 63) & 1)) return false;
+    return mask_is_exact || child(node, token) != kNoNode;
+  }
+
   // The node that `token` leads to, or kNoNode.
   ASRKERN_HOST_DEVICE int32_t child(int32_t node, int32_t token) const {
     const uint64_t mask = edge_mask[node], bit = 1ull << (token & 63);

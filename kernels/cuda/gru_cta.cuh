@@ -8,13 +8,14 @@
 
 namespace asrkern::cuda {
 
-// threadIdx.x, but the compiler may not know: what follows from it is computed again where it is used, not kept in
+// The same value, but the compiler may not know: what follows from it is computed again where it is used, not kept in
 // registers over all steps, which the weights need.
-__device__ inline int thread_index() {
-  int index = threadIdx.x;
-  asm volatile("" : "+r"(index));
-  return index;
+__device__ inline int computed_again(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
 }
+
+__device__ inline int thread_index() { return computed_again(threadIdx.x); }
 
 // 16 bytes that another thread block has written: through L1 where two warps want the same, otherwise past it.
 template <bool kShared>
@@ -63,7 +64,7 @@ class GruCta {
   static constexpr GruConfig kPlan = gru_config(kForward, sizeof(T) == 4, kConfig);
   static constexpr int kUnits = kPlan.units(kForward), kTiles = kPlan.tiles, kGroups = kPlan.k_groups();
   static constexpr int kPairs = (kUnits * kGruChunk + kGruThreads - 1) / kGruThreads;
-  static constexpr int kKept = kPlan.in_registers, kAhead = kPlan.ahead, kRing = kPlan.ring;
+  static constexpr int kKept = kPlan.in_registers, kRing = kPlan.ring;
 
   template <class X>
   using PerPair = X[kPairs];
@@ -75,7 +76,7 @@ class GruCta {
         arrivals_(a.arrivals + place_.team * kArrivalStride),
         ctas_(a.plan.ctas),
         size_(a.hidden_size),
-        units_(min(kUnits, size_ - place_.first_unit)),
+        units_(at_most(kUnits, size_ - place_.first_unit)),
         persistent_(a.plan.persistent),
         blocks_(a.plan.blocks),
         in_shared_(a.plan.in_shared),
@@ -84,7 +85,8 @@ class GruCta {
         sums_(reinterpret_cast<float*>(shared)),
         biases_(reinterpret_cast<float*>(shared + kPlan.sum_bytes())),
         slice_(reinterpret_cast<Words*>(shared + kPlan.sum_bytes() + kPlan.bias_bytes(kForward))) {
-    const int warp = threadIdx.x / kLanes;
+    // Shuffled, so that the compiler sees that all lanes have the same one.
+    const int warp = __shfl_sync(0xffffffff, threadIdx.x / kLanes, 0);
     m_group_ = warp % kPlan.m_groups;
     k_group_ = warp / kPlan.m_groups;
     whole_ = k_size() % kVectorOf<T> == 0 && reinterpret_cast<uintptr_t>(weight_) % 16 == 0;
@@ -93,18 +95,20 @@ class GruCta {
         biases_[i] = gru_bias<T>(a, place_.direction, place_.first_unit + i / 4, i % 4);
     }
 #pragma unroll
-    for (int i = 0; i < kKept; ++i)
-#pragma unroll
-      for (int m = 0; m < kTiles; ++m)
-#pragma unroll
-        for (int part = 0; part < 2; ++part) kept_[i][m][part] = load_slice(i, m, part);
-    for (int i = 0; i < in_shared_; ++i) store_slice(i, kKept + i);
+    for (int i = 0; i < kKept; ++i) {
+      // By way of the memory that sums will have; each lane reads what it copied itself.
+      Words* staged = reinterpret_cast<Words*>(sums_);
+      store_slice(staged, i);
+      wait_for_copies<0>();
+      read_slot(staged, kept_[i]);
+    }
+    for (int i = 0; i < in_shared_; ++i) store_slice(slot(i), kKept + i);
     wait_for_copies<0>();
     for (int i = 0; i < kRing; ++i) stream(i);
     __syncthreads();
   }
 
-  __device__ int direction() const { return place_.direction; }
+  __device__ int direction() const { return computed_again(place_.direction); }
   __device__ int group() const { return place_.group; }
   __device__ int first_unit() const { return place_.first_unit; }
   __device__ float bias(int unit, int part) const { return biases_[unit * 4 + part]; }
@@ -141,64 +145,15 @@ class GruCta {
     __syncthreads();
   }
 
-  // Ends with a barrier; the sums are there until the next call of sync().
+  // Ends with a barrier; the sums are there until the next call of sync(). Columns come in one, two or four tiles.
   __device__ void multiply(const T* from, int begin, int rows) {
-    const Lane lane(threadIdx.x % kLanes);
-    const int tiles = (rows + kTileColumns - 1) / kTileColumns;
-    const T* column = from + (begin + lane.column()) * kBlockOf<T> + lane.k<T>();
-    float sums[kTiles][kGruColumnTiles][4] = {};
-    Words queue[kAhead + 1][kGruColumnTiles];
-    const auto fetch = [&](int index, Words(&columns)[kGruColumnTiles]) {
-      const int block = gru_block(k_group_, kGroups, index);
-      if (block >= blocks_) return;
-      const T* first = column + int64_t(block) * rows_ * kBlockOf<T>;
-#pragma unroll
-      for (int n = 0; n < kGruColumnTiles; ++n)
-        if (n < tiles) columns[n] = load_exchanged<(kPlan.m_groups > 1)>(first + n * kTileColumns * kBlockOf<T>);
-    };
-    const auto advance = [&] {
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i)
-#pragma unroll
-        for (int n = 0; n < kGruColumnTiles; ++n) queue[i][n] = queue[i + 1][n];
-    };
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) fetch(i, queue[i]);
-#pragma unroll
-    for (int i = 0; i < kKept; ++i) {
-      if (gru_block(k_group_, kGroups, i) >= blocks_) break;
-      fetch(i + kAhead, queue[kAhead]);
-      multiply_block<T>(sums, kept_[i], queue[0], tiles);
-      advance();
-    }
-    for (int i = kKept; gru_block(k_group_, kGroups, i) < blocks_; ++i) {
-      const bool streams = i >= kKept + in_shared_;
-      const int number = streamed_ + i - kKept - in_shared_;
-      const int slot = streams ? in_shared_ + number % kRing : i - kKept;
-      fetch(i + kAhead, queue[kAhead]);
-      if (streams) wait_for_copies<kRing - 1>();
-      Words a[kTiles][2];
-#pragma unroll
-      for (int m = 0; m < kTiles; ++m)
-#pragma unroll
-        for (int part = 0; part < 2; ++part) a[m][part] = slice_[shared_index(slot, m, part)];
-      multiply_block<T>(sums, a, queue[0], tiles);
-      advance();
-      if (streams) stream(number + kRing);
-    }
+    if (rows <= kTileColumns)
+      multiply_tiles<1>(from, begin);
+    else if (rows <= 2 * kTileColumns)
+      multiply_tiles<2>(from, begin);
+    else
+      multiply_tiles<kGruColumnTiles>(from, begin);
     if (in_ring() > 0) streamed_ = (streamed_ + in_ring()) % (kRing * in_ring());
-    float* mine = sums_ + k_group_ * kPlan.slice_rows() * kGruChunk;
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m)
-#pragma unroll
-      for (int n = 0; n < kGruColumnTiles; ++n)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int row = first_row(m) + lane.sum_row(2 * half), at = n * kTileColumns + lane.sum_column(2 * half);
-          if (n < tiles)
-            *reinterpret_cast<float2*>(mine + sum_index(row, at)) =
-                make_float2(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
-        }
     __syncthreads();
   }
 
@@ -211,42 +166,92 @@ class GruCta {
   }
 
  private:
+  template <int kColumns>
+  __device__ void multiply_tiles(const T* from, int begin) {
+    const Lane lane(threadIdx.x % kLanes);
+    // The narrower the columns, the more blocks of them are under way in as many registers.
+    constexpr int kFetched = at_most(4, (kPlan.ahead + 1) * kGruColumnTiles / kColumns) - 1;
+    float sums[kTiles][kColumns][4] = {};
+    Words queue[kFetched + 1][kColumns];
+    int fetched = k_group_;
+    const T* column = from + (fetched * rows_ + begin + lane.column()) * kBlockOf<T> + lane.k<T>();
+    const auto fetch = [&](Words(&columns)[kColumns]) {
+      if (fetched < blocks_) {
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n)
+          columns[n] = load_exchanged<(kPlan.m_groups > 1)>(column + n * kTileColumns * kBlockOf<T>);
+      }
+      fetched += kGroups;
+      column += kGroups * rows_ * kBlockOf<T>;
+    };
+    const auto advance = [&] {
+#pragma unroll
+      for (int i = 0; i < kFetched; ++i)
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n) queue[i][n] = queue[i + 1][n];
+    };
+#pragma unroll
+    for (int i = 0; i < kFetched; ++i) fetch(queue[i]);
+#pragma unroll
+    for (int i = 0; i < kKept; ++i) {
+      if (gru_block(k_group_, kGroups, i) >= blocks_) break;
+      fetch(queue[kFetched]);
+      multiply_block<T>(sums, kept_[i], queue[0]);
+      advance();
+    }
+    for (int i = kKept; gru_block(k_group_, kGroups, i) < blocks_; ++i) {
+      const bool streams = i >= kKept + in_shared_;
+      const int number = streamed_ + i - kKept - in_shared_;
+      fetch(queue[kFetched]);
+      if (streams) wait_for_copies<kRing - 1>();
+      Words a[kTiles][2];
+      read_slot(slot(streams ? in_shared_ + number % kRing : i - kKept), a);
+      multiply_block<T>(sums, a, queue[0]);
+      advance();
+      if (streams) stream(number + kRing);
+    }
+    float* mine = sums_ + k_group_ * kPlan.slice_rows() * kGruChunk;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m)
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = first_row(m) + lane.sum_row(2 * half), at = n * kTileColumns + lane.sum_column(2 * half);
+          *reinterpret_cast<float2*>(mine + sum_index(row, at)) =
+              make_float2(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
+        }
+  }
+
   __device__ int64_t k_size() const { return int64_t(kForward ? 1 : 3) * size_; }
   // The first row of the slice in this warp's tile m.
   __device__ int first_row(int m) const { return (m_group_ * kTiles + m) * kTileRows; }
 
-  __device__ int shared_index(int block, int m, int part) const {
-    return ((block * kTiles + m) * 2 + part) * kGruThreads + threadIdx.x;
-  }
+  // Block of k number `index` in shared memory.
+  __device__ Words* slot(int index) const { return slice_ + index * kTiles * 2 * kGruThreads; }
 
-  __device__ int64_t weight_row(int m, int part) const {
-    const int row = first_row(m) + Lane(thread_index() % kLanes).row(part);
-    return gru_weight_row(kForward, size_, kUnits, place_.first_unit, row);
-  }
-
-  // The first k of this lane's vectors of the warp's index-th block.
-  __device__ int64_t k_of(int index) const {
-    return int64_t(gru_block(k_group_, kGroups, index)) * kBlockOf<T> + Lane(threadIdx.x % kLanes).k<T>();
-  }
-
-  // This lane's vector of the warp's index-th block; zeros beyond the matrix.
-  __device__ Words load_slice(int index, int m, int part) const {
-    return load_vector(weight_, k_size(), weight_row(m, part), k_of(index), whole_);
-  }
-
-  // Begins to copy the warp's index-th block to a slot in shared memory. Each lane reads back what it copied itself.
-  __device__ void store_slice(int slot, int index) {
+  __device__ void read_slot(const Words* slot, Words (&tiles)[kTiles][2]) const {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m)
 #pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        Words* to = slice_ + shared_index(slot, m, part);
-        const int64_t row = weight_row(m, part), k = k_of(index);
-        if (whole_ && row >= 0 && k < k_size())
-          copy_async(to, weight_ + row * k_size() + k);
-        else
-          *to = load_slice(index, m, part);
-      }
+      for (int part = 0; part < 2; ++part) tiles[m][part] = slot[(2 * m + part) * kGruThreads + threadIdx.x];
+  }
+
+  // Begins to copy this lane's vectors of the warp's index-th block; zeros beyond the matrix.
+  __device__ void store_slice(Words* slot, int index) const {
+    const int thread = thread_index();
+    const Lane lane(thread % kLanes);
+    const int64_t k = int64_t(gru_block(k_group_, kGroups, index)) * kBlockOf<T> + lane.k<T>();
+#pragma unroll 1
+    for (int vector = 0; vector < 2 * kTiles; ++vector) {
+      const int row_of_slice = first_row(vector / 2) + lane.row(vector % 2);
+      const int row = gru_weight_row(kForward, size_, kUnits, place_.first_unit, row_of_slice);
+      Words* to = slot + vector * kGruThreads + thread;
+      if (whole_ && row >= 0 && k < k_size())
+        copy_async(to, weight_ + row * k_size() + k);
+      else
+        *to = load_vector(weight_, k_size(), row, k, false);
+    }
     end_copies();
   }
 
@@ -255,7 +260,7 @@ class GruCta {
 
   // Begins to copy the next block but kRing - 1 that this warp streams, all calls counted, into the ring.
   __device__ void stream(int number) {
-    if (in_ring() > 0) store_slice(in_shared_ + number % kRing, kKept + in_shared_ + number % in_ring());
+    if (in_ring() > 0) store_slice(slot(in_shared_ + number % kRing), kKept + in_shared_ + number % in_ring());
   }
 
   GruPlace place_;

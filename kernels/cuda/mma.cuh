@@ -67,15 +67,11 @@ __device__ inline void mma_step(float (&sums)[4], const Words& low_rows, const W
   mma(T(), sums, a, b);
 }
 
-// sums[m][n] += the products of M row tiles and the first `tiles` of N column tiles over one block of k. float32 is the
-// sum of two tf32; of their products low · low is below its rounding.
+// sums[m][n] += the products of M row tiles and N column tiles over one block of k. float32 is the sum of two tf32; of
+// their products low · low is below its rounding.
 template <class T, int M, int N>
-__device__ inline void multiply_block(float (&sums)[M][N][4], const Words (&a)[M][2], const Words (&b)[N], int tiles) {
+__device__ inline void multiply_block(float (&sums)[M][N][4], const Words (&a)[M][2], const Words (&b)[N]) {
   if constexpr (sizeof(T) == 4) {
-    Words b_high[N], b_low[N];
-#pragma unroll
-    for (int n = 0; n < N; ++n)
-      if (n < tiles) split(b[n], b_high[n], b_low[n]);
 #pragma unroll
     for (int m = 0; m < M; ++m) {
       Words high[2], low[2];
@@ -83,24 +79,24 @@ __device__ inline void multiply_block(float (&sums)[M][N][4], const Words (&a)[M
       split(a[m][1], high[1], low[1]);
 #pragma unroll
       for (int n = 0; n < N; ++n) {
-        if (n >= tiles) continue;
+        // Split again for each m: registers are scarcer than instructions.
+        Words b_high, b_low;
+        split(b[n], b_high, b_low);
 #pragma unroll
         for (int step = 0; step < kStepsOfBlock; ++step) {
-          mma_step<T>(sums[m][n], low[0], low[1], b_high[n], step);
-          mma_step<T>(sums[m][n], high[0], high[1], b_low[n], step);
-          mma_step<T>(sums[m][n], high[0], high[1], b_high[n], step);
+          mma_step<T>(sums[m][n], low[0], low[1], b_high, step);
+          mma_step<T>(sums[m][n], high[0], high[1], b_low, step);
+          mma_step<T>(sums[m][n], high[0], high[1], b_high, step);
         }
       }
     }
   } else {
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
-      if (n >= tiles) continue;
+    for (int m = 0; m < M; ++m)
 #pragma unroll
-      for (int step = 0; step < kStepsOfBlock; ++step)
+      for (int n = 0; n < N; ++n)
 #pragma unroll
-        for (int m = 0; m < M; ++m) mma_step<T>(sums[m][n], a[m][0], a[m][1], b[n], step);
-    }
+        for (int step = 0; step < kStepsOfBlock; ++step) mma_step<T>(sums[m][n], a[m][0], a[m][1], b[n], step);
   }
 }
 

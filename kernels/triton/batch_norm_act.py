@@ -1,7 +1,9 @@
 """BatchNorm over the valid frames of a padded batch with a clamp and the time mask, forward and backward.
 
-Every layout is a matrix. TIME_LAST ([N, C, F, T], with F = 1 for NCT): a row is one (n, c, f), a column a frame.
-Else channels are last (NTC, TNC, RC): a row is one frame, a column a channel.
+Programs are (tiles or pieces, channel blocks, batch rows); a tile is ROWS × COLUMNS values of one batch row n:
+
+    TIME_LAST     [N, C, F, T], F = 1 for NCT    rows: bins, columns: frames, of one channel
+    else          NTC, TNC, RC                   rows: frames, columns: channels
 
 Statistics and gradients of the parameters are summed in pieces, [channels, pieces] in float32, and merged in double in
 a fixed order: equal inputs give equal bits. A piece of statistics is a count, a mean and Σ (x − mean)² (Chan et al. 1979),
@@ -13,48 +15,63 @@ import triton.language as tl
 
 
 @triton.jit
-def _tile(
-    first_row, first_column, end_row, batch, channels, inner, time, lengths,
-    TIME_LAST: tl.constexpr, BATCH_FIRST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """(offsets, channels, inside the tensor, a valid frame) of ROWS × COLUMNS values, broadcastable."""
-    row = first_row + tl.arange(0, ROWS)[:, None]
-    column = first_column + tl.arange(0, COLUMNS)[None, :]
-    if TIME_LAST:
-        width = time
-        channel = row // inner % channels
-        n = row // inner // channels
-        t = column
+def _length(lengths, n, time):
+    """Valid frames of row n; values out of range, which nobody could report, are clamped."""
+    if lengths is None:
+        return time
     else:
-        width = channels
-        channel = column
-        n = row // time if BATCH_FIRST else row % batch
-        t = row % time if BATCH_FIRST else row // batch
-    inside = (row < end_row) & (column < width)
-    valid = inside
-    if lengths is not None:
-        valid = inside & (t < tl.load(lengths + n, mask=row < end_row, other=0))
-    return row.to(tl.int64) * width + column, channel, inside, valid
+        return tl.minimum(tl.maximum(tl.load(lengths + n), 0), time).to(tl.int32)
 
 
 @triton.jit
-def _piece(batch, channels, inner, time, rows_per_piece, TIME_LAST: tl.constexpr, ROWS: tl.constexpr,
-           COLUMNS: tl.constexpr):  # fmt: skip
-    """(first row, end row, first column, end column) of this program's piece. Grid: (pieces, channel blocks).
-
-    TIME_LAST: one channel's ROWS bins of one batch row; else rows_per_piece frames of COLUMNS channels.
-    """
-    piece = tl.program_id(0)
+def _tile(
+    first_bin, first_frame, batch, channels, inner, time,
+    TIME_LAST: tl.constexpr, BATCH_FIRST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """(start, offsets from there, channels, frames, inside the tensor), each broadcastable to the tile."""
+    n = tl.program_id(2)
+    row = tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    # Offsets within a tile fit in 32 bits, its start may not.
     if TIME_LAST:
-        blocks = tl.cdiv(inner, ROWS)
-        run = (piece // blocks * channels + tl.program_id(1)) * inner
-        first_row = run + piece % blocks * ROWS
-        end_row = tl.minimum(run + inner, first_row + ROWS)
-        return first_row, end_row, 0, time
+        channel = tl.program_id(1)
+        frame = first_frame + column
+        start = ((n * channels + channel).to(tl.int64) * inner + first_bin) * time + first_frame
+        return start, row * time + column, channel, frame, (first_bin + row < inner) & (frame < time)
     else:
-        first_row = piece * rows_per_piece
-        end_row = tl.minimum(batch * time, first_row + rows_per_piece)
-        return first_row, end_row, tl.program_id(1) * COLUMNS, tl.program_id(1) * COLUMNS + COLUMNS
+        channel = tl.program_id(1) * COLUMNS + column
+        frame = first_frame + row
+        if BATCH_FIRST:
+            start = (n.to(tl.int64) * time + first_frame) * channels
+            stride = channels
+        else:
+            start = (tl.cast(first_frame, tl.int64) * batch + n) * channels
+            stride = batch * channels
+        start += tl.program_id(1) * COLUMNS
+        return start, row * stride + column, channel, frame, (frame < time) & (channel < channels)
+
+
+@triton.jit
+def _first(inner, time, TIME_LAST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """(first bin, first frame) of this program's tile."""
+    if TIME_LAST:
+        blocks = tl.cdiv(time, COLUMNS)
+        return tl.program_id(0) // blocks * ROWS, tl.program_id(0) % blocks * COLUMNS
+    else:
+        return tl.program_id(0) * 0, tl.program_id(0) * ROWS
+
+
+@triton.jit
+def _piece(end, frames_per_piece, TIME_LAST: tl.constexpr, ROWS: tl.constexpr):
+    """(first bin, first frame, end frame) of this program's piece, of which frames before end are to be summed.
+
+    TIME_LAST: all frames of ROWS bins; else frames_per_piece frames.
+    """
+    if TIME_LAST:
+        return tl.program_id(0) * ROWS, end * 0, end
+    else:
+        first = tl.program_id(0) * frames_per_piece
+        return tl.program_id(0) * 0, first, tl.minimum(end, first + frames_per_piece)
 
 
 @triton.jit
@@ -73,7 +90,9 @@ def _store_piece(target, value, channels, TIME_LAST: tl.constexpr, COLUMNS: tl.c
         channel = tl.program_id(1) + tl.arange(0, 1)
     else:
         channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    tl.store(target + channel * tl.num_programs(0) + tl.program_id(0), value, mask=channel < channels)
+    pieces = tl.num_programs(0) * tl.num_programs(2)
+    piece = tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)
+    tl.store(target + channel * pieces + piece, value, mask=channel < channels)
 
 
 @triton.jit
@@ -103,51 +122,40 @@ def _affine(x, channel, here, mean, var, weight, bias, eps):
     return centered, factor, centered * factor + offset
 
 
-@triton.jit(do_not_specialize=["batch", "channels", "inner", "time", "rows_per_piece"])
+@triton.jit(do_not_specialize=["batch", "frames_per_piece"])
 def piece_statistics(
     input, lengths, piece_mean, piece_deviation, piece_count,
-    batch, channels, inner, time, rows_per_piece,
+    batch, channels, inner, time, frames_per_piece,
     COUNT_PADDING: tl.constexpr, TIME_LAST: tl.constexpr, BATCH_FIRST: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Grid: see _piece. piece_count: [pieces] float32, the same for all channels."""
-    first_row, end_row, first_column, end_column = _piece(
-        batch, channels, inner, time, rows_per_piece, TIME_LAST, ROWS, COLUMNS
-    )
+    """Grid: (pieces of a row, channel blocks, batch). piece_count: [pieces] float32, the same for all channels."""
+    length = _length(lengths, tl.program_id(2), time)
+    first_bin, first_frame, end = _piece(time if COUNT_PADDING else length, frames_per_piece, TIME_LAST, ROWS)
     count = 0.0
     mean = tl.zeros((1 if TIME_LAST else COLUMNS,), tl.float32)
     deviation = tl.zeros((1 if TIME_LAST else COLUMNS,), tl.float32)
-    for row in range(first_row, end_row, ROWS):
-        for column in range(first_column, end_column, COLUMNS):
-            offset, _, inside, valid = _tile(
-                row,
-                column,
-                end_row,
-                batch,
-                channels,
-                inner,
-                time,
-                lengths,
-                TIME_LAST,
-                BATCH_FIRST,
-                ROWS,
-                COLUMNS,
-            )
-            counted = inside if COUNT_PADDING else valid
-            x = tl.load(input + offset, mask=counted, other=0).to(tl.float32)
-            # Channels beyond the last are not counted: the fullest column tells how many frames are.
-            tile_count = tl.max(_sum(counted.to(tl.float32), TIME_LAST), 0)
-            tile_mean = _sum(x, TIME_LAST) / tl.maximum(tile_count, 1.0)
-            x = tl.where(counted, x - tile_mean[None, :], 0.0)
-            share = tile_count / tl.maximum(count + tile_count, 1.0)
-            delta = tile_mean - mean
-            deviation += _sum(x * x, TIME_LAST) + delta * delta * (count * share)
-            mean += delta * share
-            count += tile_count
+    for at in range(first_frame, end, COLUMNS if TIME_LAST else ROWS):
+        start, offset, _, frame, inside = _tile(
+            first_bin, at, batch, channels, inner, time, TIME_LAST, BATCH_FIRST, ROWS, COLUMNS
+        )
+        counted = inside & (frame < end)
+        x = tl.load(input + start + offset, mask=counted, other=0).to(tl.float32)
+        if TIME_LAST:
+            tile_count = (tl.minimum(end - at, COLUMNS) * tl.minimum(inner - first_bin, ROWS)).to(tl.float32)
+        else:
+            tile_count = tl.minimum(end - at, ROWS).to(tl.float32)
+        tile_mean = _sum(x, TIME_LAST) / tile_count
+        x = tl.where(counted, x - tile_mean[None, :], 0.0)
+        share = tile_count / (count + tile_count)
+        delta = tile_mean - mean
+        deviation += _sum(x * x, TIME_LAST) + delta * delta * (count * share)
+        mean += delta * share
+        count += tile_count
     _store_piece(piece_mean, mean, channels, TIME_LAST, COLUMNS)
     _store_piece(piece_deviation, deviation, channels, TIME_LAST, COLUMNS)
     if tl.program_id(1) == 0:
-        tl.store(piece_count + tl.program_id(0), count)
+        tl.store(piece_count + tl.program_id(2) * tl.num_programs(0) + tl.program_id(0), count)
 
 
 @triton.jit(do_not_specialize=["pieces"])
@@ -175,7 +183,7 @@ def merge_statistics(piece_mean, piece_deviation, piece_count, mean, var, pieces
     tl.store(var + channel, (tl.sum(deviations, 0) / total).to(tl.float32))
 
 
-@triton.jit(do_not_specialize=["batch", "channels", "inner", "time", "eps", "low", "high"])
+@triton.jit(do_not_specialize=["batch", "eps", "low", "high"])
 def normalise(
     input, weight, bias, mean, var, lengths, output,
     count,  # int64 scalar
@@ -183,58 +191,45 @@ def normalise(
     COUNT_PADDING: tl.constexpr, TIME_LAST: tl.constexpr, BATCH_FIRST: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (row blocks, column blocks)."""
-    rows = batch * channels * inner if TIME_LAST else batch * time
-    offset, channel, inside, valid = _tile(
-        tl.program_id(0) * ROWS, tl.program_id(1) * COLUMNS, rows,
-        batch, channels, inner, time, lengths, TIME_LAST, BATCH_FIRST, ROWS, COLUMNS,
-    )  # fmt: skip
-    x = tl.load(input + offset, mask=valid, other=0).to(tl.float32)
+    """Grid: (tiles, channel blocks, batch)."""
+    first_bin, first_frame = _first(inner, time, TIME_LAST, ROWS, COLUMNS)
+    start, offset, channel, frame, inside = _tile(
+        first_bin, first_frame, batch, channels, inner, time, TIME_LAST, BATCH_FIRST, ROWS, COLUMNS
+    )
+    valid = inside & (frame < _length(lengths, tl.program_id(2), time))
+    x = tl.load(input + start + offset, mask=valid, other=0).to(tl.float32)
     _, _, y = _affine(x, channel, channel < channels, mean, var, weight, bias, eps)
-    # Comparisons, unlike min and max, keep NaN.
-    y = tl.where(y < low, low, y)
-    y = tl.where(y > high, high, y)
-    tl.store(output + offset, tl.where(valid, y, 0.0).to(output.dtype.element_ty), mask=inside)
-    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+    y = tl.maximum(y, low, propagate_nan=tl.PropagateNan.ALL)
+    y = tl.minimum(y, high, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(output + start + offset, tl.where(valid, y, 0.0).to(output.dtype.element_ty), mask=inside)
+    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0) & (tl.program_id(2) == 0):
         tl.store(count, _count(batch, inner, time, lengths, COUNT_PADDING))
 
 
-@triton.jit(do_not_specialize=["batch", "channels", "inner", "time", "rows_per_piece", "eps", "low", "high"])
+@triton.jit(do_not_specialize=["batch", "frames_per_piece", "eps", "low", "high"])
 def piece_gradients(
     grad_output, input, weight, bias, mean, var, lengths,
     piece_sum,  # [channels, pieces] float32: Σ g, of the gradient that the clamp lets through
     piece_dot,  # likewise Σ g · (x − mean)
-    batch, channels, inner, time, rows_per_piece, eps, low, high,
+    batch, channels, inner, time, frames_per_piece, eps, low, high,
     TIME_LAST: tl.constexpr, BATCH_FIRST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Grid: see _piece."""
-    first_row, end_row, first_column, end_column = _piece(
-        batch, channels, inner, time, rows_per_piece, TIME_LAST, ROWS, COLUMNS
-    )
+    """Grid: (pieces of a row, channel blocks, batch)."""
+    length = _length(lengths, tl.program_id(2), time)
+    first_bin, first_frame, end = _piece(length, frames_per_piece, TIME_LAST, ROWS)
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     dots = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for row in range(first_row, end_row, ROWS):
-        for column in range(first_column, end_column, COLUMNS):
-            offset, channel, _, valid = _tile(
-                row,
-                column,
-                end_row,
-                batch,
-                channels,
-                inner,
-                time,
-                lengths,
-                TIME_LAST,
-                BATCH_FIRST,
-                ROWS,
-                COLUMNS,
-            )
-            x = tl.load(input + offset, mask=valid, other=0).to(tl.float32)
-            centered, _, y = _affine(x, channel, channel < channels, mean, var, weight, bias, eps)
-            g = tl.load(grad_output + offset, mask=valid, other=0).to(tl.float32)
-            g = tl.where((y > low) & (y < high), g, 0.0)
-            sums += g
-            dots += g * centered
+    for at in range(first_frame, end, COLUMNS if TIME_LAST else ROWS):
+        start, offset, channel, frame, inside = _tile(
+            first_bin, at, batch, channels, inner, time, TIME_LAST, BATCH_FIRST, ROWS, COLUMNS
+        )
+        valid = inside & (frame < end)
+        x = tl.load(input + start + offset, mask=valid, other=0).to(tl.float32)
+        centered, _, y = _affine(x, channel, channel < channels, mean, var, weight, bias, eps)
+        g = tl.load(grad_output + start + offset, mask=valid, other=0).to(tl.float32)
+        g = tl.where((y > low) & (y < high), g, 0.0)
+        sums += g
+        dots += g * centered
     _store_piece(piece_sum, _sum(sums, TIME_LAST), channels, TIME_LAST, COLUMNS)
     _store_piece(piece_dot, _sum(dots, TIME_LAST), channels, TIME_LAST, COLUMNS)
 
@@ -268,7 +263,7 @@ def merge_gradients(
         tl.store(slope + channel, (dot / count * inverse_std * inverse_std).to(tl.float32))
 
 
-@triton.jit(do_not_specialize=["batch", "channels", "inner", "time", "eps", "low", "high"])
+@triton.jit(do_not_specialize=["batch", "eps", "low", "high"])
 def input_gradient(
     grad_output, input, weight, bias, mean, var, lengths, average, slope, grad_input,
     batch, channels, inner, time, eps, low, high,
@@ -276,19 +271,19 @@ def input_gradient(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """weight/σ · (g − average − (x − mean) · slope), where g is 0 beyond a length. Grid: as normalise."""
-    rows = batch * channels * inner if TIME_LAST else batch * time
-    offset, channel, inside, valid = _tile(
-        tl.program_id(0) * ROWS, tl.program_id(1) * COLUMNS, rows,
-        batch, channels, inner, time, lengths, TIME_LAST, BATCH_FIRST, ROWS, COLUMNS,
-    )  # fmt: skip
+    first_bin, first_frame = _first(inner, time, TIME_LAST, ROWS, COLUMNS)
+    start, offset, channel, frame, inside = _tile(
+        first_bin, first_frame, batch, channels, inner, time, TIME_LAST, BATCH_FIRST, ROWS, COLUMNS
+    )
+    valid = inside & (frame < _length(lengths, tl.program_id(2), time))
     here = channel < channels
     counted = inside if COUNT_PADDING else valid
-    x = tl.load(input + offset, mask=counted, other=0).to(tl.float32)
+    x = tl.load(input + start + offset, mask=counted, other=0).to(tl.float32)
     centered, factor, y = _affine(x, channel, here, mean, var, weight, bias, eps)
-    g = tl.load(grad_output + offset, mask=valid, other=0).to(tl.float32)
+    g = tl.load(grad_output + start + offset, mask=valid, other=0).to(tl.float32)
     g = tl.where((y > low) & (y < high), g, 0.0)
     if average is not None:
         g = g - tl.load(average + channel, mask=here, other=0)
         g = g - centered * tl.load(slope + channel, mask=here, other=0)
     g = tl.where(counted, g * factor, 0.0)
-    tl.store(grad_input + offset, g.to(grad_input.dtype.element_ty), mask=inside)
+    tl.store(grad_input + start + offset, g.to(grad_input.dtype.element_ty), mask=inside)

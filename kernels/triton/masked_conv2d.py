@@ -221,9 +221,8 @@ def masked_conv2d(
 
     offset = affine + tl.num_programs(1) // groups * BLOCK_O
     total = total * tl.load(affine + o)[None, :] + tl.load(offset + o)[None, :]
-    # Comparisons, unlike min and max, keep NaN.
-    total = tl.where(total < low, low, total)
-    total = tl.where(total > high, high, total)
+    total = tl.maximum(total, low, propagate_nan=tl.PropagateNan.ALL)
+    total = tl.minimum(total, high, propagate_nan=tl.PropagateNan.ALL)
     total = tl.where((t < out_length)[:, None], total, 0.0)
     result = total.to(output.dtype.element_ty)
     _store(output, result, o, bin, t, out_channels, out_bins, out_frames)

@@ -23,9 +23,10 @@ def pretended_gpu(monkeypatch, tmp_path):
     """The CPU in place of the device; what "runs" there is found.run, and each call takes a millisecond more."""
     (tmp_path / "a.cu").write_text("__global__ void normalise(Args a) {}")
     monkeypatch.setattr(cases, "DEVICE", "cpu")
+    monkeypatch.setattr(cases.CTCBeamDecoder, "to", lambda self, device: self, raising=False)
     monkeypatch.setattr(_gpu_small, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_bench, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu_bench, "sources", lambda kernel, root: {"a.cu": "1234"})
+    monkeypatch.setattr(gpu_bench, "KERNELS", dict.fromkeys(gpu_bench.KERNELS, ("a.cu", "b.cu")))
     monkeypatch.setattr(gpu_bench, "kernels_run", lambda call: {OWN: 2.0, "void other(int)": 1.0})
     elapsed = iter(range(1, 100))
 
@@ -88,6 +89,13 @@ def test_deepspeech2():
     found = measure(lambda at: cases.deepspeech2("small", 3, True, 80, at), rtfx=5000.0)
     assert found["wrong"] == [] and list(found["times"]) == [ASRKERN, "packed"]
     assert found["goals"]["rtfx"]["reached"] == found["rtfx"] == pytest.approx(1000 * (20 + 50 + 80) / 100)
+
+
+def test_beam_search():
+    found = measure(lambda at: cases.beam_search(2, 4, 100, 300, at), rtfx=20_000.0)
+    assert found["wrong"] == [] and next(iter(found["times"])) == ASRKERN
+    assert len(found["times"]) == 3 and found["times"]["asrkern on the CPU"]["samples"] == 3
+    assert found["rtfx"] == pytest.approx(1000 * 2 * 100 / 50)
 
 
 def test_calibration_reaches_the_model_that_is_timed():
@@ -158,8 +166,8 @@ def test_made_up_speech_can_be_decoded():
 
 
 def test_small_shapes_for_the_sanitizer():
-    for name in ("gru_forward", "gru_backward", "batch_norm_act", "masked_conv2d"):
-        assert all(bool(t.isfinite().all()) for t in _gpu_small.RUN[name]())
+    for run in _gpu_small.RUN.values():
+        assert all(bool(t.isfinite().all()) for t in run())
 
 
 def test_quartiles():

@@ -58,7 +58,9 @@ class Machine:
         if text.endswith("-m asrkern"):
             return self.imported
         if "-m pytest" in text:
-            assert environment["ASRKERN_CHECK"] == "1"
+            assert environment["ASRKERN_CHECK"] == "1" and ("-n" in command) == (
+                "OMP_NUM_THREADS" in environment
+            )
             return next((self.tests[name] for name, test in gpu_check.TESTS.items()
                          if test[1] in command and (not test[0] or test[0] in command)),
                         Finished(0, 9.0, "= 24 passed in 8.0s ="))  # fmt: skip

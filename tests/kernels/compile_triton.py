@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction
 from asrkern.ops import _batch_norm_act_cuda as batch_norm
 from asrkern.ops import _masked_conv2d_cuda as convolution
 from asrkern.ops._masked_conv2d_cuda import Config
-from benchmarks.shapes import BATCH_NORM_ACT, MASKED_CONV2D, ConvShape
+from benchmarks.shapes import BATCH_NORM_ACT, MASKED_CONV2D, BatchNormShape, ConvShape
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 FLOATS = (torch.float32, torch.bfloat16)
@@ -110,8 +110,16 @@ def compile_convolutions(every_config: bool) -> None:
 
 
 def compile_batch_norms() -> None:
-    # One of each layout.
-    for shape, dtype in itertools.product(BATCH_NORM_ACT[1:3], FLOATS):
+    # One of each kind of layout, and sizes of 1, which Triton takes for constants.
+    shapes = [
+        *BATCH_NORM_ACT[1:3],
+        BatchNormShape("NCT", (3, 1, 1), HARDTANH),
+        BatchNormShape("NTC", (3, 1, 1), HARDTANH),
+    ]
+    for shape, dtype in [
+        *itertools.product(shapes[:2], FLOATS),
+        *((shape, torch.float32) for shape in shapes[2:]),
+    ]:
         x = torch.empty(shape.size, dtype=dtype)
         channel = torch.empty(shape.size[shape.layout.index("C")])
         lengths = torch.empty(shape.size[shape.layout.index("N")], dtype=torch.int64)

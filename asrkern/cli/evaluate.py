@@ -1,0 +1,198 @@
+"""``asrkern evaluate``: how good a trained model is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from asrkern.cli.console import bars, errors
+
+if TYPE_CHECKING:
+    from asrkern.training.evaluation import Evaluation
+
+# Kinds of errors that are shown; the JSON has all.
+CONFUSIONS = 10
+
+CheckpointPath = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", exists=True, dir_okay=False, help="Of asrkern train or convert."),
+]
+LanguageModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--lm",
+        exists=True,
+        dir_okay=False,
+        help="A language model for CTC: an ARPA file, a .safetensors file, or KenLM's probing .bin.",
+    ),
+]
+Characters = Annotated[bool, typer.Option("--characters", help="The language model's words are characters.")]
+Alpha = Annotated[float, typer.Option(min=0, help="Weight of the language model.")]
+Beta = Annotated[
+    float | None,
+    typer.Option(help="Added for each word. Default: 1.5 with a language model, else 0.", show_default=False),
+]
+
+
+def evaluate(
+    checkpoint: CheckpointPath,
+    manifests: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MANIFEST...",
+            help="NeMo, lhotse or Kaldi manifests, or folders in LibriSpeech's layout; measured together.",
+        ),
+    ],
+    lm: LanguageModel = None,
+    characters: Characters = False,
+    alpha: Alpha = 0.5,
+    beta: Beta = None,
+    beam_width: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of the search. Default: 100 with a language model, else the best path.",
+            show_default=False,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Field with a clip's class. Default: as in training.", show_default=False),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Utterances shown, the worst first.")] = 10,
+    as_json: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="OUT", help="Also everything as JSON into this file.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Metrics, worst utterances and confusions of a trained model.
+
+    Utterances that cannot be measured are named on stderr and left out, and the exit status is 1.
+    """
+    with errors():
+        # Only here: lhotse takes its time.
+        from asrkern.decoder import NGramLM
+        from asrkern.training import evaluation as measure
+        from asrkern.training.checkpoint import load
+        from asrkern.training.manifests import read_cuts
+        from asrkern.training.results import write_text
+        from asrkern.training.transcription import Transcriber
+
+        recognizer = load(checkpoint)
+        model = None if lm is None else NGramLM.open(lm, unit="character" if characters else "word")
+        transcriber = Transcriber(recognizer, model, alpha=alpha, beta=beta, beam_width=beam_width)
+        broken: list[Exception] = []
+        try:
+            rate = recognizer.features.sample_rate
+            cuts = [cut for path in manifests for cut in read_cuts(path, rate, broken)]
+        finally:
+            for error in broken:
+                typer.echo(f"error: {error}", err=True)
+        field = label or recognizer.info.get("recipe", {}).get("data", {}).get("label", "label")
+        with bars() as progress:
+            found = measure.evaluate(
+                transcriber, cuts, label=field, progress=lambda *done: progress("evaluating", *done)
+            )
+        for reason in found.left_out:
+            typer.echo(f"error: {reason}", err=True)
+        show(found, worst)
+        if as_json is not None:
+            about = {"checkpoint": str(checkpoint), "manifests": list(map(str, manifests))}
+            left_out = [*map(str, broken), *found.left_out]
+            written = {**about, **found.to_json(), "left_out": left_out}
+            write_text(as_json, json.dumps(written, ensure_ascii=False, indent=1) + "\n")
+    failed = len(broken) + len(found.left_out)
+    if failed:
+        typer.echo(f"error: {failed} of {len(found.results) + failed} utterances were left out", err=True)
+        raise typer.Exit(1)
+
+
+def show(evaluation: Evaluation, worst: int) -> None:
+    """Tables on stdout."""
+    console = Console(highlight=False)
+    console.print(_metrics(evaluation))
+    if evaluation.unknown:
+        unknown = ", ".join(f"{c!r} in {n}" for c, n in evaluation.unknown.most_common(10))
+        console.print(
+            Text(f"The model cannot write these characters of the references: {unknown} utterances")
+        )
+    if evaluation.task == "classify":
+        console.print(_matrix(evaluation))
+    else:
+        for unit in ("word", "character"):
+            if unit == "character" or evaluation.has_spaces:
+                console.print(_confusions(evaluation, unit))
+    if worst:
+        console.print(_worst(evaluation, worst))
+
+
+def _metrics(evaluation: Evaluation) -> Table:
+    counts = evaluation.counts
+    of = {
+        "wer": f"{counts.word_edits} of {counts.words} words",
+        "cer": f"{counts.character_edits} of {counts.characters} characters",
+        "crr": f"{counts.letter_edits} errors in {counts.letters} characters without spaces",
+        "distance": f"{counts.character_edits} edits in {counts.utterances} utterances",
+        "accuracy": f"{counts.correct} of {counts.utterances}",
+        "rtf": f"{evaluation.processing_seconds:.1f} s for {evaluation.seconds:.1f} s of speech",
+    }
+    shown = {"wer": "{:.2%}", "cer": "{:.2%}", "accuracy": "{:.2%}", "crr": "{:.2f} %", "rtf": "{:.4f}"}
+    table = _table(f"{counts.utterances} utterances", "metric", ">value", "of")
+    for name, value in evaluation.metrics().items():
+        title = name if name in ("distance", "accuracy") else name.upper()
+        _add(table, title, shown.get(name, "{:.4g}").format(value), of[name])
+    return table
+
+
+def _matrix(evaluation: Evaluation) -> Table:
+    table = _table("Classes (rows) and what they were taken for", "", *(f">{c}" for c in evaluation.classes))
+    for name, row in zip(evaluation.classes, evaluation.matrix()):
+        _add(table, name, *map(str, row))
+    return table
+
+
+def _confusions(evaluation: Evaluation, unit: str) -> Table:
+    table = _table(f"Most frequent errors, {unit}s", "reference", "hypothesis", ">times")
+    for meant, said, times in evaluation.confusions(unit).most_common(CONFUSIONS):
+        _add(table, _visible(meant), _visible(said), str(times))
+    return table
+
+
+def _worst(evaluation: Evaluation, count: int) -> Table:
+    table = _table("Worst utterances", "utterance", ">errors", "reference / hypothesis")
+    for result in evaluation.worst(count):
+        hypothesis = result.hypothesis
+        if result.probability is not None:
+            hypothesis += f" ({result.probability:.2f})"
+        errors_, _ = evaluation.errors(result)
+        _add(table, result.id, str(errors_), f"{result.reference}\n{hypothesis}")
+    return table
+
+
+def _visible(text: str) -> str:
+    return {"": "∅", " ": "␣"}.get(text, text)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Columns whose names begin with ">" are aligned to the right."""
+    table = Table(title=Text(title), title_justify="left")
+    for column in columns:
+        table.add_column(
+            Text(column.removeprefix(">")),
+            justify="right" if column.startswith(">") else "left",
+            overflow="fold",
+        )
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    # As Text: in a str, rich takes what is in brackets for its markup.
+    table.add_row(*map(Text, cells))

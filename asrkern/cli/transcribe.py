@@ -1,0 +1,231 @@
+"""``asrkern transcribe``: texts of recordings, and of speech while it comes in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from torch import Tensor
+
+from asrkern.cli.console import bars, errors
+from asrkern.cli.evaluate import Alpha, Beta, Characters, CheckpointPath, LanguageModel
+
+if TYPE_CHECKING:
+    from asrkern.training.transcription import Transcriber, Transcript
+
+STDIN = Path("-")
+
+
+def transcribe(
+    checkpoint: CheckpointPath,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILES...", help="Recordings of any form that libsndfile reads."),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="An object a line: text, words with times in seconds and confidences."),
+    ] = False,
+    srt: Annotated[bool, typer.Option("--srt", help="Subtitles.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            file_okay=False,
+            help="Folder for a file of each recording (.txt, .json or .srt), in place of stdout.",
+            show_default=False,
+        ),
+    ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Read WAV or raw samples from stdin and show what is heard so far."),
+    ] = False,
+    lm: LanguageModel = None,
+    characters: Characters = False,
+    alpha: Alpha = 0.5,
+    beta: Beta = None,
+    beam_width: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the search. Default: 100 for CTC, else 1.", show_default=False),
+    ] = None,
+    window: Annotated[
+        float, typer.Option(min=1, help="Longer recordings are read in windows of so many seconds.")
+    ] = 30.0,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Seconds of a window, at each end, that are only context (CTC).")
+    ] = 3.0,
+    encoding: Annotated[
+        str, typer.Option(help="Of a stream of raw samples: u8, s16le, s24le, s32le, f32le or f64le.")
+    ] = "s16le",
+    channels: Annotated[int, typer.Option(min=1, help="Of a stream of raw samples.")] = 1,
+    chunk_ms: Annotated[int, typer.Option(min=10, help="Of a stream: how often results are shown.")] = 200,
+) -> None:
+    """Texts of recordings, with words' times and confidences where the model tells them (CTC).
+
+    Prints for each recording: file, text, with a tab between; of a classifier: file, class, probability. Files that
+    cannot be read are named on stderr and left out, and the exit status is 1.
+
+    With --stream, of a unidirectional DeepSpeech2: raw samples must have the model's sample rate. A line for each new
+    result: seconds, text, with a tab between; the last one is the whole text.
+    """
+    _check_usage(files, as_json, srt, out, stream)
+    if window <= 2 * margin:
+        raise typer.BadParameter(
+            f"--window: expected more than twice the margin of {margin} s, received {window}"
+        )
+    with errors():
+        from asrkern.decoder import NGramLM
+        from asrkern.training.checkpoint import load
+        from asrkern.training.transcription import Transcriber
+
+        recognizer = load(checkpoint)
+        model = None if lm is None else NGramLM.open(lm, unit="character" if characters else "word")
+        if recognizer.task_name == "ctc":
+            beam_width = beam_width or 100
+        elif srt:
+            raise ValueError(
+                f"--srt: expected a CTC model, received {recognizer.model_name}, which tells no times"
+            )
+        transcriber = Transcriber(recognizer, model, alpha=alpha, beta=beta, beam_width=beam_width)
+        if as_json and recognizer.task_name == "attention":
+            typer.echo("note: an attention model tells no times and confidences of words", err=True)
+        if stream:
+            listen(transcriber, encoding, channels, chunk_ms / 1000, as_json)
+            return
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        form = "json" if as_json else "srt" if srt else "txt"
+        failed = write_all(transcriber, files or [], form, out, window, margin)
+    if failed:
+        typer.echo(f"error: {failed} of {len(files or [])} files were not transcribed", err=True)
+        raise typer.Exit(1)
+
+
+def _check_usage(files: list[Path] | None, as_json: bool, srt: bool, out: Path | None, stream: bool) -> None:
+    if as_json and srt:
+        raise typer.BadParameter("expected --json or --srt, received both")
+    if stream:
+        if srt or out is not None:
+            raise typer.BadParameter("--stream: expected neither --srt nor --out")
+        if files not in (None, [], [STDIN]):
+            raise typer.BadParameter("--stream: expected no files, since it reads stdin")
+        return
+    if not files:
+        raise typer.BadParameter("expected files to transcribe, received none")
+    if srt and out is None and len(files) > 1:
+        raise typer.BadParameter("--srt: expected --out with several files")
+    names = [file.stem for file in files]
+    if out is not None and (twice := next((name for name in names if names.count(name) > 1), None)):
+        raise typer.BadParameter(f"--out: expected files of different names, received {twice!r} twice")
+
+
+def write_all(
+    transcriber: Transcriber, files: list[Path], form: str, out: Path | None, window: float, margin: float
+) -> int:
+    """Transcribe files and write the results; how many failed."""
+    from asrkern.data import load_audio
+    from asrkern.training.results import write_text
+
+    failed, rate = 0, transcriber.recognizer.features.sample_rate
+    with bars() as progress:
+        for index, file in enumerate(files):
+
+            def part(share: float, before: int = index) -> None:
+                progress("transcribing", round(1000 * (before + share)), 1000 * len(files))
+
+            part(0)
+            try:
+                samples = load_audio(file, rate)
+                found = transcriber.recording(samples, window, margin, part)
+            except (OSError, ValueError) as error:
+                failed += 1
+                typer.echo(f"error: {file}: {error}", err=True)
+                continue
+            finally:
+                part(1)
+            if out is None:
+                typer.echo(formatted(found, form, str(file), len(samples) / rate), nl=form != "srt")
+            else:
+                text = found.text if form == "txt" else formatted(found, form, str(file), len(samples) / rate)
+                write_text(out / f"{file.stem}.{form}", text.rstrip("\n") + "\n")
+    return failed
+
+
+def formatted(found: Transcript, form: str, file: str, seconds: float) -> str:
+    """A transcript as a line of text or JSON, or as subtitles."""
+    from asrkern.training.subtitles import subtitles
+
+    if form == "srt":
+        return subtitles(found)
+    if form == "json":
+        return json.dumps({"file": file, "seconds": round(seconds, 3), **_value(found)}, ensure_ascii=False)
+    probability = [] if found.probability is None else [f"{found.probability:.4f}"]
+    return "\t".join([file, found.text, *probability])
+
+
+def _value(found: Transcript) -> dict[str, Any]:
+    if found.probability is not None:
+        return {"class": found.text, "probability": found.probability}
+    words = None if found.words is None else [asdict(word) for word in found.words]
+    return {"text": found.text, "words": words}
+
+
+def listen(
+    transcriber: Transcriber, encoding: str, channels: int, chunk_seconds: float, as_json: bool
+) -> None:
+    """Transcribe stdin, showing each new result; on a terminal in one line.
+
+    Raises:
+        ValueError: the stream or the model cannot be read so. What was heard before a stream broke off is shown.
+    """
+    from asrkern.data import read_stream
+    from asrkern.training.stream import StreamTranscriber
+
+    listener = StreamTranscriber(transcriber)
+    if listener.normalization_differs:
+        typer.echo(
+            "note: the model was trained on features normalised by whole utterances; a stream's are normalised by what "
+            "has been heard, which may cost accuracy",
+            err=True,
+        )
+    rate = transcriber.recognizer.features.sample_rate
+    chunks = read_stream(
+        sys.stdin.buffer, rate, chunk_seconds=chunk_seconds, encoding=encoding, channels=channels
+    )
+    broken: list[ValueError] = []
+    overwrite = sys.stdout.isatty() and not as_json
+    shown = ""
+    for heard in listener(_until_broken(chunks, broken)):
+        final = heard.transcript is not None
+        if heard.text == shown and not final:
+            continue
+        if as_json:
+            value = {"seconds": round(heard.seconds, 3), "final": final}
+            value |= _value(heard.transcript) if final else {"text": heard.text, "stable": heard.stable_text}
+            line = json.dumps(value, ensure_ascii=False)
+        else:
+            line = f"{heard.seconds:.2f}\t{heard.text}"
+        if overwrite:
+            # To the line's start, and clear it; a longer line could not be overwritten.
+            line = "\r\x1b[K" + (line if final else line[1 - shutil.get_terminal_size().columns :])
+        sys.stdout.write(line if overwrite else f"{line}\n")
+        sys.stdout.flush()
+        shown = heard.text
+    if overwrite:
+        sys.stdout.write("\n")
+    if broken:
+        raise broken[0]
+
+
+def _until_broken(chunks: Iterable[Tensor], broken: list[ValueError]) -> Iterator[Tensor]:
+    try:
+        yield from chunks
+    except ValueError as error:
+        broken.append(error)

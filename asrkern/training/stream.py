@@ -1,0 +1,75 @@
+"""What a trained model says of speech while it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asrkern.data import SpectrogramStream
+from asrkern.models import DeepSpeech2, StreamingDeepSpeech2
+from asrkern.training.transcription import Transcriber, Transcript
+
+
+class Heard(NamedTuple):
+    """What is known after so many seconds of audio.
+
+    Attributes:
+        seconds: of audio so far.
+        text: the best so far.
+        stable_text: its words that nothing that follows can change.
+        transcript: of the whole, at the stream's end; None before.
+    """
+
+    seconds: float
+    text: str
+    stable_text: str
+    transcript: Transcript | None = None
+
+
+class StreamTranscriber:
+    """A unidirectional DeepSpeech2 and its beam search over chunks of audio.
+
+    Where the model's features are normalised by whole utterances, which a stream does not know, they are here by the
+    frames so far, and ``normalization_differs`` is true. Else the transcript at the end is that of the whole recording.
+
+    Args:
+        transcriber: with a beam search.
+
+    Raises:
+        ValueError: the model is no unidirectional DeepSpeech2, or there is no beam search.
+    """
+
+    def __init__(self, transcriber: Transcriber) -> None:
+        recognizer = transcriber.recognizer
+        if not isinstance(recognizer.model, DeepSpeech2):
+            raise ValueError(
+                f"model: expected a unidirectional DeepSpeech2 for a stream, received {recognizer.model_name}"
+            )
+        if transcriber.decoder is None:
+            raise ValueError("transcriber: expected a beam_width, received None")
+        settings = recognizer.features
+        self.normalization_differs = settings.normalization == "utterance"
+        if self.normalization_differs:
+            settings = settings.model_copy(update={"normalization": "running"})
+        self._transcriber, self._sample_rate = transcriber, settings.sample_rate
+        self._features = SpectrogramStream(settings.make())
+        self._model = StreamingDeepSpeech2(recognizer.model)
+
+    def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Heard]:
+        """What is heard after each chunk, [samples] at ``features.sample_rate``, and at the end."""
+        decoder = self._transcriber.decoder
+        features, model, search = self._features.start(), self._model.start(), decoder.start()
+        samples = 0
+        for chunk in chunks:
+            samples += len(chunk)
+            decoder.step(search, self._model.step(model, self._features.step(features, chunk)))
+            found = decoder.partial(search)
+            yield Heard(samples / self._sample_rate, found.hypothesis.text, found.stable_text)
+        ending = [self._model.step(model, self._features.finish(features)), self._model.finish(model)]
+        decoder.step(search, torch.cat(ending))
+        seconds = samples / self._sample_rate
+        transcript = self._transcriber.timed(decoder.finish(search)[0], seconds)
+        yield Heard(seconds, transcript.text, transcript.text, transcript)

@@ -1,0 +1,292 @@
+"""What a trained model says of speech: texts, words with their times and confidences, classes; also of long recordings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asrkern.data import collate
+from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM
+from asrkern.training.checkpoint import Recognizer
+from asrkern.training.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """A word, where it is in the recording, and its posterior probability within the beam."""
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said.
+
+    Attributes:
+        text: the transcript, or the class.
+        words: of it; None where the model tells no times.
+        probability: of the class; None of transcripts.
+    """
+
+    text: str
+    words: list[SpokenWord] | None = None
+    probability: float | None = None
+
+
+class Transcriber:
+    """A trained model together with a search.
+
+    Args:
+        recognizer: of :func:`asrkern.training.checkpoint.load`.
+        lm: language model, for CTC models.
+        alpha, beta: see :class:`asrkern.decoder.CTCBeamDecoder`.
+        beam_width: of the search. None: the best path (CTC, unless there is a language model, then 100), or the most
+            probable token after token (attention), as in training.
+
+    Raises:
+        ValueError: an option out of range, or one that is not for this kind of model.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        lm: NGramLM | None = None,
+        *,
+        alpha: float = 0.5,
+        beta: float | None = None,
+        beam_width: int | None = None,
+    ) -> None:
+        task = recognizer.task_name
+        if lm is not None and task != "ctc":
+            raise ValueError(f"lm: expected none, since it is for CTC models and this task is {task!r}")
+        if beam_width is not None and (task == "classify" or beam_width < 1):
+            expected = "none, since this model is a classifier" if task == "classify" else "at least 1"
+            raise ValueError(f"beam_width: expected {expected}, received {beam_width}")
+        self.recognizer, self.beam_width = recognizer, beam_width
+        self.decoder = None
+        if task == "ctc" and (lm is not None or beam_width is not None):
+            self.decoder = make_decoder(recognizer.tokenizer, lm, alpha, beta, beam_width or 100)
+        recognizer.model.eval()
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor, lengths: Tensor) -> list[Transcript]:
+        """Transcripts of a batch: features [N, 1, F, T] as ``recognizer.features`` makes them, lengths [N] in frames.
+
+        Raises:
+            ValueError: the batch does not fit the model, or the model's output is not a number.
+        """
+        recognizer = self.recognizer
+        if recognizer.task_name == "classify":
+            return self._classes(recognizer.model(features, lengths))
+        if self.decoder is not None:
+            log_probs, frames = recognizer.model(features, lengths)
+            found = self.decoder.decode(log_probs, frames)
+            return [
+                self.timed(best, length * recognizer.features.hop_seconds)
+                for [best, *_], length in zip(found, lengths.tolist(), strict=True)
+            ]
+        if recognizer.task_name == "attention" and self.beam_width is not None:
+            return [
+                self._beam_search(row[None, ..., :frames]) for row, frames in zip(features, lengths.tolist())
+            ]
+        return [Transcript(text) for text in recognizer.predict(features, lengths)]
+
+    def recording(
+        self,
+        samples: Tensor,
+        window_seconds: float = 30.0,
+        margin_seconds: float = 3.0,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Transcript:
+        """The transcript of a recording of any length.
+
+        A CTC model reads it in overlapping windows, whose log-probabilities, without the margins, are decoded as one;
+        features are of the whole. Attention models read pieces that end where it is quietest. Classifiers read it as
+        it is.
+
+        Args:
+            samples: [samples] at ``recognizer.features.sample_rate``.
+            window_seconds: what the model reads at once.
+            margin_seconds: part of a window, at each end, that is only context.
+            progress: is told the share that is done, 0 to 1.
+
+        Raises:
+            ValueError: too short for the model, or a window that is not longer than its margins.
+        """
+        recognizer, settings = self.recognizer, self.recognizer.features
+        if not window_seconds > 2 * margin_seconds >= 0:
+            raise ValueError(
+                f"window_seconds: expected more than two margins of {margin_seconds} s, received {window_seconds}"
+            )
+        if settings.kind == "stored":
+            raise ValueError(
+                "features.kind: expected features of audio, received 'stored': this model reads features from files, "
+                "of which asrkern does not know how they are made"
+            )
+        extract = settings.make()
+        if recognizer.task_name == "attention":
+            pieces = split_at_pauses(samples, settings.sample_rate, window_seconds)
+            texts = []
+            for done, piece in enumerate(pieces, 1):
+                texts.append(self._checked(extract(piece)).text)
+                progress(done / len(pieces))
+            return Transcript(" ".join(filter(None, texts)))
+        features = extract(samples)
+        if recognizer.task_name != "ctc" or self.decoder is None:
+            return self._checked(features)
+        log_probs = windowed_log_probs(
+            recognizer.model,
+            features,
+            round(window_seconds / settings.hop_seconds),
+            round(margin_seconds / settings.hop_seconds),
+            progress,
+        )
+        best = self.decoder.decode(log_probs)[0]
+        return self.timed(best, len(samples) / settings.sample_rate)
+
+    def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
+        """A hypothesis of the decoder with its words' times in seconds, within a recording of that length."""
+        times, words = FrameTimes.of(self.recognizer), []
+        for word in found.words:
+            start, end = times.seconds(word.start, word.end, duration_seconds)
+            words.append(SpokenWord(word.text, start, end, word.confidence))
+        return Transcript(found.text, words)
+
+    def _checked(self, features: Tensor) -> Transcript:
+        check_frames(self.recognizer.model, features.shape[1])
+        return self(*collate([features]))[0]
+
+    def _beam_search(self, features: Tensor) -> Transcript:
+        """Of one utterance [1, 1, F, T]: where the search has to stop depends on its length."""
+        frames, recognizer = features.shape[-1], self.recognizer
+        limit = recognizer.task.max_tokens(frames)
+        [[best, *_]] = recognizer.model.beam_search(
+            features, torch.tensor([frames]), self.beam_width, max_length=limit + 2
+        )
+        return Transcript(recognizer.tokenizer.decode(best.tokens[:limit]))
+
+    def _classes(self, logits: Tensor) -> list[Transcript]:
+        best, classes = logits.softmax(-1).max(-1)
+        decode = self.recognizer.tokenizer.decode
+        return [Transcript(decode([c]), None, p) for c, p in zip(classes.tolist(), best.tolist())]
+
+
+class FrameTimes(NamedTuple):
+    """Where output frames of a CTC model are in the recording: frame t is centred on offset + t · step, in seconds."""
+
+    step_seconds: float
+    offset_seconds: float
+
+    @classmethod
+    def of(cls, recognizer: Recognizer) -> FrameTimes:
+        """From the strides and paddings of the model's convolutions."""
+        centres = []
+        for position in (0.0, 1.0):
+            for module in reversed(recognizer.model.conv.seq_module):
+                if isinstance(module, nn.Conv2d):
+                    position = (
+                        position * module.stride[1] - module.padding[1] + (module.kernel_size[1] - 1) / 2
+                    )
+            centres.append(position * recognizer.features.hop_seconds)
+        return cls(centres[1] - centres[0], centres[0])
+
+    def seconds(self, start: int, end: int, duration_seconds: float) -> tuple[float, float]:
+        """From the first frame and the one after the last to seconds within the recording."""
+        edges = (self.offset_seconds + (frame - 0.5) * self.step_seconds for frame in (start, end))
+        first, last = (min(max(edge, 0.0), duration_seconds) for edge in edges)
+        return first, last
+
+
+def make_decoder(
+    tokenizer: Tokenizer, lm: NGramLM | None, alpha: float, beta: float | None, beam_width: int
+) -> CTCBeamDecoder:
+    """A beam search over what the tokenizer's labels spell."""
+    return CTCBeamDecoder(
+        tokenizer.labels, lm, alpha=alpha, beta=beta, beam_width=beam_width, blank=tokenizer.blank
+    )
+
+
+def check_frames(model: nn.Module, frames: int) -> None:
+    """Raise ValueError unless so many frames of features make at least one of output."""
+    if model.output_length(frames) < 1:
+        raise ValueError(f"expected a longer recording, received {frames} frames, too few for the model")
+
+
+@torch.no_grad()
+def windowed_log_probs(
+    model: nn.Module,
+    features: Tensor,
+    window: int,
+    margin: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Tensor:
+    """A CTC model's log-probabilities of a long recording, read in overlapping windows.
+
+    Args:
+        features: [F, T].
+        window, margin: frames that the model reads at once, and of these, at each end, those that are only context.
+
+    Returns:
+        [T', V], as many as the model makes of the whole; also the same, up to rounding, if no output frame depends on
+        input that is further away than the margin.
+    """
+    check_frames(model, features.shape[1])
+    parts = []
+    total = model.output_length(features.shape[1])
+    for read, first, kept in _windows(model, features.shape[1], window, margin):
+        part = features[:, read]
+        log_probs, _ = model(part[None, None], torch.tensor([part.shape[1]]))
+        parts.append(log_probs[0, kept])
+        progress((first + len(parts[-1])) / total)
+    return torch.cat(parts)
+
+
+def _windows(model: nn.Module, frames: int, window: int, margin: int) -> Iterator[tuple[slice, int, slice]]:
+    """Input frames to be read, the first output frame that is kept, and what is kept of the window's output."""
+    total = model.output_length(frames)
+    if frames <= window:
+        yield slice(0, frames), 0, slice(0, total)
+        return
+    # Windows begin where an output frame does.
+    stride = math.prod(m.stride[1] for m in model.conv.seq_module if isinstance(m, nn.Conv2d))
+    context = -(-margin // stride)
+    core = max(1, window // stride - 2 * context)
+    for first in range(0, total, core):
+        last = min(total, first + core)
+        begin = max(0, first - context)
+        # Convolutions without padding need some frames more.
+        wanted = last + context - begin
+        length = wanted * stride
+        while model.output_length(length) < wanted:
+            length += stride
+        yield (
+            slice(begin * stride, min(frames, begin * stride + length)),
+            first,
+            slice(first - begin, last - begin),
+        )
+
+
+def split_at_pauses(samples: Tensor, sample_rate: int, longest_seconds: float) -> list[Tensor]:
+    """Pieces of at most that length, which end in the middle of the quietest tenth of a second near the limit.
+
+    Args:
+        samples: [samples].
+    """
+    longest, hop = round(longest_seconds * sample_rate), max(1, sample_rate // 10)
+    pieces = []
+    while len(samples) > longest:
+        # What remains is no scrap.
+        low, high = longest // 2, min(longest, len(samples) - longest // 4)
+        energy = samples[low:high].unfold(0, min(hop, high - low), max(1, hop // 4)).square().mean(1)
+        cut = low + int(energy.argmin()) * max(1, hop // 4) + hop // 2
+        pieces.append(samples[:cut])
+        samples = samples[cut:]
+    return [*pieces, samples]

@@ -1,0 +1,189 @@
+"""``asrkern evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from asrkern.cli.app import app
+from asrkern.data import collate, load_audio, read_manifest
+from asrkern.decoder import CTCBeamDecoder
+from asrkern.training.checkpoint import Recognizer
+from tests.cli.tiny import CLASSES, make_recognizer, write
+from tests.decoder.models import small_lm
+from tests.metrics import character_error_rate, edit_distance
+from tests.training.tones import RATE, write_tones
+
+CLIPS = 21
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest, more than one batch, with a class for each utterance."""
+    folder = tmp_path_factory.mktemp("corpus")
+    path = write_tones(folder, CLIPS)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for index, line in enumerate(lines):
+        line["pitch"] = CLASSES[index % 2]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def alone(recognizer: Recognizer, corpus: Path) -> list[str]:
+    """What is said of each utterance on its own."""
+    files = [u.audio_path for u in read_manifest(corpus)]
+    return [recognizer.predict_audio([load_audio(file, RATE)])[0] for file in files]
+
+
+def references(corpus: Path) -> list[str]:
+    return [u.text.upper() for u in read_manifest(corpus)]
+
+
+@pytest.mark.parametrize("task", ["ctc", "attention"])
+def test_metrics_are_those_of_utterances_on_their_own(task: str, corpus: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer(task)
+    result = run(write(tmp_path, recognizer), corpus, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    said, meant = alone(recognizer, corpus), references(corpus)
+    assert len(set(said)) > 5, "the comparison needs different texts"
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [u["hypothesis"] for u in found["utterances"]] == said
+    assert [u["reference"] for u in found["utterances"]] == meant
+    assert found["metrics"]["cer"] == pytest.approx(character_error_rate(said, meant))
+    distance = sum(map(edit_distance, said, meant)) / CLIPS
+    assert found["metrics"]["distance"] == pytest.approx(distance)
+    for shown in (
+        f"{found['metrics']['cer']:.2%}",
+        f"{distance:.4g}",
+        "Worst utterances",
+        f"{CLIPS} utterances",
+    ):
+        assert shown in result.stdout
+
+
+def test_classes(corpus: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer("classify")
+    result = run(write(tmp_path, recognizer), corpus, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    said = alone(recognizer, corpus)
+    meant = [u.extra["pitch"] for u in read_manifest(corpus)]
+    assert set(said) == set(CLASSES)
+    rows = [
+        [sum(pair == (row, column) for pair in zip(meant, said)) for column in CLASSES] for row in CLASSES
+    ]
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["confusion_matrix"] == {"classes": list(CLASSES), "rows": rows}
+    correct = rows[0][0] + rows[1][1]
+    assert found["metrics"]["accuracy"] == pytest.approx(correct / CLIPS)
+    assert f"{correct} of {CLIPS}" in result.stdout
+    assert all(0.5 <= u["probability"] <= 1 for u in found["utterances"])
+
+
+def test_a_language_model(corpus: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    lm = small_lm(["AB", "A", "B", "CD"])
+    lm.save(tmp_path / "lm.safetensors")
+    options = ["--lm", tmp_path / "lm.safetensors", "--alpha", 0.9, "--beta", -0.5, "--beam-width", 7]
+    result = run(write(tmp_path, recognizer), corpus, *options, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    decoder = CTCBeamDecoder(recognizer.tokenizer.labels, lm, alpha=0.9, beta=-0.5, beam_width=7)
+    extract, expected = recognizer.features.make(), []
+    for utterance in read_manifest(corpus):
+        batch = collate([extract(load_audio(utterance.audio_path, RATE))])
+        with torch.no_grad():
+            expected.append(decoder.decode(recognizer.model(*batch)[0])[0][0].text)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [u["hypothesis"] for u in found["utterances"]] == expected != alone(recognizer, corpus)
+
+
+def test_a_beam_for_attention(corpus: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer("attention")
+    result = run(write(tmp_path, recognizer), corpus, "--beam-width", 3, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out.json").read_text())["utterances"]
+    assert [u["hypothesis"] for u in found] != alone(recognizer, corpus)
+
+
+def test_bad_utterances_are_named_and_left_out(corpus: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer("classify")
+    (tmp_path / "text.wav").write_text("no audio")
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()[:3]]
+    for line in lines:
+        line["audio_filepath"] = str(corpus.parent / line["audio_filepath"])
+    bad = [
+        {**lines[0], "audio_filepath": "none.wav"},
+        {**lines[0], "audio_filepath": "text.wav"},
+        {**lines[0], "duration": 0.005},
+        {**lines[0], "duration": 77},
+        {**lines[0], "pitch": "lwo"},
+        {key: value for key, value in lines[0].items() if key != "pitch"},
+    ]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *bad, *lines[1:]]) + "{\n")
+    result = run(write(tmp_path, recognizer), path, "--json", tmp_path / "out.json")
+    assert result.exit_code == 1
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert len(found["utterances"]) == 3 and len(found["left_out"]) == 7
+    for message in (
+        "none.wav', which does not exist",
+        "text.wav",
+        "received a recording of",
+        "expected 'low', received 'lwo'",
+        "received None",
+        "expected more than half a window",
+        "line 10: expected a JSON object",
+        "error: 7 of 10 utterances were left out",
+    ):
+        assert message in result.stderr, message
+    assert "Traceback" not in result.stderr
+
+
+def test_characters_that_the_model_cannot_write(corpus: Path, tmp_path: Path) -> None:
+    line = json.loads(corpus.read_text().splitlines()[0])
+    line.update(text="a 1 b 1", audio_filepath=str(corpus.parent / line["audio_filepath"]))
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    result = run(write(tmp_path, make_recognizer("ctc")), tmp_path / "m.jsonl")
+    assert result.exit_code == 0
+    assert "cannot write these characters of the references: '1' in 1 utterances" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "status", "message"),
+    [
+        ("attention", ["--lm", "lm.safetensors"], 1, "lm: expected none, since it is for CTC models"),
+        ("classify", ["--beam-width", "3"], 1, "beam_width: expected none, since this model is a classifier"),
+        ("ctc", ["--beam-width", "0"], 2, "--beam-width"),
+        ("ctc", ["--alpha", "-1"], 2, "--alpha"),
+        ("classify", ["--label", "speaker"], 1, "that can be measured, received none of 21: u"),
+    ],
+)
+def test_errors_are_one_line(
+    task: str, options: list[str], status: int, message: str, corpus: Path, tmp_path: Path
+) -> None:
+    small_lm(["AB", "A"]).save(tmp_path / "lm.safetensors")
+    options = [str(tmp_path / option) if option.startswith("lm") else option for option in options]
+    result = run(write(tmp_path, make_recognizer(task)), corpus, *options)
+    assert result.exit_code == status and message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_files_that_are_no_checkpoint_or_manifest(corpus: Path, tmp_path: Path) -> None:
+    result = run(corpus, corpus)
+    assert result.exit_code == 1 and "expected an intact safetensors file" in result.stderr
+    checkpoint = write(tmp_path, make_recognizer("ctc"))
+    result = run(checkpoint, tmp_path / "none.jsonl")
+    assert result.exit_code == 1 and "which does not exist" in result.stderr

@@ -1,0 +1,248 @@
+"""``asrkern transcribe``."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from asrkern.cli.app import app
+from asrkern.data import load_audio, read_manifest
+from asrkern.decoder import CTCBeamDecoder
+from asrkern.training.subtitles import subtitles
+from asrkern.training.transcription import Transcriber
+from tests.cli.tiny import CLASSES, make_deepspeech2, make_recognizer, write, write_words
+from tests.decoder.models import small_lm
+from tests.training.tones import RATE, write_tones
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Three recordings, of three forms and rates."""
+    paths = [u.audio_path for u in read_manifest(write_tones(tmp_path / "audio", 3, words=4))]
+    samples, _ = soundfile.read(paths[1])
+    soundfile.write(tmp_path / "stereo.flac", np.stack([samples, samples], 1), RATE)
+    samples, _ = soundfile.read(paths[2])
+    soundfile.write(tmp_path / "wide.ogg", np.repeat(samples, 2), 2 * RATE)
+    return [paths[0], tmp_path / "stereo.flac", tmp_path / "wide.ogg"]
+
+
+def run(*arguments: Any, **options: Any) -> Any:
+    return CliRunner().invoke(app, ["transcribe", *map(str, arguments)], **options)
+
+
+def test_texts(files: list[Path], tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    result = run(write(tmp_path, recognizer), *files, "--beam-width", 9)
+    assert result.exit_code == 0, result.output
+    transcriber = Transcriber(recognizer, beam_width=9)
+    texts = [transcriber.recording(load_audio(file, RATE)).text for file in files]
+    assert len(set(texts)) == 3
+    assert result.stdout.splitlines() == [f"{file}\t{text}" for file, text in zip(files, texts)]
+    assert "transcribing" in result.stderr
+
+
+def test_json_and_windows(files: list[Path], tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    options = ["--json", "--window", 1, "--margin", 0.2]
+    result = run(write(tmp_path, recognizer), *files, *options)
+    assert result.exit_code == 0, result.output
+    transcriber = Transcriber(recognizer, beam_width=100)
+    for line, file in zip(result.stdout.splitlines(), files, strict=True):
+        samples = load_audio(file, RATE)
+        expected = transcriber.recording(samples, 1.0, 0.2)
+        assert json.loads(line) == {
+            "file": str(file),
+            "seconds": round(len(samples) / RATE, 3),
+            "text": expected.text,
+            "words": [asdict(word) for word in expected.words],
+        }
+
+
+def test_subtitles(files: list[Path], tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    checkpoint = write(tmp_path, recognizer)
+    expected = subtitles(Transcriber(recognizer, beam_width=100).recording(load_audio(files[1], RATE)))
+    assert "-->" in expected
+    assert run(checkpoint, files[1], "--srt").stdout == expected
+    result = run(checkpoint, *files, "--srt", "--out", tmp_path / "new" / "folder")
+    assert result.exit_code == 0 and result.stdout == ""
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert names == ["stereo.srt", "u0.srt", "wide.srt"]
+    assert (tmp_path / "new" / "folder" / "stereo.srt").read_text() == expected
+
+
+def test_a_language_model(files: list[Path], tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    write_words(recognizer)
+    lm = small_lm(["A", "I", "O", "NO", "DID", "PIN", "IN"])
+    lm.save(tmp_path / "lm.safetensors")
+    options = ["--lm", tmp_path / "lm.safetensors", "--alpha", 2, "--beta", 1, "--beam-width", 8]
+    result = run(write(tmp_path, recognizer), files[0], *options)
+    transcriber = Transcriber(recognizer, lm, alpha=2.0, beta=1.0, beam_width=8)
+    samples = load_audio(files[0], RATE)
+    expected = transcriber.recording(samples).text
+    assert result.stdout == f"{files[0]}\t{expected}\n"
+    assert expected != Transcriber(recognizer, beam_width=8).recording(samples).text
+
+
+def test_classes(files: list[Path], tmp_path: Path) -> None:
+    recognizer = make_recognizer("classify")
+    checkpoint = write(tmp_path, recognizer)
+    lines = [line.split("\t") for line in run(checkpoint, *files).stdout.splitlines()]
+    assert [name for name, _, _ in lines] == list(map(str, files))
+    expected = [recognizer.predict_audio([load_audio(file, RATE)])[0] for file in files]
+    assert [label for _, label, _ in lines] == expected and set(expected) <= set(CLASSES)
+    assert all(0.5 <= float(probability) <= 1 for *_, probability in lines)
+    value = json.loads(run(checkpoint, files[0], "--json").stdout)
+    assert value["class"] == expected[0] and f"{value['probability']:.4f}" == lines[0][2]
+
+
+def test_attention_models_tell_no_times(files: list[Path], tmp_path: Path) -> None:
+    recognizer = make_recognizer("attention")
+    checkpoint = write(tmp_path, recognizer)
+    result = run(checkpoint, files[0], "--json")
+    value = json.loads(result.stdout)
+    assert value["text"] == recognizer.predict_audio([load_audio(files[0], RATE)])[0] != ""
+    assert value["words"] is None and "tells no times" in result.stderr
+    result = run(checkpoint, files[0], "--srt")
+    assert result.exit_code == 1 and "--srt: expected a CTC model, received las_hw4" in result.stderr
+
+
+def test_bad_files_do_not_lose_the_others(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no audio")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "short.wav", np.zeros(5), RATE)
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(files[0].read_bytes()[:-1000])
+    bad = [tmp_path / "none.wav", tmp_path / "text.wav", tmp_path / "empty.wav", tmp_path / "short.wav", cut]
+    result = run(write(tmp_path, make_recognizer("ctc")), bad[0], files[0], *bad[1:], files[1], tmp_path)
+    assert result.exit_code == 1
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == list(map(str, files[:2]))
+    for file, message in zip(
+        [*bad, tmp_path],
+        (
+            "which does not exist",
+            "expected a complete audio file",
+            "expected at least 1 frames",
+            "expected more than half a window",
+            "truncated",
+            "expected a regular file",
+        ),
+    ):
+        [line] = [line for line in result.stderr.splitlines() if line.startswith(f"error: {file}: ")]
+        assert message in line
+    assert "error: 6 of 8 files were not transcribed" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def pcm(file: Path) -> bytes:
+    samples = load_audio(file, RATE)
+    return (samples * 32767).round().short().numpy().tobytes()
+
+
+@pytest.mark.parametrize("form", ["raw", "wav", "float stereo"])
+def test_a_stream_ends_with_the_text_of_the_file(form: str, files: list[Path], tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, make_deepspeech2())
+    samples = np.tile(np.frombuffer(pcm(files[0]), np.int16), 4)
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    expected = run(checkpoint, tmp_path / "a.wav").stdout.rstrip("\n").split("\t")[1]
+    data, options = samples.tobytes(), []
+    if form == "wav":
+        data = (tmp_path / "a.wav").read_bytes()
+    if form == "float stereo":
+        data = np.repeat(samples / 32768, 2).astype("<f4").tobytes()
+        options = ["--encoding", "f32le", "--channels", 2]
+    result = run(checkpoint, "--stream", "--chunk-ms", 50, *options, input=data)
+    assert result.exit_code == 0, result.output
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert lines[-1] == [f"{len(samples) / RATE:.2f}", expected] and expected
+    times = [float(seconds) for seconds, _ in lines]
+    assert len(lines) > 3 and times == sorted(times)
+    texts = [text for _, text in lines[:-1]]
+    assert all(a != b for a, b in pairwise(texts))
+    as_json = run(checkpoint, "-", "--stream", "--json", *options, input=data)
+    values = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [value["final"] for value in values] == [False] * (len(values) - 1) + [True]
+    assert values[-1]["text"] == expected and values[-1]["words"][-1]["end_seconds"] <= times[-1]
+    assert all(value["text"].startswith(value["stable"]) for value in values[:-1])
+
+
+def test_results_come_while_the_stream_goes_on(files: list[Path], tmp_path: Path) -> None:
+    """Through a real pipe: the first line is there before the last samples are written."""
+    checkpoint = write(tmp_path, make_deepspeech2())
+    command = [
+        sys.executable,
+        "-m",
+        "asrkern",
+        "transcribe",
+        str(checkpoint),
+        "--stream",
+        "--chunk-ms",
+        "100",
+    ]
+    data = 4 * pcm(files[0])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(data)
+        process.stdin.flush()
+        first = process.stdout.readline().decode()
+        assert float(first.split("\t")[0]) < len(data) / 2 / RATE
+        process.stdin.write(data)
+        process.stdin.close()
+        *_, last = process.stdout.read().decode().splitlines()
+        assert float(last.split("\t")[0]) == pytest.approx(len(data) / RATE, abs=0.01)
+
+
+def test_a_stream_that_breaks_off(files: list[Path], tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, make_deepspeech2(normalization="utterance"))
+    whole = pcm(files[0])
+    wav = io.BytesIO()
+    soundfile.write(wav, np.frombuffer(whole, np.int16), RATE, format="WAV")
+    result = run(checkpoint, "--stream", input=wav.getvalue()[:-501])
+    assert result.exit_code == 1 and "received the stream's end" in result.stderr
+    assert "normalised by whole utterances" in result.stderr
+    assert result.stdout.splitlines()[-1].startswith(f"{(len(whole) // 2 - 251) / RATE:.2f}\t")
+    wrong = io.BytesIO()
+    soundfile.write(wrong, np.zeros(100), 2 * RATE, format="WAV")
+    result = run(checkpoint, "--stream", input=wrong.getvalue())
+    assert result.exit_code == 1 and "expected 8000 Hz, received WAV of 16000 Hz" in result.stderr
+    assert run(checkpoint, "--stream", input=b"").stdout == "0.00\t\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "expected files to transcribe, received none"),
+        (["a.wav", "--json", "--srt"], 2, "received both"),
+        (["a.wav", "b.wav", "--srt"], 2, "expected --out with several files"),
+        (["a.wav", "x/a.flac", "--out", "."], 2, "received 'a' twice"),
+        (["a.wav", "--stream"], 2, "expected no files"),
+        (["--stream", "--srt"], 2, "expected neither --srt nor --out"),
+        (["a.wav", "--window", "6"], 2, "expected more than twice the margin"),
+        (["--stream"], 1, "expected a unidirectional DeepSpeech2 for a stream, received vgg_gru_ctc"),
+    ],
+)
+def test_usage(
+    arguments: list[str], status: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    result = run(write(tmp_path, make_recognizer("ctc")), *arguments, input=b"")
+    assert result.exit_code == status and message in result.stderr
+
+
+def test_the_decoder_is_that_of_the_tokenizer(tmp_path: Path) -> None:
+    """The blank need not come first."""
+    recognizer = make_recognizer("ctc")
+    decoder = Transcriber(recognizer, beam_width=5).decoder
+    assert isinstance(decoder, CTCBeamDecoder)
+    assert decoder.labels == list(recognizer.tokenizer.labels)

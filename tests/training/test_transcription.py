@@ -1,0 +1,223 @@
+"""Long recordings in windows, word times in the recording's own, streams, subtitles."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asrkern.models import DeepSpeech2
+from asrkern.nn.mask_conv_stream import MaskConvStream
+from asrkern.training.checkpoint import Recognizer
+from asrkern.training.features import FeatureSettings
+from asrkern.training.stream import StreamTranscriber
+from asrkern.training.subtitles import subtitles
+from asrkern.training.text import TextNormalization
+from asrkern.training.tokenizer import CharacterTokenizer
+from asrkern.training.transcription import (
+    FrameTimes,
+    SpokenWord,
+    Transcriber,
+    Transcript,
+    split_at_pauses,
+    windowed_log_probs,
+)
+from tests.cli.tiny import make_deepspeech2, make_recognizer, speech, write_words
+from tests.compare import assert_close
+from tests.training.tones import RATE
+
+
+def forget(model: nn.Module) -> None:
+    """Without memory: the update gates of all GRUs are shut, and the state reaches nothing else."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "weight_hh" in name:
+                parameter.zero_()
+            if "bias_hh" in name:
+                size = len(parameter) // 3
+                parameter[size : 2 * size] = -100
+
+
+CONV = {
+    "padded": {},
+    "unpadded": {"conv_padding": [[0, 0], [0, 0]], "lookahead_context": None},
+    "bidirectional": {"bidirectional": True, "lookahead_context": None},
+}
+
+
+@pytest.mark.parametrize("form", [*CONV, "vgg", "vgg stride 1"])
+@pytest.mark.parametrize("seconds", [7.03, 9.3])
+def test_windows_give_the_whole_where_the_context_is_bounded(form: str, seconds: float) -> None:
+    if form in CONV:
+        recognizer = make_deepspeech2(**CONV[form])
+    else:
+        recognizer = make_recognizer("ctc", time_stride=1 if "1" in form else 2)
+    forget(recognizer.model)
+    write_words(recognizer)
+    features = recognizer.features.make()(speech(seconds))
+    with torch.no_grad():
+        whole = recognizer.model(features[None, None], torch.tensor([features.shape[1]]))[0][0]
+    shares: list[float] = []
+    for window, margin in ((300, 40), (257, 61)):
+        windows = windowed_log_probs(recognizer.model, features, window, margin, shares.append)
+        assert windows.shape == whole.shape
+        assert_close(windows, whole, 1e-5)
+        assert len(shares) > 3 and shares == sorted(shares) and shares[-1] == 1
+        shares.clear()
+    if form != "unpadded":
+        # Without the context they differ: else this would show nothing.
+        assert (windowed_log_probs(recognizer.model, features, 100, 0) - whole).abs().max() > 1e-3
+    samples = speech(seconds)
+    transcriber = Transcriber(recognizer, beam_width=8)
+    expected = transcriber.recording(samples, 60)
+    found = transcriber.recording(samples, 2.5, 0.5)
+    assert found.text == expected.text and len(expected.words) > 1
+    for word, wanted in zip(found.words, expected.words, strict=True):
+        assert (word.text, word.start_seconds, word.end_seconds) == (
+            wanted.text,
+            wanted.start_seconds,
+            wanted.end_seconds,
+        )
+
+
+class Loud(nn.Module):
+    """Writes A wherever it is loud, and a space wherever it is not: its word times are known."""
+
+    def __init__(self, stride: int, padding: int) -> None:
+        super().__init__()
+        self.conv = nn.Module()
+        conv = nn.Conv2d(1, 1, (81, 5), (1, stride), (0, padding), bias=False)
+        nn.init.constant_(conv.weight, 1 / (81 * 5))
+        self.conv.seq_module = nn.Sequential(conv)
+
+    def output_length(self, frames: int) -> int:
+        conv = self.conv.seq_module[0]
+        return max(0, (frames + 2 * conv.padding[1] - 5) // conv.stride[1] + 1)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        energy = self.conv.seq_module(features)[:, 0, 0]
+        scores = torch.stack([energy - 10, torch.zeros_like(energy) - 10, 10 * energy, -10 * energy], -1)
+        return scores.log_softmax(-1)[..., :4], lengths
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(2, 2), (3, 0), (1, 1)])
+@pytest.mark.parametrize("window_seconds", [60.0, 3.0])
+def test_word_times_are_the_recordings(stride: int, padding: int, window_seconds: float) -> None:
+    spoken = [(1.0, 1.3), (2.95, 3.25), (5.5, 6.1), (8.0, 8.2)]
+    samples = torch.zeros(9 * RATE)
+    for start, end in spoken:
+        part = slice(round(start * RATE), round(end * RATE))
+        samples[part] = torch.randn(part.stop - part.start)
+    recognizer = Recognizer(
+        Loud(stride, padding),
+        "loud",
+        {},
+        "ctc",
+        CharacterTokenizer(("_", "B", "A", " "), blank=0),
+        FeatureSettings(sample_rate=RATE),
+        TextNormalization(),
+    )
+    found = Transcriber(recognizer, beam_width=4).recording(samples, window_seconds, 0.5)
+    assert found.text == "A A A A"
+    for word, (start, end) in zip(found.words, spoken, strict=True):
+        # Half a window of the convolution, of the spectrogram, and an output frame.
+        assert word.start_seconds == pytest.approx(start, abs=0.05)
+        assert word.end_seconds == pytest.approx(end, abs=0.05)
+        assert 0.9 < word.confidence <= 1
+
+
+@pytest.mark.parametrize("form", CONV)
+def test_frame_times_are_those_of_the_convolutions(form: str) -> None:
+    recognizer = make_deepspeech2(**CONV[form])
+    times, conv = FrameTimes.of(recognizer), MaskConvStream(recognizer.model.conv)
+    for frame in (0, 1, 77):
+        centre = 0.01 * conv.centre(frame)
+        assert times.offset_seconds + frame * times.step_seconds == pytest.approx(centre)
+        start, end = times.seconds(frame, frame + 1, 10.0)
+        assert (start, end) == (pytest.approx(max(0, centre - 0.01)), pytest.approx(centre + 0.01))
+
+
+def test_attention_models_read_pieces() -> None:
+    recognizer = make_recognizer("attention")
+    samples = speech(7)
+    pieces = split_at_pauses(samples, RATE, 3.0)
+    assert len(pieces) > 2
+    expected = [text for text in recognizer.predict_audio(pieces) if text]
+    found = Transcriber(recognizer).recording(samples, 3.0, 0.0)
+    assert found == Transcript(" ".join(expected), None, None)
+
+
+def test_pieces_end_where_it_is_quiet() -> None:
+    samples = torch.randn(10 * RATE)
+    for quiet in (2.5, 5.2):
+        samples[round(quiet * RATE) : round((quiet + 0.15) * RATE)] *= 0.01
+    pieces = split_at_pauses(samples, RATE, 3.0)
+    assert torch.equal(torch.cat(pieces), samples)
+    assert all(0.7 * RATE < len(piece) <= 3 * RATE for piece in pieces)
+    ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0) / RATE
+    for quiet in (2.5, 5.2):
+        assert any(quiet < end < quiet + 0.15 for end in ends.tolist())
+    assert [len(piece) for piece in split_at_pauses(samples[:2000], RATE, 3.0)] == [2000]
+
+
+@pytest.mark.parametrize("chunk", [333, 1600, 100_000])
+def test_a_stream_says_what_the_whole_does(chunk: int) -> None:
+    recognizer = make_deepspeech2()
+    write_words(recognizer)
+    transcriber = Transcriber(recognizer, beam_width=8)
+    samples = speech(4)
+    expected = transcriber.recording(samples)
+    assert len(expected.words) > 1
+    listener = StreamTranscriber(transcriber)
+    assert not listener.normalization_differs
+    heard = list(listener(samples.split(chunk)))
+    assert heard[-1].transcript == expected and heard[-1].text == expected.text
+    assert len(heard) == -(-len(samples) // chunk) + 1
+    for before in heard[:-1]:
+        assert before.transcript is None and before.text.startswith(before.stable_text)
+        assert expected.text.startswith(before.stable_text)
+
+
+def test_what_cannot_be_streamed() -> None:
+    with pytest.raises(ValueError, match="expected a unidirectional DeepSpeech2 for a stream, received vgg"):
+        StreamTranscriber(Transcriber(make_recognizer("ctc"), beam_width=8))
+    both = make_deepspeech2(bidirectional=True, lookahead_context=None)
+    with pytest.raises(ValueError, match="received a bidirectional one"):
+        StreamTranscriber(Transcriber(both, beam_width=8))
+    usual = StreamTranscriber(Transcriber(make_deepspeech2(normalization="utterance"), beam_width=8))
+    assert usual.normalization_differs
+    assert isinstance(usual._model.model, DeepSpeech2)
+
+
+def test_what_cannot_be_transcribed() -> None:
+    transcriber = Transcriber(make_deepspeech2(conv_padding=[[0, 0], [0, 0]]), beam_width=8)
+    with pytest.raises(ValueError, match="received 21 frames, too few for the model"):
+        transcriber.recording(speech(0.2))
+    with pytest.raises(ValueError, match="expected more than half a window"):
+        transcriber.recording(torch.zeros(9))
+    with pytest.raises(ValueError, match="window_seconds: expected more than two margins"):
+        transcriber.recording(speech(1), 2.0, 1.0)
+    stored = make_recognizer("ctc")
+    stored.features = FeatureSettings(kind="stored", bins=12)
+    with pytest.raises(ValueError, match="expected features of audio, received 'stored'"):
+        Transcriber(stored, beam_width=8).recording(speech(1))
+
+
+def test_subtitles() -> None:
+    words = [SpokenWord(f"word{i:02}", 0.5 * i, 0.5 * i + 0.4, 1.0) for i in range(20)]
+    words += [SpokenWord("late", 3600 + 59.9996, 3661.5, 1.0)]
+    text = subtitles(Transcript(" ".join(word.text for word in words), words))
+    blocks = [block.split("\n") for block in text.strip().split("\n\n")]
+    assert [block[0] for block in blocks] == list("123")
+    assert blocks[0][1] == "00:00:00,000 --> 00:00:05,900"
+    assert blocks[2][1:] == ["01:01:00,000 --> 01:01:01,500", "late"]
+    for block in blocks:
+        assert len(block) <= 4 and all(len(line) <= 42 for line in block[2:])
+    assert re.findall(r"word\d\d|late", text) == [word.text for word in words]
+    letters = [SpokenWord(letter, i, i + 1, 1.0) for i, letter in enumerate("안녕하세요")]
+    assert "\n안녕하세요\n" in subtitles(Transcript("안녕하세요", letters))
+    assert subtitles(Transcript("", [])) == ""
+    with pytest.raises(ValueError, match="expected words with times, received text alone"):
+        subtitles(Transcript("text"))
