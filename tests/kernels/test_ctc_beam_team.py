@@ -163,8 +163,8 @@ def test_trees_are_compacted(program, threads):
 def test_a_block(program):
     """The kernel itself, but for the instructions of a GPU."""
     decoder = make_decoder(LETTERS, beam_width=9, nbest=4, **CONTEXTS["everything"])
-    log_probs = random_log_probs(1, 16, len(LETTERS), sharpness=1.5)
-    compare(program, decoder, log_probs, threads=64, block=True, tree_room=200, top_tokens=5)
+    log_probs = random_log_probs(1, 12, len(LETTERS), sharpness=1.5)
+    compare(program, decoder, log_probs, threads=64, block=True, tree_room=150, top_tokens=5)
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +185,10 @@ def test_no_data_races(tmp_path, sanitizer):
     program = team_search.build(tmp_path, *sanitizer)
     for name, labels in (("everything", LETTERS), ("closed", PIECES), ("characters", LETTERS)):
         decoder = make_decoder(labels, beam_width=9, nbest=4, **CONTEXTS[name])
-        log_probs = random_log_probs(2, 60, len(labels), sharpness=1.5)
-        compare(program, decoder, log_probs, threads=4, tree_room=300, top_tokens=5)
+        log_probs = random_log_probs(1, 40, len(labels), sharpness=1.0)
+        # More threads than prefixes, as on a GPU, and fewer.
+        for threads in (10, 3):
+            compare(program, decoder, log_probs, threads=threads, tree_room=200, top_tokens=5)
 
 
 def test_the_collectives_of_a_block(tmp_path, sanitizer):
