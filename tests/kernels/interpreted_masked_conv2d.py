@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+
 import pytest
 import torch
+from torch import nn
 
 from asrkern import ops, reference
+from asrkern.nn import MaskConv
 from asrkern.ops import _batch_norm_act_cuda
 from asrkern.ops import _masked_conv2d_cuda as launcher
 from asrkern.ops._masked_conv2d_cuda import Config
@@ -248,3 +253,37 @@ def test_opcheck():
         for name, args in cases.items():
             result = torch.library.opcheck(getattr(torch.ops.asrkern, name).default, args)
             assert set(result.values()) == {"SUCCESS"}
+
+
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators")
+@pytest.mark.parametrize("training", [True, False])
+def test_a_stack_in_half_precision(training, monkeypatch):
+    """The way from the layer to the launchers, in their own precision; forward and backward."""
+    stack = nn.Sequential(
+        nn.Conv2d(1, 4, (5, 3), stride=(2, 2), padding=(2, 1)), nn.BatchNorm2d(4), nn.Hardtanh(0, 20),
+        nn.Conv2d(4, 3, (3, 5), padding=(1, 2)), nn.BatchNorm2d(3), nn.Hardtanh(0, 20),
+    )  # fmt: skip
+    ours = MaskConv(stack.half()).train(training)
+    exact = copy.deepcopy(ours).double()
+    x, lengths = torch.randn(3, 1, 9, 20).half(), torch.tensor([20, 0, 7])
+    expected, wanted_frames = exact(x.double(), input_lengths=lengths)
+    seed = torch.where(expected > 0.05, torch.randn(expected.shape), 0).half()
+    wanted = torch.autograd.grad(
+        expected, [exact.seq_module[0].weight, exact.seq_module[3].weight], seed.double()
+    )
+    for op, name in (
+        ("masked_conv2d", "takes_kernel"),
+        ("batch_norm_act", "takes_kernel"),
+        ("masked_conv2d_batch_norm_act", "convolution_takes_kernel"),
+        ("masked_conv2d_batch_norm_act", "batch_norm_takes_kernel"),
+    ):
+        monkeypatch.setattr(importlib.import_module(f"asrkern.ops.{op}"), name, lambda _: True)
+    with _OnTheCPU():
+        output, frames = ours(x, input_lengths=lengths)
+        grads = torch.autograd.grad(output, [ours.seq_module[0].weight, ours.seq_module[3].weight], seed)
+    assert output.dtype == torch.float16 and torch.equal(frames, wanted_frames)
+    assert_close(output, expected, 5e-3)
+    for grad, other in zip(grads, wanted):
+        assert_close(grad, other, 2e-2)
+    for (name, buffer), other in zip(ours.named_buffers(), exact.buffers()):
+        assert_close(buffer, other, 2e-3, name)

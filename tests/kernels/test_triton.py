@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +24,8 @@ pytest.importorskip("triton")
 
 
 def run(*args: object, **environment: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment}
     result = subprocess.run(
         [sys.executable, *map(str, args)], capture_output=True, text=True, env=environment, cwd=ROOT
     )
@@ -31,25 +33,40 @@ def run(*args: object, **environment: str) -> str:
     return result.stdout
 
 
+INTERPRETED = sorted(FOLDER.glob("interpreted_*.py"))
+CAPABILITIES = (80, 90)
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """What each process prints, as futures; two run at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        # ASRKERN_CHECK fills outputs with NaN before a kernel runs.
+        interpreter = {"TRITON_INTERPRET": "1", "ASRKERN_CHECK": "1"}
+        runs = {path: pool.submit(run, "-m", "pytest", "-q", path, **interpreter) for path in INTERPRETED}
+        runs |= {n: pool.submit(run, FOLDER / "compile_triton.py", n) for n in CAPABILITIES}
+        yield runs
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.skipif(
     version("triton").startswith("3.6.") and np.lib.NumpyVersion(np.__version__) >= "2.4.0",
     reason="the interpreter of Triton 3.6 does not know NumPy 2.4",
 )
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("interpreted_*.py")), ids=lambda path: path.stem)
-def test_interpreted(path):
-    # ASRKERN_CHECK fills outputs with NaN before a kernel runs.
-    printed = run("-m", "pytest", "-q", path, TRITON_INTERPRET="1", ASRKERN_CHECK="1")
-    assert "passed" in printed and "skipped" not in printed
+@pytest.mark.parametrize("path", INTERPRETED, ids=lambda path: path.stem)
+def test_interpreted(path, printed):
+    summary = printed[path].result()
+    assert "passed" in summary and "skipped" not in summary
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-def test_compiles(capability):
-    compiled = [json.loads(line) for line in run(FOLDER / "compile_triton.py", capability).splitlines()]
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_compiles(capability, printed):
+    compiled = [json.loads(line) for line in printed[capability].result().splitlines()]
     assert {kernel["name"] for kernel in compiled} == {
         "unfold", "pack_weight", "masked_conv2d", "piece_statistics", "merge_statistics", "normalise",
         "piece_gradients", "merge_gradients", "input_gradient",
     }  # fmt: skip
-    # What a block may ask for on an A100, which has the less of the two, and on an H100.
+    # What a block may ask for on an A100 and on an H100.
     shared = {80: 163, 90: 227}[capability] * 1024
     for kernel in compiled:
         assert kernel["stack"] == 0, f"spills: {kernel}"
