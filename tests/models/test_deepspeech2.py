@@ -252,7 +252,8 @@ def test_training_ignores_the_padding_unless_asked_not_to(layout: str) -> None:
     utterances = [torch.randn(161, length) for length in lengths.tolist()]
     short, long = step("valid", 70), step("valid", 90)
     for name, value in short.items():
-        scale = float(value.abs().max()) + 1e-6
+        # A bias before a BatchNorm has no gradient but rounding, of gradients of about 1.
+        scale = max(float(value.abs().max()), 0.05)
         torch.testing.assert_close(long[name], value, rtol=0, atol=1e-4 * scale, msg=name)
     assert all(
         float(value.abs().max()) > 0
