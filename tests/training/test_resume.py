@@ -90,6 +90,12 @@ def test_resumed_run_is_the_run_that_was_never_stopped(
     # Same utterances in the same order, and the same losses to the last bit.
     assert resumed.seen == whole.seen[-len(resumed.seen) :]
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    if recipe.diagnose:
+        killed_table, whole_table = (
+            (tmp_path / run / "diagnosis.csv").read_text() for run in ("killed", "whole")
+        )
+        assert killed_table == whole_table and whole_table.count("\n") == 1 + recipe.trainer.epochs
+        assert (tmp_path / "whole" / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
     for name in ["best", "last", *["averaged"] * bool(recipe.averaging.last)]:
         one, other = (load(tmp_path / run / f"{name}.safetensors").model for run in ("whole", "killed"))
         for key, value in one.state_dict().items():
