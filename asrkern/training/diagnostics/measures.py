@@ -16,7 +16,7 @@ from asrkern.training.metrics import levenshtein
 from asrkern.training.tasks import frames_needed
 
 DROPOUT_PASSES = 4
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _dropout_noise(model: nn.Module, probe: Probe) -> float:
     """With dropout on, and everything else as in evaluation."""
-    dropouts = [m for m in model.modules() if isinstance(m, _DROPOUTS) or "Dropout" in type(m).__name__]
+    dropouts = [m for m in model.modules() if isinstance(m, DROPOUTS) or "Dropout" in type(m).__name__]
     if not any(getattr(module, "p", 0) for module in dropouts):
         return 0.0
     for module in dropouts:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from asrkern.training.diagnostics.measures import _DROPOUTS, LayerSignal, Measures, perplexity
+from asrkern.training.diagnostics.measures import DROPOUTS, LayerSignal, Measures, perplexity
 
 LEAST_VARIATION = 1e-3  # of a layer's output, relative: below, later layers see a constant
 LEAST_DEPENDENCE = 0.02  # nats: below, utterances get the same output
@@ -83,7 +83,7 @@ def diagnose(
             ),
         )
     if m.dropout_noise > max(NOISE, m.dependence):
-        rate = max((d.p for d in model.modules() if isinstance(d, _DROPOUTS)), default=0.0)
+        rate = max((d.p for d in model.modules() if isinstance(d, DROPOUTS)), default=0.0)
         return Verdict(
             "dropout collapse",
             f"the output changes more with the dropout mask ({m.dropout_noise:.2f} nats) than with the utterance "
@@ -143,7 +143,7 @@ def _dying_causes(m: Measures, model: nn.Module) -> list[str]:
 
 def _causes(m: Measures, model: nn.Module, labels: Sequence[str], spaces: bool) -> list[str]:
     causes = []
-    rates = [d.p for d in model.modules() if isinstance(d, _DROPOUTS) and d.p > 0]
+    rates = [d.p for d in model.modules() if isinstance(d, DROPOUTS) and d.p > 0]
     if rates:
         causes.append(f"dropout of {max(rates):g} from the start: 0 until outputs are no longer all blank")
     if spaces and " " not in labels:
