@@ -94,7 +94,7 @@ def test_resumed_run_is_the_run_that_was_never_stopped(
         killed_table, whole_table = (
             (tmp_path / run / "diagnosis.csv").read_text() for run in ("killed", "whole")
         )
-        assert killed_table == whole_table and whole_table.count("\n") == 1 + recipe.trainer.epochs
+        assert killed_table == whole_table and whole_table.count("\n") > 1 + recipe.trainer.epochs
         assert (tmp_path / "whole" / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
     for name in ["best", "last", *["averaged"] * bool(recipe.averaging.last)]:
         one, other = (load(tmp_path / run / f"{name}.safetensors").model for run in ("whole", "killed"))

@@ -15,10 +15,11 @@ from asrkern.training.diagnostics.monitor import CollapseMonitor
 log = logging.getLogger("asrkern.training")
 
 UTTERANCES = 8
+EARLY = (1, 10, 30)  # steps at which a signal that dies is seen already
 
 
 class CollapseWatch(Callback):
-    """Looks at a CTC model every so many steps and at the end of each epoch, and logs a verdict when it changes.
+    """Looks at a CTC model early, every so many steps and after each epoch, and logs a verdict when it changes.
 
     After each epoch it writes ``diagnosis.md``, ``diagnosis.csv`` and ``diagnosis.png`` (see :class:`CollapseMonitor`).
     It watches eight training utterances of all lengths, as they are without augmentation.
@@ -93,7 +94,7 @@ class CollapseWatch(Callback):
             self.monitor.write(self._folder)
 
     def _due(self, step: int) -> bool:
-        return step % self._every == 0
+        return step in EARLY or step % self._every == 0
 
     def _look(self, trainer: Trainer) -> None:
         if self._looked == trainer.global_step:
