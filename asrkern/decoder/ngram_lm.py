@@ -19,6 +19,7 @@ from asrkern.decoder._ngram_estimate import Estimate, Progress
 MAX_ORDER: int = _decoder.MAX_ORDER
 UNITS = ("word", "character")
 _FORMAT = "asrkern n-gram model 2"
+_CACHE_LINE = 64  # bytes
 _METADATA = ("order", "bos", "eos", "unit", "space")
 
 
@@ -201,8 +202,14 @@ class NGramLM:
         require("safetensors", "lm")
         from safetensors.torch import save_file
 
-        metadata = {"format": _FORMAT, **{name: str(getattr(self, name)) for name in _METADATA}}
-        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path, metadata)
+        metadata = {"format": _FORMAT, **{name: str(getattr(self, name)) for name in _METADATA}, "padding": ""}
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, path, metadata)
+        # The hash tables come first. Mapped, they shall lie as in memory: from a cache line's boundary on.
+        with open(path, "rb") as file:
+            header = 8 + int.from_bytes(file.read(8), "little")
+        if header % _CACHE_LINE:
+            save_file(tensors, path, {**metadata, "padding": " " * (-header % _CACHE_LINE)})
 
     def quantize(self) -> NGramLM:
         """The same model in half the memory: 8 bits for each log-probability and back-off weight of order 2 and up."""

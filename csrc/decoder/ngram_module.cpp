@@ -40,8 +40,19 @@ py::array_t<T> copied(const void* values, std::vector<py::ssize_t> shape) {
   return array;
 }
 
+// A hash table's: from a cache line's boundary on, so that a group of slots lies in no more lines than it must.
+py::array_t<int64_t> empty_slots(std::vector<py::ssize_t> shape) {
+  constexpr uintptr_t LINE = 64;
+  py::ssize_t bytes = sizeof(int64_t);
+  for (const py::ssize_t size : shape) bytes *= size;
+  py::array_t<char> memory = zeros<char>({bytes + py::ssize_t(LINE) - 1});
+  char* const begin = memory.mutable_data();
+  char* const line = begin + (-reinterpret_cast<uintptr_t>(begin) & (LINE - 1));
+  return py::array_t<int64_t>(std::move(shape), reinterpret_cast<int64_t*>(line), memory);
+}
+
 py::array_t<int64_t> finished(const HashBuilder& builder) {
-  py::array_t<int64_t> table = zeros<int64_t>({py::ssize_t(builder.size()), 2});
+  py::array_t<int64_t> table = empty_slots({py::ssize_t(builder.size()), 2});
   builder.write(reinterpret_cast<HashSlot*>(table.mutable_data()));
   return table;
 }
@@ -113,7 +124,7 @@ py::array_t<int64_t> make_hash_table(const Array<uint64_t>& keys, const Array<ui
 }
 
 py::array_t<int64_t> make_small_hash_table(const Array<uint64_t>& keys, const Array<uint16_t>& codes) {
-  py::array_t<int64_t> table = zeros<int64_t>({py::ssize_t(finished_size(uint64_t(keys.size())))});
+  py::array_t<int64_t> table = empty_slots({py::ssize_t(finished_size(uint64_t(keys.size())))});
   write_small_hash_table(keys.data(), codes.data(), uint64_t(keys.size()),
                          reinterpret_cast<uint64_t*>(table.mutable_data()));
   return table;
