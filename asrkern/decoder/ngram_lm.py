@@ -18,7 +18,7 @@ from asrkern.decoder._ngram_estimate import Estimate, Progress
 
 MAX_ORDER: int = _decoder.MAX_ORDER
 UNITS = ("word", "character")
-_FORMAT = "asrkern n-gram model 2"
+_FORMAT = "asrkern n-gram model 3"
 _CACHE_LINE = 64  # bytes
 _METADATA = ("order", "bos", "eos", "unit", "space")
 

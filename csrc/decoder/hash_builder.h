@@ -13,6 +13,35 @@ namespace asrkern {
 // the memory.
 constexpr uint64_t finished_size(uint64_t keys) { return (keys / 2 + 1) * HASH_GROUP; }
 
+// Fills a finished table, whose slots are zero.
+template <class Slot>
+class HashWriter {
+ public:
+  HashWriter(Slot* slots, uint64_t size) : slots_(slots), size_(size), left_(size / HASH_GROUP) {}
+
+  // The key is not in the table yet.
+  void add(uint64_t key, Slot slot) {
+    uint64_t at = hash_start(key, size_);
+    while (hash_order(slots_[at])) {
+      if (++at % HASH_GROUP == 0) left_[at / HASH_GROUP - 1] = true;
+      if (at == size_) at = 0;
+    }
+    slots_[at] = slot;
+  }
+
+  void finish() {
+    for (uint64_t group = 0; group < left_.size(); ++group) {
+      Slot* const last = slots_ + (group + 1) * HASH_GROUP - 1;
+      if (hash_order(*last) && hash_left(last + 1 - HASH_GROUP) != left_[group]) std::swap(last[-1], last[0]);
+    }
+  }
+
+ private:
+  Slot* const slots_;
+  const uint64_t size_;
+  std::vector<bool> left_;  // of each group: whether a key had to leave it
+};
+
 class HashBuilder {
  public:
   uint64_t count() const { return count_; }
@@ -40,8 +69,10 @@ class HashBuilder {
 
   // The finished table, into size() slots that are zero.
   void write(HashSlot* slots) const {
+    HashWriter<HashSlot> writer(slots, size());
     for (const HashSlot& slot : slots_)
-      if (slot.key) at(slots, size(), slot.key) = slot;
+      if (slot.key) writer.add(slot.key, slot);
+    writer.finish();
   }
 
  private:
@@ -66,13 +97,9 @@ class HashBuilder {
 
 // The slots of a SmallHashTable of `count` distinct keys, into finished_size(count) slots that are zero.
 inline void write_small_hash_table(const uint64_t* keys, const uint16_t* codes, uint64_t count, uint64_t* slots) {
-  const uint64_t size = finished_size(count);
-  for (uint64_t i = 0; i < count; ++i) {
-    uint64_t at = hash_start(keys[i], size);
-    while (slots[at])
-      if (++at == size) at = 0;
-    slots[at] = SmallHashTable::check_bits(keys[i]) | codes[i];
-  }
+  HashWriter<uint64_t> writer(slots, finished_size(count));
+  for (uint64_t i = 0; i < count; ++i) writer.add(keys[i], SmallHashTable::check_bits(keys[i]) | codes[i]);
+  writer.finish();
 }
 
 }  // namespace asrkern

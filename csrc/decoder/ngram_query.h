@@ -79,7 +79,7 @@ class NGramScorer {
       const bool inside = !tokenizer_.characters;
       const char* end = inside ? sentence.data() + sentence.size() : word.data() + word.size();
       const uint64_t hash = murmur_hash(word.data(), word.size(), end);
-      prefetch_group(tables_.words.first(hash));
+      prefetch(tables_.words.first(hash));
       push(-1, hash, context++);
     });
     if (eos_) push(tables_.eos, 0, context);

@@ -15,8 +15,18 @@ struct HashSlot {
 };
 
 // Slots that a search compares at once, without branches that would depend on where in them a key is; its first is the
-// first that a key can be in. Without gaps: a key is in a later group only if the last slot of this one is taken.
+// first that a key can be in. Keys that find a group full are in a later one; so that searches for others end here, the
+// order of the last two slots tells: the last is the greater one (as a number) where a key had to leave, and never else.
 constexpr uint64_t HASH_GROUP = 4;
+
+ASRKERN_HOST_DEVICE inline uint64_t hash_order(HashSlot slot) { return slot.key; }
+ASRKERN_HOST_DEVICE inline uint64_t hash_order(uint64_t slot) { return slot; }
+
+// Whether a key had to leave this group.
+template <class Slot>
+ASRKERN_HOST_DEVICE inline bool hash_left(const Slot* group) {
+  return hash_order(group[HASH_GROUP - 1]) > hash_order(group[HASH_GROUP - 2]);
+}
 
 // Where the search for a key begins: its upper bits, scaled to the groups. Keys are hashes already.
 ASRKERN_HOST_DEVICE inline uint64_t hash_start(uint64_t key, uint64_t size) {
@@ -37,15 +47,7 @@ ASRKERN_HOST_DEVICE inline void prefetch(const void* address) {
 #endif
 }
 
-// A group may lie in two cache lines.
-template <class Slot>
-ASRKERN_HOST_DEVICE inline void prefetch_group(const Slot* slots) {
-  prefetch(slots);
-  prefetch(reinterpret_cast<const char*>(slots + HASH_GROUP) - 1);
-}
-
-// size: a multiple of HASH_GROUP, at least one. In one group at least the last slot is empty, or every search for a
-// missing key passes over the whole table.
+// size: a multiple of HASH_GROUP, at least one. Searches cost a cache miss where slots begin at a cache line's boundary.
 struct HashTable {
   const HashSlot* slots;  // [size]
   uint64_t size;
@@ -62,7 +64,7 @@ struct HashTable {
         payload |= slot[i].payload & -uint64_t(equal);
         found |= equal;
       }
-      if (found | (slot[HASH_GROUP - 1].key == 0)) return found;
+      if (found | !hash_left(slot)) return found;
       slot += HASH_GROUP;
       if (slot == slots + size) slot = slots;
     }
@@ -94,7 +96,7 @@ struct SmallHashTable {
         payload |= difference & -uint64_t(equal);
         found |= equal;
       }
-      if (found | (slot[HASH_GROUP - 1] == 0)) return found;
+      if (found | !hash_left(slot)) return found;
       slot += HASH_GROUP;
       if (slot == slots + size) slot = slots;
     }

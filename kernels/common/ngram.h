@@ -118,10 +118,7 @@ ASRKERN_HOST_DEVICE inline const void* ngram_slot(const NGramTables& tables, uin
 // The same, and starts the loads that ngram_find would wait for.
 ASRKERN_HOST_DEVICE inline const void* ngram_prefetch_slot(const NGramTables& tables, uint64_t key) {
   const void* slot = ngram_slot(tables, key);
-  if (tables.codebook)
-    prefetch_group(static_cast<const uint64_t*>(slot));
-  else
-    prefetch_group(static_cast<const HashSlot*>(slot));
+  prefetch(slot);
   return slot;
 }
 
