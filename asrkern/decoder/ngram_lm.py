@@ -202,7 +202,11 @@ class NGramLM:
         require("safetensors", "lm")
         from safetensors.torch import save_file
 
-        metadata = {"format": _FORMAT, **{name: str(getattr(self, name)) for name in _METADATA}, "padding": ""}
+        metadata = {
+            "format": _FORMAT,
+            **{name: str(getattr(self, name)) for name in _METADATA},
+            "padding": "",
+        }
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         save_file(tensors, path, metadata)
         # The hash tables come first. Mapped, they shall lie as in memory: from a cache line's boundary on.

@@ -2,8 +2,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <sys/mman.h>
 
 #include <cstring>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,15 +42,35 @@ py::array_t<T> copied(const void* values, std::vector<py::ssize_t> shape) {
   return array;
 }
 
-// A hash table's: from a cache line's boundary on, so that a group of slots lies in no more lines than it must.
+// A hash table's, zero: from a page's boundary on, and in large pages where the system has them. Searches go
+// everywhere, and with small pages most would wait for the address, too. Not from the heap: pages that it had before
+// stay small.
 py::array_t<int64_t> empty_slots(std::vector<py::ssize_t> shape) {
-  constexpr uintptr_t LINE = 64;
-  py::ssize_t bytes = sizeof(int64_t);
-  for (const py::ssize_t size : shape) bytes *= size;
-  py::array_t<char> memory = zeros<char>({bytes + py::ssize_t(LINE) - 1});
-  char* const begin = memory.mutable_data();
-  char* const line = begin + (-reinterpret_cast<uintptr_t>(begin) & (LINE - 1));
-  return py::array_t<int64_t>(std::move(shape), reinterpret_cast<int64_t*>(line), memory);
+  constexpr size_t LARGE = size_t(2) << 20;
+  size_t bytes = sizeof(int64_t);
+  for (const py::ssize_t size : shape) bytes *= size_t(size);
+  const bool large = bytes >= LARGE;
+  if (large) bytes = (bytes + LARGE - 1) / LARGE * LARGE;
+  const size_t mapped = bytes + (large ? LARGE : 0);  // what lies before the boundary is never touched
+  void* const memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  char* slots = static_cast<char*>(memory);
+  if (large) {
+    slots += -reinterpret_cast<uintptr_t>(slots) & (LARGE - 1);
+#ifdef MADV_HUGEPAGE
+    madvise(slots, bytes, MADV_HUGEPAGE);  // if it fails, pages are small
+#endif
+  }
+  struct Mapping {
+    void* memory;
+    size_t bytes;
+  };
+  const py::capsule owner(new Mapping{memory, mapped}, [](void* pointer) {
+    const auto* mapping = static_cast<Mapping*>(pointer);
+    munmap(mapping->memory, mapping->bytes);
+    delete mapping;
+  });
+  return py::array_t<int64_t>(std::move(shape), reinterpret_cast<int64_t*>(slots), owner);
 }
 
 py::array_t<int64_t> finished(const HashBuilder& builder) {

@@ -1,6 +1,5 @@
-// Lookup in hash tables with 64-bit keys: open addressing, linear probing, one array, so that a lookup is about one
-// cache miss and a table is one tensor. Two layouts: 64-bit payloads in slots of 16 bytes, 16-bit payloads in slots
-// of 8.
+// Lookup in hash tables with 64-bit keys: open addressing, one array, so that a table is one tensor. Two layouts:
+// 64-bit payloads in slots of 16 bytes, 16-bit payloads in slots of 8.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +14,8 @@ struct HashSlot {
 };
 
 // Slots that a search compares at once, without branches that would depend on where in them a key is; its first is the
-// first that a key can be in. Keys that find a group full are in a later one; so that searches for others end here, the
-// order of the last two slots tells: the last is the greater one (as a number) where a key had to leave, and never else.
+// first that a key can be in. A key that finds its group full is in a later one. So that searches for others end in the
+// first, the order of its last two slots tells: the last is the greater one where a key had to leave, and never else.
 constexpr uint64_t HASH_GROUP = 4;
 
 ASRKERN_HOST_DEVICE inline uint64_t hash_order(HashSlot slot) { return slot.key; }
@@ -47,7 +46,7 @@ ASRKERN_HOST_DEVICE inline void prefetch(const void* address) {
 #endif
 }
 
-// size: a multiple of HASH_GROUP, at least one. Searches cost a cache miss where slots begin at a cache line's boundary.
+// size: a multiple of HASH_GROUP, at least one. A search is about one cache miss if the slots begin with a cache line.
 struct HashTable {
   const HashSlot* slots;  // [size]
   uint64_t size;

@@ -381,7 +381,7 @@ def test_damaged_tables(odd, tmp_path):
         ({"format": "asrkern n-gram model 1"}, "'asrkern n-gram model 1'"),
     ]:
         save_file(lm.tensors, path, metadata)
-        with pytest.raises(ValueError, match=f"expected 'asrkern n-gram model 2', received {received}"):
+        with pytest.raises(ValueError, match=f"expected 'asrkern n-gram model 3', received {received}"):
             NGramLM.load(path)
     tensors = lm.tensors
     for wrong, message in [
