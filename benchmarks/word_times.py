@@ -1,16 +1,16 @@
 """How far the word times of CTC outputs are from a forced aligner's.
 
-    asrkern train recipes/s1_repaired.toml -o runs/grid
-    python benchmarks/word_times.py runs/grid/best.safetensors ../shared/data/grid/dev.jsonl
+    asrkern train recipes/s1_grid.toml -o runs/grid
+    python benchmarks/word_times.py runs/grid/best.safetensors $ASRKERN_DATA/grid/dev.jsonl
 
 The manifest's lines have ``words``: word, start and end in seconds. The same words' times come from ``forced_align`` of
 the transcript, and from ``CTCBeamDecoder`` where it finds the transcript. A frame is as long as the model makes it.
 
-CTC asks for a token somewhere within its sound, not for as long as it lasts, and models put each into one or two frames.
-So a word's first token comes after its onset and its last one before its end. On GRID's dev split, with a VGG-GRU model of
-0.08 M parameters (channels 8 and 16, one layer of 80, frames of 20 ms; trained for 23 epochs by a loop that is not part of the repository): starts are 50 ms late in the median, ends
-40 ms early, by alignment and by beam search alike, and the medians of the absolute differences are the same 50 and 40 ms:
-the shift is systematic.
+CTC asks for a token somewhere within its sound, not for as long as it lasts, and models put each into one or two frames:
+a word's first token comes after its onset and its last one before its end. That recipe trains for a minute and a half on
+two cores, to a word error rate of 11 %. On GRID's dev split (540 words) it starts words 30 ms late and ends them 50 ms
+early in the median; the medians of the absolute differences are 70 and 80 ms by alignment, 80 and 80 ms by beam search
+(50 of 90 sentences are found).
 """
 
 from __future__ import annotations
