@@ -4,9 +4,8 @@
 
 A model is estimated from the text without its last sentences, which are then scored. kenlm has its default tables,
 ``probing``, and is called for each sentence: its Python interface has no other way. Scores are compared before
-anything is timed; where one differs, nothing is and the exit status is 1. Each round times each one once, another one
-first each time, over several passes: the first milliseconds after a pause are slow for all. Without kenlm
-(``pip install kenlm``) only asrkern is timed.
+anything is timed; where one differs, nothing is and the exit status is 1. Each round runs everything once, another
+one first each time. Without kenlm (``pip install kenlm``) only asrkern is timed.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ PEER, ASRKERN, QUANTIZED, SINGLE = "kenlm", "asrkern", "asrkern, quantized", "as
 # Of log10 probabilities of words; quantised ones differ in their last bits, so only their mean is compared.
 TOLERANCE = 1e-5
 QUANTIZED_TOLERANCE = 0.02
-PASSES = 5
 
 
 def positive(text: str) -> int:
@@ -88,14 +86,6 @@ def differs(lm: NGramLM, quantized: NGramLM, peer: Any | None, sentences: Sequen
     return None
 
 
-def passes(score: Callable[[], object]) -> Callable[[], None]:
-    def score_all() -> None:
-        for _ in range(PASSES):
-            score()
-
-    return score_all
-
-
 def main(argv: Sequence[str]) -> int:
     """Exit status: 0, or 1 if a score differed."""
     arguments = parse_arguments(argv)
@@ -131,10 +121,8 @@ def main(argv: Sequence[str]) -> int:
     if peer:
         batches = {PEER: lambda: [peer.score(sentence) for sentence in sentences], **batches}
     times = {
-        name: median(found) / PASSES
-        for name, found in interleaved(
-            {name: passes(score) for name, score in batches.items()}, rounds=arguments.rounds, seconds=0
-        ).items()
+        name: median(found)
+        for name, found in interleaved(batches, rounds=arguments.rounds, seconds=0).items()
     }
     rows = []
     for name, seconds in times.items():

@@ -6,11 +6,11 @@
 The manifest's lines have ``words``: word, start and end in seconds. The same words' times come from ``forced_align`` of
 the transcript, and from ``CTCBeamDecoder`` where it finds the transcript. A frame is as long as the model makes it.
 
-CTC asks for a token somewhere within its sound, not for as long as it lasts, and models put each into one or two frames:
-a word's first token comes after its onset and its last one before its end. That recipe trains for a minute and a half on
-two cores, to a word error rate of 11 %. On GRID's dev split (540 words) it starts words 30 ms late and ends them 50 ms
-early in the median; the medians of the absolute differences are 70 and 80 ms by alignment, 80 and 80 ms by beam search
-(50 of 90 sentences are found).
+CTC asks for a token somewhere within its sound, not for as long as it lasts, and models put each into one or two
+frames: a word's first token comes after its onset and its last one before its end. That recipe trains for a minute and
+a half on two cores, to a word error rate of 11 %. On GRID's dev split (540 words) it starts words 30 ms late and ends
+them 50 ms early in the median; the medians of the absolute differences are 70 and 80 ms by alignment, 80 and 80 ms by
+beam search (50 of 90 sentences are found).
 """
 
 from __future__ import annotations

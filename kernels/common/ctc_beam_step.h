@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/common/ctc_beam_parts.h"
+#include "kernels/common/ranking.h"
 
 namespace asrkern {
 namespace ctc_beam {
@@ -66,13 +67,7 @@ inline float select(CtcBeam& beam, const CtcBeamOptions& options, float limit) {
   for (int32_t i = 0; i < beam.candidate_count; ++i)
     if (beam.candidates[i].total >= limit) beam.ranking[ranked++] = beam.candidates[i].total;
   int32_t equals = ranked;  // how many of those at the limit itself are kept
-  if (ranked > width) {
-    std::nth_element(beam.ranking, beam.ranking + width - 1, beam.ranking + ranked,
-                     [](float a, float b) { return a > b; });
-    limit = beam.ranking[width - 1];
-    equals = width;
-    for (int32_t i = 0; i < width; ++i) equals -= beam.ranking[i] > limit;
-  }
+  if (ranked > width) limit = nth_largest(beam.ranking, ranked, width, equals);
   for (int32_t i = 0; i < stays; ++i) {
     const float total = beam.next.total[i];
     if (total < limit || (total == limit && equals-- <= 0)) beam.next.total[i] = kLogZero;
@@ -98,9 +93,9 @@ inline void order_tokens(CtcBeam& beam, const ContextModel& model, const CtcBeam
     else
       beam.boundary[boundary++] = v;
   }
-  const auto likelier = [row](int32_t a, int32_t b) { return row[a] > row[b] || (row[a] == row[b] && a < b); };
-  std::sort(beam.inside, beam.inside + inside, likelier);
-  std::sort(beam.boundary, beam.boundary + boundary, likelier);
+  const auto likelihood = [row](int32_t token) { return row[token]; };
+  order_by_worth(beam.inside, inside, likelihood);
+  order_by_worth(beam.boundary, boundary, likelihood);
 }
 
 // The tokens of `inside` by what they are worth at the beginning of a word, where phrases begin; the most first.
@@ -111,10 +106,7 @@ inline void order_begins(CtcBeam& beam, const ContextModel& model, int32_t count
     beam.begin_credit[token] = hotword_credit(model, hotword_next(model, kHotwordStart, token));
   }
   const float *row = beam.row, *credit = beam.begin_credit;
-  std::sort(beam.begins, beam.begins + count, [row, credit](int32_t a, int32_t b) {
-    const float worth_a = row[a] + credit[a], worth_b = row[b] + credit[b];
-    return worth_a > worth_b || (worth_a == worth_b && a < b);
-  });
+  order_by_worth(beam.begins, count, [row, credit](int32_t token) { return row[token] + credit[token]; });
 }
 
 inline bool in_beam(const CtcBeam& beam, int32_t slot, int32_t token, int32_t word) {
