@@ -19,7 +19,7 @@ from asrkern.nn.batch_norm import (
 )
 
 
-class _Stage(NamedTuple):
+class Stage(NamedTuple):
     """Modules that run together: a fusible Conv2d (or none), its batch norm, its activation; or any one
     module."""
 
@@ -71,12 +71,12 @@ class MaskConv(nn.Module):
         if lengths is not None and input_lengths is not None:
             raise ValueError("lengths, input_lengths: expected at most one of the two, received both")
         before = input_lengths
-        for stage in _stages(self.seq_module):
+        for stage in stages_of(self.seq_module):
             after = _lengths_after(stage.module, before)
             mask = after if lengths is None else lengths
             if stage.module is None:
                 x = self._batch_norm(stage, x, mask)
-            elif _is_fusible(stage.module):
+            elif is_fusible(stage.module):
                 x = self._conv(stage, x, before, mask)
             else:
                 y = stage.module(zero_padding(x, before, "NCFT"))
@@ -89,7 +89,7 @@ class MaskConv(nn.Module):
             before = after
         return x, before if lengths is None else lengths
 
-    def _conv(self, stage: _Stage, x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+    def _conv(self, stage: Stage, x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
         conv, norm, activation = stage
         options = {
             "lengths": before,
@@ -99,7 +99,7 @@ class MaskConv(nn.Module):
             "activation": activation,
         }
         if norm is None or not uses_batch_stats(norm):
-            scale, shift = (None, None) if norm is None else _fold(norm)
+            scale, shift = (None, None) if norm is None else folded(norm)
             return ops.masked_conv2d(x, conv.weight, conv.bias, scale, shift, **options)
         if norm.num_features != conv.out_channels:
             raise ValueError(
@@ -119,7 +119,7 @@ class MaskConv(nn.Module):
         track_statistics(norm, result, after)
         return result.output
 
-    def _batch_norm(self, stage: _Stage, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def _batch_norm(self, stage: Stage, x: Tensor, lengths: Tensor | None) -> Tensor:
         return apply_batch_norm(
             stage.norm, x, lengths, layout="NCFT", stats=self._stats(stage.norm), activation=stage.activation
         )
@@ -128,7 +128,7 @@ class MaskConv(nn.Module):
         return norm.stats if isinstance(norm, MaskedBatchNorm2d) else self.stats
 
 
-def _is_fusible(module: nn.Module) -> bool:
+def is_fusible(module: nn.Module) -> bool:
     return (
         type(module) is nn.Conv2d
         and module.groups == 1
@@ -143,23 +143,23 @@ def _is_norm(module: nn.Module) -> bool:
     return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d) and not has_hooks(module)
 
 
-def _stages(stack: nn.Sequential) -> list[_Stage]:
+def stages_of(stack: nn.Sequential) -> list[Stage]:
     modules = list(stack)
     stages = []
     while modules:
         module = None if _is_norm(modules[0]) else modules.pop(0)
         norm = activation = None
-        if module is None or _is_fusible(module):
+        if module is None or is_fusible(module):
             norm = modules.pop(0) if modules and _is_norm(modules[0]) else None
             if isinstance(norm, MaskedBatchNorm2d):
                 activation = norm.activation
             elif modules and clamp_range(modules[0]) is not None and not has_hooks(modules[0]):
                 activation = clamp_range(modules.pop(0))
-        stages.append(_Stage(module, norm, activation))
+        stages.append(Stage(module, norm, activation))
     return stages
 
 
-def _fold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift by which a batch norm on running statistics acts."""
     # Not in lower precision than float32.
     dtype = torch.promote_types(norm.running_var.dtype, torch.float32)

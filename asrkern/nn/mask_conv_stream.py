@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asrkern import ops
 from asrkern.nn.batch_norm import uses_batch_stats
-from asrkern.nn.mask_conv import MaskConv, _fold, _is_fusible, _Stage, _stages
+from asrkern.nn.mask_conv import MaskConv, Stage, folded, is_fusible, stages_of
 
 # For each convolution the input frames [1, C, F, frames] that later outputs need; None before the first frame.
 ConvState = tuple[Tensor | None, ...]
@@ -30,9 +30,9 @@ class MaskConvStream:
     """
 
     def __init__(self, conv: MaskConv) -> None:
-        self.stages = _stages(conv.seq_module)
+        self.stages = stages_of(conv.seq_module)
         for stage in self.stages:
-            if stage.module is None or not _is_fusible(stage.module):
+            if stage.module is None or not is_fusible(stage.module):
                 raise ValueError(f"conv: expected plain convolutions, received {stage.module or stage.norm}")
             if stage.norm is not None and uses_batch_stats(stage.norm):
                 raise ValueError(f"conv: expected running statistics (eval mode), received {stage.norm}")
@@ -85,7 +85,7 @@ def _geometry(conv: nn.Conv2d) -> tuple[int, int, int]:
     return conv.kernel_size[1], conv.stride[1], conv.padding[1]
 
 
-def _advance(stage: _Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
+def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
     """One convolution: its next outputs, and the input that those after them need."""
     kernel_size, stride, padding = _geometry(stage.module)
     tile = ops.conv_tile(kernel_size, stride)
@@ -110,7 +110,7 @@ def _advance(stage: _Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple
         window,
         conv.weight,
         conv.bias,
-        *((None, None) if stage.norm is None else _fold(stage.norm)),
+        *((None, None) if stage.norm is None else folded(stage.norm)),
         stride=conv.stride,
         padding=(conv.padding[0], 0),
         activation=stage.activation,

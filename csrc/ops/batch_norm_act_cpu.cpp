@@ -86,7 +86,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(const Tensor& grad_ou
                                                            std::string layout, bool training, bool count_padding,
                                                            double eps, double min, double max) {
   const auto values = optional_lengths(input, layout, lengths);
-  const cpu::BatchNormActShape shape = make_shape(input, layout, values, count_padding);
+  // Without statistics of the input no gradient goes through its padding.
+  const cpu::BatchNormActShape shape = make_shape(input, layout, values, training && count_padding);
   const Tensor dy = dense(grad_output), x = dense(input);
   const Tensor m = dense(mean), v = dense(var);
   const std::optional<Tensor> w = dense(weight), b = dense(bias);

@@ -94,6 +94,27 @@ def test_rows_are_invariant_in_eval(layout):
     assert output.select(row, 1).abs().max() == 0
 
 
+@pytest.mark.parametrize("layout", ["NTC", "TNC", "NCT", "NCFT"])
+@pytest.mark.parametrize("training, stats", [(True, "valid"), (False, "valid"), (False, "padded")])
+def test_what_padding_holds_does_not_matter(layout, training, stats):
+    x, weight, bias, mean, var, lengths = make(layout)
+    row, time = layout.index("N"), layout.index("T")
+    frames = torch.arange(x.shape[time]).view([-1 if d == time else 1 for d in range(len(layout))])
+    beyond = frames >= lengths.view([-1 if d == row else 1 for d in range(len(layout))])
+    grad_output = torch.randn_like(x)
+    results = []
+    for padding in (0.0, float("nan")):
+        given = x.detach().masked_fill(beyond, padding).requires_grad_()
+        output = ops.batch_norm_act(
+            given, weight, bias, mean, var, lengths,
+            layout=layout, training=training, stats=stats, activation=HARDTANH,
+        ).output  # fmt: skip
+        grads = torch.autograd.grad(output, (given, weight, bias), grad_output.masked_fill(beyond, padding))
+        results.append((output, *grads))
+    for expected, actual in zip(*results):
+        assert_same_bits(actual, expected)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_nan_is_not_hidden_by_the_clamp(training):
     x, weight, bias, mean, var, _ = make("RC")
