@@ -64,6 +64,7 @@ struct CtcBeam {
   int32_t frame;
   double offset;  // of all scores, so that float32 holds differences only: precision does not sink with the frames
   float shift;    // the best total, which goes into the offset with the next frame
+  float spread;   // how far behind it the last place of a full beam was; −kLogZero: not known. Nothing depends on it.
   CtcBeamScores now, next;   // [W + 1]
   int32_t* last;             // [W + 1] last token; of the empty prefix the row's sentinel
   int32_t* node;             // [W] in the tree of prefixes
@@ -125,6 +126,7 @@ ASRKERN_HOST_DEVICE inline void clear(CtcBeam& beam, const CtcBeamOptions& optio
   const int32_t sentinel = options.beam_width;
   beam.count = beam.frame = 0;
   beam.offset = beam.shift = 0;
+  beam.spread = -kLogZero;
   beam.tree.prefix_count = beam.tree.alignment_count = 0;
   beam.last[sentinel] = -1;
   for (const CtcBeamScores& scores : {beam.now, beam.next}) {

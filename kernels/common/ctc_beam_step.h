@@ -193,16 +193,32 @@ struct Collector {
   }
 };
 
+// Collects the extensions that exceed `bar`. Whether they and the prefixes that stay fill a beam above it.
+inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, float bar,
+                          int32_t inside, int32_t boundary) {
+  beam.candidate_count = 0;
+  Collector collector{beam, model, options, bar};
+  for (int32_t i = 0; i < beam.count; ++i) {
+    collector.inside(i, inside);
+    collector.boundary(i, boundary);
+  }
+  int32_t above = beam.candidate_count;
+  for (int32_t i = 0; i < beam.count; ++i) above += beam.next.total[i] >= bar;
+  return collector.bar > bar || above >= options.beam_width;
+}
+
+// The extensions that may be among the best: in order, so that equals are.
 inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   const int32_t count = beam.count;
-  float best = kLogZero, worst = 0, base = 2 * kLogZero;
+  float best = kLogZero, worst = 0, base = 2 * kLogZero, best_now = kLogZero;
   for (int32_t i = 0; i < count; ++i) {
-    const float total = beam.next.total[i];
+    const float total = beam.next.total[i], total_now = beam.now.total[i];
     best = total > best ? total : best;
+    best_now = total_now > best_now ? total_now : best_now;
     worst = i == 0 || total < worst ? total : worst;
     const float boundary = beam.end_reach[i] + model.begin_reach;
     const float reach = beam.phrase_reach[i] > boundary ? beam.phrase_reach[i] : boundary;
-    base = beam.now.total[i] + reach > base ? beam.now.total[i] + reach : base;
+    base = total_now + reach > base ? total_now + reach : base;
   }
   if (model.lm_tokens) base += model.beta > 0 ? model.beta : 0.0f;
   float bar = 0.5f * kLogZero;
@@ -210,12 +226,15 @@ inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptio
   if (count == options.beam_width && worst > bar) bar = worst;
   int32_t inside, boundary;
   order_tokens(beam, model, options, bar - base > 0.5f * kLogZero ? bar - base : 0.5f * kLogZero, inside, boundary);
-  beam.candidate_count = 0;
-  Collector collector{beam, model, options, bar};
-  for (int32_t i = 0; i < count; ++i) {
-    collector.inside(i, inside);
-    collector.boundary(i, boundary);
+  // The last place is mostly about as far behind the best as in the frame before. What a guess leaves out when it fills
+  // the beam could not have been among the best; else all is collected again.
+  constexpr float MARGIN = 4.0f;
+  if (count == options.beam_width && inside > 0) {
+    const float extended = best_now + beam.row[beam.inside[0]];
+    const float guess = (extended > best ? extended : best) - beam.spread - MARGIN;
+    if (guess > bar && collect_above(beam, model, options, guess, inside, boundary)) return;
   }
+  collect_above(beam, model, options, bar, inside, boundary);
 }
 
 // The prefix that a candidate is, in the tree.
@@ -238,7 +257,8 @@ inline CtcError step_row(CtcBeam& beam, const ContextModel& model, const CtcBeam
     best = beam.candidates[i].total > best ? beam.candidates[i].total : best;
   if (is_log_zero(best)) return kCtcNoPrefix;
   const float limit = best + options.beam_prune_logp;
-  select(beam, options, limit > 0.5f * kLogZero ? limit : 0.5f * kLogZero);
+  const float last = select(beam, options, limit > 0.5f * kLogZero ? limit : 0.5f * kLogZero);
+  if (!is_log_zero(last)) beam.spread = best - last;
 
   for (int32_t i = 0; i < beam.candidate_count; ++i) beam.entrants[i] = entrant(beam, model, beam.candidates[i]);
   stay_aligned(beam, options);

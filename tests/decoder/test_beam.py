@@ -118,6 +118,21 @@ def test_equals_the_reference(name, labels, blank, beam_width):
     assert_same_nbest(decoder.decode(log_probs), expected)
 
 
+@pytest.mark.parametrize("name", LM_OPTIONS)
+@pytest.mark.parametrize("beam_width", [5, 12])
+def test_sure_and_unsure_frames_in_turn(name, beam_width):
+    """How far the beam's last place is behind its best changes from frame to frame: guesses of it fail."""
+    torch.manual_seed(4)  # in every beam there is a text that may end
+    options, context = options_of(name)
+    sharpness = torch.tensor([9.0, 0.1, 0.1, 9.0, 1.5])[torch.arange(40) % 5]
+    log_probs = (random_log_probs(40, len(LETTERS)) * sharpness[:, None]).log_softmax(-1)
+    decoder = CTCBeamDecoder(LETTERS, beam_width=beam_width, nbest=beam_width, **options)
+    expected = ctc_beam_search(
+        log_probs.tolist(), 0, beam_width, context=reference_context(LETTERS, 0, **context)
+    )
+    assert_same_nbest(decoder.decode(log_probs), expected, tolerance=1e-4)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(list(LM_OPTIONS)), st.integers(0, 2**32), st.integers(1, 6))
 def test_an_unlimited_beam_finds_the_best_text(name, seed, frames):
