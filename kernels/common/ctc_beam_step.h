@@ -7,14 +7,22 @@
 #include "kernels/common/ctc_beam_parts.h"
 #include "kernels/common/ranking.h"
 
+// Marks a function that is compiled for several vector units, of which the loader takes the widest there is. Without
+// contraction all give the same bits. It takes GNU's indirect functions.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
+#define ASRKERN_VECTOR_COPIES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define ASRKERN_VECTOR_COPIES
+#endif
+
 namespace asrkern {
 namespace ctc_beam {
 
 // The scores of prefixes that stay. The results are said to be apart from the rest, so that it vectorises.
 template <bool add>
-void join(int32_t count, const float* token, const float* total, const float* from, const float* gain,
-          const float* row_last, float blank, float* __restrict__ next_token, float* __restrict__ next_blank,
-          float* __restrict__ next_total) {
+ASRKERN_VECTOR_COPIES void join(int32_t count, const float* token, const float* total, const float* from,
+                                const float* gain, const float* row_last, float blank, float* __restrict__ next_token,
+                                float* __restrict__ next_blank, float* __restrict__ next_total) {
   for (int32_t i = 0; i < count; ++i)
     stay_scores<add>(token[i], total[i], from[i], gain[i], row_last[i], blank, next_token[i], next_blank[i],
                      next_total[i]);
