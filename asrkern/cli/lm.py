@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from asrkern.cli.console import bars, errors
 from asrkern.decoder import NGramLM
-from asrkern.decoder.ngram_lm import MAX_ORDER
+from asrkern.decoder.ngram_lm import MAX_ORDER, perplexity
 
 app = typer.Typer(help="N-gram language models.", no_args_is_help=True)
 SUFFIXES = (".arpa", ".arpa.gz", ".safetensors")
@@ -34,6 +35,10 @@ def _inputs(paths: list[Path]) -> list[Path]:
         if path != STDIN and not path.is_file():
             raise typer.BadParameter(f"expected files, received {str(path)!r}, which is none")
     return paths
+
+
+def _standard_input() -> Iterator[str]:
+    return (line.decode(errors="surrogateescape") for line in sys.stdin.buffer)
 
 
 def _output(path: Path) -> Path:
@@ -78,7 +83,7 @@ def build(
     with errors():
         with bars() as progress:
             lm = NGramLM.estimate(
-                (item for text in texts for item in (sys.stdin if text == STDIN else [text])),
+                (item for text in texts for item in (_standard_input() if text == STDIN else [text])),
                 order,
                 prune=thresholds,
                 discount_fallback=discount_fallback,
@@ -116,8 +121,8 @@ def query(
     known = lm.words
     total = known_total = 0.0
     count = unknown_count = 0
-    for line in sys.stdin:
-        sentence = line.rstrip("\n")
+    for line in sys.stdin.buffer:
+        sentence = line.rstrip(b"\r\n").decode(errors="replace")
         scores = lm.full_scores(sentence, bos, eos)
         log_prob, unknown = (
             sum(score.log_prob for score in scores),
@@ -127,13 +132,15 @@ def query(
         if words:
             ids = lm.encode(sentence) + [lm.eos] * eos
             for word, score in zip(ids, scores):
-                typer.echo(f"\t{score.log_prob:.4f}\t{score.order}\t{known[word] if known else word}")
+                typer.echo(
+                    f"\t{score.log_prob:.4f}\t{score.order}\t{known[word] if word < len(known) else word}"
+                )
         total += log_prob
         known_total += log_prob - sum(score.log_prob for score in unknown)
         count += len(scores)
         unknown_count += len(unknown)
     typer.echo(f"words: {count}, unknown: {unknown_count}")
     if count:
-        typer.echo(f"perplexity: {10 ** (-total / count):.2f}")
+        typer.echo(f"perplexity: {perplexity(total, count):.2f}")
     if 0 < unknown_count < count:
-        typer.echo(f"perplexity without unknown words: {10 ** (-known_total / (count - unknown_count)):.2f}")
+        typer.echo(f"perplexity without unknown words: {perplexity(known_total, count - unknown_count):.2f}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asrkern import _decoder
+from asrkern._atomic_write import atomic_write
 from asrkern.decoder._files import about, read_chunks
 
 Progress = Callable[[str, int, int | None], None]
@@ -31,7 +32,10 @@ class Estimate:
 
     def to_arpa(self, path: str | os.PathLike[str]) -> None:
         compressed = os.fspath(path).endswith(".gz")
-        with gzip.open(path, "wb", compresslevel=6) if compressed else open(path, "wb") as file:
+        with (
+            atomic_write(path) as temporary,
+            gzip.open(temporary, "wb", compresslevel=6) if compressed else open(temporary, "wb") as file,
+        ):
             file.write(b"\\data\\\n")
             for order, (_, log_probs, _) in enumerate(self.orders, 1):
                 file.write(b"ngram %d=%d\n" % (order, len(log_probs)))
@@ -48,7 +52,8 @@ def _read_text(
     estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None
 ) -> None:
     if isinstance(item, str):
-        estimator.feed(item.encode() + b"\n" * (not item.endswith("\n")))
+        # surrogateescape: what Python makes of bytes that are no UTF-8, in sys.stdin or in names of files.
+        estimator.feed(item.encode(errors="surrogateescape") + b"\n" * (not item.endswith("\n")))
     elif isinstance(item, os.PathLike):
         stage = f"reading {os.path.basename(item)}"
         last = b"\n"
@@ -61,19 +66,32 @@ def _read_text(
         raise TypeError(f"text: expected strings and Paths, received {type(item).__name__}")
 
 
+def _check_order(order: int) -> None:
+    if not isinstance(order, int) or isinstance(order, bool):
+        raise TypeError(f"order: expected an integer, received {order!r}")
+    if not 1 <= order <= _decoder.MAX_ORDER:
+        raise ValueError(f"order: expected 1 to {_decoder.MAX_ORDER}, received {order}")
+
+
 def _check_prune(prune: Sequence[int], order: int) -> list[int]:
+    if isinstance(prune, int) or not all(isinstance(value, int) for value in prune):
+        raise TypeError(f"prune: expected a sequence of integers, received {prune!r}")
     thresholds = list(prune)
     if not 1 <= len(thresholds) <= order:
         raise ValueError(f"prune: expected 1 to {order} thresholds, received {len(thresholds)}")
     thresholds += thresholds[-1:] * (order - len(thresholds))
-    if thresholds[0] != 0 or thresholds != sorted(thresholds):
-        raise ValueError(f"prune: expected 0 first and no decreasing thresholds, received {tuple(prune)}")
+    if thresholds[0] != 0 or thresholds != sorted(thresholds) or thresholds[-1] >= 1 << 31:
+        raise ValueError(
+            f"prune: expected 0 first and no decreasing thresholds below 2^31, received {tuple(prune)}"
+        )
     return thresholds
 
 
 def _check_fallback(fallback: bool | Sequence[float]) -> tuple[float, ...] | None:
     if isinstance(fallback, bool):
         return DEFAULT_FALLBACK if fallback else None
+    if not isinstance(fallback, Sequence) or not all(isinstance(value, int | float) for value in fallback):
+        raise TypeError(f"discount_fallback: expected True, False or three numbers, received {fallback!r}")
     discounts = tuple(float(value) for value in fallback)
     if len(discounts) != 3 or not all(0 <= value <= k for k, value in enumerate(discounts, 1)):
         raise ValueError(
@@ -92,11 +110,12 @@ def estimate(
     progress: Progress | None,
 ) -> Estimate:
     """What ``NGramLM.estimate`` describes."""
-    if not 1 <= order <= _decoder.MAX_ORDER:
-        raise ValueError(f"order: expected 1 to {_decoder.MAX_ORDER}, received {order}")
+    _check_order(order)
     thresholds, fallback = _check_prune(prune, order), _check_fallback(discount_fallback)
     if isinstance(text, str | os.PathLike):
         text = [Path(text)]
+    elif not isinstance(text, Iterable):
+        raise TypeError(f"text: expected a path, or strings and Paths, received {text!r}")
     estimator = _decoder.KneserNey(order, characters, space)
     for number, item in enumerate(text, 1):
         _read_text(estimator, item, progress)

@@ -9,7 +9,7 @@ from torch import Tensor
 from asrkern import _decoder
 
 
-def _round(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _bins(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(code of each value, what the ``count`` codes stand for): the mean of each of ``count`` bins of equal width.
 
     So the error is below a bin's width everywhere; bins of equal population leave rare values far off.
@@ -19,6 +19,20 @@ def _round(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     codes = np.minimum(codes, count - 1)
     totals = np.bincount(codes, values, count)
     return codes, totals / np.maximum(np.bincount(codes, minlength=count), 1)
+
+
+def _round(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """As ``_bins``, but that values far from all others (the −99 of impossible words) have a few bins of their own."""
+    low, high = np.quantile(values, [0.001, 0.999])
+    far = (values < 2 * low - high) | (values > 2 * high - low)
+    few = count // 16
+    if few == 0 or low == high or not far.any():
+        return _bins(values, count)
+    codes = np.zeros(len(values), np.int64)
+    codes[far], far_book = _bins(values[far], few)
+    codes[~far], book = _bins(values[~far], count - few)
+    codes[~far] += few
+    return codes, np.concatenate([far_book, book])
 
 
 def _encode(values: np.ndarray, groups: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:

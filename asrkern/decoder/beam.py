@@ -14,7 +14,7 @@ from torch import Tensor
 from asrkern import _decoder, ops
 from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
 from asrkern.decoder.ngram_lm import NGramLM
-from asrkern.ops.ctc_beam_search import error_message, has_kernel
+from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 
 Array = Tensor | np.ndarray
 _COUNTS = ("beam_width", "nbest", "top_tokens")
@@ -60,6 +60,12 @@ class Partial(NamedTuple):
     hypothesis: Hypothesis
     stable_tokens: int
     stable_text: str
+
+
+def _addresses(context: CTCContext) -> list[int]:
+    others = () if context.lm_tokens is None else (context.lm_tokens,)
+    tensors = (context.token_kinds, *context.language_model, *context.lexicon, *context.hotwords, *others)
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 class CTCBeamDecoder:
@@ -216,7 +222,7 @@ class CTCBeamDecoder:
                 raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")
             self._options[name] = value
         # Made now, so that options out of range are refused here.
-        self._search = self._make_search()
+        self._make_search()
 
     @property
     def labels(self) -> list[str]:
@@ -307,12 +313,21 @@ class CTCBeamDecoder:
         """The n-best of the whole stream, the last word and the sentence ended; the state stays as it is."""
         return [self._hypothesis(*found) for found in self._search.results(state, True)]
 
-    def _make_search(self) -> _decoder.CtcBeamSearch:
+    @property
+    def _search(self) -> _decoder.CtcBeamSearch:
+        """What streams run in, which points into the tables."""
+        # torch moves the memory of tensors that it shares with other processes.
+        if self._addresses != _addresses(self._on_cpu):
+            self._make_search()
+        return self._made
+
+    def _make_search(self) -> None:
         def arrays(tensors: Iterable[Tensor]) -> list[np.ndarray]:
             return [tensor.numpy() for tensor in tensors]
 
         context = self._on_cpu
-        return _decoder.CtcBeamSearch(
+        self._addresses = _addresses(context)
+        self._made = _decoder.CtcBeamSearch(
             token_kinds=context.token_kinds.numpy(),
             language_model=None if self.lm is None else self.lm._on_cpu(),
             lm_tokens=None if context.lm_tokens is None else context.lm_tokens.numpy(),
@@ -326,11 +341,11 @@ class CTCBeamDecoder:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_search"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_made", "_addresses")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._search = self._make_search()
+        self._make_search()
 
     def _as_tensor(self, log_probs: Array, dims: tuple[int, ...]) -> Tensor:
         if not isinstance(log_probs, (Tensor, np.ndarray)):

@@ -21,6 +21,13 @@ UNITS = ("word", "character")
 _FORMAT = "asrkern n-gram model 3"
 _CACHE_LINE = 64  # bytes
 _METADATA = ("order", "bos", "eos", "unit", "space")
+_DTYPES = {
+    "unigrams": torch.float32,
+    "ngrams": torch.int64,
+    "codebook": torch.float32,
+    "words": torch.int64,
+    "strings": torch.uint8,
+}
 
 
 class WordScore(NamedTuple):
@@ -29,6 +36,12 @@ class WordScore(NamedTuple):
     log_prob: float
     order: int
     unknown: bool
+
+
+def perplexity(log_prob: float, words: int) -> float:
+    """10 ^ (−log10 P / words); infinite where no number is large enough."""
+    exponent = -log_prob / words
+    return 10.0**exponent if exponent < 308 else math.inf
 
 
 class NGramLM:
@@ -65,7 +78,7 @@ class NGramLM:
         self.tensors = dict(tensors)
         self.order, self.bos, self.eos, self.unit, self.space = order, bos, eos, unit, space
         self._estimate = estimate
-        self._model = self._bind()
+        self._bind()
 
     @classmethod
     def from_arpa(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁") -> NGramLM:
@@ -184,6 +197,7 @@ class NGramLM:
         """Write the model as ARPA file, compressed if the name ends in ``.gz``.
 
         Raises:
+            OSError: the file cannot be written; what was there before is untouched.
             ValueError: the model was not made by :meth:`estimate` in this process: tables have hashes of n-grams, not
                 the n-grams.
         """
@@ -198,6 +212,7 @@ class NGramLM:
 
         Raises:
             ImportError: safetensors is not installed.
+            OSError: the file cannot be written; what was there before is untouched.
         """
         require("safetensors", "lm")
         from safetensors.torch import save_file
@@ -261,8 +276,11 @@ class NGramLM:
         """
         return self._on_cpu().score_sentence(sentence, bos, eos)
 
-    def score_batch(self, sentences: Sequence[str], bos: bool = True, eos: bool = True) -> Tensor:
+    def score_batch(self, sentences: Iterable[str], bos: bool = True, eos: bool = True) -> Tensor:
         """log10 probabilities of many sentences, [N] float64; much faster than :meth:`score` for each."""
+        if isinstance(sentences, str):
+            raise TypeError(f"sentences: expected several of them, received the string {sentences!r}")
+        sentences = sentences if isinstance(sentences, list | tuple) else list(sentences)
         return torch.from_numpy(self._on_cpu().score_sentences(sentences, bos, eos))
 
     def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> list[WordScore]:
@@ -286,10 +304,16 @@ class NGramLM:
         return model.step(state, model.word_id(word) if isinstance(word, str) else word)
 
     def perplexity(self, sentences: str | Sequence[str]) -> float:
-        """10 ^ (−log10 P / words), ``</s>`` counted as a word, of one sentence or of several together."""
-        sentences = (sentences,) if isinstance(sentences, str) else sentences
+        """:func:`perplexity` of one sentence or of several together, ``</s>`` counted as a word.
+
+        Raises:
+            ValueError: there is no sentence.
+        """
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        if not sentences:
+            raise ValueError("sentences: expected at least one, received none")
         words = sum(len(self.encode(sentence)) + 1 for sentence in sentences)
-        return math.pow(10, -float(self.score_batch(sentences).sum()) / words)
+        return perplexity(float(self.score_batch(sentences).sum()), words)
 
     def __repr__(self) -> str:
         quantized = ", quantized" if "codebook" in self.tensors else ""
@@ -299,26 +323,36 @@ class NGramLM:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_model", "_estimate")}
+        left_out = ("_model", "_queried", "_addresses", "_estimate")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _estimate=None)
-        self._model = self._bind()
+        self._bind()
 
     def _with(self, tensors: dict[str, Tensor]) -> NGramLM:
         return NGramLM(tensors, self.order, self.bos, self.eos, self.unit, self.space, self._estimate)
 
-    def _bind(self) -> _decoder.NGramModel | None:
-        if any(tensor.device.type != "cpu" for tensor in self.tensors.values()):
-            return None
+    def _bind(self) -> None:
+        """Let the C++ side point into the tables, if they are on the CPU."""
         missing = {"unigrams", "ngrams", "words", "strings"} - self.tensors.keys()
         if missing:
             raise ValueError(
                 f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}"
             )
+        for name, tensor in self.tensors.items():
+            if name in _DTYPES and tensor.dtype != _DTYPES[name]:
+                raise ValueError(
+                    f"{name}: expected a contiguous array of {str(_DTYPES[name])[6:]}, received {tensor.dtype}"
+                )
+        self._model = None
+        self._queried = [tensor for name, tensor in self.tensors.items() if name != "strings"]
+        self._addresses = self._where()
+        if any(tensor.device.type != "cpu" for tensor in self.tensors.values()):
+            return
         unigrams, ngrams, words = (self.tensors[name].numpy() for name in ("unigrams", "ngrams", "words"))
         codebook = self.tensors["codebook"].numpy() if "codebook" in self.tensors else None
-        return _decoder.NGramModel(
+        self._model = _decoder.NGramModel(
             unigrams,
             ngrams,
             codebook,
@@ -330,7 +364,13 @@ class NGramLM:
             self.space,
         )
 
+    def _where(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in self._queried]
+
     def _on_cpu(self) -> _decoder.NGramModel:
+        # torch moves the memory of tensors that it shares with other processes.
+        if self._where() != self._addresses:
+            self._bind()
         if self._model is None:
             raise ValueError(f"expected tables on the CPU, received them on {self.tensors['ngrams'].device}")
         return self._model
@@ -339,7 +379,12 @@ class NGramLM:
 def _check_unit(unit: str, space: str) -> None:
     if unit not in UNITS:
         raise ValueError(f"unit: expected one of {', '.join(map(repr, UNITS))}, received {unit!r}")
-    if not isinstance(space, str) or len(space.split()) != 1 or space != space.strip():
+    # To KenLM, and so here, NUL is white space, too.
+    if (
+        not isinstance(space, str)
+        or len(space.replace("\0", " ").split()) != 1
+        or space != space.strip(" \0")
+    ):
         raise ValueError(f"space: expected a text without white space, received {space!r}")
 
 

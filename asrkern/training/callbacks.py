@@ -16,9 +16,10 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import FSDPStrategy
 
+from asrkern._atomic_write import atomic_write
 from asrkern.models import build
 from asrkern.training.averaging import average_checkpoints
-from asrkern.training.checkpoint import Recognizer, atomic_write, save
+from asrkern.training.checkpoint import Recognizer, save
 from asrkern.training.recipe import Recipe
 from asrkern.training.results import Results, peak_memory_mib, reset_peak_memory
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asrkern._atomic_write import atomic_write
 from asrkern._optional import require
 from asrkern.data import collate
 from asrkern.models import build
@@ -161,34 +161,3 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     if header.get("format") != _FORMAT:
         raise ValueError(f"{os.fspath(path)}: expected format {_FORMAT}, received {header.get('format')!r}")
     return header
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary file beside ``path``, which takes its place once it is whole and on the disk.
-
-    Raises:
-        OSError: it cannot be written; what was there before is untouched, and the temporary file is gone.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        # safetensors makes files that only their owner may read.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        # torch and safetensors report a full disk as errors of their own.
-        if isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError":
-            kept = "the previous one is untouched" if path.exists() else "there is none before it"
-            raise OSError(f"{path}: cannot be written: {error}; {kept}") from error
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from asrkern._atomic_write import atomic_write
 from asrkern._optional import require
-from asrkern.training.checkpoint import atomic_write
 from asrkern.training.metrics import is_better
 
 Row = dict[str, Any]

@@ -71,6 +71,8 @@ void ArpaReader::finish() {
 }
 
 void ArpaReader::read_line(std::string_view line) {
+  if (constexpr std::string_view BYTE_ORDER_MARK = "\xef\xbb\xbf"; line_ == 1 && line.starts_with(BYTE_ORDER_MARK))
+    line.remove_prefix(BYTE_ORDER_MARK.size());
   while (!line.empty() && is_blank(line.back())) line.remove_suffix(1);
   while (!line.empty() && is_blank(line.front())) line.remove_prefix(1);
   // Whatever stands before \data\ is a comment.

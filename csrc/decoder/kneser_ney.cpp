@@ -55,7 +55,8 @@ void KneserNey::read_line(std::string_view line) {
   begin_sentence();
   tokenizer_(line, [this](std::string_view word) {
     const int32_t id = add_word(word);
-    if (id <= EOS)
+    // KenLM takes either for the unknown word.
+    if (id <= EOS || word == "<UNK>")
       throw TextError("line " + std::to_string(line_) + " of the text: expected words, received the mark " +
                       quoted(word));
     append(id);

@@ -14,7 +14,7 @@ class NGramModel {
   // unigrams: [vocabulary, 2] float32; ngrams: [size, 2] int64, or, with a codebook [2, 256] float32, [size] int64;
   // words: [size, 2] int64. characters, space: see Tokenizer.
   NGramModel(pybind11::array unigrams, pybind11::array ngrams, pybind11::object codebook, pybind11::array words,
-             int32_t order, int32_t bos, int32_t eos, bool characters, std::string space);
+             int64_t order, int64_t bos, int64_t eos, bool characters, std::string space);
 
   const NGramTables& tables() const { return tables_; }
   const Tokenizer& tokenizer() const { return tokenizer_; }

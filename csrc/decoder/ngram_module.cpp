@@ -118,10 +118,10 @@ py::dict make_tables(std::string_view strings,
       const auto& [words, log_probs, backoffs] = orders[n - 1];
       for (py::ssize_t i = 0; i < log_probs.size(); ++i) {
         const int32_t* ids = words.data() + i * py::ssize_t(n);
-        if (n == 1)
-          builder.add_word(vocabulary[ids[0]], log_probs.data()[i], backoffs.data()[i]);
-        else
-          builder.add(ids, int32_t(n), log_probs.data()[i], backoffs.data()[i]);
+        const float log_prob = log_probs.data()[i], backoff = backoffs.data()[i];
+        const bool added = n == 1 ? builder.add_word(vocabulary[ids[0]], log_prob, backoff)
+                                  : builder.add(ids, int32_t(n), log_prob, backoff);
+        if (!added) throw TextError("expected every n-gram once");
       }
     }
   }
@@ -170,20 +170,23 @@ std::optional<uint64_t> find_word(const py::array& words, std::string_view word)
   return id;
 }
 
+// The text of a Python string, which keeps it.
+std::string_view utf8(const py::handle& text, const char* name) {
+  if (!PyUnicode_Check(text.ptr()))
+    throw py::type_error(std::string(name) + ": expected a string, received " +
+                         py::str(py::type::of(text)).cast<std::string>());
+  Py_ssize_t bytes;
+  const char* begin = PyUnicode_AsUTF8AndSize(text.ptr(), &bytes);
+  if (!begin) throw py::error_already_set();
+  return {begin, size_t(bytes)};
+}
+
 // The texts of Python strings; `kept` keeps them alive.
 std::vector<std::string_view> views(const py::sequence& sentences, py::tuple& kept) {
   kept = py::tuple(sentences);
   std::vector<std::string_view> result;
   result.reserve(kept.size());
-  for (const py::handle sentence : kept) {
-    if (!PyUnicode_Check(sentence.ptr()))
-      throw py::type_error("sentences: expected strings, received " +
-                           py::str(py::type::of(sentence)).cast<std::string>());
-    Py_ssize_t bytes;
-    const char* text = PyUnicode_AsUTF8AndSize(sentence.ptr(), &bytes);
-    if (!text) throw py::error_already_set();
-    result.emplace_back(text, size_t(bytes));
-  }
+  for (const py::handle sentence : kept) result.push_back(utf8(sentence, "sentences"));
   return result;
 }
 
@@ -193,10 +196,11 @@ double total(const WordScore* scores, size_t count) {
   return sum;
 }
 
-double score_sentence(const NGramModel& model, std::string_view sentence, bool bos, bool eos) {
+double score_sentence(const NGramModel& model, const py::object& sentence, bool bos, bool eos) {
   double score = 0;
   NGramScorer(model.tables(), model.tokenizer(), bos, eos)(
-      {sentence}, [&](size_t, const WordScore* scores, size_t count) { score = total(scores, count); });
+      {utf8(sentence, "sentence")},
+      [&](size_t, const WordScore* scores, size_t count) { score = total(scores, count); });
   return score;
 }
 
@@ -214,10 +218,10 @@ py::array_t<double> score_sentences(const NGramModel& model, const py::sequence&
 }
 
 // Of one sentence's words: log10 probabilities, words matched, word ids.
-py::tuple score_words(const NGramModel& model, std::string_view sentence, bool bos, bool eos) {
+py::tuple score_words(const NGramModel& model, const py::object& sentence, bool bos, bool eos) {
   py::tuple words;
   NGramScorer scorer(model.tables(), model.tokenizer(), bos, eos);
-  scorer({sentence}, [&](size_t, const WordScore* scores, size_t count) {
+  scorer({utf8(sentence, "sentence")}, [&](size_t, const WordScore* scores, size_t count) {
     py::list log_probs(count), matched(count), ids(count);
     for (size_t i = 0; i < count; ++i) {
       log_probs[i] = scores[i].log_prob;
@@ -229,10 +233,10 @@ py::tuple score_words(const NGramModel& model, std::string_view sentence, bool b
   return words;
 }
 
-void check_word(const NGramModel& model, int64_t word) {
+void check_word(const NGramModel& model, int64_t word, const char* name) {
   if (word < 0 || word >= model.tables().vocabulary)
-    throw py::value_error("word: expected an id between 0 and " + std::to_string(model.tables().vocabulary - 1) +
-                          ", received " + std::to_string(word));
+    throw py::value_error(std::string(name) + ": expected an id between 0 and " +
+                          std::to_string(model.tables().vocabulary - 1) + ", received " + std::to_string(word));
 }
 
 void bind_states(py::module_& m) {
@@ -241,7 +245,8 @@ void bind_states(py::module_& m) {
           "words",
           [](const NGramState& state) { return std::vector<int32_t>(state.words, state.words + state.length); },
           "Ids of the words that still count, most recent first.")
-      .def("__eq__", [](const NGramState& a, const NGramState& b) { return ngram_equal(a, b); })
+      .def(
+          "__eq__", [](const NGramState& a, const NGramState& b) { return ngram_equal(a, b); }, py::is_operator())
       .def("__hash__", [](const NGramState& state) { return int64_t(ngram_state_hash(state) >> 1); })
       .def("__repr__",
            [](const NGramState& state) {
@@ -265,8 +270,8 @@ void bind_states(py::module_& m) {
 
 }  // namespace
 
-NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook, py::array words, int32_t order,
-                       int32_t bos, int32_t eos, bool characters, std::string space)
+NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook, py::array words, int64_t order,
+                       int64_t bos, int64_t eos, bool characters, std::string space)
     : arrays_(py::make_tuple(unigrams, ngrams, codebook, words)), tokenizer_{characters, std::move(space)} {
   tables_.unigrams = reinterpret_cast<const NGramEntry*>(checked<float>(unigrams, "unigrams", {-1, 2}));
   tables_.words = {reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
@@ -279,13 +284,14 @@ NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook
     tables_.quantized = {reinterpret_cast<const uint64_t*>(checked<int64_t>(ngrams, "ngrams", {-1})),
                          table_size(ngrams, "ngrams")};
   }
-  tables_.order = order;
   tables_.vocabulary = int32_t(unigrams.shape(0));
-  tables_.bos = bos;
-  tables_.eos = eos;
   if (order < 1 || order > MAX_ORDER)
     throw py::value_error("order: expected 1 to " + std::to_string(MAX_ORDER) + ", received " + std::to_string(order));
-  for (int64_t word : {bos, eos}) check_word(*this, word);
+  check_word(*this, bos, "bos");
+  check_word(*this, eos, "eos");
+  tables_.order = int32_t(order);
+  tables_.bos = int32_t(bos);
+  tables_.eos = int32_t(eos);
 }
 
 void bind_ngram(py::module_& m) {
@@ -303,15 +309,18 @@ void bind_ngram(py::module_& m) {
   bind_states(m);
 
   py::class_<NGramModel>(m, "NGramModel")
-      .def(py::init<py::array, py::array, py::object, py::array, int32_t, int32_t, int32_t, bool, std::string>(),
+      .def(py::init<py::array, py::array, py::object, py::array, int64_t, int64_t, int64_t, bool, std::string>(),
            py::arg("unigrams"), py::arg("ngrams"), py::arg("codebook"), py::arg("words"), py::arg("order"),
            py::arg("bos"), py::arg("eos"), py::arg("characters"), py::arg("space"))
-      .def("word_id", [](const NGramModel& model,
-                         std::string_view word) { return ngram_word(model.tables(), word.data(), word.size()); })
+      .def("word_id",
+           [](const NGramModel& model, const py::object& text) {
+             const std::string_view word = utf8(text, "word");
+             return ngram_word(model.tables(), word.data(), word.size());
+           })
       .def("encode",
-           [](const NGramModel& model, std::string_view sentence) {
+           [](const NGramModel& model, const py::object& sentence) {
              std::vector<int32_t> ids;
-             model.tokenizer()(sentence, [&](std::string_view word) {
+             model.tokenizer()(utf8(sentence, "sentence"), [&](std::string_view word) {
                ids.push_back(ngram_word(model.tables(), word.data(), word.size()));
              });
              return ids;
@@ -320,7 +329,7 @@ void bind_ngram(py::module_& m) {
            [](const NGramModel& model, bool bos) { return bos ? ngram_bos_state(model.tables()) : ngram_null_state(); })
       .def("step",
            [](const NGramModel& model, const NGramState& state, int64_t word) {
-             check_word(model, word);
+             check_word(model, word, "word");
              NGramState next;
              const float log_prob = ngram_score(model.tables(), state, int32_t(word), next);
              return std::pair(log_prob, next);

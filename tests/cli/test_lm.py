@@ -76,6 +76,23 @@ def test_query(model):
     assert known == f"perplexity without unknown words: {10 ** (-total / 6):.2f}"
 
 
+def test_bytes_that_are_no_text(model, tmp_path):
+    result = run("query", model, stdin=b"the \xff cat\r\nthe cat\n")
+    assert result.exit_code == 0 and result.stdout.splitlines()[0].endswith("\t4\t1\tthe \ufffd cat")
+    assert result.stdout.splitlines()[1].endswith("\t3\t0\tthe cat")
+    output = tmp_path / "bytes.arpa"
+    assert run("build", "-", "-o", output, "--discount-fallback", stdin=b"the \xff cat\n").exit_code == 0
+    assert b"\xff" in output.read_bytes()
+
+
+def test_perplexities_beyond_all_numbers(tmp_path):
+    path = tmp_path / "model.arpa"
+    path.write_text(
+        "\\data\\\nngram 1=4\n\n\\1-grams:\n-400\t<unk>\n-99\t<s>\n-400\t</s>\n-1\ta\n\n\\end\\\n"
+    )
+    assert "perplexity: inf" in run("query", path, stdin="b\n").stdout
+
+
 def test_query_of_words_and_of_parts(model):
     lm = NGramLM.from_arpa(model)
     result = run("query", model, "--words", "--no-bos", "--no-eos", stdin="fat cat\n")

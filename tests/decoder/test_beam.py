@@ -285,6 +285,21 @@ def test_memory_follows_the_text_and_not_the_frames():
     assert sizes[-1] == sizes[0] < 200_000
 
 
+@pytest.mark.parametrize("name", LM_OPTIONS)
+def test_streams_of_decoders_that_are_shared_with_other_processes(name):
+    """torch moves the memory of their tensors, in place."""
+    decoder = CTCBeamDecoder(LETTERS, **options_of(name)[0])
+    log_probs = random_log_probs(30, len(LETTERS))
+    expected, state = decoder.decode(log_probs), decoder.start()
+    decoder.step(state, log_probs[:10])
+    for part in decoder.context:
+        for tensor in part if isinstance(part, tuple) else (part,):
+            if isinstance(tensor, torch.Tensor):
+                tensor.share_memory_()
+    decoder.step(state, log_probs[10:])
+    assert decoder.finish(state) == expected == decoder.decode(log_probs)
+
+
 def test_decoders_can_be_pickled():
     options, _ = options_of("everything")
     log_probs = random_log_probs(20, 5)

@@ -162,12 +162,44 @@ def test_arpa_round_trip(corpus, tmp_path):
         ({"unit": "character", "space": " "}, "space: expected a text without white space, received ' '"),
         ({"text": []}, "text: expected at least one sentence, received none"),
         ({"text": ["a", "b <s> c"]}, "line 2 of the text: expected words, received the mark '<s>'"),
+        ({"text": ["a", "b <UNK> c"]}, "line 2 of the text: expected words, received the mark '<UNK>'"),
         ({"text": ["a", "", "<unk>"]}, "line 3 of the text: expected words, received the mark '<unk>'"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         NGramLM.estimate(**{"text": ["a b c", "b c"], "order": 3, "discount_fallback": True, **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"order": 2.0}, "order: expected an integer, received 2.0"),
+        ({"order": "2"}, "order: expected an integer, received '2'"),
+        ({"order": True}, "order: expected an integer, received True"),
+        ({"prune": 0}, "prune: expected a sequence of integers, received 0"),
+        ({"prune": (0, 1.5)}, r"prune: expected a sequence of integers, received \(0, 1.5\)"),
+        (
+            {"discount_fallback": 0.5},
+            "discount_fallback: expected True, False or three numbers, received 0.5",
+        ),
+        (
+            {"discount_fallback": "abc"},
+            "discount_fallback: expected True, False or three numbers, received 'abc'",
+        ),
+        ({"text": None}, "text: expected a path, or strings and Paths, received None"),
+    ],
+)
+def test_arguments_of_other_types(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        NGramLM.estimate(**{"text": ["a b c", "b c"], "order": 3, "discount_fallback": True, **arguments})
+
+
+def test_bytes_that_are_no_text_stay_what_they_are(tmp_path):
+    (tmp_path / "text").write_bytes(b"a \xff b\nb a\n")
+    read = NGramLM.estimate(tmp_path / "text", 2, discount_fallback=True)
+    given = NGramLM.estimate(["a \udcff b", "b a"], 2, discount_fallback=True)
+    assert all(tensor.equal(given.tensors[name]) for name, tensor in read.tensors.items())
 
 
 def test_bad_text(tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import pickle
 import random
 import subprocess
@@ -147,6 +148,46 @@ def test_save_and_load(arpa, sentences, tmp_path):
     assert (again.unit, again.space) == ("character", "|") and again.score("b a") == characters.score("b a")
 
 
+def test_saving_is_whole_or_not_at_all(odd, sentences, tmp_path):
+    lm, path = NGramLM.from_arpa(odd), tmp_path / "model.safetensors"
+    lm.save(path)
+    os.umask(umask := os.umask(0))
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    mapped = NGramLM.load(path)
+    expected = mapped.score_batch(sentences)
+    for other in (mapped, mapped.quantize()):
+        other.save(path)  # over the file that a model is mapped from
+        assert mapped.score_batch(sentences).equal(expected)
+        assert NGramLM.load(path).score_batch(sentences).equal(other.score_batch(sentences))
+    (tmp_path / "link.safetensors").symlink_to(path)
+    lm.save(tmp_path / "link.safetensors")
+    assert path.stat().st_size == (tmp_path / "link.safetensors").stat().st_size
+    assert (tmp_path / "link.safetensors").is_symlink()
+    estimated = NGramLM.estimate(["a b", "b a a"], 2, discount_fallback=True)
+    for write in (lm.save, estimated.to_arpa):
+        with pytest.raises(OSError):
+            write(tmp_path)
+        with pytest.raises(OSError):
+            write(tmp_path / "absent" / "model")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "link.safetensors", "model.safetensors", "odd.arpa",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_tensors_that_are_shared_with_other_processes(odd, sentences, tmp_path, quantized):
+    """torch moves their memory, in place."""
+    for lm in (NGramLM.from_arpa(odd), NGramLM.estimate(sentences, 3)):
+        lm = lm.quantize() if quantized else lm
+        lm.save(tmp_path / "model.safetensors")
+        for model in (lm, NGramLM.load(tmp_path / "model.safetensors")):
+            expected, state = model.score_batch(sentences), model.start()
+            for tensor in model.tensors.values():
+                tensor.share_memory_()
+            assert model.score_batch(sentences).equal(expected)
+            assert model.score(sentences[0]) == expected[0] and model.step(state, "a")[1] != state
+
+
 def test_loading_maps_the_file(tmp_path):
     """The tables' pages are the file's: loading them takes no memory of the process."""
     model = NGramLM.estimate(
@@ -186,6 +227,25 @@ def test_quantized(arpa, sentences, tmp_path):
     small.save(tmp_path / "small.safetensors")
     again = NGramLM.load(tmp_path / "small.safetensors")
     assert again.score_batch(sentences).equal(small.score_batch(sentences))
+
+
+def test_one_value_far_off_costs_quantized_models_nothing(arpa, sentences, tmp_path):
+    with gzip.open(arpa, "rt") if str(arpa).endswith(".gz") else open(arpa) as file:
+        lines = file.read().splitlines()
+    at = lines.index("\\2-grams:") + 1
+    lines[at] = "-99\t" + lines[at].split("\t", 1)[1]
+    (tmp_path / "far.arpa").write_text("\n".join(lines) + "\n")
+    lm = NGramLM.from_arpa(tmp_path / "far.arpa")
+    small = lm.quantize()
+    differences = [
+        abs(a.log_prob - b.log_prob)
+        for sentence in sentences
+        for a, b in zip(lm.full_scores(sentence), small.full_scores(sentence))
+    ]
+    assert max(differences) < 0.06 and sum(differences) / len(differences) < 0.011
+    words = lines[at].split("\t")[1].split()
+    if words[0] != "<s>":
+        assert small.score(" ".join(words), bos=False, eos=False) < -98
 
 
 def test_quantized_is_exact_with_few_values(odd):
@@ -337,6 +397,11 @@ def test_bad_files(odd, text, message):
         NGramLM.from_arpa(odd)
 
 
+def test_a_byte_order_mark_is_no_text(odd, tmp_path):
+    (tmp_path / "marked.arpa").write_bytes(b"\xef\xbb\xbf" + odd.read_bytes().removeprefix(b"a comment\n"))
+    assert NGramLM.from_arpa(tmp_path / "marked.arpa").score("a b c") == NGramLM.from_arpa(odd).score("a b c")
+
+
 def test_bad_bytes(odd, tmp_path):
     odd.write_bytes(ODD.encode().replace(b"-0.6\tb c", b"-0.6\tb \xff\xfe"))
     with pytest.raises(ValueError, match=r"line 19: .* received '\\xff\\xfe'"):
@@ -393,11 +458,20 @@ def test_damaged_tables(odd, tmp_path):
         ({"words": tensors["words"][:3]}, "words: expected a multiple of 4 slots, received 3"),
         ({"words": tensors["words"].int()}, "words: expected a contiguous array of int64"),
         ({"codebook": torch.zeros(256)}, "codebook: expected a contiguous array of float32"),
+        ({"unigrams": tensors["unigrams"].bfloat16()}, "unigrams: expected a contiguous array of float32"),
+        ({"strings": tensors["strings"].int()}, "strings: expected a contiguous array of uint8"),
     ]:
         with pytest.raises(ValueError, match=message):
             NGramLM({**tensors, **wrong}, lm.order, lm.bos, lm.eos)
-    with pytest.raises(ValueError, match="order: expected 1 to 6, received 7"):
-        NGramLM(tensors, 7, lm.bos, lm.eos)
+    for order, bos, message in [
+        (7, 1, "order: expected 1 to 6, received 7"),
+        (0, 1, "order: expected 1 to 6, received 0"),
+        (10**12, 1, "order: expected 1 to 6, received 1000000000000"),
+        (4, 7, "bos: expected an id between 0 and 6, received 7"),
+        (4, 2**40, "bos: expected an id between 0 and 6, received 1099511627776"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            NGramLM(tensors, order, bos, lm.eos)
     with pytest.raises(ValueError, match="received no strings"):
         NGramLM({name: tensors[name] for name in ("unigrams", "ngrams", "words")}, 4, 1, 2)
     # Full tables, and ids that are not there, are only wrong.
@@ -407,7 +481,7 @@ def test_damaged_tables(odd, tmp_path):
 
 def test_bad_arguments(odd):
     lm = NGramLM.from_arpa(odd)
-    with pytest.raises(TypeError, match="sentences: expected strings, received <class 'int'>"):
+    with pytest.raises(TypeError, match="sentences: expected a string, received <class 'int'>"):
         lm.score_batch(["a", 3])
     with pytest.raises(ValueError, match="word: expected an id between 0 and 6, received 7"):
         lm.step(lm.start(), 7)
@@ -415,6 +489,23 @@ def test_bad_arguments(odd):
         lm.step(lm.start(), -1)
     with pytest.raises(ValueError, match="unit: expected one of"):
         NGramLM.from_arpa(odd, unit="letters")
+    for space in ("", " ", "a b", "\0", "a\0b"):
+        with pytest.raises(ValueError, match="space: expected a text without white space"):
+            NGramLM.from_arpa(odd, unit="character", space=space)
+    for call, name in (
+        (lm.score, "sentence"),
+        (lm.full_scores, "sentence"),
+        (lm.encode, "sentence"),
+        (lm.word_id, "word"),
+    ):
+        with pytest.raises(TypeError, match=f"{name}: expected a string, received <class 'bytes'>"):
+            call(b"a")
+    with pytest.raises(TypeError, match="sentences: expected several of them, received the string 'a b'"):
+        lm.score_batch("a b")
+    assert lm.score_batch(text for text in ("a", "b")).tolist() == [lm.score("a"), lm.score("b")]
+    with pytest.raises(ValueError, match="sentences: expected at least one, received none"):
+        lm.perplexity([])
+    assert lm.start() != None and lm.start() not in [None, 3]  # noqa: E711
     elsewhere = lm.to("meta")
     assert elsewhere.tensors["ngrams"].device.type == "meta"
     with pytest.raises(ValueError, match="expected tables on the CPU, received them on meta"):

@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from asrkern._atomic_write import atomic_write
 from asrkern.models import build
 from asrkern.training.averaging import MovingAverage, average_checkpoints
-from asrkern.training.checkpoint import Recognizer, atomic_write, load, read_header, save
+from asrkern.training.checkpoint import Recognizer, load, read_header, save
 from asrkern.training.features import FeatureSettings
 from asrkern.training.recipe import make_recipe
 from asrkern.training.text import TextNormalization

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asrkern._atomic_write import atomic_write
 from asrkern._optional import require
-from asrkern.training.checkpoint import atomic_write
 
 if TYPE_CHECKING:
     from asrkern.training.diagnostics.monitor import CollapseMonitor
