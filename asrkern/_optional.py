@@ -11,13 +11,14 @@ import torch
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """A package of one of asrkern's extras.
+    """A package of one of asrkern's extras, or a module of it.
 
     Raises:
         ImportError: it is missing; the message says what to install.
     """
-    if importlib.util.find_spec(package) is None:
-        raise ImportError(f"{package} is not installed: pip install 'asrkern[{extra}]'")
+    name = package.partition(".")[0]
+    if importlib.util.find_spec(name) is None:
+        raise ImportError(f"{name} is not installed: pip install 'asrkern[{extra}]'")
     return importlib.import_module(package)
 
 

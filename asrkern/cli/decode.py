@@ -92,8 +92,10 @@ def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, vocabulary: int) -> 
     """Log-probabilities [T, V], or what is wrong with them."""
     try:
         array = arrays[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of zip, zlib, Python's tokenizer: whatever damage makes numpy's parsers raise
         return ValueError(f"cannot be read: {error}")
+    if not isinstance(array, np.ndarray):
+        return ValueError("expected an array, received another file")
     if array.ndim != 2 or array.shape[1] != vocabulary or array.dtype.kind != "f":
         return ValueError(
             f"expected floating-point numbers [T, {vocabulary}], one for each label, received {array.dtype} "

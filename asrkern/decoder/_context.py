@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ _MARKS = ("<unk>", "<s>", "</s>")
 _EDGES = ("edge_begin", "edge_token", "edge_target", "edge_mask")
 _IMPOSSIBLE = -1e30
 _LN10 = math.log(10)
+_LONGEST_LABEL = 1000
 
 # Words; or each word's spellings, sequences of labels.
 Lexicon = Iterable[str] | Mapping[str, Iterable[Sequence[str]]]
@@ -52,7 +54,10 @@ def read_labels(labels: Sequence[str], blank: int, space: str | None, one_word: 
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(f"labels: expected each once, received {twice!r} twice")
-    if isinstance(blank, bool) or not isinstance(blank, int):
+    longest = max(labels, key=len)
+    if len(longest) > _LONGEST_LABEL:
+        raise ValueError(f"labels: expected at most {_LONGEST_LABEL} letters each, received {len(longest)}")
+    if isinstance(blank, bool) or not isinstance(blank, Integral):
         raise TypeError(f"blank: expected the index of a label, received {blank!r}")
     if not 0 <= blank < len(labels):
         raise ValueError(f"blank: expected the index of a label, 0 to {len(labels) - 1}, received {blank}")
@@ -94,7 +99,7 @@ def _code_points(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _letters_without_label(text: str, tokens: Tokens) -> str:
-    spelled = set("".join(tokens.texts))
+    spelled = set("".join(tokens.texts)) - {"\0"}  # which stands for blank
     return ", ".join(repr(letter) for letter in dict.fromkeys(text) if letter not in spelled)
 
 
@@ -105,6 +110,8 @@ def _as_spellings(
     index_of = {label: index for index, label in enumerate(tokens.labels)}
     result = {}
     for word, spellings in lexicon.items():
+        if not isinstance(word, str) or not word:
+            raise ValueError(f"lexicon: expected words, received {word!r}")
         result[word] = []
         for spelling in spellings:
             if isinstance(spelling, str):
@@ -112,8 +119,9 @@ def _as_spellings(
                     f"lexicon: expected spellings as lists of labels, received {spelling!r} for {word!r}"
                 )
             for label in spelling:
-                if label not in index_of:
-                    raise ValueError(f"lexicon: the spelling of {word!r} has {label!r}, which is no label")
+                if label not in index_of or tokens.texts[index_of[label]] == "\0":
+                    reason = "blank" if label in index_of else "no label"
+                    raise ValueError(f"lexicon: the spelling of {word!r} has {label!r}, which is {reason}")
             indices = [index_of[label] for label in spelling]
             while indices and tokens.kinds[indices[-1]] == ENDS_WORD:
                 indices.pop()
@@ -153,7 +161,7 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
         for word in words:
             if not isinstance(word, str):
                 raise TypeError(f"lexicon: expected words as strings, received {type(word).__name__}")
-            if len(word.split()) != 1 or word != word.strip():
+            if len(word.split()) != 1 or word != word.strip() or "\0" in word:
                 raise ValueError(f"lexicon: expected words without white space, received {word!r}")
         word_of = range(len(words))
         symbols, token_symbols = _code_points(words), _code_points(tokens.texts)
@@ -175,15 +183,18 @@ def _hotword_tensors(
     weight = _finite("hotword_weight", weight)
     if isinstance(hotwords, str):
         raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
+    if not isinstance(hotwords, Iterable):
+        raise TypeError(f"hotwords: expected a list of words or phrases, received {hotwords!r}")
     weights = hotwords if isinstance(hotwords, Mapping) else dict.fromkeys(hotwords, weight)
     phrases: dict[str, float] = {}
     for phrase, value in weights.items():
         if not isinstance(phrase, str) or not phrase.split():
             raise ValueError(f"hotwords: expected words or phrases, received {phrase!r}")
-        if not math.isfinite(value):
-            raise ValueError(f"hotwords: expected finite weights, received {value} for {phrase!r}")
-        phrases[" ".join(phrase.split())] = value
-        letters = _letters_without_label(phrase.replace(" ", ""), tokens)
+        normal = " ".join(phrase.split())
+        if normal in phrases:
+            raise ValueError(f"hotwords: expected each phrase once, received {normal!r} twice")
+        phrases[normal] = _finite(f"hotwords: the weight of {phrase!r}", value)
+        letters = _letters_without_label(normal.replace(" ", ""), tokens)
         if letters:
             raise ValueError(f"hotwords: {phrase!r} has no label for {letters}")
     if not phrases:
@@ -212,12 +223,8 @@ def _best_target(graph: dict[str, np.ndarray], values: np.ndarray, least: float)
 
 
 def _finite(name: str, value: float, *, least: float = -math.inf) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value < least
-    ):
+    # float32 holds it, and what stands for the impossible is far off.
+    if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < 1e20 or value < least:
         at_least = "" if math.isinf(least) else f" of at least {least}"
         raise ValueError(f"{name}: expected a finite number{at_least}, received {value!r}")
     return float(value)
@@ -263,8 +270,7 @@ def build_context(
 ) -> Built:
     """Arguments as for :class:`asrkern.decoder.CTCBeamDecoder`; raises what it raises."""
     alpha, beta = _finite("alpha", alpha, least=0.0), _finite("beta", beta)
-    if not unk_score < math.inf:
-        raise ValueError(f"unk_score: expected a finite number or −inf, received {unk_score}")
+    unk_score = unk_score if unk_score == -math.inf else _finite("unk_score", unk_score)
     if lm is not None and not isinstance(lm, NGramLM):
         raise TypeError(f"lm: expected an NGramLM, received {type(lm).__name__}")
     if lexicon is not None and not isinstance(lexicon, Mapping):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
+from asrkern.decoder._scores import as_scores
 
 Array = Tensor | np.ndarray
 
@@ -129,9 +130,7 @@ def _rows(
     target_lengths: Array | Sequence[int] | None,
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Each utterance's log-probabilities [frames, V], float32, and tokens, without padding."""
-    scores = torch.as_tensor(log_probs).detach().cpu()
-    if not scores.is_floating_point():
-        raise TypeError(f"log_probs: expected a floating-point dtype, received {scores.dtype}")
+    scores = as_scores(log_probs).cpu()
     if scores.dim() not in (2, 3):
         raise ValueError(f"log_probs: expected shape [T, V] or [N, T, V], received {tuple(scores.shape)}")
     tokens = _integers("targets", targets)

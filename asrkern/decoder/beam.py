@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from asrkern import _decoder, ops
 from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
+from asrkern.decoder._scores import as_scores
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 
@@ -60,6 +62,12 @@ class Partial(NamedTuple):
     hypothesis: Hypothesis
     stable_tokens: int
     stable_text: str
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")
+    return int(value)
 
 
 def _addresses(context: CTCContext) -> list[int]:
@@ -209,8 +217,8 @@ class CTCBeamDecoder:
             )
         if "num_threads" in options:
             self.num_threads = options.pop("num_threads")
-            if self.num_threads is not None and self.num_threads < 1:
-                raise ValueError(f"num_threads: expected at least 1, received {self.num_threads}")
+            if self.num_threads is not None:
+                self.num_threads = _count("num_threads", self.num_threads)
         for name, value in options.items():
             if name not in _OPTIONS:
                 raise TypeError(
@@ -218,9 +226,7 @@ class CTCBeamDecoder:
                 )
             if name == "top_tokens" and value is None:
                 value = len(self.labels)
-            if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")
-            self._options[name] = value
+            self._options[name] = _count(name, value) if name in _COUNTS else value
         # Made now, so that options out of range are refused here.
         self._make_search()
 
@@ -301,17 +307,16 @@ class CTCBeamDecoder:
 
         What all prefixes of the beam begin with stays, whatever follows.
         """
-        best = self._search.results(state, False)[0]
-        stable = state.stable_tokens
-        words = self._read_words(*(column[:stable] for column in best[3:]))
+        (best, *_), stable = self._search.results(state, False)
+        words = self._read_words(*(column[:stable] for column in best[2:]))
         # The last one may still grow, unless something has ended it.
-        if words and self._built.tokens.joiner and self._built.tokens.kinds[best[3][stable - 1]] != ENDS_WORD:
+        if words and self._built.tokens.joiner and self._built.tokens.kinds[best[2][stable - 1]] != ENDS_WORD:
             words.pop()
         return Partial(self._hypothesis(*best), stable, self._join(words))
 
     def finish(self, state: _decoder.CtcBeamState) -> list[Hypothesis]:
         """The n-best of the whole stream, the last word and the sentence ended; the state stays as it is."""
-        return [self._hypothesis(*found) for found in self._search.results(state, True)]
+        return [self._hypothesis(*found) for found in self._search.results(state, True)[0]]
 
     @property
     def _search(self) -> _decoder.CtcBeamSearch:
@@ -350,9 +355,7 @@ class CTCBeamDecoder:
     def _as_tensor(self, log_probs: Array, dims: tuple[int, ...]) -> Tensor:
         if not isinstance(log_probs, (Tensor, np.ndarray)):
             raise TypeError(f"log_probs: expected a tensor or an array, received {type(log_probs).__name__}")
-        scores = torch.as_tensor(log_probs).detach()
-        if not scores.is_floating_point():
-            raise TypeError(f"log_probs: expected a floating-point dtype, received {scores.dtype}")
+        scores = as_scores(log_probs)
         shapes = {2: "[T, V]", 3: "[N, T, V]"}
         if scores.dim() not in dims:
             expected = " or ".join(shapes[d] for d in dims)
@@ -397,16 +400,13 @@ class CTCBeamDecoder:
                 for column in (found.tokens, found.words, found.confidences)
             )
             starts, ends = found.timesteps[row, rank, :length].t().tolist()
-            hypotheses.append(
-                self._hypothesis(score, am_score, score - am_score, tokens, starts, ends, words, confidences)
-            )
+            hypotheses.append(self._hypothesis(score, am_score, tokens, starts, ends, words, confidences))
         return hypotheses
 
     def _hypothesis(
         self,
         score: float,
         am_score: float,
-        lm_score: float,
         tokens: list[int],
         starts: list[int],
         ends: list[int],
@@ -414,7 +414,7 @@ class CTCBeamDecoder:
         confidences: list[float],
     ) -> Hypothesis:
         found = self._read_words(tokens, starts, ends, words, confidences)
-        return Hypothesis(self._join(found), tokens, starts, found, score, am_score, lm_score)
+        return Hypothesis(self._join(found), tokens, starts, found, score, am_score, score - am_score)
 
     def _read_words(
         self,

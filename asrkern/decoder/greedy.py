@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
+from asrkern.decoder._scores import as_scores
 
 
 class GreedyPath(NamedTuple):
@@ -35,9 +36,7 @@ def greedy_decode(
         TypeError: log_probs is not floating-point, or lengths not integer.
         ValueError: wrong rank, NaN within a row's length, lengths beyond T, or blank out of range.
     """
-    scores = torch.as_tensor(log_probs)
-    if not scores.is_floating_point():
-        raise TypeError(f"log_probs: expected a floating-point dtype, received {scores.dtype}")
+    scores = as_scores(log_probs)
     if scores.dim() != 3:
         raise ValueError(f"log_probs: expected 3 dimensions [N, T, V], received shape {tuple(scores.shape)}")
     if lengths is None:
@@ -47,5 +46,5 @@ def greedy_decode(
         if counts.is_floating_point():
             raise TypeError(f"lengths: expected an integer dtype, received {counts.dtype}")
         frames = counts.reshape(-1).tolist()
-    paths = _decoder.greedy_decode(scores.detach().to("cpu", torch.float32).numpy(), frames, blank)
+    paths = _decoder.greedy_decode(scores.to("cpu", torch.float32).numpy(), frames, blank)
     return [GreedyPath(*path) for path in paths]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
+from asrkern._atomic_write import atomic_write
 from asrkern._optional import require
 from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize
 from asrkern.decoder._files import about, read_chunks
@@ -214,21 +215,18 @@ class NGramLM:
             ImportError: safetensors is not installed.
             OSError: the file cannot be written; what was there before is untouched.
         """
-        require("safetensors", "lm")
-        from safetensors.torch import save_file
-
-        metadata = {
-            "format": _FORMAT,
-            **{name: str(getattr(self, name)) for name in _METADATA},
-            "padding": "",
-        }
+        metadata = {"format": _FORMAT, **{name: str(getattr(self, name)) for name in _METADATA}}
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        save_file(tensors, path, metadata)
-        # The hash tables come first. Mapped, they shall lie as in memory: from a cache line's boundary on.
-        with open(path, "rb") as file:
-            header = 8 + int.from_bytes(file.read(8), "little")
-        if header % _CACHE_LINE:
-            save_file(tensors, path, {**metadata, "padding": " " * (-header % _CACHE_LINE)})
+        content = memoryview(require("safetensors.torch", "lm").save(tensors, metadata))
+        # The hash tables come first. Mapped, they shall lie as in memory: from a cache line's boundary on. The format
+        # has a header's size, the header, which spaces may end, and the tensors.
+        header = int.from_bytes(content[:8], "little")
+        padding = -(8 + header) % _CACHE_LINE
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            file.write((header + padding).to_bytes(8, "little"))
+            file.write(content[8 : 8 + header])
+            file.write(b" " * padding)
+            file.write(content[8 + header :])
 
     def quantize(self) -> NGramLM:
         """The same model in half the memory: 8 bits for each log-probability and back-off weight of order 2 and up."""

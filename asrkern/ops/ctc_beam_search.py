@@ -98,6 +98,7 @@ ERRORS = {
     5: "no prefix of the beam can go on: the lexicon allows none of the possible tokens",
     6: "expected a length between 0 and its frames, received another",
     7: "more prefixes or words than a GPU's search has memory for; decode it on the CPU",
+    8: "expected log-probabilities, received infinite values",
 }
 
 

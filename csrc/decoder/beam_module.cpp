@@ -28,6 +28,8 @@ class Keeper {
                            py::str(py::dtype::of<T>()).cast<std::string>());
     const auto array = py::reinterpret_borrow<py::array>(value);
     kept_.append(array);
+    digest_ = ngram_key(digest_, int32_t(array.size()));
+    digest_ ^= murmur_hash(static_cast<const char*>(array.data()), size_t(array.nbytes()));
     return {static_cast<const T*>(array.data()), array.size()};
   }
 
@@ -36,8 +38,12 @@ class Keeper {
     return value;
   }
 
+  // Of the arrays viewed so far.
+  uint64_t digest() const { return digest_; }
+
  private:
   py::list kept_;
+  uint64_t digest_ = 0;
 };
 
 // A model and options; beams are apart from it.
@@ -86,19 +92,36 @@ class CtcBeamSearch {
     const NGramTables* tables = nullptr;
     if (!language_model.is_none()) tables = &keeper_.keep(language_model).cast<const NGramModel&>().tables();
     model_ = make_context(arrays, tables, options_.row.vocabulary);
+    const double numbers[] = {alpha,
+                              beta,
+                              unk_score.value_or(-INFINITY),
+                              unknown_look_ahead,
+                              begin_reach,
+                              double(blank),
+                              double(beam_width),
+                              double(top_tokens),
+                              token_min_logp,
+                              beam_prune_logp,
+                              blank_penalty,
+                              double(log_add),
+                              double(check_normalized),
+                              tables ? double(tables->order) : 0,
+                              tables ? double(tables->vocabulary) : 0};
+    digest_ = keeper_.digest() ^ murmur_hash(reinterpret_cast<const char*>(numbers), sizeof numbers);
   }
 
-  std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_); }
+  std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_, digest_); }
 
   // (error, frame of the chunk where it is). Frames before it are taken.
   std::pair<int32_t, int64_t> step(CtcBeamStream& stream,
                                    const py::array_t<float, py::array::c_style | py::array::forcecast>& chunk) const {
-    check_state(stream);
     if (chunk.ndim() != 2 || chunk.shape(1) != options_.row.vocabulary)
       throw py::value_error("log_probs: expected shape [frames, " + std::to_string(options_.row.vocabulary) + "]");
     const int64_t frames = chunk.shape(0);
     const float* values = chunk.data();
     py::gil_scoped_release release;
+    const auto locked = stream.lock();
+    check_state(stream);
     for (int64_t t = 0; t < frames; ++t) {
       const CtcError error = stream.step(model_, options_, values + t * options_.row.vocabulary);
       if (error != kCtcOk) return {error, t};
@@ -106,13 +129,17 @@ class CtcBeamSearch {
     return {kCtcOk, frames};
   }
 
-  // A tuple for each hypothesis: score, am_score, lm_score, then of its tokens: token, start, end, word, confidence.
-  py::list results(const CtcBeamStream& stream, bool final) const {
-    check_state(stream);
+  // A tuple for each hypothesis: score, am_score, then of its tokens: token, start, end, word, confidence. And how many
+  // tokens are stable.
+  std::pair<py::list, int32_t> results(const CtcBeamStream& stream, bool final) const {
     std::vector<CtcHypothesis> found;
+    int32_t stable;
     {
       py::gil_scoped_release release;
+      const auto locked = stream.lock();
+      check_state(stream);
       found = stream.results(model_, nbest_, final);
+      stable = stream.stable_tokens();
     }
     py::list result;
     for (const CtcHypothesis& h : found) {
@@ -122,15 +149,15 @@ class CtcBeamSearch {
         for (const CtcToken& token : h.tokens) values.push_back(token.*field);
         return values;
       };
-      result.append(py::make_tuple(h.score, h.am_score, h.lm_score, column(&CtcToken::token), column(&CtcToken::start),
+      result.append(py::make_tuple(h.score, h.am_score, column(&CtcToken::token), column(&CtcToken::start),
                                    column(&CtcToken::end), column(&CtcToken::word), column(&CtcToken::confidence)));
     }
-    return result;
+    return {result, stable};
   }
 
  private:
   void check_state(const CtcBeamStream& stream) const {
-    if (!stream.fits(model_, options_))
+    if (stream.search() != digest_ || !stream.fits(model_, options_))
       throw py::value_error("state: expected one that this decoder, or an equal one, has started");
   }
 
@@ -138,17 +165,28 @@ class CtcBeamSearch {
   ContextModel model_{};
   CtcBeamOptions options_{};
   int32_t nbest_;
+  uint64_t digest_ = 0;  // of all that a state depends on, the language model's tables apart
 };
+
+// A method of streams, while no other thread is in one of them. Those that hold the lock never wait for the GIL.
+template <class Result>
+auto locked(Result (CtcBeamStream::*method)() const) {
+  return [method](const CtcBeamStream& stream) {
+    const auto lock = stream.lock();
+    return (stream.*method)();
+  };
+}
 
 }  // namespace
 
 void bind_ctc_beam(py::module_& m) {
   py::class_<CtcBeamStream>(m, "CtcBeamState", "A beam search in progress; made by CTCBeamDecoder.start.")
-      .def_property_readonly("frames", &CtcBeamStream::frames, "Frames taken so far.")
-      .def_property_readonly("stable_tokens", &CtcBeamStream::stable_tokens,
+      .def_property_readonly("frames", locked(&CtcBeamStream::frames), "Frames taken so far.")
+      .def_property_readonly("stable_tokens", locked(&CtcBeamStream::stable_tokens),
                              "How many tokens all prefixes of the beam begin with.")
-      .def_property_readonly("tree_bytes", &CtcBeamStream::tree_bytes, "Memory that grows with the text, in bytes.")
-      .def(py::pickle([](const CtcBeamStream& stream) { return py::bytes(stream.save()); },
+      .def_property_readonly("tree_bytes", locked(&CtcBeamStream::tree_bytes),
+                             "Memory that grows with the text, in bytes.")
+      .def(py::pickle([](const CtcBeamStream& stream) { return py::bytes(locked(&CtcBeamStream::save)(stream)); },
                       [](const py::bytes& bytes) { return CtcBeamStream::load(bytes); }));
   py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/common/ctc_beam.h.")
       .def(py::init<const py::array&, const py::object&, const py::object&, const py::sequence&, const py::sequence&,

@@ -137,9 +137,11 @@ inline ContextModel make_context(const ContextArrays& arrays, const NGramTables*
     check_range("lm_tokens", arrays.lm_tokens, lm_vocabulary);
     model.lm_tokens = arrays.lm_tokens.data;
   }
-  check_array(arrays.alpha >= 0 && std::isfinite(arrays.alpha), "alpha", "a finite number of at least 0");
-  check_array(std::isfinite(arrays.beta), "beta", "a finite number");
-  check_array(std::isfinite(arrays.unk_score), "unk_score", "a finite number");
+  // In float32, and far from what stands for the impossible.
+  const auto finite = [](double value) { return std::fabs(value) < 1e20; };
+  check_array(arrays.alpha >= 0 && finite(arrays.alpha), "alpha", "a number from 0 to 1e20");
+  check_array(finite(arrays.beta), "beta", "a number between -1e20 and 1e20");
+  check_array(finite(arrays.unk_score), "unk_score", "a number between -1e20 and 1e20");
   check_array(model.lexicon.nodes || arrays.allow_unknown, "lexicon", "one where unknown words are not allowed");
   model.alpha = float(arrays.alpha * std::log(10.0));
   model.beta = float(arrays.beta);
@@ -165,7 +167,7 @@ inline void check_options(const CtcBeamOptions& options, int64_t nbest) {
   check(row.top_tokens >= 1, "top_tokens", "at least 1", row.top_tokens);
   check(row.token_min_logp <= 0, "token_min_logp", "at most 0", row.token_min_logp);
   check(options.beam_prune_logp <= 0, "beam_prune_logp", "at most 0", options.beam_prune_logp);
-  check(std::isfinite(row.blank_penalty), "blank_penalty", "a finite number", row.blank_penalty);
+  check(std::fabs(row.blank_penalty) < 1e20f, "blank_penalty", "a number between -1e20 and 1e20", row.blank_penalty);
 }
 
 }  // namespace asrkern

@@ -4,32 +4,40 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "kernels/common/ctc_beam_step.h"
 #include "kernels/common/ctc_result.h"
+#include "kernels/common/murmur_hash.h"
 
 namespace asrkern {
 
 class CtcBeamStream {
  public:
-  CtcBeamStream(const ContextModel& model, const CtcBeamOptions& options)
+  // search: a number that tells its model and options from others; states that are saved have it.
+  CtcBeamStream(const ContextModel& model, const CtcBeamOptions& options, uint64_t search = 0)
       : CtcBeamStream(options.beam_width, options.row.vocabulary) {
+    search_ = search;
     ctc_beam::start(beam_, model, options);
   }
 
   // What save() gave. Throws std::invalid_argument if it is something else.
   static std::unique_ptr<CtcBeamStream> load(const std::string& bytes) {
     Head head;
-    if (bytes.size() < sizeof head) damaged();
+    uint64_t hash;
+    if (bytes.size() < sizeof head + sizeof hash) damaged();
+    const size_t size = bytes.size() - sizeof hash;
     std::memcpy(&head, bytes.data(), sizeof head);
+    std::memcpy(&hash, bytes.data() + size, sizeof hash);
+    if (hash != murmur_hash(bytes.data(), size)) damaged();
     if (head.format != kFormat || head.width < 1 || head.vocabulary < 1 || head.count < 1 || head.count > head.width ||
         head.prefixes < 1 || head.alignments < 0 || size_t(head.width) > bytes.size())
       damaged();
     std::unique_ptr<CtcBeamStream> stream(new CtcBeamStream(head.width, head.vocabulary));
-    stream->read(head, bytes);
+    stream->read(head, bytes.substr(0, size));
     return stream;
   }
 
@@ -60,8 +68,14 @@ class CtcBeamStream {
     return ctc_beam::results(beam_, model, nbest, final);
   }
 
+  // One thread at a time.
+  std::unique_lock<std::mutex> lock() const { return std::unique_lock(mutex_); }
+
+  uint64_t search() const { return search_; }
+
   std::string save() const {
-    const Head head{kFormat,
+    const Head head{search_,
+                    kFormat,
                     width_,
                     vocabulary_,
                     beam_.count,
@@ -74,6 +88,8 @@ class CtcBeamStream {
     each_kept([&](auto* values) { bytes.append(reinterpret_cast<const char*>(values), beam_.count * sizeof *values); });
     bytes.append(reinterpret_cast<const char*>(prefixes_.data()), head.prefixes * sizeof(PrefixNode));
     bytes.append(reinterpret_cast<const char*>(alignments_.data()), head.alignments * sizeof(AlignmentNode));
+    const uint64_t hash = murmur_hash(bytes.data(), bytes.size());
+    bytes.append(reinterpret_cast<const char*>(&hash), sizeof hash);
     return bytes;
   }
 
@@ -83,9 +99,10 @@ class CtcBeamStream {
   }
 
  private:
-  static constexpr int32_t kFormat = 0x43544201;
+  static constexpr int32_t kFormat = 0x43544202;
 
   struct Head {
+    uint64_t search;
     int32_t format, width, vocabulary, count, frame;
     double offset;
     float shift;
@@ -184,6 +201,7 @@ class CtcBeamStream {
     beam_.frame = head.frame;
     beam_.offset = head.offset;
     beam_.shift = head.shift;
+    search_ = head.search;
     beam_.tree.prefix_count = head.prefixes;
     beam_.tree.alignment_count = head.alignments;
     check();
@@ -224,7 +242,9 @@ class CtcBeamStream {
     }
   }
 
+  mutable std::mutex mutex_;
   const int32_t width_, vocabulary_;
+  uint64_t search_ = 0;
   CtcBeam beam_{};
   std::vector<std::vector<double>> blocks_;
   std::vector<PrefixNode> prefixes_;

@@ -111,6 +111,18 @@ class EdgeWriter {
     return std::move(edges_);
   }
 
+  // Without the edges to nodes that are not good.
+  static TokenEdges only(const TokenEdges& edges, const std::vector<uint8_t>& good) {
+    const int32_t nodes = int32_t(edges.begin.size()) - 1;
+    EdgeWriter writer(nodes);
+    for (int32_t node = 0; node < nodes; ++node) {
+      for (int32_t edge = edges.begin[node]; edge < edges.begin[node + 1]; ++edge)
+        if (good[edges.target[edge]]) writer.add(edges.token[edge], edges.target[edge]);
+      writer.end_node();
+    }
+    return writer.take();
+  }
+
  private:
   TokenEdges edges_;
   std::vector<std::pair<int32_t, int32_t>> here_;
@@ -143,7 +155,7 @@ LexiconGraph build_lexicon(const Texts& words, const int32_t* word_of, int64_t w
   }
 
   LexiconGraph graph;
-  graph.edges = writer.take();
+  const TokenEdges edges = writer.take();
   graph.parent.resize(nodes);
   for (int32_t node = 0; node < nodes; ++node) graph.parent[node] = trie.parent(node);
   graph.spelled.assign(word_count, 0);
@@ -155,6 +167,13 @@ LexiconGraph build_lexicon(const Texts& words, const int32_t* word_of, int64_t w
   }
   std::sort(ends.begin(), ends.end());
   ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+  // A beginning that only words without spelling share is that of an unknown word. Edges lead to later nodes.
+  std::vector<uint8_t> goes_on(nodes);
+  for (const auto& [node, word] : ends) goes_on[node] = 1;
+  for (int32_t node = nodes; node-- > 0;)
+    for (int32_t edge = edges.begin[node]; edge < edges.begin[node + 1]; ++edge)
+      goes_on[node] |= goes_on[edges.target[edge]];
+  graph.edges = EdgeWriter::only(edges, goes_on);
   graph.word_begin.assign(nodes + 1, 0);
   for (const auto& [node, word] : ends) {
     ++graph.word_begin[node + 1];

@@ -13,9 +13,8 @@ namespace asrkern {
 
 struct CtcHypothesis {
   std::vector<CtcToken> tokens;
-  double score;     // am_score + lm_score
+  double score;     // am_score, language model, words, hotwords
   double am_score;  // log-probability of the tokens by CTC
-  double lm_score;  // language model, words, hotwords
 };
 
 namespace ctc_beam {
@@ -71,7 +70,7 @@ inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextMode
   std::vector<CtcHypothesis> found;
   for (size_t i = 0; i < all.size() && int32_t(i) < nbest; ++i) {
     const double lm = beam.context_score[all[i].slot] + all[i].gain;
-    found.push_back({read_tokens(beam, all[i].slot), all[i].score, all[i].score - lm, lm});
+    found.push_back({read_tokens(beam, all[i].slot), all[i].score, all[i].score - lm});
     std::vector<double> confidences(words[i].size());
     for (size_t k = 0; k < all.size(); ++k) {
       SharedWords shared(words[i].data(), int32_t(words[i].size()));

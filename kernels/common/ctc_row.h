@@ -18,6 +18,7 @@ enum CtcError : int32_t {
   kCtcNoPrefix = 5,       // no prefix of the beam can go on
   kCtcBadLength = 6,      // a length beyond the frames there are
   kCtcNoRoom = 7,         // more prefixes than there is memory for, where it does not grow
+  kCtcInfinite = 8,       // +inf, or nearly
 };
 
 struct CtcRowOptions {
@@ -55,6 +56,7 @@ struct CtcRowCheck {
   ASRKERN_HOST_DEVICE CtcError verdict(bool check_normalised) const {
     if (!number) return kCtcNaN;
     if (best < kLogZero) return kCtcAllZero;
+    if (best > -kLogZero) return kCtcInfinite;
     if (!check_normalised || (best < 0.5f && sum > 0.6065f && sum < 1.6488f)) return kCtcOk;
     return probabilities ? kCtcProbabilities : kCtcNotNormalised;
   }

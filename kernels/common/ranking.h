@@ -15,17 +15,19 @@ inline float nth_largest(float* values, int32_t count, int32_t n, int32_t& equal
     most = values[i] > most ? values[i] : most;
     least = values[i] < least ? values[i] : least;
   }
-  const float scale = most > least ? (BINS - 1) / (most - least) : 0.0f;
-  const auto bin_of = [&](float value) { return std::min(int32_t((most - value) * scale), BINS - 1); };
-  int32_t sizes[BINS] = {};
-  for (int32_t i = 0; i < count; ++i) ++sizes[bin_of(values[i])];
-  int32_t bin = 0, before = 0;
-  while (before + sizes[bin] < n) before += sizes[bin++];
-  int32_t inside = 0;
-  for (int32_t i = 0; i < count; ++i) {
-    const float value = values[i];
-    values[inside] = value;
-    inside += bin_of(value) == bin;
+  int32_t before = 0, inside = count;  // values in larger bins, and in that of the n-th
+  if (const float scale = (BINS - 1) / (most - least); scale > 0 && scale < 1e30f) {  // else they are all but equal
+    const auto bin_of = [&](float value) { return std::clamp(int32_t((most - value) * scale), 0, BINS - 1); };
+    int32_t sizes[BINS] = {};
+    for (int32_t i = 0; i < count; ++i) ++sizes[bin_of(values[i])];
+    int32_t bin = 0;
+    while (before + sizes[bin] < n) before += sizes[bin++];
+    inside = 0;
+    for (int32_t i = 0; i < count; ++i) {
+      const float value = values[i];
+      values[inside] = value;
+      inside += bin_of(value) == bin;
+    }
   }
   float* const nth = values + (n - before - 1);
   std::nth_element(values, nth, values + inside, [](float a, float b) { return a > b; });

@@ -1,6 +1,8 @@
 """``asrkern decode``."""
 
 import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +113,33 @@ def test_bad_utterances_do_not_lose_the_others(files):
         [line] = [line for line in result.stderr.splitlines() if line.startswith(f"error: {name}: ")]
         assert message in line
     assert "error: 5 of 7 utterances were not decoded" in result.stderr
+
+
+def test_what_else_an_archive_may_hold(files):
+    """Arrays of other byte orders and precisions, other files, and damaged ones."""
+    arrays = {name: files[name] for name in ("u00", "u01", "u02")}
+    np.savez_compressed(
+        "other.npz",
+        u00=arrays["u00"].astype(">f4"),
+        u01=arrays["u01"].astype(np.longdouble),
+        damaged=np.random.default_rng(0).normal(size=(300, 5)),
+        u02=arrays["u02"],
+    )
+    with zipfile.ZipFile("other.npz") as archive:
+        at = archive.getinfo("damaged.npy").header_offset + 200
+    with zipfile.ZipFile("other.npz", "a") as archive:
+        archive.writestr("readme.txt", "nothing")
+    content = bytearray(Path("other.npz").read_bytes())
+    content[at : at + 64] = bytes(64)
+    Path("other.npz").write_bytes(content)
+    result = run("other.npz", "--labels", "labels.txt", "--blank", BLANK)
+    assert result.exit_code == 1 and "error: 2 of 5 utterances were not decoded" in result.stderr
+    assert result.stdout.splitlines() == expected_lines(arrays, CTCBeamDecoder(LABELS, blank=BLANK))
+    for name, message in (
+        ("damaged", "cannot be read"),
+        ("readme.txt", "expected an array, received another file"),
+    ):
+        assert f"error: {name}: {message}" in result.stderr
 
 
 @pytest.mark.parametrize(

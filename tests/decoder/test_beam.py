@@ -1,6 +1,7 @@
 import json
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrkern.decoder import CTCBeamDecoder
+from asrkern.decoder import CTCBeamDecoder, NGramLM, forced_align, greedy_decode
 from asrkern.decoder._context import read_labels
 from asrkern.reference.ctc_beam_search import ctc_beam_search, enumerate_prefixes
 from asrkern.reference.ctc_context import word_context
@@ -373,9 +374,19 @@ LM = small_lm(WORDS)
         (lambda: CTCBeamDecoder(LETTERS, num_threads=0), "num_threads: expected"),
         (lambda: CTCBeamDecoder(LETTERS, token_min_logp=1.0), "token_min_logp: expected at most 0"),
         (lambda: CTCBeamDecoder(LETTERS, beam_prune_logp=float("nan")), "beam_prune_logp: expected at most 0"),
-        (lambda: CTCBeamDecoder(LETTERS, blank_penalty=INF), "blank_penalty: expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, blank_penalty=INF), "blank_penalty: expected a number between -1e20 and 1e20"),
         (lambda: CTCBeamDecoder(LETTERS, alpha=-1.0), "alpha: expected a finite number of at least 0"),
         (lambda: CTCBeamDecoder(LETTERS, beta=INF), "beta: expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, beta=1e39), "beta: expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon=["a"], unk_score=1e39), "unk_score: expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, hotwords={"ab": 1e39}), "hotwords: the weight of 'ab': expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, hotwords={"ab": "x"}), "hotwords: the weight of 'ab': expected a finite number"),
+        (lambda: CTCBeamDecoder(LETTERS, hotwords={"a b": 1.0, "a  b": 2.0}), "hotwords: expected each phrase once, received 'a b' twice"),
+        (lambda: CTCBeamDecoder(LETTERS, hotwords=["a\0b"]), "hotwords: 'a.x00b' has no label for"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon={"x": [["a", "-"]]}), "lexicon: the spelling of 'x' has '-', which is blank"),
+        (lambda: CTCBeamDecoder(LETTERS, lexicon={"": [["a"]]}), "lexicon: expected words, received ''"),
+        (lambda: CTCBeamDecoder([*LETTERS, "a" * 1001]), "labels: expected at most 1000 letters each, received 1001"),
+        (lambda: CTCBeamDecoder(LETTERS, num_threads=2.5), "num_threads: expected an integer of at least 1, received 2.5"),
         (lambda: CTCBeamDecoder(LETTERS, unk_score=float("nan")), "unk_score: expected"),
         (lambda: CTCBeamDecoder(LETTERS, "lm.arpa"), "lm: expected an NGramLM, received str"),
         (lambda: CTCBeamDecoder(LETTERS, lexicon="ab"), "lexicon: expected words, received a string"),
@@ -449,6 +460,105 @@ def test_bad_streams():
     for cut in (0, 10, len(damaged) - 1):
         with pytest.raises((ValueError, TypeError)):
             type(state).__new__(type(state)).__setstate__(bytes(damaged[:cut]))
+
+
+def test_equal_scores_and_nearly_equal_ones():
+    """More of them than the beam has places, their differences beyond what float32 can divide by."""
+    lexicon = {"ab": [["a", "b"]], "AB": [["a", "b"]], "a": [["a"]], "b": [["b"]], "bb": [["b"]]}
+    log_probs = torch.tensor([[-INF, -3.0972, -6.0972, -3.0972, -0.0972], [-INF, 0.0, -INF, -INF, -INF]])
+    found = CTCBeamDecoder(LETTERS, lexicon=lexicon, beam_width=2, nbest=2, check_normalized=False).decode(
+        log_probs
+    )
+    assert len(found) == 2 and all(h.score <= 0 for h in found)
+    for scale in (0.0, 1e-39, 1e-30):
+        flat = torch.full((12, 5), 0.0)
+        flat[:, 2] = scale
+        decoder = CTCBeamDecoder(LETTERS, beam_width=3, nbest=3, check_normalized=False)
+        assert len(decoder.decode(flat)) == 3
+
+
+@pytest.mark.parametrize("value", [INF, 2e30])
+def test_infinite_scores_are_named(value):
+    log_probs = random_log_probs(12, 5)
+    log_probs[3, 2] = value
+    for check in (True, False):
+        decoder = CTCBeamDecoder(LETTERS, beam_width=3, check_normalized=check)
+        with pytest.raises(ValueError, match=r"log_probs: .* infinite values \(in row 0 at frame 3\)"):
+            decoder.decode(log_probs)
+        with pytest.raises(ValueError, match=r"log_probs: .* infinite values \(at frame 3\)"):
+            decoder.step(decoder.start(), log_probs)
+
+
+def test_words_that_no_labels_spell_forbid_no_others():
+    lm = NGramLM.estimate(["zürich is big", "is big big"] * 5, 2, discount_fallback=True)
+    labels = ["-", " ", *"abcdefghijklmnopqrstuvwxyz"]
+    said = torch.tensor([labels.index(letter) for letter in "zed is big"])
+    log_probs = (torch.nn.functional.one_hot(said, len(labels)) * 12.0).log_softmax(-1)
+    for smearing in (True, False):
+        assert CTCBeamDecoder(labels, lm, smearing=smearing).decode(log_probs)[0].text == "zed is big"
+
+
+def test_streams_of_one_state_from_several_threads():
+    decoder = CTCBeamDecoder(LETTERS, beam_width=50)
+    log_probs, state = random_log_probs(2000, 5), decoder.start()
+    with ThreadPoolExecutor(3) as pool:
+        steps = [pool.submit(decoder.step, state, log_probs) for _ in range(4)]
+        for _ in range(20):
+            decoder.partial(state), pickle.dumps(state), state.stable_tokens
+        for step in steps:
+            step.result()
+    assert state.frames == 8000
+
+
+def test_states_are_their_decoders():
+    log_probs = random_log_probs(12, 5)
+    decoder = CTCBeamDecoder(LETTERS, hotwords={"cb": 5.0})
+    state = decoder.start()
+    decoder.step(state, log_probs)
+    equal = CTCBeamDecoder(LETTERS, hotwords={"cb": 5.0}, nbest=1)
+    assert equal.finish(pickle.loads(pickle.dumps(state))) == decoder.finish(state)
+    for other in (
+        decoder.replace(hotwords={"cb": -5.0}),
+        decoder.replace(hotwords=None),
+        decoder.replace(beam_prune_logp=-20.0),
+        CTCBeamDecoder(LETTERS, hotwords={"cb": 5.0}, lexicon=["a"], unk_score=-1.0),
+    ):
+        with pytest.raises(
+            ValueError, match="state: expected one that this decoder, or an equal one, has started"
+        ):
+            other.step(state, log_probs)
+
+
+def test_damaged_states():
+    decoder = CTCBeamDecoder(LETTERS, beam_width=3)
+    state = decoder.start()
+    decoder.step(state, random_log_probs(12, 5))
+    saved = state.__getstate__()
+    for at in range(0, len(saved), 7):
+        damaged = bytearray(saved)
+        damaged[at] ^= 0x41
+        with pytest.raises(ValueError, match="state: expected a saved state"):
+            type(state).__new__(type(state)).__setstate__(bytes(damaged))
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "g", "<f2"])
+def test_arrays_of_any_strides_and_byte_orders(dtype):
+    log_probs = random_log_probs(12, 5)[:, [0, 1, 2, 3, 4]]
+    decoder = CTCBeamDecoder(LETTERS, beam_width=5)
+    array = log_probs.numpy().astype(dtype)
+    expected = decoder.decode(torch.from_numpy(array.astype("=f8")).float())
+    array.flags.writeable = False
+    assert decoder.decode(array) == decoder.decode(np.asfortranarray(array)) == expected
+    backwards = np.ascontiguousarray(array[::-1])[::-1]
+    assert decoder.decode(backwards) == expected
+    assert greedy_decode(backwards[None]) == greedy_decode(log_probs[None])
+    assert forced_align(backwards, [2, 3]).path.equal(forced_align(log_probs, [2, 3]).path)
+
+
+def test_numbers_of_numpy():
+    log_probs = random_log_probs(12, 5)
+    decoder = CTCBeamDecoder(LETTERS, blank=np.int64(0), beam_width=np.int64(5), beta=np.float32(0.5))
+    assert decoder.decode(log_probs) == CTCBeamDecoder(LETTERS, beam_width=5, beta=0.5).decode(log_probs)
 
 
 def test_a_lexicon_that_cannot_go_on_is_named():

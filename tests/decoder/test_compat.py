@@ -4,10 +4,12 @@ Where the originals' searches differ (see the docstrings of compat), the inputs 
 everything, no two spaces without a letter between them, and no space at either end.
 """
 
+import copy
 import gzip
 import inspect
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -275,6 +277,28 @@ class TestPyctcdecode:
             assert ours == wanted[0] and abs(am_score - wanted[3]) < 1e-4 and abs(score - wanted[4]) < 1e-4
             for (word, times), (other, others) in zip(words, wanted[2], strict=True):
                 assert word == other and max(abs(a - b) for a, b in zip(times, others)) <= 1
+
+    def test_copies_are_apart(self):
+        lm, log_probs = small_lm(WORDS), random_log_probs(12, 5).numpy()
+        first = build_ctcdecoder(["", " ", "a", "b", "c"], lm, alpha=5.0)
+        scores = first.decode_beams(log_probs)[0][4]
+        copies = copy.deepcopy(first), pickle.loads(pickle.dumps(first))
+        first.reset_params(alpha=0.1, beta=-9.0)
+        assert first.decode_beams(log_probs)[0][4] != scores
+        assert all(other.decode_beams(log_probs)[0][4] == scores for other in copies)
+        with pytest.raises(ValueError, match="alpha"):
+            first.reset_params(alpha=-1.0)
+        first.reset_params(alpha=5.0, beta=1.5)
+        assert first.decode_beams(log_probs)[0][4] == scores
+
+    def test_hotwords_that_no_labels_spell_do_nothing(self):
+        log_probs = random_log_probs(12, 5).numpy()
+        decoder = build_ctcdecoder(["", " ", "a", "b", "c"])
+        assert decoder.decode_beams(log_probs, hotwords=["xyz"]) == decoder.decode_beams(log_probs)
+        with pytest.raises(
+            TypeError, match="hotwords: expected a list of words or phrases, received a string, 'ab'"
+        ):
+            decoder.decode(log_probs, hotwords="ab")
 
     def test_calls(self):
         """decode, the batches, other parameters, and the three kinds of input."""

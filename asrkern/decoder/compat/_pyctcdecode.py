@@ -6,7 +6,6 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from asrkern.decoder.ngram_lm import NGramLM
 
 _LN10 = math.log(10)
 _LEAST_P = 1e-15
+_DECODERS_KEPT = 16
 _MARK = "▁"
 # text, None, [(word, (start, end))], acoustic score, combined score
 Beam = tuple[str, None, list[tuple[str, tuple[int, int]]], float, float]
@@ -60,8 +60,7 @@ class BeamSearchDecoderCTC:
         unk_score_offset: float,
     ) -> None:
         self._labels, self._lm, self._unigrams = labels, language_model, unigrams
-        self._parameters = {"alpha": alpha, "beta": beta, "unk_score_offset": unk_score_offset}
-        self._build()
+        self._build({"alpha": alpha, "beta": beta, "unk_score_offset": unk_score_offset})
 
     def reset_params(
         self,
@@ -73,8 +72,7 @@ class BeamSearchDecoderCTC:
         """Other parameters of the language model."""
         _refuse("lm_score_boundary", lm_score_boundary, None, True)
         new = {"alpha": alpha, "beta": beta, "unk_score_offset": unk_score_offset}
-        self._parameters |= {name: value for name, value in new.items() if value is not None}
-        self._build()
+        self._build({**self._parameters, **{name: value for name, value in new.items() if value is not None}})
 
     def decode(
         self,
@@ -113,7 +111,7 @@ class BeamSearchDecoderCTC:
         _refuse("prune_history", prune_history, False)
         _refuse("lm_start_state", lm_start_state, None)
         decoder = self._decoder(
-            beam_width, beam_prune_logp, token_min_logp, tuple(_words(hotwords)), float(hotword_weight)
+            beam_width, beam_prune_logp, token_min_logp, tuple(self._words(hotwords)), float(hotword_weight)
         )
         return _beams(decoder.decode(self._log_probs(logits)), beam_prune_logp)
 
@@ -135,8 +133,8 @@ class BeamSearchDecoderCTC:
             for logits in logits_list
         ]
 
-    def _build(self) -> None:
-        alpha, beta, offset = (self._parameters[name] for name in ("alpha", "beta", "unk_score_offset"))
+    def _build(self, parameters: dict[str, float]) -> None:
+        alpha, beta, offset = (parameters[name] for name in ("alpha", "beta", "unk_score_offset"))
         lexicon = None
         if self._lm is not None and self._unigrams is not None:
             spelled = set("".join(self._labels)) - {_MARK}
@@ -153,15 +151,29 @@ class BeamSearchDecoderCTC:
             unk_score=alpha * _LN10 * offset,
             check_normalized=False,
         )
-        self._decoder = lru_cache(maxsize=16)(self._make_decoder)
+        self._parameters = parameters
+        self._decoders: dict[tuple[Any, ...], CTCBeamDecoder] = {}
 
-    def _make_decoder(
+    def _decoder(
         self, beam_width: int, prune: float, least: float, hotwords: tuple[str, ...], weight: float
     ) -> CTCBeamDecoder:
-        return self._base.replace(
-            beam_width=beam_width, nbest=beam_width, beam_prune_logp=prune, token_min_logp=least, hotwords=hotwords,
-            hotword_weight=weight,
-        )  # fmt: skip
+        options = (beam_width, prune, least, hotwords, weight)
+        if options not in self._decoders:
+            if len(self._decoders) >= _DECODERS_KEPT:
+                self._decoders.clear()
+            self._decoders[options] = self._base.replace(
+                beam_width=beam_width, nbest=beam_width, beam_prune_logp=prune, token_min_logp=least,
+                hotwords=hotwords, hotword_weight=weight,
+            )  # fmt: skip
+        return self._decoders[options]
+
+    def _words(self, hotwords: Iterable[str] | None) -> list[str]:
+        """Each word of each phrase on its own, as pyctcdecode takes them; those that no labels spell do nothing."""
+        if isinstance(hotwords, str):
+            raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
+        spelled = set("".join(self._labels))
+        words = dict.fromkeys(word for phrase in hotwords or () for word in phrase.split())
+        return [word for word in words if spelled.issuperset(word)]
 
     def _log_probs(self, logits: np.ndarray) -> np.ndarray:
         if logits.ndim != 2 or logits.shape[1] != len(self._labels):
@@ -179,11 +191,6 @@ class BeamSearchDecoderCTC:
 def _refuse(name: str, value: object, *allowed: object) -> None:
     if not any(value is a for a in allowed):
         raise ValueError(f"{name}: {value!r} is not supported; expected {allowed[-1]!r}")
-
-
-def _words(hotwords: Iterable[str] | None) -> list[str]:
-    """Each word of each phrase on its own, as pyctcdecode takes them."""
-    return list(dict.fromkeys(word for phrase in hotwords or () for word in phrase.split()))
 
 
 def _beams(found: list[Hypothesis], prune: float) -> list[Beam]:

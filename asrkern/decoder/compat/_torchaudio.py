@@ -30,8 +30,8 @@ class CTCHypothesis(NamedTuple):
 class _BeamDecoder(CTCBeamDecoder):
     """Keeps where each hypothesis' last token ends."""
 
-    def _hypothesis(self, score, am_score, lm_score, tokens, starts, ends, *columns):
-        found = super()._hypothesis(score, am_score, lm_score, tokens, starts, ends, *columns)
+    def _hypothesis(self, score, am_score, tokens, starts, ends, *columns):
+        found = super()._hypothesis(score, am_score, tokens, starts, ends, *columns)
         return found, (ends[-1] if ends else 0)
 
 
