@@ -85,10 +85,19 @@ def forced_align(
 
 
 def token_spans(path: Array, scores: Array, blank: int = 0) -> list[TokenSpan]:
-    """The tokens of one row of an :class:`Alignment`, [T] each: runs of a token that is not blank."""
+    """The tokens of one row of an :class:`Alignment`, [T] each: runs of a token that is not blank.
+
+    Raises:
+        TypeError: path is not of integers.
+        ValueError: path and scores are not [T] of the same T.
+    """
     spans, frame = [], 0
-    values = torch.as_tensor(scores)
-    for token, run in itertools.groupby(torch.as_tensor(path).tolist()):
+    values, frames = as_scores(torch.as_tensor(scores)), _integers("path", path)
+    if frames.dim() != 1 or values.shape != frames.shape:
+        raise ValueError(
+            f"path, scores: expected shapes [T] of one row, received {list(frames.shape)} and {list(values.shape)}"
+        )
+    for token, run in itertools.groupby(frames.tolist()):
         end = frame + len(list(run))
         if token not in (blank, -1):
             spans.append(TokenSpan(token, frame, end, values[frame:end].mean().item()))
@@ -142,7 +151,12 @@ def _rows(
     frames = _counts("lengths", lengths, len(scores), scores.shape[1])
     counts = _counts("target_lengths", target_lengths, len(scores), tokens.shape[1])
     for row, (length, count) in enumerate(zip(frames, counts)):
-        yield scores[row, :length].float(), tokens[row, :count].numpy()
+        values = scores[row, :length].float()
+        if values.isposinf().any():
+            raise ValueError(
+                f"log_probs: expected log-probabilities, received infinite values (in row {row})"
+            )
+        yield values, tokens[row, :count].numpy()
 
 
 def _integers(name: str, values: Array | Sequence[int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +67,15 @@ class Partial(NamedTuple):
 def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, received {value!r}")
+    if value >= 1 << 31:
+        raise ValueError(f"{name}: expected an integer below 2^31, received {value}")
     return int(value)
+
+
+def _number(name: str, value: float) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, received {value!r}")
+    return value
 
 
 def _addresses(context: CTCContext) -> list[int]:
@@ -226,7 +234,7 @@ class CTCBeamDecoder:
                 )
             if name == "top_tokens" and value is None:
                 value = len(self.labels)
-            self._options[name] = _count(name, value) if name in _COUNTS else value
+            self._options[name] = (_count if name in _COUNTS else _number)(name, value)
         # Made now, so that options out of range are refused here.
         self._make_search()
 

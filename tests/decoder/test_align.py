@@ -125,12 +125,26 @@ def test_spans():
         ((torch.zeros(1, 3, 4), [[1]], [4]), "lengths: expected values between 0 and 3, received 4"),
         ((torch.zeros(1, 3, 4), [[1]], None, [1, 1]), "target_lengths: expected 1 values"),
         ((torch.full((3, 4), float("nan")), [1]), "log_probs: expected numbers, received NaN at frame 0"),
+        ((torch.full((3, 4), math.inf), [1]), r"log_probs: .* infinite values \(in row 0\)"),
     ],
 )
 @pytest.mark.parametrize("function", [forced_align, ctc_score])
 def test_bad_input(function, args, message):
     with pytest.raises((ValueError, TypeError), match=message):
         function(*args)
+
+
+@pytest.mark.parametrize(
+    "path, scores, message",
+    [
+        ([1.5, 2.0], torch.zeros(2), "path: expected an integer dtype, received torch.float32"),
+        ([1, 2, 3], torch.zeros(2), r"expected shapes \[T\] of one row, received \[3\] and \[2\]"),
+        ([[1, 2]], torch.zeros(1, 2), r"expected shapes \[T\] of one row, received \[1, 2\] and \[1, 2\]"),
+    ],
+)
+def test_spans_of_other_things(path, scores, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        token_spans(path, scores)
 
 
 def test_texts_that_do_not_fit():
