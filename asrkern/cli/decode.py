@@ -92,9 +92,8 @@ def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, vocabulary: int) -> 
     """Log-probabilities [T, V], or what is wrong with them."""
     try:
         array = arrays[name]
-    except (
-        Exception
-    ) as error:  # of zip, zlib, Python's tokenizer: whatever damage makes numpy's parsers raise
+    # Of zip, zlib, Python's tokenizer: whatever damage makes numpy's parsers raise.
+    except Exception as error:
         return ValueError(f"cannot be read: {error}")
     if not isinstance(array, np.ndarray):
         return ValueError("expected an array, received another file")
