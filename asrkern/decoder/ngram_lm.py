@@ -321,7 +321,7 @@ class NGramLM:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_model", "_queried", "_addresses", "_estimate")
+        left_out = ("_model", "_pointed_to", "_estimate")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -344,8 +344,9 @@ class NGramLM:
                     f"{name}: expected a contiguous array of {str(_DTYPES[name])[6:]}, received {tensor.dtype}"
                 )
         self._model = None
-        self._queried = [tensor for name, tensor in self.tensors.items() if name != "strings"]
-        self._addresses = self._where()
+        self._pointed_to = [
+            (tensor, tensor.data_ptr()) for name, tensor in self.tensors.items() if name != "strings"
+        ]
         if any(tensor.device.type != "cpu" for tensor in self.tensors.values()):
             return
         unigrams, ngrams, words = (self.tensors[name].numpy() for name in ("unigrams", "ngrams", "words"))
@@ -362,13 +363,12 @@ class NGramLM:
             self.space,
         )
 
-    def _where(self) -> list[int]:
-        return [tensor.data_ptr() for tensor in self._queried]
-
     def _on_cpu(self) -> _decoder.NGramModel:
         # torch moves the memory of tensors that it shares with other processes.
-        if self._where() != self._addresses:
-            self._bind()
+        for tensor, address in self._pointed_to:
+            if tensor.data_ptr() != address:
+                self._bind()
+                break
         if self._model is None:
             raise ValueError(f"expected tables on the CPU, received them on {self.tensors['ngrams'].device}")
         return self._model
