@@ -18,7 +18,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: it cannot be written; what was there before is untouched, and the temporary file is gone.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
+    if target.exists() and not (target.is_file() or target.is_dir()):
         yield target
         return
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -6,6 +6,7 @@ import gzip
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +68,16 @@ def _read_text(
 
 
 def _check_order(order: int) -> None:
-    if not isinstance(order, int) or isinstance(order, bool):
+    if not isinstance(order, Integral) or isinstance(order, bool):
         raise TypeError(f"order: expected an integer, received {order!r}")
     if not 1 <= order <= _decoder.MAX_ORDER:
         raise ValueError(f"order: expected 1 to {_decoder.MAX_ORDER}, received {order}")
 
 
 def _check_prune(prune: Sequence[int], order: int) -> list[int]:
-    if isinstance(prune, int) or not all(isinstance(value, int) for value in prune):
+    if not isinstance(prune, Iterable) or not all(isinstance(value, Integral) for value in prune):
         raise TypeError(f"prune: expected a sequence of integers, received {prune!r}")
-    thresholds = list(prune)
+    thresholds = [int(value) for value in prune]
     if not 1 <= len(thresholds) <= order:
         raise ValueError(f"prune: expected 1 to {order} thresholds, received {len(thresholds)}")
     thresholds += thresholds[-1:] * (order - len(thresholds))
@@ -90,7 +91,7 @@ def _check_prune(prune: Sequence[int], order: int) -> list[int]:
 def _check_fallback(fallback: bool | Sequence[float]) -> tuple[float, ...] | None:
     if isinstance(fallback, bool):
         return DEFAULT_FALLBACK if fallback else None
-    if not isinstance(fallback, Sequence) or not all(isinstance(value, int | float) for value in fallback):
+    if not isinstance(fallback, Iterable) or not all(isinstance(value, Real) for value in fallback):
         raise TypeError(f"discount_fallback: expected True, False or three numbers, received {fallback!r}")
     discounts = tuple(float(value) for value in fallback)
     if len(discounts) != 3 or not all(0 <= value <= k for k, value in enumerate(discounts, 1)):

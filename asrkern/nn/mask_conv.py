@@ -129,6 +129,7 @@ class MaskConv(nn.Module):
 
 
 def is_fusible(module: nn.Module) -> bool:
+    """Whether the operation can run this module: a plain Conv2d."""
     return (
         type(module) is nn.Conv2d
         and module.groups == 1
@@ -144,6 +145,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def stages_of(stack: nn.Sequential) -> list[Stage]:
+    """A stack's modules in order, those together that run together."""
     modules = list(stack)
     stages = []
     while modules:

@@ -120,7 +120,7 @@ class CtcBeamSearch {
     const int64_t frames = chunk.shape(0);
     const float* values = chunk.data();
     py::gil_scoped_release release;
-    const auto locked = stream.lock();
+    const auto lock = stream.lock();
     check_state(stream);
     for (int64_t t = 0; t < frames; ++t) {
       const CtcError error = stream.step(model_, options_, values + t * options_.row.vocabulary);
@@ -136,7 +136,7 @@ class CtcBeamSearch {
     int32_t stable;
     {
       py::gil_scoped_release release;
-      const auto locked = stream.lock();
+      const auto lock = stream.lock();
       check_state(stream);
       found = stream.results(model_, nbest_, final);
       stable = stream.stable_tokens();

@@ -215,7 +215,7 @@ inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBea
   return collector.bar > bar || above >= options.beam_width;
 }
 
-// The extensions that may be among the best: in order, so that equals are.
+// The extensions that may be among the best, in the order that decides between equals.
 inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   const int32_t count = beam.count;
   float best = kLogZero, worst = 0, base = 2 * kLogZero, best_now = kLogZero;

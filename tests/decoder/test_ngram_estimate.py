@@ -6,6 +6,7 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -193,6 +194,13 @@ def test_bad_arguments(arguments, message):
 def test_arguments_of_other_types(arguments, message):
     with pytest.raises(TypeError, match=message):
         NGramLM.estimate(**{"text": ["a b c", "b c"], "order": 3, "discount_fallback": True, **arguments})
+
+
+def test_numbers_of_numpy():
+    numbers = {"order": np.int64(2), "prune": np.array([0, 1]), "discount_fallback": np.array([0.5, 1, 1.5])}
+    found = NGramLM.estimate(["a b c", "b c"], **numbers)
+    expected = NGramLM.estimate(["a b c", "b c"], 2, prune=(0, 1), discount_fallback=(0.5, 1, 1.5))
+    assert all(tensor.equal(expected.tensors[name]) for name, tensor in found.tensors.items())
 
 
 def test_bytes_that_are_no_text_stay_what_they_are(tmp_path):

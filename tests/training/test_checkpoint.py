@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from asrkern._atomic_write import atomic_write
 from asrkern.models import build
 from asrkern.training.averaging import MovingAverage, average_checkpoints
 from asrkern.training.checkpoint import Recognizer, load, read_header, save
@@ -190,18 +189,6 @@ def test_a_full_disk_ends_a_run_that_can_be_resumed(
         train(recipe, tmp_path)
     monkeypatch.undo()
     assert [row["epoch"] for row in train(recipe, tmp_path, resume=True).rows] == [1, 2]
-
-
-def test_a_kill_while_writing_leaves_the_previous_file(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_text("before")
-    child = os.fork()
-    if child == 0:
-        with atomic_write(path) as temporary:
-            temporary.write_text("half")
-            os.kill(os.getpid(), 9)
-    os.waitpid(child, 0)
-    assert path.read_text() == "before"
 
 
 def test_the_average_of_checkpoints(tmp_path: Path) -> None:
