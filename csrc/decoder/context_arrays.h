@@ -2,8 +2,10 @@
 // device only the sizes are: asrkern.ops.CTCContext has their values checked before they go there.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -45,19 +47,49 @@ inline void check_array(bool good, const char* name, const std::string& expected
   if (!good) throw std::invalid_argument(std::string(name) + ": expected " + expected);
 }
 
+// Every call of the operation checks all of its arrays, so the loops below have no exits and vectorise.
+
 // begin: [count + 1], ascending from 0 to the number of entries.
 inline void check_runs(const char* name, const Array<int32_t>& begin, int64_t entries) {
   if (!begin.readable) return;
-  bool ascending = begin.size > 0 && begin.data[0] == 0 && begin.data[begin.size - 1] == entries;
-  for (int64_t i = 1; i < begin.size; ++i) ascending &= begin.data[i - 1] <= begin.data[i];
-  check_array(ascending, name, "the beginnings of runs, ascending from 0 to " + std::to_string(entries));
+  int32_t wrong = begin.size == 0 || begin.data[0] != 0 || begin.data[begin.size - 1] != entries;
+  for (int64_t i = 1; i < begin.size; ++i) wrong |= begin.data[i - 1] > begin.data[i];
+  check_array(!wrong, name, "the beginnings of runs, ascending from 0 to " + std::to_string(entries));
 }
 
 inline void check_range(const char* name, const Array<int32_t>& values, int64_t end) {
   if (!values.readable) return;
-  bool good = true;
-  for (int64_t i = 0; i < values.size; ++i) good &= values.data[i] >= 0 && values.data[i] < end;
-  check_array(good, name, "values from 0 to " + std::to_string(end - 1));
+  const uint32_t limit = uint32_t(std::min<int64_t>(end, INT32_MAX));
+  int32_t wrong = 0;
+  for (int64_t i = 0; i < values.size; ++i) wrong |= uint32_t(values.data[i]) >= limit;
+  check_array(!wrong, name, "values from 0 to " + std::to_string(end - 1));
+}
+
+// Whether each node's mask is the sum of its tokens' bits, so that it has no more bits than the node has edges. Of no
+// more than 64 tokens.
+inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
+                           const Array<int64_t>& edge_mask) {
+  const auto sums = std::make_unique_for_overwrite<uint64_t[]>(size_t(edge_token.size) + 1);
+  sums[0] = 0;
+  for (int64_t edge = 0; edge < edge_token.size; ++edge)
+    sums[edge + 1] = sums[edge] + (1ull << (edge_token.data[edge] & 63));
+  uint64_t wrong = 0;
+  for (int64_t node = 0; node < edge_mask.size; ++node)
+    wrong |= (sums[edge_begin.data[node + 1]] - sums[edge_begin.data[node]]) ^ uint64_t(edge_mask.data[node]);
+  return wrong == 0;
+}
+
+// Whether each node's mask is of its tokens, modulo 64.
+inline bool masks_are_remainders(const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
+                                 const Array<int64_t>& edge_mask) {
+  uint64_t wrong = 0;
+  for (int64_t node = 0; node < edge_mask.size; ++node) {
+    uint64_t mask = 0;
+    for (int32_t edge = edge_begin.data[node]; edge < edge_begin.data[node + 1]; ++edge)
+      mask |= 1ull << (edge_token.data[edge] & 63);
+    wrong |= mask ^ uint64_t(edge_mask.data[node]);
+  }
+  return wrong == 0;
 }
 
 inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
@@ -66,17 +98,13 @@ inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, c
   check_runs(name, edge_begin, edge_token.size);
   check_range(name, edge_token, vocabulary);
   check_range(name, edge_target, edge_begin.size - 1);
+  const bool few_tokens = vocabulary <= 64;
   bool good = edge_mask.size == edge_begin.size - 1;
-  for (int64_t node = 0; good && edge_mask.readable && node < edge_mask.size; ++node) {
-    uint64_t mask = 0;
-    for (int32_t edge = edge_begin.data[node]; edge < edge_begin.data[node + 1]; ++edge)
-      mask |= 1ull << (edge_token.data[edge] & 63);
-    good = uint64_t(edge_mask.data[node]) == mask &&
-           (vocabulary > 64 || count_bits(mask) == edge_begin.data[node + 1] - edge_begin.data[node]);
-  }
+  if (good && edge_mask.readable)
+    good = (few_tokens ? masks_are_sums : masks_are_remainders)(edge_begin, edge_token, edge_mask);
   check_array(good, name, "each node's mask to be of its tokens, each of them once");
   return {edge_begin.data, edge_token.data, edge_target.data, reinterpret_cast<const uint64_t*>(edge_mask.data),
-          vocabulary <= 64};
+          few_tokens};
 }
 
 inline void check_per_node(const char* name, const Array<float>& values, int64_t nodes) {

@@ -110,33 +110,32 @@ class CtcBeamStream {
   };
 
   CtcBeamStream(int32_t width, int32_t vocabulary) : width_(width), vocabulary_(vocabulary) {
-    const size_t slots = size_t(width) + 1;
+    const size_t slots = size_t(width) + 1, vocabularies = size_t(vocabulary) + 1;
     for (CtcBeamScores* scores : {&beam_.now, &beam_.next})
       for (float** array : {&scores->blank, &scores->token, &scores->total, &scores->best_blank, &scores->best_token})
         *array = allocate<float>(slots);
     for (int32_t** array : {&beam_.last, &beam_.node, &beam_.parent, &beam_.blank_alignment, &beam_.blank_end,
-                            &beam_.token_alignment, &beam_.parent_slot, &beam_.new_alignment})
+                            &beam_.token_alignment, &beam_.parent_slot, &beam_.new_alignment, &beam_.scratch_slots})
       *array = allocate<int32_t>(slots);
     for (float** array : {&beam_.gain, &beam_.inside_reach, &beam_.phrase_reach, &beam_.end_reach, &beam_.from,
                           &beam_.best_from, &beam_.row_last})
       *array = allocate<float>(slots);
+    for (uint32_t** array : {&beam_.plain_bits[0], &beam_.plain_bits[1], &beam_.phrase_bits[0], &beam_.phrase_bits[1]})
+      *array = allocate<uint32_t>(slots);
     beam_.end_known = allocate<uint8_t>(slots);
     beam_.context_score = allocate<double>(slots);
     beam_.context = allocate<PrefixContext>(slots);
     beam_.children = allocate<uint64_t>(slots);
-    beam_.row = allocate<float>(size_t(vocabulary) + 1);
-    beam_.row_scratch = allocate<float>(vocabulary);
-    beam_.inside = allocate<int32_t>(vocabulary);
-    beam_.boundary = allocate<int32_t>(vocabulary);
-    beam_.begins = allocate<int32_t>(vocabulary);
-    beam_.begin_credit = allocate<float>(vocabulary);
-    beam_.candidates = allocate<CtcCandidate>(4 * slots);
-    beam_.ranking = allocate<float>(5 * slots);
+    for (float** array : {&beam_.row, &beam_.row_scratch}) *array = allocate<float>(vocabularies);
+    for (int32_t** array : {&beam_.inside, &beam_.boundary}) *array = allocate<int32_t>(vocabularies);
+    beam_.begin_credit = allocate<float>(CTC_REACH_TOKENS);
+    beam_.candidates = allocate<CtcCandidate>(4 * slots + CTC_REACH_TOKENS);
+    beam_.totals = allocate<float>(5 * slots + CTC_REACH_TOKENS);
     beam_.entrants = allocate<CtcEntrant>(slots);
     CtcBeamOptions options{};
     options.beam_width = width;
     ctc_beam::clear(beam_, options);
-    resize_tree(64 * slots);
+    resize_tree(128 * slots);
   }
 
   template <class T>
@@ -164,6 +163,7 @@ class CtcBeamStream {
     prefixes_.resize(nodes);
     alignments_.resize(nodes);
     moved_.resize(nodes);
+    marked_.resize(nodes + 1);
     beam_.tree.prefixes = prefixes_.data();
     beam_.tree.alignments = alignments_.data();
   }
@@ -174,7 +174,7 @@ class CtcBeamStream {
     PrefixTree& tree = beam_.tree;
     if (std::max(tree.prefix_count, tree.alignment_count) + needed <= prefixes_.size()) return;
     int32_t* const tails[] = {beam_.blank_alignment, beam_.token_alignment};
-    tree.compact(beam_.node, beam_.count, tails, 2, moved_.data());
+    tree.compact(beam_.node, beam_.count, tails, 2, moved_.data(), marked_.data());
     for (int32_t i = 0; i < beam_.count; ++i) beam_.parent[i] = tree.prefixes[beam_.node[i]].parent;
     // Half of it free, or compacting would come too often.
     const size_t used = std::max(tree.prefix_count, tree.alignment_count) + needed;
@@ -247,9 +247,27 @@ class CtcBeamStream {
   uint64_t search_ = 0;
   CtcBeam beam_{};
   std::vector<std::vector<double>> blocks_;
-  std::vector<PrefixNode> prefixes_;
-  std::vector<AlignmentNode> alignments_;
-  std::vector<int32_t> moved_;
+  // Not initialised: most of it is written before it is read, and the rest never is.
+  template <class T>
+  class Nodes {
+   public:
+    T* data() const { return nodes_.get(); }
+    size_t size() const { return size_; }
+    const T& operator[](size_t i) const { return nodes_[i]; }
+    void resize(size_t size) {
+      std::unique_ptr<T[]> nodes(new T[size]);
+      if (size_) std::memcpy(nodes.get(), nodes_.get(), std::min(size, size_) * sizeof(T));
+      nodes_ = std::move(nodes);
+      size_ = size;
+    }
+
+   private:
+    std::unique_ptr<T[]> nodes_;
+    size_t size_ = 0;
+  };
+  Nodes<PrefixNode> prefixes_;
+  Nodes<AlignmentNode> alignments_;
+  Nodes<int32_t> moved_, marked_;
 };
 
 }  // namespace asrkern

@@ -64,7 +64,7 @@ struct CtcBeam {
   int32_t frame;
   double offset;  // of all scores, so that float32 holds differences only: precision does not sink with the frames
   float shift;    // the best total, which goes into the offset with the next frame
-  float spread;   // how far behind it the last place of a full beam was; −kLogZero: not known. Nothing depends on it.
+  float spread;   // how far behind it to expect the last place of a full beam; −kLogZero: not known. A guess only.
   CtcBeamScores now, next;   // [W + 1]
   int32_t* last;             // [W + 1] last token; of the empty prefix the row's sentinel
   int32_t* node;             // [W] in the tree of prefixes
@@ -83,19 +83,21 @@ struct CtcBeam {
   // Scratch.
   float* row;                // [vocabulary + 1]
   float* row_scratch;        // [vocabulary]
-  int32_t* inside;           // [vocabulary] tokens of the frame, the likeliest first: those inside words
+  int32_t* inside;           // [vocabulary] tokens of the frame, see ctc_collect.h: those inside words,
   int32_t* boundary;         // [vocabulary] and those that end or begin one
-  int32_t* begins;           // [vocabulary] those inside words, the ones first that are worth most where phrases begin
-  float* begin_credit;       // [vocabulary] what phrases add to each there
+  uint32_t* plain_bits[2];   // [W] tokens that may extend a prefix without a phrase's worth, in two words,
+  uint32_t* phrase_bits[2];  // [W] and with the most there is
   int32_t* parent_slot;      // [W]
   uint64_t* children;        // [W + 1] which of its children are in the beam: a bit a token, modulo 64
   float* from;               // [W] score that the parent passes on
   float* best_from;          // [W] the same of its best alignment
   float* row_last;           // [W] row[last]
   int32_t* new_alignment;    // [W] a better alignment that comes from the parent; −1: none
-  CtcCandidate* candidates;  // [4 W]
+  float* begin_credit;       // [64] what phrases that begin with a token give in advance for it
+  int32_t* scratch_slots;    // [W + 1]
+  CtcCandidate* candidates;  // [4 W + 65]
   int32_t candidate_count;
-  float* ranking;        // [5 W]
+  float* totals;         // [5 W + 65] those of the prefixes that stay, then of the candidates
   CtcEntrant* entrants;  // [W]
 };
 

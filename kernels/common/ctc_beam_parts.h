@@ -54,15 +54,17 @@ ASRKERN_HOST_DEVICE inline AlignmentNode extended_alignment(const CtcBeam& beam,
   return {beam.token_alignment[slot], beam.frame, beam.frame - 1};
 }
 
-// Once all of those are made: the alignments of a prefix that stays. from_parent: its new one, −1: none.
-ASRKERN_HOST_DEVICE inline void keep_alignments(CtcBeam& beam, const CtcBeamScores& before, int32_t slot,
-                                                int32_t from_parent) {
-  if (before.best_blank[slot] <= before.best_token[slot] && !is_log_zero(before.best_token[slot])) {
-    beam.blank_alignment[slot] = beam.token_alignment[slot];
-    beam.blank_end[slot] = beam.frame - 1;
-  }
-  if (from_parent >= 0) beam.token_alignment[slot] = from_parent;
+// Once all of those are made: the best alignment of a prefix that stays that ends in blank, from those of the frame
+// before.
+ASRKERN_HOST_DEVICE inline void keep_blank_alignment(CtcBeam& beam, const CtcBeamScores& before, int32_t slot) {
+  const float token = before.best_token[slot];
+  const bool from_token = before.best_blank[slot] <= token && !is_log_zero(token);
+  beam.blank_alignment[slot] = from_token ? beam.token_alignment[slot] : beam.blank_alignment[slot];
+  beam.blank_end[slot] = from_token ? beam.frame - 1 : beam.blank_end[slot];
 }
+
+// A bar for bounds, which are sums in another order than scores: no score above `bar` has a bound that is not above it.
+ASRKERN_HOST_DEVICE inline float below(float bar) { return bar - 1e-3f - 1e-5f * (bar < 0 ? -bar : bar); }
 
 // A prefix's score with a token more, without what its context gains.
 ASRKERN_HOST_DEVICE inline float acoustic(const CtcBeam& beam, int32_t slot, int32_t token) {
@@ -70,12 +72,13 @@ ASRKERN_HOST_DEVICE inline float acoustic(const CtcBeam& beam, int32_t slot, int
 }
 
 // What extending a prefix by a token inside a word gains; false if that is not allowed or cannot exceed `bar`.
-// hotword_node: where the token leads among the hotwords.
+// credit, before: what hotwords give in advance where the token leads, and have given so far.
 ASRKERN_HOST_DEVICE inline bool extension_gain(const CtcBeam& beam, const ContextModel& model, int32_t slot,
-                                               int32_t token, int32_t hotword_node, float bar, float& gain) {
+                                               int32_t token, float credit, float before, float bar, float& gain) {
   const PrefixContext& context = beam.context[slot];
-  int32_t lexicon_node;
-  if (!inside_gain(model, context, token, hotword_node, gain, lexicon_node)) return false;
+  const int32_t lexicon_node = lexicon_next(model, context.lexicon_node, token);
+  if (lexicon_node == kNotAllowed) return false;
+  gain = inside_gain(model, context, lexicon_node, credit, before);
   if (model.lm_tokens) {
     if (!(acoustic(beam, slot, token) + gain + model.beta > bar)) return false;
     NGramState after;
@@ -125,13 +128,13 @@ ASRKERN_HOST_DEVICE inline void describe(const CtcBeam& beam, const ContextModel
   const int32_t slot = candidate.slot, token = candidate.token;
   const PrefixContext& before = beam.context[slot];
   PrefixContext& after = result.context;
-  float gain;
   result.word = kNoWord;
   if (model.token_kinds[token] == kInsideWord) {
     after.lm = before.lm;
     after.hotword_node = hotword_next(model, before.hotword_node, token);
-    inside_gain(model, before, token, after.hotword_node, gain, after.lexicon_node);
+    after.lexicon_node = lexicon_next(model, before.lexicon_node, token);
   } else {
+    float gain;
     result.word = word_of_choice(model, before.lexicon_node, candidate.choice);
     word_end_gain(model, before, result.word, after.lm);
     begin_gain(model, before, token, gain, after.lexicon_node, after.hotword_node);

@@ -14,8 +14,7 @@ namespace asrkern {
 // What the beam of a team has beside CtcBeam's arrays; of those it leaves out what serves a single thread.
 struct CtcTeamBeam : CtcBeam {
   int32_t candidate_room;
-  int32_t* possible;     // [vocabulary] the tokens of a frame
-  int32_t* tokens;       // [vocabulary] and in order
+  int32_t* tokens;       // [vocabulary] the tokens of a frame
   int32_t* first_child;  // [W + 1] list of the children that are in the beam: slots, −1 at the end
   int32_t* next_child;   // [W]
   int32_t* freed;        // [W] slots of prefixes that leave the beam
@@ -71,7 +70,6 @@ ASRKERN_HOST_DEVICE inline void bind_fast(CtcTeamBeam& beam, MemoryCutter& fast,
   fast.take(beam.context_score, width);
   fast.take(beam.context, width);
   fast.take(beam.row, vocabulary + 1);
-  fast.take(beam.possible, vocabulary);
   fast.take(beam.tokens, vocabulary);
   fast.take(beam.candidates, beam.candidate_room);
   fast.take(beam.entrants, width);

@@ -1,6 +1,5 @@
 // One frame of the beam search of ctc_beam.h by a team: as ctc_beam_step.h, prefix by prefix and candidate by
-// candidate, but that it looks at all tokens. What it finds is the same; but with hotwords, of prefixes with equal
-// scores it may keep others.
+// candidate, but that it looks at all tokens. What it finds is the same.
 #pragma once
 
 #include <cstdint>
@@ -111,37 +110,23 @@ ASRKERN_HOST_DEVICE float select(Team& team, CtcTeamBeam& beam, int32_t width, f
   return limit;
 }
 
-// Tokens other than blank whose row exceeds `least`, into beam.tokens: those inside words first, then the likeliest
-// first, as ctc_beam_step.h takes them. boundary: how many of them are inside words.
+// Tokens other than blank whose row exceeds `least`, into beam.tokens, in ascending order. best_boundary: the largest
+// row of those that are not inside words.
 template <class Team>
 ASRKERN_HOST_DEVICE int32_t list_tokens(Team& team, CtcTeamBeam& beam, const ContextModel& model,
-                                        const CtcRowOptions& options, float least, int32_t& boundary) {
+                                        const CtcRowOptions& options, float least, float& best_boundary) {
   int32_t count = 0;
-  boundary = 0;
+  best_boundary = 2 * kLogZero;
   for (int32_t first = 0; first < options.vocabulary; first += team.size()) {
     const int32_t v = first + team.rank();
     const bool possible = v < options.vocabulary && v != options.blank && beam.row[v] > least;
     int32_t here;
     const int32_t at = count + team.scan(possible, here);
-    if (possible) beam.possible[at] = v;
+    if (possible) beam.tokens[at] = v;
+    if (possible && model.token_kinds[v] != kInsideWord && beam.row[v] > best_boundary) best_boundary = beam.row[v];
     count += here;
   }
-  if (count == 0) return 0;
-  boundary = team_count(team, options.vocabulary, [&](int32_t v) {
-    return v != options.blank && beam.row[v] > least && model.token_kinds[v] == kInsideWord;
-  });
-  for (int32_t i = team.rank(); i < count; i += team.size()) {
-    const int32_t token = beam.possible[i];
-    const float row = beam.row[token];
-    const bool inside = model.token_kinds[token] == kInsideWord;
-    int32_t before = inside ? 0 : boundary;
-    for (int32_t k = 0; k < count; ++k) {
-      const int32_t other = beam.possible[k];
-      before += (beam.row[other] > row || (beam.row[other] == row && k < i)) &&
-                (model.token_kinds[other] == kInsideWord) == inside;
-    }
-    beam.tokens[before] = token;
-  }
+  best_boundary = team_max(team, best_boundary);
   team.sync();
   return count;
 }
@@ -149,10 +134,11 @@ ASRKERN_HOST_DEVICE int32_t list_tokens(Team& team, CtcTeamBeam& beam, const Con
 // The extension of a slot by a token inside a word, if it exceeds `bar` and is not in the beam.
 ASRKERN_HOST_DEVICE inline bool extend_inside(const CtcTeamBeam& beam, const ContextModel& model, int32_t slot,
                                               int32_t token, float bar, CtcCandidate& candidate) {
-  if (!(beam.now.total[slot] + beam.phrase_reach[slot] + beam.row[token] > bar)) return false;
-  const int32_t hotword_node = hotword_next(model, beam.context[slot].hotword_node, token);
+  if (!(beam.now.total[slot] + beam.phrase_reach[slot] + beam.row[token] > below(bar))) return false;
+  const int32_t node = beam.context[slot].hotword_node;
+  const float credit = hotword_credit(model, hotword_next(model, node, token)), before = hotword_credit(model, node);
   float gain;
-  if (!extension_gain(beam, model, slot, token, hotword_node, bar, gain)) return false;
+  if (!extension_gain(beam, model, slot, token, credit, before, below(bar), gain)) return false;
   candidate = {acoustic(beam, slot, token) + gain, gain, slot, token, 0};
   return candidate.total > bar && !has_child(beam, slot, token, kNoWord);
 }
@@ -162,9 +148,9 @@ ASRKERN_HOST_DEVICE inline bool extend_boundary(CtcTeamBeam& beam, const Context
                                                 int32_t token, int32_t choice, float bar, CtcCandidate& candidate,
                                                 bool& more) {
   more = false;
-  if (!(boundary_reach(beam, model, slot, beam.row[token]) > bar)) return false;
+  if (!(boundary_reach(beam, model, slot, beam.row[token]) > below(bar))) return false;
   float gain;
-  if (!boundary_gain(beam, model, slot, token, bar, gain)) return false;
+  if (!boundary_gain(beam, model, slot, token, below(bar), gain)) return false;
   const int32_t lexicon_node = beam.context[slot].lexicon_node, choices = word_choices(model, lexicon_node);
   more = choice + 1 < choices;
   if (choice >= choices) return false;
@@ -181,7 +167,7 @@ ASRKERN_HOST_DEVICE void end_words(Team& team, CtcTeamBeam& beam, const ContextM
                                    float bar) {
   for (int32_t i = team.rank(); i < beam.count; i += team.size()) {
     const int32_t lexicon_node = beam.context[i].lexicon_node;
-    if (!beam.end_known[i] && boundary_reach(beam, model, i, best_boundary) > bar &&
+    if (!beam.end_known[i] && boundary_reach(beam, model, i, best_boundary) > below(bar) &&
         word_choices(model, lexicon_node) == 1)
       end_gain(beam, model, i, 1, word_of_choice(model, lexicon_node, 0));
   }
@@ -213,11 +199,11 @@ ASRKERN_HOST_DEVICE int32_t collect(Team& team, CtcTeamBeam& beam, const Context
   if (model.lm_tokens && model.beta > 0) base += model.beta;
   if (bounds.best + options.beam_prune_logp > bar) bar = bounds.best + options.beam_prune_logp;
   if (count == options.beam_width && bounds.worst > bar) bar = bounds.worst;
-  const float least = bar - base > 0.5f * kLogZero ? bar - base : 0.5f * kLogZero;
-  int32_t boundary;
-  const int32_t tokens = list_tokens(team, beam, model, options.row, least, boundary);
+  float least = below(bar) - base, best_boundary;
+  if (least < 0.5f * kLogZero) least = 0.5f * kLogZero;
+  const int32_t tokens = list_tokens(team, beam, model, options.row, least, best_boundary);
   if (tokens == 0) return 0;
-  if (boundary < tokens) end_words(team, beam, model, beam.row[beam.tokens[boundary]], bar);
+  if (!is_log_zero(best_boundary)) end_words(team, beam, model, best_boundary, bar);
 
   const int32_t pairs = count * tokens;
   int32_t candidates = 0;
@@ -312,7 +298,10 @@ ASRKERN_HOST_DEVICE void stay_aligned(Team& team, CtcTeamBeam& beam, const CtcBe
   }
   team.sync();
   for (int32_t i = team.rank(); i < count; i += team.size())
-    if (!is_log_zero(next.total[i])) keep_alignments(beam, now, i, beam.new_alignment[i]);
+    if (!is_log_zero(next.total[i])) {
+      keep_blank_alignment(beam, now, i);
+      if (beam.new_alignment[i] >= 0) beam.token_alignment[i] = beam.new_alignment[i];
+    }
   if (team.rank() == 0) beam.tree.alignment_count = made;
   team.sync();
 }

@@ -186,15 +186,11 @@ ASRKERN_HOST_DEVICE inline float lm_token_gain(const ContextModel& model, const 
   return lm_score(model, before, model.lm_tokens[token], after) + model.beta;
 }
 
-// What a token gains that goes on with a word, the language model of tokens apart, and where it leads in the lexicon;
-// false if it is not allowed. hotword_node: where it leads among the hotwords.
-ASRKERN_HOST_DEVICE inline bool inside_gain(const ContextModel& model, const PrefixContext& context, int32_t token,
-                                            int32_t hotword_node, float& gain, int32_t& lexicon_node) {
-  lexicon_node = lexicon_next(model, context.lexicon_node, token);
-  if (lexicon_node == kNotAllowed) return false;
-  gain = look_ahead(model, lexicon_node) - look_ahead(model, context.lexicon_node) +
-         hotword_credit(model, hotword_node) - hotword_credit(model, context.hotword_node);
-  return true;
+// What a token gains that goes on with a word and leads to a node of the lexicon, the language model of tokens apart.
+// credit, before: of the nodes of the hotwords where it leads and that it comes from.
+ASRKERN_HOST_DEVICE inline float inside_gain(const ContextModel& model, const PrefixContext& context,
+                                             int32_t lexicon_node, float credit, float before) {
+  return look_ahead(model, lexicon_node) - look_ahead(model, context.lexicon_node) + credit - before;
 }
 
 // The same, hotwords apart, of all tokens that the lexicon does not go on with; kLogZero if they are not allowed.

@@ -67,28 +67,25 @@ struct PrefixTree {
     return a;
   }
 
-  // Keeps the prefixes and alignments named and what they stem from, and renames those in the lists. `moved`: scratch
-  // of the larger of the two counts. Order is kept, so a parent stays before its children.
+  // Keeps the prefixes and alignments named and what they stem from, and renames those in the lists. `moved`, `marked`:
+  // scratch of the larger of the two counts, and one more. Order is kept, so a parent stays before its children.
   ASRKERN_HOST_DEVICE void compact(int32_t* nodes, int32_t node_count, int32_t* const* tails, int32_t lists,
-                                   int32_t* moved) {
+                                   int32_t* moved, int32_t* marked) {
     for (int32_t i = 0; i < prefix_count; ++i) moved[i] = -1;
     moved[0] = 0;
     for (int32_t i = 0; i < node_count; ++i)
       for (int32_t node = nodes[i]; moved[node] < 0; node = prefixes[node].parent) moved[node] = 0;
-    int32_t kept = 0;
+    prefix_count = list_marked(prefix_count, moved, marked);
     for (int32_t i = 0; i < prefix_count; ++i) {
-      if (moved[i] < 0) continue;
-      PrefixNode node = prefixes[i];
-      moved[i] = kept;
+      PrefixNode node = prefixes[marked[i]];
       node.child = node.sibling = -1;
       if (node.parent >= 0) {
         node.parent = moved[node.parent];
         node.sibling = prefixes[node.parent].child;
-        prefixes[node.parent].child = kept;
+        prefixes[node.parent].child = i;
       }
-      prefixes[kept++] = node;
+      prefixes[i] = node;
     }
-    prefix_count = kept;
     for (int32_t i = 0; i < node_count; ++i) nodes[i] = moved[nodes[i]];
 
     for (int32_t i = 0; i < alignment_count; ++i) moved[i] = -1;
@@ -96,18 +93,28 @@ struct PrefixTree {
       for (int32_t i = 0; i < node_count; ++i)
         for (int32_t node = tails[list][i]; node >= 0 && moved[node] < 0; node = alignments[node].parent)
           moved[node] = 0;
-    kept = 0;
+    alignment_count = list_marked(alignment_count, moved, marked);
     for (int32_t i = 0; i < alignment_count; ++i) {
-      if (moved[i] < 0) continue;
-      AlignmentNode node = alignments[i];
-      moved[i] = kept;
+      AlignmentNode node = alignments[marked[i]];
       if (node.parent >= 0) node.parent = moved[node.parent];
-      alignments[kept++] = node;
+      alignments[i] = node;
     }
-    alignment_count = kept;
     for (int32_t list = 0; list < lists; ++list)
       for (int32_t i = 0; i < node_count; ++i)
         if (tails[list][i] >= 0) tails[list][i] = moved[tails[list][i]];
+  }
+
+ private:
+  // Lists the nodes that are marked with 0 in `moved`, which become their new names. Returns how many.
+  ASRKERN_HOST_DEVICE static int32_t list_marked(int32_t count, int32_t* moved, int32_t* marked) {
+    int32_t listed = 0;
+    // Without branches, which would be guessed wrong half of the time.
+    for (int32_t i = 0; i < count; ++i) {
+      marked[listed] = i;
+      listed += moved[i] >= 0;
+    }
+    for (int32_t i = 0; i < listed; ++i) moved[marked[i]] = i;
+    return listed;
   }
 };
 

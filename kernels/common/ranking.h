@@ -2,38 +2,63 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+
+#include "kernels/common/vector_copies.h"
 
 namespace asrkern {
 
-// The n-th largest of [count] finite values, which are lost; equals: how many of the n largest are equal to it.
-// Exact: values are counted in bins of equal width first, so that only those of one bin are compared with each other.
-inline float nth_largest(float* values, int32_t count, int32_t n, int32_t& equals) {
-  constexpr int32_t BINS = 256;
-  float most = values[0], least = values[0];
-  for (int32_t i = 1; i < count; ++i) {
-    most = values[i] > most ? values[i] : most;
-    least = values[i] < least ? values[i] : least;
-  }
-  int32_t before = 0, inside = count;  // values in larger bins, and in that of the n-th
-  if (const float scale = (BINS - 1) / (most - least); scale > 0 && scale < 1e30f) {  // else they are all but equal
-    const auto bin_of = [&](float value) { return std::clamp(int32_t((most - value) * scale), 0, BINS - 1); };
-    int32_t sizes[BINS] = {};
-    for (int32_t i = 0; i < count; ++i) ++sizes[bin_of(values[i])];
-    int32_t bin = 0;
-    while (before + sizes[bin] < n) before += sizes[bin++];
-    inside = 0;
-    for (int32_t i = 0; i < count; ++i) {
-      const float value = values[i];
-      values[inside] = value;
-      inside += bin_of(value) == bin;
+// The largest of value(0) … value(count − 1) and `least`. Part of its caller, so that it vectorises as that does.
+template <class Value>
+[[gnu::always_inline]] inline float largest(int32_t count, float least, const Value& value) {
+  // In lanes, which vectorise: a single maximum would wait for itself.
+  constexpr int32_t LANES = 16;
+  float lanes[LANES];
+  std::fill_n(lanes, LANES, least);
+  int32_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    for (int32_t lane = 0; lane < LANES; ++lane) {
+      const float x = value(i + lane);
+      lanes[lane] = x > lanes[lane] ? x : lanes[lane];
     }
+  for (; i < count; ++i) lanes[0] = value(i) > lanes[0] ? value(i) : lanes[0];
+  return *std::max_element(lanes, lanes + LANES);
+}
+
+// How many of [count] values reach a limit.
+ASRKERN_VECTOR_COPIES inline int32_t count_from(const float* values, int32_t count, float limit) {
+  int32_t reached = 0;
+  for (int32_t i = 0; i < count; ++i) reached += values[i] >= limit;
+  return reached;
+}
+
+// What the best of some values reach. ties: NO_TIES: they alone; else how many of those that equal the limit are among
+// the best.
+struct Cut {
+  float limit;
+  int32_t ties;
+};
+constexpr int32_t NO_TIES = -1;
+
+// Between the n-th largest of [count] values and the next; more than n reach `low`. By bisection, so that values are
+// only counted, which vectorises.
+ASRKERN_VECTOR_COPIES inline Cut cut_behind(const float* values, int32_t count, int32_t n, float low) {
+  float most = largest(count, low, [values](int32_t i) { return values[i]; });
+  // The least that reaches `low`, so that few steps do.
+  low = -largest(count, -most, [values, low](int32_t i) { return values[i] >= low ? -values[i] : -INFINITY; });
+  // More than n reach `low`; once it has been looked at, fewer reach `most`.
+  for (float middle = most;;) {
+    int32_t reached = 0;
+    for (int32_t i = 0; i < count; ++i) reached += values[i] >= middle;
+    if (reached == n) return {middle, NO_TIES};
+    (reached > n ? low : most) = middle;
+    middle = low + 0.5f * (most - low);
+    if (!(middle > low && middle < most)) break;
   }
-  float* const nth = values + (n - before - 1);
-  std::nth_element(values, nth, values + inside, [](float a, float b) { return a > b; });
-  equals = 1;
-  for (const float* value = values; value < nth; ++value) equals += *value == *nth;
-  return *nth;
+  int32_t above = 0;
+  for (int32_t i = 0; i < count; ++i) above += values[i] > low;
+  return {low, n - above};
 }
 
 // Sorts tokens, which differ, by their worth, the most first; of equals the smallest.

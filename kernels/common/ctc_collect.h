@@ -1,0 +1,326 @@
+// The extensions of a beam by one token that may be among the best of the next frame; see ctc_beam.h.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+
+#include "kernels/common/ctc_beam_parts.h"
+#include "kernels/common/ctc_reach.h"
+#include "kernels/common/ranking.h"
+
+namespace asrkern {
+namespace ctc_beam {
+
+// Candidates by slot, token and choice: the order of equals. They nearly are in it, slot by slot.
+inline void order_candidates(CtcBeam& beam) {
+  float* totals = beam.totals + beam.count;
+  const auto before = [](const CtcCandidate& a, const CtcCandidate& b) {
+    if (a.slot != b.slot) return a.slot < b.slot;
+    return a.token != b.token ? a.token < b.token : a.choice < b.choice;
+  };
+  for (int32_t i = 1; i < beam.candidate_count; ++i) {
+    if (!before(beam.candidates[i], beam.candidates[i - 1])) continue;
+    const CtcCandidate candidate = beam.candidates[i];
+    int32_t at = i;
+    for (; at > 0 && before(candidate, beam.candidates[at - 1]); --at) {
+      beam.candidates[at] = beam.candidates[at - 1];
+      totals[at] = totals[at - 1];
+    }
+    beam.candidates[at] = candidate;
+    totals[at] = candidate.total;
+  }
+}
+
+// Keeps the beam_width best of the prefixes that stay and the candidates, those that reach `limit`; of equals the
+// first. Returns the score that a further candidate must exceed.
+inline float select(CtcBeam& beam, const CtcBeamOptions& options, float limit) {
+  const int32_t width = options.beam_width, stays = beam.count, all = stays + beam.candidate_count;
+  float *const totals = beam.totals, *const stay_totals = beam.next.total;
+  Cut cut{limit, NO_TIES};
+  if (all > width && count_from(totals, all, limit) > width) cut = cut_behind(totals, all, width, limit);
+  int32_t kept = 0;
+  if (cut.ties == NO_TIES) {
+    for (int32_t i = 0; i < stays; ++i) totals[i] = totals[i] < cut.limit ? kLogZero : totals[i];
+    // Without branches, which would be guessed wrong.
+    for (int32_t i = 0; i < beam.candidate_count; ++i) {
+      beam.candidates[kept] = beam.candidates[i];
+      const float total = totals[stays + kept] = totals[stays + i];
+      kept += total >= cut.limit;
+    }
+    beam.candidate_count = kept;
+    order_candidates(beam);
+  } else {
+    order_candidates(beam);
+    const auto keep = [&cut](float total) { return total > cut.limit || (total == cut.limit && cut.ties-- > 0); };
+    for (int32_t i = 0; i < stays; ++i)
+      if (!keep(totals[i])) totals[i] = kLogZero;
+    for (int32_t i = 0; i < beam.candidate_count; ++i) {
+      if (!keep(totals[stays + i])) continue;
+      totals[stays + kept] = totals[stays + i];
+      beam.candidates[kept++] = beam.candidates[i];
+    }
+    beam.candidate_count = kept;
+  }
+  std::copy_n(totals, stays, stay_totals);
+  return cut.limit;
+}
+
+// The tokens of a frame that may extend something: other than blank, and their row exceeds `least`.
+struct FrameTokens {
+  int32_t inside = 0, boundary = 0;  // of beam.inside and of beam.boundary
+  int32_t low = 0;                   // inside words, and below CTC_REACH_WORD
+  float best_inside = 2 * kLogZero;  // of the row
+};
+
+// Those inside words are in ascending order where each has a bit, else the likeliest first; so are those that do
+// something to words.
+inline FrameTokens list_tokens(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, float least) {
+  const float* row = beam.row;
+  FrameTokens tokens;
+  for (int32_t v = 0; v < options.row.vocabulary; ++v) {
+    if (!(row[v] > least) || v == options.row.blank) continue;
+    if (model.token_kinds[v] == kInsideWord) {
+      beam.inside[tokens.inside++] = v;
+      tokens.low += v < CTC_REACH_WORD;
+      tokens.best_inside = row[v] > tokens.best_inside ? row[v] : tokens.best_inside;
+    } else {
+      beam.boundary[tokens.boundary++] = v;
+    }
+  }
+  const auto likelihood = [row](int32_t token) { return row[token]; };
+  if (options.row.vocabulary > CTC_REACH_TOKENS) order_by_worth(beam.inside, tokens.inside, likelihood);
+  order_by_worth(beam.boundary, tokens.boundary, likelihood);
+  return tokens;
+}
+
+// Collects the extensions that exceed a bar, which rises when there are more than needed.
+class Collector {
+ public:
+  Collector(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const FrameTokens& tokens,
+            float bar)
+      : beam_(beam), model_(model), options_(options), tokens_(tokens), bar_(bar) {
+    beam.candidate_count = 0;
+    std::copy_n(beam.next.total, beam.count, beam.totals);
+  }
+
+  void collect() {
+    const bool bits = options_.row.vocabulary <= CTC_REACH_TOKENS;
+    if (bits && tokens_.inside) find_reachable();
+    for (int32_t i = 0; i < beam_.count; ++i) {
+      if (tokens_.inside) bits ? inside_by_bits(i) : inside(i);
+      boundary(i);
+    }
+  }
+
+  float bar() const { return bar_; }
+
+ private:
+  // Bits of tokens that may lead above the bar.
+  struct Bits {
+    uint64_t plain, phrase;
+  };
+
+  void find_reachable() {
+    const CtcReachPrefixes prefixes{beam_.count, beam_.now.total, beam_.now.blank, beam_.last, beam_.row_last};
+    const float bar = below(bar_);
+    const auto find = [&](const float* reach, uint32_t* const* words) {
+      const int32_t *low = beam_.inside, *high = beam_.inside + tokens_.low;
+      tokens_above(prefixes, reach, low, tokens_.low, 0, beam_.row, bar, words[0]);
+      if (tokens_.inside > tokens_.low)
+        tokens_above(prefixes, reach, high, tokens_.inside - tokens_.low, CTC_REACH_WORD, beam_.row, bar, words[1]);
+    };
+    find(beam_.inside_reach, beam_.plain_bits);
+    if (!model_.hotwords.nodes) return;
+    find(beam_.phrase_reach, beam_.phrase_bits);
+    const TokenTrie& phrases = model_.hotwords.trie;
+    const int32_t root = kHotwordStart;
+    for (int32_t edge = phrases.edge_begin[root]; edge < phrases.edge_begin[root + 1]; ++edge)
+      beam_.begin_credit[phrases.edge_token[edge]] = model_.hotwords.credit[phrases.edge_target[edge]];
+  }
+
+  uint64_t found(uint32_t* const* words, int32_t slot) const {
+    const uint64_t high = tokens_.inside > tokens_.low ? words[1][slot] : 0;
+    return high << CTC_REACH_WORD | (tokens_.low ? words[0][slot] : 0);
+  }
+
+  // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, which would be
+  // guessed wrong.
+  void inside_by_bits(int32_t slot) {
+    const uint64_t plain = found(beam_.plain_bits, slot);
+    const uint64_t any = model_.hotwords.nodes ? found(beam_.phrase_bits, slot) : plain;
+    if (!any) return;
+    const PrefixContext& context = beam_.context[slot];
+    const TokenTrie& phrases = model_.hotwords.trie;
+    const int32_t node = model_.hotwords.nodes ? context.hotword_node : kHotwordNone;
+    // A child by such a token is one prefix only.
+    const uint64_t in_beam = beam_.children[slot], edges = node == kHotwordNone ? 0 : phrases.edge_mask[node];
+    const uint64_t listed = listed_tokens(model_, context);
+    const float before = hotword_credit(model_, context.hotword_node), unlisted = unlisted_gain(model_, context);
+    const float total = beam_.now.total[slot], again = beam_.now.blank[slot], *const row = beam_.row;
+    uint64_t off_phrase = plain & ~edges & ~in_beam;
+    if (!(total + (unlisted - before) + tokens_.best_inside > below(bar_))) off_phrase &= listed;
+
+    const int32_t last = beam_.last[slot];
+    CtcCandidate* const candidates = beam_.candidates;
+    float* const totals = beam_.totals + beam_.count;
+    int32_t count = beam_.candidate_count;
+    const float bar = bar_;
+    const auto offer = [&](int32_t token, float gain) {
+      const float extended = (token == last ? again : total) + row[token] + gain;
+      candidates[count] = {extended, gain, slot, token, 0};
+      totals[count] = extended;
+      count += extended > bar;
+    };
+    const auto extend = [&](int32_t token, float credit) {
+      float gain;
+      if (extension_gain(beam_, model_, slot, token, credit, before, below(bar), gain)) offer(token, gain);
+    };
+    for (uint64_t bits = off_phrase & ~listed; bits; bits &= bits - 1) offer(std::countr_zero(bits), unlisted - before);
+    for (uint64_t bits = off_phrase & listed; bits; bits &= bits - 1) extend(std::countr_zero(bits), 0);
+    const uint64_t on_phrase = any & edges & ~in_beam;
+    if (node == kHotwordStart) {
+      const float* const credit = beam_.begin_credit;
+      for (uint64_t bits = on_phrase & ~listed; bits; bits &= bits - 1) {
+        const int32_t token = std::countr_zero(bits);
+        offer(token, unlisted + credit[token] - before);
+      }
+      for (uint64_t bits = on_phrase & listed; bits; bits &= bits - 1) {
+        const int32_t token = std::countr_zero(bits);
+        extend(token, credit[token]);
+      }
+    } else {
+      for (uint64_t bits = on_phrase; bits; bits &= bits - 1) {
+        const int32_t edge = phrases.edge_begin[node] + count_bits(edges & ((bits & -bits) - 1));
+        const float credit = model_.hotwords.credit[phrases.edge_target[edge]];
+        const int32_t token = std::countr_zero(bits);
+        if (listed >> token & 1)
+          extend(token, credit);
+        else
+          offer(token, unlisted + credit - before);
+      }
+    }
+    beam_.candidate_count = count;
+    make_room();
+  }
+
+  // The same in any vocabulary.
+  void inside(int32_t slot) {
+    const float total = beam_.now.total[slot], bar = below(bar_);
+    if (!(total + beam_.phrase_reach[slot] + tokens_.best_inside > bar)) return;
+    const PrefixContext& context = beam_.context[slot];
+    const TokenTrie& phrases = model_.hotwords.trie;
+    const int32_t node = model_.hotwords.nodes ? context.hotword_node : kHotwordNone;
+    const bool within = node != kHotwordNone && phrases.edge_mask[node];
+    const uint64_t listed = listed_tokens(model_, context);
+    const float base = total + beam_.inside_reach[slot], before = hotword_credit(model_, context.hotword_node);
+    const float unlisted = unlisted_gain(model_, context) - before;
+    for (int32_t k = 0; k < tokens_.inside; ++k) {
+      const int32_t token = beam_.inside[k];
+      if (!(base + beam_.row[token] > bar)) break;
+      if ((within && phrases.has(node, token)) || in_beam(slot, token, kNoWord)) continue;
+      if (listed >> (token & 63) & 1)
+        extend(slot, token, 0, before);
+      else
+        offer(slot, token, unlisted);
+    }
+    // Tokens that a phrase goes on with have a reach of their own, so that it does not count for all.
+    if (!within) return;
+    for (int32_t edge = phrases.edge_begin[node]; edge < phrases.edge_begin[node + 1]; ++edge) {
+      const int32_t token = phrases.edge_token[edge];
+      const float credit = model_.hotwords.credit[phrases.edge_target[edge]];
+      if (base + credit + beam_.row[token] > bar && model_.token_kinds[token] == kInsideWord &&
+          !in_beam(slot, token, kNoWord))
+        extend(slot, token, credit, before);
+    }
+  }
+
+  void boundary(int32_t slot) {
+    const int32_t lexicon_node = beam_.context[slot].lexicon_node;
+    const float bar = below(bar_);
+    for (int32_t k = 0; k < tokens_.boundary; ++k) {
+      const int32_t token = beam_.boundary[k];
+      if (!(boundary_reach(beam_, model_, slot, beam_.row[token]) > bar)) return;
+      float begin;
+      if (!boundary_gain(beam_, model_, slot, token, bar, begin)) continue;
+      const int32_t choices = word_choices(model_, lexicon_node);
+      for (int32_t choice = 0; choice < choices; ++choice) {
+        const int32_t word = word_of_choice(model_, lexicon_node, choice);
+        const float gain = end_gain(beam_, model_, slot, choices, word) + begin;
+        if (!in_beam(slot, token, word)) offer(slot, token, gain, choice);
+      }
+    }
+  }
+
+  bool in_beam(int32_t slot, int32_t token, int32_t word) const {
+    if (!(beam_.children[slot] >> (token & 63) & 1)) return false;
+    const int32_t node = beam_.tree.find_child(beam_.node[slot], token, word);
+    return node >= 0 && beam_.tree.prefixes[node].slot >= 0;
+  }
+
+  void extend(int32_t slot, int32_t token, float credit, float before) {
+    float gain;
+    if (extension_gain(beam_, model_, slot, token, credit, before, below(bar_), gain)) offer(slot, token, gain);
+  }
+
+  void offer(int32_t slot, int32_t token, float gain, int32_t choice = 0) {
+    const float total = acoustic(beam_, slot, token) + gain;
+    if (!(total > bar_)) return;
+    beam_.candidates[beam_.candidate_count] = {total, gain, slot, token, choice};
+    beam_.totals[beam_.count + beam_.candidate_count++] = total;
+    make_room();
+  }
+
+  // For as many candidates as a prefix has tokens with a bit, and one more.
+  void make_room() {
+    if (beam_.candidate_count < 4 * options_.beam_width) return;
+    const float limit = select(beam_, options_, bar_);
+    bar_ = limit > bar_ ? limit : bar_;
+  }
+
+  CtcBeam& beam_;
+  const ContextModel& model_;
+  const CtcBeamOptions& options_;
+  const FrameTokens tokens_;
+  float bar_;
+};
+
+// Collects the extensions that exceed `bar`. Whether they and the prefixes that stay fill a beam above it.
+inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                          const FrameTokens& tokens, float bar) {
+  Collector collector(beam, model, options, tokens, bar);
+  collector.collect();
+  return collector.bar() > bar || count_from(beam.totals, beam.count + beam.candidate_count, bar) >= options.beam_width;
+}
+
+// The extensions that may be among the best, and the totals of all.
+inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+  const int32_t count = beam.count;
+  const float *now = beam.now.total, *next = beam.next.total, *phrase = beam.phrase_reach, *end = beam.end_reach;
+  const float begin_reach = model.begin_reach;
+  const float best = largest(count, kLogZero, [next](int32_t i) { return next[i]; });
+  const float worst = -largest(count, kLogZero, [next](int32_t i) { return -next[i]; });
+  const float best_now = largest(count, kLogZero, [now](int32_t i) { return now[i]; });
+  float base = largest(count, 2 * kLogZero, [=](int32_t i) {
+    const float boundary = end[i] + begin_reach;
+    return now[i] + (phrase[i] > boundary ? phrase[i] : boundary);
+  });
+  if (model.lm_tokens) base += model.beta > 0 ? model.beta : 0.0f;
+  float bar = 0.5f * kLogZero;
+  if (best + options.beam_prune_logp > bar) bar = best + options.beam_prune_logp;
+  if (count == options.beam_width && worst > bar) bar = worst;
+  const float least = below(bar) - base;
+  const FrameTokens tokens = list_tokens(beam, model, options, least > 0.5f * kLogZero ? least : 0.5f * kLogZero);
+  // The last place is mostly about as far behind the best as in the frames before. What a guess leaves out when it
+  // fills the beam could not have been among the best; else all is collected again.
+  constexpr float MARGIN = 3.0f;
+  if (count == options.beam_width && tokens.inside > 0) {
+    const float extended = best_now + tokens.best_inside;
+    const float guess = (extended > best ? extended : best) - beam.spread - MARGIN;
+    if (guess > bar && collect_above(beam, model, options, tokens, guess)) return;
+  }
+  collect_above(beam, model, options, tokens, bar);
+}
+
+}  // namespace ctc_beam
+}  // namespace asrkern

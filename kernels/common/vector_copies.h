@@ -1,0 +1,10 @@
+// Functions that exist once for each vector unit.
+#pragma once
+
+// Marks a function that is compiled for several vector units, of which the loader takes the widest there is. Without
+// contraction all give the same bits. It takes GNU's indirect functions.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
+#define ASRKERN_VECTOR_COPIES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define ASRKERN_VECTOR_COPIES
+#endif
