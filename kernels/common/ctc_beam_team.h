@@ -1,5 +1,6 @@
 // One frame of the beam search of ctc_beam.h by a team: as ctc_beam_step.h, prefix by prefix and candidate by
-// candidate, but that it looks at all tokens. What it finds is the same.
+// candidate, but that it looks at all tokens. What it finds is the same; but of prefixes with equal scores it may keep
+// others where there are more than 64 tokens, and more candidates than there is room for.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 
 import numpy as np
@@ -92,6 +93,41 @@ def test_options(program, vocabulary, beam_width, options):
     options = {"beam_width": beam_width, "nbest": min(beam_width, 5), "context": context, **options}
     expected = ops.ctc_beam_search(log_probs, **options)
     assert_same(team_search.search(program, log_probs, threads=3, **options), expected)
+
+
+# Up to 64 tokens each is a bit, in words of 32.
+@pytest.mark.parametrize("vocabulary", [31, 32, 33, 34, 63, 64, 65, 66, 97])
+@pytest.mark.parametrize("context", ["phrases", "words", "words and phrases"])
+def test_vocabularies_around_words_of_bits(program, vocabulary, context):
+    labels = ["-", *map(chr, range(0x4E00, 0x4E00 + vocabulary - 2)), " "]
+    chance = random.Random(vocabulary)
+
+    def made(count):
+        return sorted({"".join(chance.choices(labels[1:-1], k=chance.randint(1, 4))) for _ in range(count)})
+
+    options = {}
+    if context != "words":
+        phrases = [*made(200), *(f"{a} {b}" for a, b in zip(made(50), made(50)))]
+        options["hotwords"] = {phrase: chance.uniform(-2, 6) for phrase in phrases}
+    if context != "phrases":
+        options |= {"lexicon": made(300), "lm": small_lm(made(300)), "unk_score": -3.0}
+    decoder = CTCBeamDecoder(labels, blank=0, beam_width=40, nbest=40, **options)
+    compare(program, decoder, random_log_probs(2, 30, vocabulary, sharpness=2.5), threads=4)
+
+
+@pytest.mark.parametrize(
+    "vocabulary, beam_width", [(7, 3), (7, 90), (40, 3), (40, 25), (40, 90), (64, 50), (70, 90)]
+)
+def test_equals_are_kept_alike(program, vocabulary, beam_width):
+    """Scores that are whole numbers: most prefixes have the score of others, and the beam's edge runs through them."""
+    labels = ["-", *map(chr, range(0x4E00, 0x4E00 + vocabulary - 2)), " "]
+    chance = random.Random(beam_width)
+    words = ["".join(chance.choices(labels[1:6], k=2)) for _ in range(12)]
+    decoder = CTCBeamDecoder(
+        labels, blank=0, hotwords=dict.fromkeys(words, 2.0), beam_width=beam_width, nbest=beam_width
+    )
+    log_probs = -torch.randint(0, 4, (3, 25, vocabulary)).float()
+    compare(program, decoder, log_probs, threads=3, check_normalized=False, log_add=False)
 
 
 @pytest.mark.parametrize("lm", [None, "lj3k.o3.arpa.gz"])
