@@ -7,7 +7,6 @@
 // lookups. What is chosen is exact: bounds only skip extensions that cannot be among the best.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels/common/ctc_context.h"

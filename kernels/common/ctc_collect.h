@@ -12,23 +12,19 @@
 namespace asrkern {
 namespace ctc_beam {
 
-// Candidates by slot, token and choice: the order of equals. They nearly are in it, slot by slot.
+// Candidates by slot, token and choice: the order of equals. By slot they are.
 inline void order_candidates(CtcBeam& beam) {
-  float* totals = beam.totals + beam.count;
   const auto before = [](const CtcCandidate& a, const CtcCandidate& b) {
-    if (a.slot != b.slot) return a.slot < b.slot;
     return a.token != b.token ? a.token < b.token : a.choice < b.choice;
   };
-  for (int32_t i = 1; i < beam.candidate_count; ++i) {
-    if (!before(beam.candidates[i], beam.candidates[i - 1])) continue;
-    const CtcCandidate candidate = beam.candidates[i];
-    int32_t at = i;
-    for (; at > 0 && before(candidate, beam.candidates[at - 1]); --at) {
-      beam.candidates[at] = beam.candidates[at - 1];
-      totals[at] = totals[at - 1];
-    }
-    beam.candidates[at] = candidate;
-    totals[at] = candidate.total;
+  CtcCandidate* const candidates = beam.candidates;
+  for (int32_t begin = 0, end; begin < beam.candidate_count; begin = end) {
+    bool ordered = true;
+    for (end = begin + 1; end < beam.candidate_count && candidates[end].slot == candidates[begin].slot; ++end)
+      ordered &= !before(candidates[end], candidates[end - 1]);
+    if (ordered) continue;
+    std::sort(candidates + begin, candidates + end, before);
+    for (int32_t i = begin; i < end; ++i) beam.totals[beam.count + i] = candidates[i].total;
   }
 }
 
