@@ -112,11 +112,7 @@ class Collector {
   float bar() const { return bar_; }
 
  private:
-  // Bits of tokens that may lead above the bar.
-  struct Bits {
-    uint64_t plain, phrase;
-  };
-
+  // Bits of the tokens that may lead above the bar, of every prefix.
   void find_reachable() {
     const CtcReachPrefixes prefixes{beam_.count, beam_.now.total, beam_.now.blank, beam_.last, beam_.row_last};
     const float bar = below(bar_);
@@ -135,6 +131,7 @@ class Collector {
       beam_.begin_credit[phrases.edge_token[edge]] = model_.hotwords.credit[phrases.edge_target[edge]];
   }
 
+  // What it found of one prefix.
   uint64_t found(uint32_t* const* words, int32_t slot) const {
     const uint64_t high = tokens_.inside > tokens_.low ? words[1][slot] : 0;
     return high << CTC_REACH_WORD | (tokens_.low ? words[0][slot] : 0);
