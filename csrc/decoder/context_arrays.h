@@ -59,14 +59,14 @@ inline void check_runs(const char* name, const Array<int32_t>& begin, int64_t en
 
 inline void check_range(const char* name, const Array<int32_t>& values, int64_t end) {
   if (!values.readable) return;
-  const uint32_t limit = uint32_t(std::min<int64_t>(end, INT32_MAX));
+  const uint32_t limit = uint32_t(std::clamp<int64_t>(end, 0, INT32_MAX));
   int32_t wrong = 0;
   for (int64_t i = 0; i < values.size; ++i) wrong |= uint32_t(values.data[i]) >= limit;
   check_array(!wrong, name, "values from 0 to " + std::to_string(end - 1));
 }
 
-// Whether each node's mask is the sum of its tokens' bits, so that it has no more bits than the node has edges. Of no
-// more than 64 tokens.
+// Whether each node's mask is of its tokens, each of them once: their bits' sum, with as many bits as there are tokens.
+// Of no more than 64 tokens.
 inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
                            const Array<int64_t>& edge_mask) {
   const auto sums = std::make_unique_for_overwrite<uint64_t[]>(size_t(edge_token.size) + 1);
@@ -74,6 +74,9 @@ inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t
   for (int64_t edge = 0; edge < edge_token.size; ++edge)
     sums[edge + 1] = sums[edge] + (1ull << (edge_token.data[edge] & 63));
   uint64_t wrong = 0;
+  for (int64_t node = 0; node < edge_mask.size; ++node)
+    wrong |= uint64_t(count_bits(uint64_t(edge_mask.data[node]))) ^
+             uint64_t(edge_begin.data[node + 1] - edge_begin.data[node]);
   for (int64_t node = 0; node < edge_mask.size; ++node)
     wrong |= (sums[edge_begin.data[node + 1]] - sums[edge_begin.data[node]]) ^ uint64_t(edge_mask.data[node]);
   return wrong == 0;

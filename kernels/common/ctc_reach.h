@@ -46,7 +46,8 @@ ASRKERN_VECTOR_COPIES inline void tokens_above(const CtcReachPrefixes& prefixes,
     }
   }
   for (int32_t i = 0; i < count; ++i) {
-    const uint32_t last = uint32_t(prefixes.last[i] - first), bit = last < CTC_REACH_WORD ? 1u << (last & 31) : 0;
+    const uint32_t last = uint32_t(prefixes.last[i] - first),
+                   bit = last < CTC_REACH_WORD ? 1u << (last % CTC_REACH_WORD) : 0;
     bits[i] &= blank[i] + reach[i] + row_last[i] > bar ? ~0u : ~bit;
   }
 }

@@ -279,6 +279,15 @@ MASK = torch.ones(1, dtype=torch.int64)
             {"hotwords": (*(torch.tensor(v, dtype=torch.int32) for v in ([0, 2], [0], [0])), MASK, *[torch.zeros(1)] * 3)},
             "hotwords: expected the beginnings of runs",
         ),
+        # Another token's bit; a token twice, with its bit and with the sum of both.
+        *(
+            (
+                {"hotwords": (*(torch.tensor(v, dtype=torch.int32) for v in ([0, len(tokens)], tokens, [0] * len(tokens))),
+                              torch.tensor([mask]), *[torch.zeros(1)] * 3)},
+                "hotwords: expected each node's mask to be of its tokens, each of them once",
+            )
+            for tokens, mask in (([1], 4), ([1, 1], 2), ([1, 1], 4), ([1, 2], 2))
+        ),
     ],
 )  # fmt: skip
 def test_bad_context(context, message):
