@@ -27,7 +27,7 @@ class CTCContext(NamedTuple):
             word_begin [nodes + 1], words, lm_words, int32; look_ahead [nodes], reach [nodes], float32
             (``kernels/common/ctc_context.h``).
         hotwords: edge_begin, edge_token, edge_target, edge_mask as for lexicon; credit, completed, reach [nodes],
-            float32.
+            float32. Node 0: no phrase is begun; 1: none goes on with the word, worth nothing and without edges.
         alpha: weight of the language model's log-probabilities.
         beta: added for each word (each token with a model of characters).
         unk_score: added for each word that is not in the lexicon; None: there must be none.

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kernels/common/ctc_beam.h"
+#include "kernels/common/vector_copies.h"
 
 namespace asrkern {
 
@@ -49,20 +50,40 @@ inline void check_array(bool good, const char* name, const std::string& expected
 
 // Every call of the operation checks all of its arrays, so the loops below have no exits and vectorise.
 
+ASRKERN_VECTOR_COPIES inline bool ascends(const int32_t* values, int64_t count) {
+  int32_t wrong = 0;
+  for (int64_t i = 1; i < count; ++i) wrong |= values[i - 1] > values[i];
+  return !wrong;
+}
+
+ASRKERN_VECTOR_COPIES inline bool all_below(const int32_t* values, int64_t count, uint32_t limit) {
+  int32_t wrong = 0;
+  for (int64_t i = 0; i < count; ++i) wrong |= uint32_t(values[i]) >= limit;
+  return !wrong;
+}
+
 // begin: [count + 1], ascending from 0 to the number of entries.
 inline void check_runs(const char* name, const Array<int32_t>& begin, int64_t entries) {
   if (!begin.readable) return;
-  int32_t wrong = begin.size == 0 || begin.data[0] != 0 || begin.data[begin.size - 1] != entries;
-  for (int64_t i = 1; i < begin.size; ++i) wrong |= begin.data[i - 1] > begin.data[i];
-  check_array(!wrong, name, "the beginnings of runs, ascending from 0 to " + std::to_string(entries));
+  const bool good = begin.size > 0 && begin.data[0] == 0 && begin.data[begin.size - 1] == entries;
+  check_array(good && ascends(begin.data, begin.size), name,
+              "the beginnings of runs, ascending from 0 to " + std::to_string(entries));
 }
 
 inline void check_range(const char* name, const Array<int32_t>& values, int64_t end) {
   if (!values.readable) return;
   const uint32_t limit = uint32_t(std::clamp<int64_t>(end, 0, INT32_MAX));
-  int32_t wrong = 0;
-  for (int64_t i = 0; i < values.size; ++i) wrong |= uint32_t(values.data[i]) >= limit;
-  check_array(!wrong, name, "values from 0 to " + std::to_string(end - 1));
+  check_array(all_below(values.data, values.size, limit), name, "values from 0 to " + std::to_string(end - 1));
+}
+
+// Whether each mask has as many bits as its run has entries, and is the difference of `sums` at the run's ends.
+ASRKERN_VECTOR_COPIES inline bool masks_are_differences(const int64_t* masks, int64_t count, const int32_t* begin,
+                                                        const uint64_t* sums) {
+  uint64_t wrong = 0;
+  for (int64_t i = 0; i < count; ++i)
+    wrong |= uint64_t(count_bits(uint64_t(masks[i]))) ^ uint64_t(begin[i + 1] - begin[i]);
+  for (int64_t i = 0; i < count; ++i) wrong |= (sums[begin[i + 1]] - sums[begin[i]]) ^ uint64_t(masks[i]);
+  return wrong == 0;
 }
 
 // Whether each node's mask is of its tokens, each of them once: their bits' sum, with as many bits as there are tokens.
@@ -73,13 +94,7 @@ inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t
   sums[0] = 0;
   for (int64_t edge = 0; edge < edge_token.size; ++edge)
     sums[edge + 1] = sums[edge] + (1ull << (edge_token.data[edge] & 63));
-  uint64_t wrong = 0;
-  for (int64_t node = 0; node < edge_mask.size; ++node)
-    wrong |= uint64_t(count_bits(uint64_t(edge_mask.data[node]))) ^
-             uint64_t(edge_begin.data[node + 1] - edge_begin.data[node]);
-  for (int64_t node = 0; node < edge_mask.size; ++node)
-    wrong |= (sums[edge_begin.data[node + 1]] - sums[edge_begin.data[node]]) ^ uint64_t(edge_mask.data[node]);
-  return wrong == 0;
+  return masks_are_differences(edge_mask.data, edge_mask.size, edge_begin.data, sums.get());
 }
 
 // Whether each node's mask is of its tokens, modulo 64.
@@ -141,13 +156,21 @@ inline Hotwords make_hotwords(const HotwordArrays& arrays, int32_t vocabulary) {
   hotwords.trie =
       make_trie("hotwords", arrays.edge_begin, arrays.edge_token, arrays.edge_target, arrays.edge_mask, vocabulary);
   const int64_t nodes = arrays.edge_begin.size - 1;
-  check_array(nodes > 0, "hotwords", "at least a root");
+  check_array(nodes > kHotwordNone, "hotwords", "at least the nodes of no phrase begun and of none to go on with");
   for (const Array<float>* values : {&arrays.credit, &arrays.completed, &arrays.reach})
     check_per_node("hotwords", *values, nodes);
   hotwords.nodes = int32_t(nodes);
   hotwords.credit = arrays.credit.data;
   hotwords.completed = arrays.completed.data;
   hotwords.reach = arrays.reach.data;
+  if (!arrays.edge_begin.readable) return hotwords;
+  const TokenTrie& trie = hotwords.trie;
+  check_array(trie.edge_mask[kHotwordNone] == 0 && hotwords.credit[kHotwordNone] == 0 &&
+                  hotwords.completed[kHotwordNone] == 0 && hotwords.reach[kHotwordNone] == 0,
+              "hotwords", "a node " + std::to_string(kHotwordNone) + " without edges that is worth nothing");
+  for (int32_t edge = trie.edge_begin[kHotwordStart]; edge < trie.edge_begin[kHotwordStart + 1]; ++edge)
+    if (trie.edge_token[edge] < 64)
+      hotwords.begin_credit[trie.edge_token[edge]] = hotwords.credit[trie.edge_target[edge]];
   return hotwords;
 }
 

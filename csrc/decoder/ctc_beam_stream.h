@@ -99,7 +99,7 @@ class CtcBeamStream {
   }
 
  private:
-  static constexpr int32_t kFormat = 0x43544202;
+  static constexpr int32_t kFormat = 0x43544203;
 
   struct Head {
     uint64_t search;
@@ -120,15 +120,13 @@ class CtcBeamStream {
     for (float** array : {&beam_.gain, &beam_.inside_reach, &beam_.phrase_reach, &beam_.end_reach, &beam_.from,
                           &beam_.best_from, &beam_.row_last})
       *array = allocate<float>(slots);
-    for (uint32_t** array : {&beam_.plain_bits[0], &beam_.plain_bits[1], &beam_.phrase_bits[0], &beam_.phrase_bits[1]})
-      *array = allocate<uint32_t>(slots);
+    for (uint32_t*& words : beam_.reachable) words = allocate<uint32_t>(slots);
     beam_.end_known = allocate<uint8_t>(slots);
     beam_.context_score = allocate<double>(slots);
     beam_.context = allocate<PrefixContext>(slots);
     beam_.children = allocate<uint64_t>(slots);
     for (float** array : {&beam_.row, &beam_.row_scratch}) *array = allocate<float>(vocabularies);
     for (int32_t** array : {&beam_.inside, &beam_.boundary}) *array = allocate<int32_t>(vocabularies);
-    beam_.begin_credit = allocate<float>(CTC_REACH_TOKENS);
     beam_.candidates = allocate<CtcCandidate>(4 * slots + CTC_REACH_TOKENS);
     beam_.totals = allocate<float>(5 * slots + CTC_REACH_TOKENS);
     beam_.entrants = allocate<CtcEntrant>(slots);

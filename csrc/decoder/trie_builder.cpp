@@ -9,6 +9,7 @@ namespace asrkern {
 namespace {
 
 constexpr uint32_t kSpace = ' ';
+constexpr uint32_t kNoSymbol = UINT32_MAX;  // of no text
 
 // A trie of symbols that is still growing.
 class SymbolTrie {
@@ -196,6 +197,7 @@ std::vector<float> best_below(const int32_t* parent, const int32_t* word_begin, 
 
 HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Texts& tokens, const uint8_t* kinds) {
   SymbolTrie trie;
+  trie.insert(&kNoSymbol, &kNoSymbol + 1);  // kHotwordNone, which nothing leads to or from
   std::vector<int32_t> node_of(phrases.count);
   for (int64_t i = 0; i < phrases.count; ++i)
     node_of[i] = trie.insert(phrases.symbols + phrases.begin[i], phrases.symbols + phrases.begin[i + 1]);
@@ -226,7 +228,7 @@ HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Te
   }
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return depth[a] < depth[b]; });
   for (const int32_t node : order) {
-    if (node == 0) continue;
+    if (node == kHotwordStart || node == kHotwordNone) continue;
     int32_t from = suffix[trie.parent(node)];
     while (from != kHotwordNone && trie.child(from, trie.symbol(node)) == kNoNode) from = suffix[from];
     if (from != kHotwordNone)

@@ -84,15 +84,13 @@ struct CtcBeam {
   float* row_scratch;        // [vocabulary]
   int32_t* inside;           // [vocabulary] tokens of the frame, see ctc_collect.h: those inside words,
   int32_t* boundary;         // [vocabulary] and those that end or begin one
-  uint32_t* plain_bits[2];   // [W] tokens that may extend a prefix without a phrase's worth, in two words,
-  uint32_t* phrase_bits[2];  // [W] and with the most there is
+  uint32_t* reachable[2];    // [W] tokens inside words that may extend a prefix, a bit each, in two words
   int32_t* parent_slot;      // [W]
   uint64_t* children;        // [W + 1] which of its children are in the beam: a bit a token, modulo 64
   float* from;               // [W] score that the parent passes on
   float* best_from;          // [W] the same of its best alignment
   float* row_last;           // [W] row[last]
   int32_t* new_alignment;    // [W] a better alignment that comes from the parent; −1: none
-  float* begin_credit;       // [64] what phrases that begin with a token give in advance for it
   int32_t* scratch_slots;    // [W + 1]
   CtcCandidate* candidates;  // [4 W + 65]
   int32_t candidate_count;
@@ -113,9 +111,11 @@ ASRKERN_HOST_DEVICE inline void enter(CtcBeam& beam, const ContextModel& model, 
   beam.blank_alignment[slot] = beam.blank_end[slot] = -1;
   beam.token_alignment[slot] = entrant.alignment;
   beam.gain[slot] = entrant.gain;
-  beam.inside_reach[slot] = inside_reach(model, entrant.context);
-  beam.phrase_reach[slot] = beam.inside_reach[slot] + phrase_reach(model, entrant.context);
-  beam.end_reach[slot] = word_end_reach(model, entrant.context);
+  const float credit = hotword_credit(model, entrant.context.hotword_node);
+  const float reach = inside_reach(model, entrant.context, credit);
+  beam.inside_reach[slot] = reach;
+  beam.phrase_reach[slot] = reach + phrase_reach(model, entrant.context);
+  beam.end_reach[slot] = word_end_reach(model, entrant.context, credit);
   beam.end_known[slot] = 0;
   beam.context_score[slot] = entrant.context_score;
   beam.context[slot] = entrant.context;

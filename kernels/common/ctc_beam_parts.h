@@ -78,7 +78,7 @@ ASRKERN_HOST_DEVICE inline bool extension_gain(const CtcBeam& beam, const Contex
   const PrefixContext& context = beam.context[slot];
   const int32_t lexicon_node = lexicon_next(model, context.lexicon_node, token);
   if (lexicon_node == kNotAllowed) return false;
-  gain = inside_gain(model, context, lexicon_node, credit, before);
+  gain = inside_gain(look_ahead(model, lexicon_node), look_ahead(model, context.lexicon_node), credit, before);
   if (model.lm_tokens) {
     if (!(acoustic(beam, slot, token) + gain + model.beta > bar)) return false;
     NGramState after;

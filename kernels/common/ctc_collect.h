@@ -8,6 +8,7 @@
 #include "kernels/common/ctc_beam_parts.h"
 #include "kernels/common/ctc_reach.h"
 #include "kernels/common/ranking.h"
+#include "kernels/common/vector_copies.h"
 
 namespace asrkern {
 namespace ctc_beam {
@@ -95,103 +96,107 @@ class Collector {
  public:
   Collector(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const FrameTokens& tokens,
             float bar)
-      : beam_(beam), model_(model), options_(options), tokens_(tokens), bar_(bar) {
+      : beam_(beam), model_(model), options_(options), tokens_(tokens) {
+    raise_bar(bar);
     beam.candidate_count = 0;
     std::copy_n(beam.next.total, beam.count, beam.totals);
   }
 
   void collect() {
-    const bool bits = options_.row.vocabulary <= CTC_REACH_TOKENS;
-    if (bits && tokens_.inside) find_reachable();
-    for (int32_t i = 0; i < beam_.count; ++i) {
-      if (tokens_.inside) bits ? inside_by_bits(i) : inside(i);
-      boundary(i);
+    if (options_.row.vocabulary > CTC_REACH_TOKENS) {
+      for (int32_t i = 0; i < beam_.count; ++i) {
+        inside(i);
+        boundary(i);
+      }
+      return;
+    }
+    const int32_t count = list_extensible();
+    for (int32_t k = 0; k < count; ++k) {
+      const int32_t slot = beam_.scratch_slots[k];
+      inside_by_bits(slot);
+      boundary(slot);
     }
   }
 
   float bar() const { return bar_; }
 
  private:
-  // Bits of the tokens that may lead above the bar, of every prefix.
-  void find_reachable() {
-    const CtcReachPrefixes prefixes{beam_.count, beam_.now.total, beam_.now.blank, beam_.last, beam_.row_last};
-    const float bar = below(bar_);
-    const auto find = [&](const float* reach, uint32_t* const* words) {
-      const int32_t *low = beam_.inside, *high = beam_.inside + tokens_.low;
-      tokens_above(prefixes, reach, low, tokens_.low, 0, beam_.row, bar, words[0]);
-      if (tokens_.inside > tokens_.low)
-        tokens_above(prefixes, reach, high, tokens_.inside - tokens_.low, CTC_REACH_WORD, beam_.row, bar, words[1]);
-    };
-    find(beam_.inside_reach, beam_.plain_bits);
-    if (!model_.hotwords.nodes) return;
-    find(beam_.phrase_reach, beam_.phrase_bits);
-    const TokenTrie& phrases = model_.hotwords.trie;
-    const int32_t root = kHotwordStart;
-    for (int32_t edge = phrases.edge_begin[root]; edge < phrases.edge_begin[root + 1]; ++edge)
-      beam_.begin_credit[phrases.edge_token[edge]] = model_.hotwords.credit[phrases.edge_target[edge]];
+  // Where each token inside words has a bit: those that may lead above the bar of every prefix, into beam_.reachable.
+  // Returns how many prefixes there are that they or a word's boundary may extend; their slots in scratch_slots.
+  int32_t list_extensible() {
+    const CtcReachPrefixes prefixes{beam_.count,     beam_.now.total, beam_.phrase_reach,
+                                    beam_.now.blank, beam_.last,      beam_.row_last};
+    const int32_t *low_tokens = beam_.inside, *high_tokens = beam_.inside + tokens_.low;
+    tokens_above(prefixes, low_tokens, tokens_.low, 0, beam_.row, low_, beam_.reachable[0]);
+    if (options_.row.vocabulary > CTC_REACH_WORD)
+      tokens_above(prefixes, high_tokens, tokens_.inside - tokens_.low, CTC_REACH_WORD, beam_.row, low_,
+                   beam_.reachable[1]);
+    const float boundary = tokens_.boundary ? beam_.row[beam_.boundary[0]] : 2 * kLogZero;
+    int32_t count = 0;
+    // Without branches, which would be guessed wrong.
+    for (int32_t i = 0; i < beam_.count; ++i) {
+      beam_.scratch_slots[count] = i;
+      const uint32_t inside = beam_.reachable[0][i] | beam_.reachable[1][i];
+      count += (inside != 0) | (boundary_reach(beam_, model_, i, boundary) > low_);
+    }
+    return count;
   }
 
-  // What it found of one prefix.
-  uint64_t found(uint32_t* const* words, int32_t slot) const {
-    const uint64_t high = tokens_.inside > tokens_.low ? words[1][slot] : 0;
-    return high << CTC_REACH_WORD | (tokens_.low ? words[0][slot] : 0);
-  }
-
-  // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, which would be
-  // guessed wrong.
-  void inside_by_bits(int32_t slot) {
-    const uint64_t plain = found(beam_.plain_bits, slot);
-    const uint64_t any = model_.hotwords.nodes ? found(beam_.phrase_bits, slot) : plain;
+  // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, too.
+  ASRKERN_VECTOR_COPIES void inside_by_bits(int32_t slot) {
+    const uint64_t any = uint64_t(beam_.reachable[1][slot]) << CTC_REACH_WORD | beam_.reachable[0][slot];
     if (!any) return;
     const PrefixContext& context = beam_.context[slot];
     const TokenTrie& phrases = model_.hotwords.trie;
-    const int32_t node = model_.hotwords.nodes ? context.hotword_node : kHotwordNone;
+    const int32_t node = context.hotword_node;
     // A child by such a token is one prefix only.
-    const uint64_t in_beam = beam_.children[slot], edges = node == kHotwordNone ? 0 : phrases.edge_mask[node];
+    const uint64_t others = any & ~beam_.children[slot], edges = model_.hotwords.nodes ? phrases.edge_mask[node] : 0;
     const uint64_t listed = listed_tokens(model_, context);
-    const float before = hotword_credit(model_, context.hotword_node), unlisted = unlisted_gain(model_, context);
+    const float look = look_ahead(model_, context.lexicon_node), before = hotword_credit(model_, node);
+    const float unlisted = unlisted_gain(model_, context);
     const float total = beam_.now.total[slot], again = beam_.now.blank[slot], *const row = beam_.row;
-    uint64_t off_phrase = plain & ~edges & ~in_beam;
-    if (!(total + (unlisted - before) + tokens_.best_inside > below(bar_))) off_phrase &= listed;
+    uint64_t off_phrase = others & ~edges;
+    if (!(total + (unlisted - before) + tokens_.best_inside > low_)) off_phrase &= listed;
 
     const int32_t last = beam_.last[slot];
     CtcCandidate* const candidates = beam_.candidates;
     float* const totals = beam_.totals + beam_.count;
     int32_t count = beam_.candidate_count;
     const float bar = bar_;
-    const auto offer = [&](int32_t token, float gain) {
+    const auto offer = [&](int32_t token, float gain) __attribute__((always_inline)) {
       const float extended = (token == last ? again : total) + row[token] + gain;
       candidates[count] = {extended, gain, slot, token, 0};
       totals[count] = extended;
       count += extended > bar;
     };
-    const auto extend = [&](int32_t token, float credit) {
+    const auto extend = [&](int32_t token, float credit) __attribute__((always_inline)) {
+      if (!model_.lm_tokens) {
+        const int32_t next = model_.lexicon.trie.listed_child(context.lexicon_node, listed, token);
+        return offer(token, inside_gain(model_.lexicon.look_ahead[next], look, credit, before));
+      }
       float gain;
-      if (extension_gain(beam_, model_, slot, token, credit, before, below(bar), gain)) offer(token, gain);
+      if (extension_gain(beam_, model_, slot, token, credit, before, low_, gain)) offer(token, gain);
     };
-    for (uint64_t bits = off_phrase & ~listed; bits; bits &= bits - 1) offer(std::countr_zero(bits), unlisted - before);
-    for (uint64_t bits = off_phrase & listed; bits; bits &= bits - 1) extend(std::countr_zero(bits), 0);
-    const uint64_t on_phrase = any & edges & ~in_beam;
-    if (node == kHotwordStart) {
-      const float* const credit = beam_.begin_credit;
-      for (uint64_t bits = on_phrase & ~listed; bits; bits &= bits - 1) {
-        const int32_t token = std::countr_zero(bits);
-        offer(token, unlisted + credit[token] - before);
-      }
-      for (uint64_t bits = on_phrase & listed; bits; bits &= bits - 1) {
-        const int32_t token = std::countr_zero(bits);
-        extend(token, credit[token]);
-      }
-    } else {
-      for (uint64_t bits = on_phrase; bits; bits &= bits - 1) {
-        const int32_t edge = phrases.edge_begin[node] + count_bits(edges & ((bits & -bits) - 1));
-        const float credit = model_.hotwords.credit[phrases.edge_target[edge]];
-        const int32_t token = std::countr_zero(bits);
-        if (listed >> token & 1)
-          extend(token, credit);
-        else
-          offer(token, unlisted + credit - before);
-      }
+    // Credits of the tokens that lead to no phrase's next letter are 0, and those of a phrase's first are in a table.
+    static constexpr float nothing[CTC_REACH_TOKENS] = {};
+    const bool begins = node == kHotwordStart;
+    const float* const credits = begins ? model_.hotwords.begin_credit : nothing;
+    const uint64_t on_phrase = others & edges, tabled = off_phrase | (begins ? on_phrase : 0);
+    for (uint64_t bits = tabled & ~listed; bits; bits &= bits - 1) {
+      const int32_t token = std::countr_zero(bits);
+      offer(token, unlisted + credits[token] - before);
+    }
+    for (uint64_t bits = tabled & listed; bits; bits &= bits - 1) {
+      const int32_t token = std::countr_zero(bits);
+      extend(token, credits[token]);
+    }
+    for (uint64_t bits = begins ? 0 : on_phrase; bits; bits &= bits - 1) {
+      const int32_t token = std::countr_zero(bits);
+      const float credit = model_.hotwords.credit[phrases.listed_child(node, edges, token)];
+      if (listed >> token & 1)
+        extend(token, credit);
+      else
+        offer(token, unlisted + credit - before);
     }
     beam_.candidate_count = count;
     make_room();
@@ -199,18 +204,18 @@ class Collector {
 
   // The same in any vocabulary.
   void inside(int32_t slot) {
-    const float total = beam_.now.total[slot], bar = below(bar_);
-    if (!(total + beam_.phrase_reach[slot] + tokens_.best_inside > bar)) return;
+    const float total = beam_.now.total[slot];
+    if (!(total + beam_.phrase_reach[slot] + tokens_.best_inside > low_)) return;
     const PrefixContext& context = beam_.context[slot];
     const TokenTrie& phrases = model_.hotwords.trie;
-    const int32_t node = model_.hotwords.nodes ? context.hotword_node : kHotwordNone;
-    const bool within = node != kHotwordNone && phrases.edge_mask[node];
+    const int32_t node = context.hotword_node;
+    const bool within = model_.hotwords.nodes && phrases.edge_mask[node];
     const uint64_t listed = listed_tokens(model_, context);
     const float base = total + beam_.inside_reach[slot], before = hotword_credit(model_, context.hotword_node);
     const float unlisted = unlisted_gain(model_, context) - before;
     for (int32_t k = 0; k < tokens_.inside; ++k) {
       const int32_t token = beam_.inside[k];
-      if (!(base + beam_.row[token] > bar)) break;
+      if (!(base + beam_.row[token] > low_)) break;
       if ((within && phrases.has(node, token)) || in_beam(slot, token, kNoWord)) continue;
       if (listed >> (token & 63) & 1)
         extend(slot, token, 0, before);
@@ -222,7 +227,7 @@ class Collector {
     for (int32_t edge = phrases.edge_begin[node]; edge < phrases.edge_begin[node + 1]; ++edge) {
       const int32_t token = phrases.edge_token[edge];
       const float credit = model_.hotwords.credit[phrases.edge_target[edge]];
-      if (base + credit + beam_.row[token] > bar && model_.token_kinds[token] == kInsideWord &&
+      if (base + credit + beam_.row[token] > low_ && model_.token_kinds[token] == kInsideWord &&
           !in_beam(slot, token, kNoWord))
         extend(slot, token, credit, before);
     }
@@ -230,12 +235,11 @@ class Collector {
 
   void boundary(int32_t slot) {
     const int32_t lexicon_node = beam_.context[slot].lexicon_node;
-    const float bar = below(bar_);
     for (int32_t k = 0; k < tokens_.boundary; ++k) {
       const int32_t token = beam_.boundary[k];
-      if (!(boundary_reach(beam_, model_, slot, beam_.row[token]) > bar)) return;
+      if (!(boundary_reach(beam_, model_, slot, beam_.row[token]) > low_)) return;
       float begin;
-      if (!boundary_gain(beam_, model_, slot, token, bar, begin)) continue;
+      if (!boundary_gain(beam_, model_, slot, token, low_, begin)) continue;
       const int32_t choices = word_choices(model_, lexicon_node);
       for (int32_t choice = 0; choice < choices; ++choice) {
         const int32_t word = word_of_choice(model_, lexicon_node, choice);
@@ -253,7 +257,7 @@ class Collector {
 
   void extend(int32_t slot, int32_t token, float credit, float before) {
     float gain;
-    if (extension_gain(beam_, model_, slot, token, credit, before, below(bar_), gain)) offer(slot, token, gain);
+    if (extension_gain(beam_, model_, slot, token, credit, before, low_, gain)) offer(slot, token, gain);
   }
 
   void offer(int32_t slot, int32_t token, float gain, int32_t choice = 0) {
@@ -267,20 +271,24 @@ class Collector {
   // For as many candidates as a prefix has tokens with a bit, and one more.
   void make_room() {
     if (beam_.candidate_count < 4 * options_.beam_width) return;
-    const float limit = select(beam_, options_, bar_);
-    bar_ = limit > bar_ ? limit : bar_;
+    raise_bar(std::max(bar_, select(beam_, options_, bar_)));
+  }
+
+  void raise_bar(float bar) {
+    bar_ = bar;
+    low_ = below(bar);
   }
 
   CtcBeam& beam_;
   const ContextModel& model_;
   const CtcBeamOptions& options_;
   const FrameTokens tokens_;
-  float bar_;
+  float bar_, low_;  // low_: for bounds
 };
 
 // Collects the extensions that exceed `bar`. Whether they and the prefixes that stay fill a beam above it.
-inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
-                          const FrameTokens& tokens, float bar) {
+ASRKERN_VECTOR_COPIES inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                                                const FrameTokens& tokens, float bar) {
   Collector collector(beam, model, options, tokens, bar);
   collector.collect();
   return collector.bar() > bar || count_from(beam.totals, beam.count + beam.candidate_count, bar) >= options.beam_width;

@@ -25,7 +25,7 @@ constexpr int32_t kBetweenWords = 0;  // the root of the lexicon
 constexpr int32_t kUnknownWord = -1;  // in a word that the lexicon does not have
 constexpr int32_t kNotAllowed = -2;   // no word goes on like this
 constexpr int32_t kHotwordStart = 0;  // the root: at the beginning of a word, no phrase begun
-constexpr int32_t kHotwordNone = -1;  // in a word that no phrase goes on with
+constexpr int32_t kHotwordNone = 1;   // in a word that no phrase goes on with: a node without edges, worth nothing
 constexpr int32_t kNoWord = -2;       // the word that a token ends which ends none
 
 // Words by their tokens. Empty (nodes = 0): every word is unknown.
@@ -43,10 +43,11 @@ struct Lexicon {
 // edge for a token goes where kHotwordStart goes if the token begins a word, else to kHotwordNone.
 struct Hotwords {
   TokenTrie trie;          // root: kHotwordStart
-  int32_t nodes;           // 0: none
+  int32_t nodes;           // 0: no hotwords
   const float* credit;     // [nodes] given in advance for the part of a phrase
   const float* completed;  // [nodes] earned if the word ends here: of all phrases that do
   const float* reach;      // [nodes] the largest credit among the targets of its edges, at least 0
+  float begin_credit[64];  // by token below 64: the credit of kHotwordStart's edge; not filled for a device
 };
 
 struct ContextModel {
@@ -82,7 +83,7 @@ ASRKERN_HOST_DEVICE inline bool context_fits(const ContextModel& model, const Pr
   const int32_t nodes = model.lexicon.nodes ? model.lexicon.nodes : 1;
   if (context.lexicon_node < kUnknownWord || context.lexicon_node >= nodes) return false;
   const int32_t hotword_nodes = model.hotwords.nodes ? model.hotwords.nodes : 1;
-  if (context.hotword_node < kHotwordNone || context.hotword_node >= hotword_nodes) return false;
+  if (context.hotword_node < 0 || context.hotword_node >= hotword_nodes) return false;
   if (context.lm.length < 0 || context.lm.length >= MAX_ORDER) return false;
   return !model.lm || context.lm.length < model.lm->order;
 }
@@ -93,7 +94,7 @@ ASRKERN_HOST_DEVICE inline float look_ahead(const ContextModel& model, int32_t n
 }
 
 ASRKERN_HOST_DEVICE inline float hotword_credit(const ContextModel& model, int32_t node) {
-  return node == kHotwordNone || model.hotwords.nodes == 0 ? 0.0f : model.hotwords.credit[node];
+  return model.hotwords.nodes ? model.hotwords.credit[node] : 0.0f;
 }
 
 // Where a token inside a word leads in the lexicon: a node, kUnknownWord or kNotAllowed.
@@ -107,7 +108,7 @@ ASRKERN_HOST_DEVICE inline int32_t lexicon_next(const ContextModel& model, int32
 
 ASRKERN_HOST_DEVICE inline int32_t hotword_next(const ContextModel& model, int32_t node, int32_t token) {
   if (model.hotwords.nodes == 0) return kHotwordStart;
-  const int32_t next = node == kHotwordNone ? kNoNode : model.hotwords.trie.child(node, token);
+  const int32_t next = model.hotwords.trie.child(node, token);
   if (next != kNoNode) return next;
   const uint8_t kind = model.token_kinds[token];
   if (kind == kInsideWord) return kHotwordNone;
@@ -145,8 +146,7 @@ ASRKERN_HOST_DEVICE ASRKERN_CALLED inline float lm_score(const ContextModel& mod
 ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const PrefixContext& context, int32_t word,
                                                NGramState& after) {
   float gain = -look_ahead(model, context.lexicon_node) - hotword_credit(model, context.hotword_node);
-  if (model.hotwords.nodes && context.hotword_node != kHotwordNone)
-    gain += model.hotwords.completed[context.hotword_node];
+  if (model.hotwords.nodes) gain += model.hotwords.completed[context.hotword_node];
   after = context.lm;
   if (word == kNoWord) return gain;
   if (word == kUnknownWord) gain += model.unk_score;
@@ -156,9 +156,9 @@ ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const 
   return gain;
 }
 
-// No token inside a word gains more that no phrase goes on with.
-ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const PrefixContext& context) {
-  const float reach = (model.lm_tokens ? model.beta : 0.0f) - hotword_credit(model, context.hotword_node);
+// No token inside a word gains more that no phrase goes on with. credit: that of the context.
+ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const PrefixContext& context, float credit) {
+  const float reach = (model.lm_tokens ? model.beta : 0.0f) - credit;
   if (context.lexicon_node != kUnknownWord && model.lexicon.nodes)
     return reach + model.lexicon.reach[context.lexicon_node] - model.lexicon.look_ahead[context.lexicon_node];
   return context.lexicon_node == kBetweenWords ? reach + model.unknown_look_ahead : reach;
@@ -166,15 +166,13 @@ ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const P
 
 // The most that a token gains beyond that by being one that a phrase goes on with.
 ASRKERN_HOST_DEVICE inline float phrase_reach(const ContextModel& model, const PrefixContext& context) {
-  return model.hotwords.nodes && context.hotword_node != kHotwordNone ? model.hotwords.reach[context.hotword_node]
-                                                                      : 0.0f;
+  return model.hotwords.nodes ? model.hotwords.reach[context.hotword_node] : 0.0f;
 }
 
 // No word's end gains more than this: what word_end_gain gives if the language model is certain of the word.
-ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const PrefixContext& context) {
-  float reach = -look_ahead(model, context.lexicon_node) - hotword_credit(model, context.hotword_node);
-  if (model.hotwords.nodes && context.hotword_node != kHotwordNone)
-    reach += model.hotwords.completed[context.hotword_node];
+ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const PrefixContext& context, float credit) {
+  float reach = -look_ahead(model, context.lexicon_node) - credit;
+  if (model.hotwords.nodes) reach += model.hotwords.completed[context.hotword_node];
   if (context.lexicon_node == kBetweenWords) return reach;
   const bool unknown = context.lexicon_node == kUnknownWord || model.unk_score > 0;
   return reach + (model.lm_tokens ? 0.0f : model.beta) + (unknown ? model.unk_score : 0.0f);
@@ -186,11 +184,10 @@ ASRKERN_HOST_DEVICE inline float lm_token_gain(const ContextModel& model, const 
   return lm_score(model, before, model.lm_tokens[token], after) + model.beta;
 }
 
-// What a token gains that goes on with a word and leads to a node of the lexicon, the language model of tokens apart.
-// credit, before: of the nodes of the hotwords where it leads and that it comes from.
-ASRKERN_HOST_DEVICE inline float inside_gain(const ContextModel& model, const PrefixContext& context,
-                                             int32_t lexicon_node, float credit, float before) {
-  return look_ahead(model, lexicon_node) - look_ahead(model, context.lexicon_node) + credit - before;
+// What a token gains that goes on with a word, the language model of tokens apart: from what is expected and given in
+// advance where it leads, and where it comes from.
+ASRKERN_HOST_DEVICE inline float inside_gain(float look, float look_before, float credit, float credit_before) {
+  return look - look_before + credit - credit_before;
 }
 
 // The same, hotwords apart, of all tokens that the lexicon does not go on with; kLogZero if they are not allowed.

@@ -16,19 +16,20 @@ constexpr int32_t CTC_REACH_WORD = 32;
 struct CtcReachPrefixes {
   int32_t count;
   const float* total;
+  const float* reach;  // no token gains more
   const float* blank;  // counts in place of total where the token is the last one once more
   const int32_t* last;
   const float* row_last;  // row[last]
 };
 
-// bits: [count] those of [token_count] tokens, of the 32 from `first` on, that lead above `bar` with a gain of
-// reach[i]. row: by token.
-ASRKERN_VECTOR_COPIES inline void tokens_above(const CtcReachPrefixes& prefixes, const float* __restrict__ reach,
-                                               const int32_t* tokens, int32_t token_count, int32_t first,
-                                               const float* row, float bar, uint32_t* __restrict__ bits) {
+// bits: [count] those of [token_count] tokens, of the 32 from `first` on, that may lead above `bar`. row: by token.
+ASRKERN_VECTOR_COPIES inline void tokens_above(const CtcReachPrefixes& prefixes, const int32_t* tokens,
+                                               int32_t token_count, int32_t first, const float* row, float bar,
+                                               uint32_t* __restrict__ bits) {
   constexpr int32_t TOGETHER = 4;
   const int32_t count = prefixes.count;
-  const float *const total = prefixes.total, *const blank = prefixes.blank, *const row_last = prefixes.row_last;
+  const float *const total = prefixes.total, *const blank = prefixes.blank, *const reach = prefixes.reach,
+                     *const row_last = prefixes.row_last;
   for (int32_t i = 0; i < count; ++i) bits[i] = 0;
   for (int32_t k = 0; k < token_count; k += TOGETHER) {
     float least[TOGETHER];

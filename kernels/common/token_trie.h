@@ -10,9 +10,11 @@ namespace asrkern {
 constexpr int32_t kNoNode = -1;
 
 ASRKERN_HOST_DEVICE inline int32_t count_bits(uint64_t bits) {
-  bits -= bits >> 1 & 0x5555555555555555ull;
-  bits = (bits & 0x3333333333333333ull) + (bits >> 2 & 0x3333333333333333ull);
-  return int32_t(((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0full) * 0x0101010101010101ull >> 56);
+#if defined(__CUDA_ARCH__)
+  return __popcll(bits);
+#else
+  return __builtin_popcountll(bits);
+#endif
 }
 
 struct TokenTrie {
@@ -29,9 +31,8 @@ struct TokenTrie {
 
   // The node that `token` leads to, or kNoNode.
   ASRKERN_HOST_DEVICE int32_t child(int32_t node, int32_t token) const {
-    const uint64_t mask = edge_mask[node], bit = 1ull << (token & 63);
-    if (!(mask & bit)) return kNoNode;
-    if (mask_is_exact) return edge_target[edge_begin[node] + count_bits(mask & (bit - 1))];
+    if (!(edge_mask[node] >> (token & 63) & 1)) return kNoNode;
+    if (mask_is_exact) return listed_child(node, edge_mask[node], token);
     int32_t begin = edge_begin[node], end = edge_begin[node + 1];
     while (begin < end) {
       const int32_t middle = (begin + end) >> 1;
@@ -41,6 +42,11 @@ struct TokenTrie {
         end = middle;
     }
     return begin < edge_begin[node + 1] && edge_token[begin] == token ? edge_target[begin] : kNoNode;
+  }
+
+  // The same of a token that `mask`, the node's, has. Of no more than 64 tokens.
+  ASRKERN_HOST_DEVICE int32_t listed_child(int32_t node, uint64_t mask, int32_t token) const {
+    return edge_target[edge_begin[node] + count_bits(mask & ((1ull << token) - 1))];
   }
 };
 

@@ -260,6 +260,17 @@ def test_error_messages():
 MASK = torch.ones(1, dtype=torch.int64)
 
 
+def hotwords(edge_begin, credit=None, completed=None, reach=None):
+    """A table of phrases whose edges are of token 0 and lead to the root."""
+    edges = torch.zeros(edge_begin[-1], dtype=torch.int32)
+    begin = torch.tensor(edge_begin, dtype=torch.int32)
+    worth = (
+        torch.tensor(values or [0] * (len(begin) - 1), dtype=torch.float32)
+        for values in (credit, completed, reach)
+    )
+    return (begin, edges, edges, begin.diff().long(), *worth)
+
+
 @pytest.mark.parametrize(
     "context, message",
     [
@@ -287,6 +298,12 @@ MASK = torch.ones(1, dtype=torch.int64)
                 "hotwords: expected each node's mask to be of its tokens, each of them once",
             )
             for tokens, mask in (([1], 4), ([1, 1], 2), ([1, 1], 4), ([1, 2], 2))
+        ),
+        ({"hotwords": hotwords([0, 0])}, "hotwords: expected at least the nodes"),
+        ({"hotwords": hotwords([0, 0, 1])}, "hotwords: expected a node 1 without edges that is worth nothing"),
+        *(
+            ({"hotwords": hotwords([0, 1, 1], **{name: [0, 2]})}, "hotwords: expected a node 1 without edges")
+            for name in ("credit", "completed", "reach")
         ),
     ],
 )  # fmt: skip
