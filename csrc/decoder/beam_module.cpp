@@ -46,6 +46,14 @@ class Keeper {
   uint64_t digest_ = 0;
 };
 
+// Of a language model its words' scores and how many n-grams there is room for: its other tables may be larger than the
+// memory.
+uint64_t model_digest(const NGramTables& tables) {
+  const uint64_t sizes[] = {tables.ngrams.size, tables.quantized.size};
+  return murmur_hash(reinterpret_cast<const char*>(tables.unigrams), tables.vocabulary * sizeof(NGramEntry)) ^
+         murmur_hash(reinterpret_cast<const char*>(sizes), sizeof sizes);
+}
+
 // A model and options; beams are apart from it.
 class CtcBeamSearch {
  public:
@@ -105,9 +113,9 @@ class CtcBeamSearch {
                               blank_penalty,
                               double(log_add),
                               double(check_normalized),
-                              tables ? double(tables->order) : 0,
-                              tables ? double(tables->vocabulary) : 0};
+                              tables ? double(tables->order) : 0};
     digest_ = keeper_.digest() ^ murmur_hash(reinterpret_cast<const char*>(numbers), sizeof numbers);
+    if (tables) digest_ ^= model_digest(*tables);
   }
 
   std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_, digest_); }
@@ -165,7 +173,7 @@ class CtcBeamSearch {
   ContextModel model_{};
   CtcBeamOptions options_{};
   int32_t nbest_;
-  uint64_t digest_ = 0;  // of all that a state depends on, the language model's tables apart
+  uint64_t digest_ = 0;  // of all that a state depends on
 };
 
 // A method of streams, while no other thread is in one of them. Those that hold the lock never wait for the GIL.

@@ -2,6 +2,7 @@ import json
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -530,6 +531,20 @@ def test_states_are_their_decoders():
             ValueError, match="state: expected one that this decoder, or an equal one, has started"
         ):
             other.step(state, log_probs)
+
+
+def test_states_are_their_language_models():
+    log_probs = random_log_probs(12, 5)
+    with_model = partial(CTCBeamDecoder, LETTERS, unk_score=-1.0)
+    decoder = with_model(small_lm(WORDS))
+    state = decoder.start()
+    decoder.step(state, log_probs)
+    equal = with_model(small_lm(WORDS))
+    assert equal.finish(pickle.loads(pickle.dumps(state))) == decoder.finish(state)
+    # Rounded; of another order; of other sentences with the same words.
+    for model in (small_lm(WORDS).quantize(), small_lm(WORDS, order=2), small_lm(WORDS, sentences=59)):
+        with pytest.raises(ValueError, match="state: expected one that this decoder"):
+            with_model(model).finish(state)
 
 
 def test_damaged_states():
