@@ -61,6 +61,9 @@ class CtcBeamStream {
   // log_probs: [vocabulary]. After an error the beam is as it was.
   CtcError step(const ContextModel& model, const CtcBeamOptions& options, const float* log_probs) {
     reserve();
+    // They are of the model, which a saved state is without.
+    for (int32_t i = 0; i < beam_.count && !edges_noted_; ++i) ctc_beam::note_phrase_edges(beam_, model, i);
+    edges_noted_ = true;
     return ctc_beam::step(beam_, model, options, log_probs);
   }
 
@@ -120,7 +123,8 @@ class CtcBeamStream {
     for (float** array : {&beam_.gain, &beam_.inside_reach, &beam_.phrase_reach, &beam_.end_reach, &beam_.from,
                           &beam_.best_from, &beam_.row_last})
       *array = allocate<float>(slots);
-    for (uint32_t*& words : beam_.reachable) words = allocate<uint32_t>(slots);
+    for (uint32_t** words : {beam_.phrase_edges, beam_.reachable})
+      for (int32_t i = 0; i < 2; ++i) words[i] = allocate<uint32_t>(slots);
     beam_.end_known = allocate<uint8_t>(slots);
     beam_.context_score = allocate<double>(slots);
     beam_.context = allocate<PrefixContext>(slots);
@@ -243,6 +247,7 @@ class CtcBeamStream {
   mutable std::mutex mutex_;
   const int32_t width_, vocabulary_;
   uint64_t search_ = 0;
+  bool edges_noted_ = false;
   CtcBeam beam_{};
   std::vector<std::vector<double>> blocks_;
   // Not initialised: most of it is written before it is read, and the rest never is.

@@ -64,27 +64,28 @@ struct CtcBeam {
   double offset;  // of all scores, so that float32 holds differences only: precision does not sink with the frames
   float shift;    // the best total, which goes into the offset with the next frame
   float spread;   // how far behind it to expect the last place of a full beam; −kLogZero: not known. A guess only.
-  CtcBeamScores now, next;   // [W + 1]
-  int32_t* last;             // [W + 1] last token; of the empty prefix the row's sentinel
-  int32_t* node;             // [W] in the tree of prefixes
-  int32_t* parent;           // [W] its parent's
-  int32_t* blank_alignment;  // [W] tail of the best alignment that ends in blank
-  int32_t* blank_end;        // [W] the last frame of the last token in it
-  int32_t* token_alignment;  // [W] tail of the best alignment that ends in the last token
-  float* gain;               // [W] what the last token was worth as context
-  float* inside_reach;       // [W] no token inside a word gains more that no phrase goes on with,
-  float* phrase_reach;       // [W] and none that one does
-  float* end_reach;          // [W] no word's end gains more; the gain itself once end_known
-  uint8_t* end_known;        // [W]
-  double* context_score;     // [W]
-  PrefixContext* context;    // [W]
+  CtcBeamScores now, next;    // [W + 1]
+  int32_t* last;              // [W + 1] last token; of the empty prefix the row's sentinel
+  int32_t* node;              // [W] in the tree of prefixes
+  int32_t* parent;            // [W] its parent's
+  int32_t* blank_alignment;   // [W] tail of the best alignment that ends in blank
+  int32_t* blank_end;         // [W] the last frame of the last token in it
+  int32_t* token_alignment;   // [W] tail of the best alignment that ends in the last token
+  float* gain;                // [W] what the last token was worth as context
+  float* inside_reach;        // [W] no token inside a word gains more that no phrase goes on with,
+  float* phrase_reach;        // [W] and none that one does
+  float* end_reach;           // [W] no word's end gains more; the gain itself once end_known
+  uint8_t* end_known;         // [W]
+  double* context_score;      // [W]
+  PrefixContext* context;     // [W]
+  uint32_t* phrase_edges[2];  // [W] tokens that phrases go on with, a bit each, in two words; see ctc_collect.h
   PrefixTree tree;
   // Scratch.
   float* row;                // [vocabulary + 1]
   float* row_scratch;        // [vocabulary]
   int32_t* inside;           // [vocabulary] tokens of the frame, see ctc_collect.h: those inside words,
   int32_t* boundary;         // [vocabulary] and those that end or begin one
-  uint32_t* reachable[2];    // [W] tokens inside words that may extend a prefix, a bit each, in two words
+  uint32_t* reachable[2];    // [W] tokens inside words that may extend a prefix, in the same way
   int32_t* parent_slot;      // [W]
   uint64_t* children;        // [W + 1] which of its children are in the beam: a bit a token, modulo 64
   float* from;               // [W] score that the parent passes on

@@ -82,10 +82,16 @@ inline void replace(CtcBeam& beam, const ContextModel& model) {
   }
   for (int32_t k = 0; k < frees; ++k) leave(beam, freed[k]);
   const int32_t entrants = beam.candidate_count, replaced = entrants < frees ? entrants : frees;
-  for (int32_t k = 0; k < replaced; ++k) enter(beam, model, freed[k], beam.entrants[k]);
-  for (int32_t k = replaced; k < entrants; ++k) enter(beam, model, count++, beam.entrants[k]);
-  for (int32_t k = replaced; k < frees && freed[k] < count;)
-    if (!is_log_zero(beam.now.total[--count])) move(beam, count, freed[k++]);
+  for (int32_t k = 0; k < entrants; ++k) {
+    const int32_t slot = k < replaced ? freed[k] : count++;
+    enter(beam, model, slot, beam.entrants[k]);
+    note_phrase_edges(beam, model, slot);
+  }
+  for (int32_t k = replaced; k < frees && freed[k] < count;) {
+    if (is_log_zero(beam.now.total[--count])) continue;
+    move(beam, count, freed[k]);
+    note_phrase_edges(beam, model, freed[k++]);
+  }
   beam.count = count;
 }
 

@@ -91,6 +91,14 @@ inline FrameTokens list_tokens(CtcBeam& beam, const ContextModel& model, const C
   return tokens;
 }
 
+// Keeps with a prefix which tokens phrases go on with, where each has a bit.
+inline void note_phrase_edges(CtcBeam& beam, const ContextModel& model, int32_t slot) {
+  if (!model.hotwords.nodes) return;
+  const uint64_t edges = model.hotwords.trie.edge_mask[beam.context[slot].hotword_node];
+  beam.phrase_edges[0][slot] = uint32_t(edges);
+  beam.phrase_edges[1][slot] = uint32_t(edges >> CTC_REACH_WORD);
+}
+
 // Collects the extensions that exceed a bar, which rises when there are more than needed.
 class Collector {
  public:
@@ -124,13 +132,13 @@ class Collector {
   // Where each token inside words has a bit: those that may lead above the bar of every prefix, into beam_.reachable.
   // Returns how many prefixes there are that they or a word's boundary may extend; their slots in scratch_slots.
   int32_t list_extensible() {
-    const CtcReachPrefixes prefixes{beam_.count,     beam_.now.total, beam_.phrase_reach,
-                                    beam_.now.blank, beam_.last,      beam_.row_last};
+    const CtcReachPrefixes prefixes{
+        beam_.count,     beam_.now.total, beam_.inside_reach, beam_.phrase_reach,
+        beam_.now.blank, beam_.last,      beam_.row_last,     model_.hotwords.nodes ? beam_.phrase_edges : nullptr};
     const int32_t *low_tokens = beam_.inside, *high_tokens = beam_.inside + tokens_.low;
     tokens_above(prefixes, low_tokens, tokens_.low, 0, beam_.row, low_, beam_.reachable[0]);
     if (options_.row.vocabulary > CTC_REACH_WORD)
-      tokens_above(prefixes, high_tokens, tokens_.inside - tokens_.low, CTC_REACH_WORD, beam_.row, low_,
-                   beam_.reachable[1]);
+      tokens_above(prefixes, high_tokens, tokens_.inside - tokens_.low, 1, beam_.row, low_, beam_.reachable[1]);
     const float boundary = tokens_.boundary ? beam_.row[beam_.boundary[0]] : 2 * kLogZero;
     int32_t count = 0;
     // Without branches, which would be guessed wrong.
@@ -142,15 +150,20 @@ class Collector {
     return count;
   }
 
+  static uint64_t both_words(const uint32_t* const* words, int32_t slot) {
+    return uint64_t(words[1][slot]) << CTC_REACH_WORD | words[0][slot];
+  }
+
   // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, too.
   ASRKERN_VECTOR_COPIES void inside_by_bits(int32_t slot) {
-    const uint64_t any = uint64_t(beam_.reachable[1][slot]) << CTC_REACH_WORD | beam_.reachable[0][slot];
-    if (!any) return;
+    const uint64_t reachable = both_words(beam_.reachable, slot);
+    if (!reachable) return;
     const PrefixContext& context = beam_.context[slot];
     const TokenTrie& phrases = model_.hotwords.trie;
     const int32_t node = context.hotword_node;
     // A child by such a token is one prefix only.
-    const uint64_t others = any & ~beam_.children[slot], edges = model_.hotwords.nodes ? phrases.edge_mask[node] : 0;
+    const uint64_t others = reachable & ~beam_.children[slot];
+    const uint64_t edges = model_.hotwords.nodes ? both_words(beam_.phrase_edges, slot) : 0;
     const uint64_t listed = listed_tokens(model_, context);
     const float look = look_ahead(model_, context.lexicon_node), before = hotword_credit(model_, node);
     const float unlisted = unlisted_gain(model_, context);

@@ -10,11 +10,9 @@ namespace asrkern {
 constexpr int32_t kNoNode = -1;
 
 ASRKERN_HOST_DEVICE inline int32_t count_bits(uint64_t bits) {
-#if defined(__CUDA_ARCH__)
-  return __popcll(bits);
-#else
-  return __builtin_popcountll(bits);
-#endif
+  bits -= bits >> 1 & 0x5555555555555555ull;
+  bits = (bits & 0x3333333333333333ull) + (bits >> 2 & 0x3333333333333333ull);
+  return int32_t(((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0full) * 0x0101010101010101ull >> 56);
 }
 
 struct TokenTrie {
