@@ -30,7 +30,11 @@ struct TokenTrie {
   // The node that `token` leads to, or kNoNode.
   ASRKERN_HOST_DEVICE int32_t child(int32_t node, int32_t token) const {
     if (!(edge_mask[node] >> (token & 63) & 1)) return kNoNode;
-    if (mask_is_exact) return listed_child(node, edge_mask[node], token);
+    return mask_is_exact ? listed_child(node, edge_mask[node], token) : search_child(node, token);
+  }
+
+  // The same where tokens share bits. Apart, so that the usual way is short enough to be part of its callers.
+  ASRKERN_HOST_DEVICE int32_t search_child(int32_t node, int32_t token) const {
     int32_t begin = edge_begin[node], end = edge_begin[node + 1];
     while (begin < end) {
       const int32_t middle = (begin + end) >> 1;
@@ -42,7 +46,7 @@ struct TokenTrie {
     return begin < edge_begin[node + 1] && edge_token[begin] == token ? edge_target[begin] : kNoNode;
   }
 
-  // The same of a token that `mask`, the node's, has. Of no more than 64 tokens.
+  // The node that a token leads to which `mask`, the node's, has. Of no more than 64 tokens.
   ASRKERN_HOST_DEVICE int32_t listed_child(int32_t node, uint64_t mask, int32_t token) const {
     return edge_target[edge_begin[node] + count_bits(mask & ((1ull << token) - 1))];
   }
