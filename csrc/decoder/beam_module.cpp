@@ -46,8 +46,8 @@ class Keeper {
   uint64_t digest_ = 0;
 };
 
-// Of a language model its words' scores and how many n-grams there is room for: its other tables may be larger than the
-// memory.
+// Tells language models apart by their words' scores and how many n-grams there is room for, not by the n-grams: those
+// may be more than the memory holds.
 uint64_t model_digest(const NGramTables& tables) {
   const uint64_t sizes[] = {tables.ngrams.size, tables.quantized.size};
   return murmur_hash(reinterpret_cast<const char*>(tables.unigrams), tables.vocabulary * sizeof(NGramEntry)) ^
@@ -173,7 +173,7 @@ class CtcBeamSearch {
   ContextModel model_{};
   CtcBeamOptions options_{};
   int32_t nbest_;
-  uint64_t digest_ = 0;  // of all that a state depends on
+  uint64_t digest_ = 0;  // of all that a state depends on; see model_digest
 };
 
 // A method of streams, while no other thread is in one of them. Those that hold the lock never wait for the GIL.

@@ -129,8 +129,8 @@ class Collector {
   float bar() const { return bar_; }
 
  private:
-  // Where each token inside words has a bit: those that may lead above the bar of every prefix, into beam_.reachable.
-  // Returns how many prefixes there are that they or a word's boundary may extend; their slots in scratch_slots.
+  // Where each token inside words has a bit: of every prefix those that may lead above the bar, into beam_.reachable.
+  // Returns how many prefixes may be extended, by them or by a word's boundary; their slots are in scratch_slots.
   int32_t list_extensible() {
     const CtcReachPrefixes prefixes{
         beam_.count,     beam_.now.total, beam_.inside_reach, beam_.phrase_reach,

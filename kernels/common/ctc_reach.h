@@ -24,6 +24,7 @@ struct CtcReachPrefixes {
   const uint32_t* const* edges;  // in two words; null: no phrase goes on with any token
 };
 
+// tokens_above with and without phrases.
 template <bool phrases>
 ASRKERN_VECTOR_COPIES void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t token_count,
                                       int32_t word, const float* row, float bar, uint32_t* __restrict__ bits) {
