@@ -77,6 +77,8 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " float blank_penalty, bool log_add, bool check_normalized, int num_threads)"
       " -> (Tensor tokens, Tensor timesteps, Tensor words, Tensor confidences, Tensor token_lengths,"
       " Tensor scores, Tensor am_scores, Tensor errors)");
+  // Of a tensor's values as bytes, in the order of its elements.
+  m.def("checksum(Tensor tensor) -> int");
   m.def("cpu_isa() -> str");
 }
 

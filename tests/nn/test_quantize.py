@@ -1,7 +1,6 @@
 import copy
 import io
 import pickle
-import threading
 
 import pytest
 import torch
@@ -137,78 +136,3 @@ def test_the_model_itself_is_left_alone():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def infer(layer, x):
-    with torch.inference_mode():
-        return layer(x)[0]
-
-
-def fresh(layer, x):
-    """The output without any kept copy of a weight."""
-    with torch.enable_grad():
-        return layer(x)[0].detach()
-
-
-CHANGES = {
-    "in place": lambda layer: layer.weight_hh_l0.mul_(2),
-    "through data": lambda layer: layer.weight_hh_l0.data.copy_(torch.randn_like(layer.weight_hh_l0)),
-    "another tensor": lambda layer: setattr(layer.weight_hh_l0, "data", torch.randn_like(layer.weight_hh_l0)),
-    "load_state_dict": lambda layer: layer.load_state_dict(type(layer)(5, 9).state_dict()),
-    "another parameter": lambda layer: setattr(
-        layer, "weight_hh_l0", torch.nn.Parameter(torch.randn_like(layer.weight_hh_l0))
-    ),
-}
-
-
-@kinds
-@pytest.mark.parametrize("change", CHANGES)
-def test_packed_weights_follow_changes(kind, change):
-    layer, x = ours(kind, 5, 9).eval(), torch.randn(6, 2, 5)
-    before = infer(layer, x)
-    assert_same_bits(infer(layer, x), before)
-    with torch.no_grad():
-        CHANGES[change](layer)
-    after = infer(layer, x)
-    assert not torch.equal(after, before)
-    assert_same_bits(after, fresh(layer, x))
-
-
-@kinds
-def test_packed_weights_follow_an_optimiser(kind):
-    layer, x = ours(kind, 5, 9), torch.randn(6, 2, 5)
-    optimiser = torch.optim.SGD(layer.parameters(), 0.1)
-    for _ in range(3):
-        infer(layer.eval(), x)
-        layer.train()(x)[0].sum().backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        assert_same_bits(infer(layer.eval(), x), fresh(layer, x))
-
-
-@kinds
-def test_copies_and_pickles_pack_for_themselves(kind):
-    layer, x = ours(kind, 5, 9, bidirectional=True).eval(), torch.randn(6, 2, 5)
-    expected = infer(layer, x)
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert_same_bits(infer(twin, x), expected)
-        with torch.no_grad():
-            twin.weight_hh_l0.zero_()
-        assert not torch.equal(infer(twin, x), expected)
-    assert_same_bits(infer(layer, x), expected)
-
-
-@kinds
-def test_inference_from_several_threads(kind):
-    layer, x = ours(kind, 5, 150, bidirectional=True).eval(), torch.randn(20, 3, 5)
-    expected, results = fresh(layer, x), []
-    workers = [
-        threading.Thread(target=lambda: results.extend(infer(layer, x) for _ in range(20))) for _ in range(4)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert len(results) == 80
-    for result in results:
-        assert_same_bits(result, expected)
