@@ -2,11 +2,37 @@
 
 :mod:`asrkern.ops` functions, :mod:`asrkern.nn` layers, :mod:`asrkern.models` recognisers, :mod:`asrkern.decoder`
 decoders, :mod:`asrkern.data` audio and features. ``python -m asrkern`` prints what is active on this machine.
+
+Threads are torch's: ``torch.set_num_threads``, OMP_NUM_THREADS. The commands and :func:`load` follow ASRKERN_THREADS, or
+a container's CPU quota. Where other processes want the CPUs, too, set OMP_WAIT_POLICY=passive before torch is imported:
+otherwise the idle threads of torch's own operations spin. The commands do that by themselves.
 """
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+from asrkern import _threads
+
+# Before torch is.
+if _threads.is_command():
+    _threads.prepare_command()
 
 from asrkern import ops
 
+if TYPE_CHECKING:
+    from asrkern.training.checkpoint import Recognizer
+
 __version__ = _version("asrkern")
-__all__ = ["__version__", "ops"]
+__all__ = ["__version__", "load", "ops"]
+
+
+def load(path: Any) -> "Recognizer":
+    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``: :func:`asrkern.training.checkpoint.load`.
+
+    Also lets torch use no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
+    """
+    from asrkern.training import checkpoint
+
+    recognizer = checkpoint.load(path)
+    _threads.apply()
+    return recognizer

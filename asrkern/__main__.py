@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 import asrkern
-from asrkern import _library
+from asrkern import _library, _threads
 from asrkern._gpu_kernels import KERNELS
 from asrkern._optional import import_torchaudio
 
@@ -70,7 +70,7 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "CPU kernels": _library.cpu_isa(),
-        "threads": str(torch.get_num_threads()),
+        "threads": f"{torch.get_num_threads()}, by {_threads.choose().reason}",
         "CUDA": _cuda(),
         **{name: _kernel(name) for name in KERNELS},
         "torchaudio": _torchaudio(),
@@ -80,6 +80,12 @@ def describe() -> dict[str, str]:
 
 def main() -> None:
     """Run a command, or say what is active."""
+    try:
+        count, reason = _threads.choose()
+    except ValueError as error:
+        sys.exit(f"asrkern: {error}")
+    if count is not None and len(sys.argv) > 1:
+        print(f"asrkern: {count} threads, by {reason}", file=sys.stderr)
     if len(sys.argv) > 1:
         from asrkern.cli import run
 
