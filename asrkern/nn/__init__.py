@@ -1,5 +1,6 @@
 """Drop-in layers with the names, constructors and keys of torch.nn and deepspeech.pytorch, on asrkern.ops."""
 
+from asrkern.nn import _torchscript
 from asrkern.nn.attention import (
     AdditiveAttention,
     Attention,
@@ -53,3 +54,8 @@ __all__ = [
     "quantize",
     "stack_frames",
 ]
+
+_torchscript.refuse(
+    *(GRU, LSTM, BatchRNN, LightGRU, LockedDropout, Lookahead, MaskConv, MaskConvStream, MaskedBatchNorm1d),
+    *(MaskedBatchNorm2d, PyramidalRNN, QuantizedGRU, QuantizedLSTM, QuantizedLinear, SequenceWise),
+)

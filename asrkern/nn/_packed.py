@@ -23,7 +23,9 @@ class PackedCache:
         return PackedCache, ()
 
     def get(self, name: str, weight: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
-        """``pack(weight)``, or what it returned before."""
+        """``pack(weight)``, or what it returned before. Within a trace it is packed there, of the weight at each run."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return pack(weight)
         key = (torch.ops.asrkern.checksum(weight), weight.shape, weight.dtype)
         entry = self._entries.get(name)
         if entry is None or entry[0] != key:
@@ -40,6 +42,7 @@ def can_pack(*tensors: Tensor) -> bool:
     return (
         not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and all(
             type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" and t.dtype == torch.float32
             for t in tensors

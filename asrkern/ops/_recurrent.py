@@ -195,7 +195,8 @@ _cuda_rows._dynamo_marked_constant = True
 
 
 def _differentiable(input, states, tensors) -> bool:
-    return torch.is_grad_enabled() and any(
+    # A trace may be trained later, and torch checks it in another grad mode than it was made in.
+    return (torch.is_grad_enabled() or torch.jit.is_tracing()) and any(
         t is not None and t.requires_grad for t in (input, *states, *tensors)
     )
 

@@ -1,0 +1,21 @@
+"""What ``torch.jit.script`` says of layers that its compiler cannot read."""
+
+from __future__ import annotations
+
+import torch
+
+
+def refuse(*layers: type[torch.nn.Module]) -> None:
+    """Let torch.jit.script of these, and of models that have one inside, raise an error that names the way out.
+
+    Otherwise it stops somewhere inside, for a reason that says nothing of the layer.
+    """
+    for layer in layers:
+        layer.__prepare_scriptable__ = _raise
+
+
+def _raise(self: torch.nn.Module) -> torch.nn.Module:
+    raise RuntimeError(
+        f"asrkern.nn.{type(self).__name__}: torch.jit.script cannot compile it; torch.jit.trace and "
+        "torch.export.export can take it"
+    )
