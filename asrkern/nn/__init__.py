@@ -13,6 +13,7 @@ from asrkern.nn.attention import (
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
 from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.convert import ConversionReport, convert
+from asrkern.nn.fused_sequential import FusedSequential
 from asrkern.nn.gru import GRU
 from asrkern.nn.light_gru import LightGRU
 from asrkern.nn.locked_dropout import LockedDropout
@@ -34,6 +35,7 @@ __all__ = [
     "BatchRNN",
     "ConversionReport",
     "DotAttention",
+    "FusedSequential",
     "InferenceBatchSoftmax",
     "LightGRU",
     "LocationAwareAttention",
@@ -57,5 +59,13 @@ __all__ = [
 
 _torchscript.refuse(
     *(GRU, LSTM, BatchRNN, LightGRU, LockedDropout, Lookahead, MaskConv, MaskConvStream, MaskedBatchNorm1d),
-    *(MaskedBatchNorm2d, PyramidalRNN, QuantizedGRU, QuantizedLSTM, QuantizedLinear, SequenceWise),
+    *(
+        FusedSequential,
+        MaskedBatchNorm2d,
+        PyramidalRNN,
+        QuantizedGRU,
+        QuantizedLSTM,
+        QuantizedLinear,
+        SequenceWise,
+    ),
 )

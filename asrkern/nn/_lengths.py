@@ -47,7 +47,7 @@ def zero_padding(input: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
     batch, time = layout.index("N"), layout.index("T")
     mask = frame_mask(lengths, input.shape[batch], input.shape[time], input.device)
     # Not a product: padding may hold inf or NaN.
-    return input.masked_fill(~_by_layout(mask, layout), 0)
+    return input.masked_fill(~by_layout(mask, layout), 0)
 
 
 def reverse_frames(input: Tensor, lengths: Tensor, layout: str) -> Tensor:
@@ -56,10 +56,10 @@ def reverse_frames(input: Tensor, lengths: Tensor, layout: str) -> Tensor:
     steps = torch.arange(input.shape[time], device=input.device)
     mirrored = lengths.to(input.device)[:, None] - 1 - steps
     source = torch.where(mirrored >= 0, mirrored, steps)
-    return input.gather(time, _by_layout(source, layout).expand(input.shape))
+    return input.gather(time, by_layout(source, layout).expand(input.shape))
 
 
-def _by_layout(frames: Tensor, layout: str) -> Tensor:
+def by_layout(frames: Tensor, layout: str) -> Tensor:
     """frames [N, T] with the axes of layout, those that it lacks of size 1."""
     batch, time = layout.index("N"), layout.index("T")
     shape = [1] * len(layout)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from asrkern import ops
 from asrkern.nn._lengths import values_are_known
+from asrkern.nn._sync_batch_norm import synchronised_batch_norm_act, synchronises
 
 
 def clamp_range(module: nn.Module) -> tuple[float, float] | None:
@@ -35,7 +36,8 @@ def apply_batch_norm(
     """Run :func:`asrkern.ops.batch_norm_act` with a torch batch norm's parameters, and update its statistics.
 
     Args:
-        module: torch.nn.BatchNorm1d or 2d, of which training, parameters and buffers are used as torch does.
+        module: torch.nn.BatchNorm1d, 2d or SyncBatchNorm, of which training, parameters and buffers are used as torch
+            does; the last takes its statistics over the (valid) frames of all ranks.
         input: tensor with axes as layout says.
         lengths: integers [N], valid frames per row; frames beyond are zero in the output.
         layout: "RC", "NTC", "TNC", "NCT" or "NCFT".
@@ -51,6 +53,12 @@ def apply_batch_norm(
             f"input: expected {module.num_features} channels on axis {layout.index('C')} of {layout}, "
             f"received {list(input.shape)}"
         )
+    if synchronises(module):
+        result = synchronised_batch_norm_act(
+            module, input, lengths, layout=layout, stats=stats, activation=activation
+        )
+        track_statistics(module, result, lengths)
+        return result.output
     batch_stats = uses_batch_stats(module)
     result = ops.batch_norm_act(
         input,

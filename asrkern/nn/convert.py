@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from asrkern.nn._hooks import has_hooks
 from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d, clamp_range
 from asrkern.nn.batch_rnn import BatchRNN
+from asrkern.nn.fused_sequential import FusedSequential, is_altered, with_activations
 from asrkern.nn.gru import GRU
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
@@ -29,7 +33,7 @@ class ConversionReport:
     """What :func:`convert` did.
 
     Attributes:
-        model: the model, converted in place; its replacement if it was itself a convertible layer.
+        model: the model, converted; its replacement if it was itself a convertible layer.
         swapped: (name, type before, type after) of every layer replaced.
         left: (name, type, reason) of every candidate that was not.
     """
@@ -49,18 +53,19 @@ class _Left(Exception):
     """A candidate that cannot be swapped; the message is the reason."""
 
 
-def convert(model: nn.Module, *, stats: str = "padded") -> ConversionReport:
-    """Swap, in place, the layers that asrkern has for its own; the model computes what it did before.
+def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) -> ConversionReport:
+    """Swap the layers that asrkern has for its own; the model computes what it did before.
 
     Converted are torch.nn.GRU and LSTM; deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and
     InferenceBatchSoftmax, recognised by class name and attributes and then compared with their replacement on
-    a small random input; and, in a torch.nn.Sequential, BatchNorm1d or 2d followed by Hardtanh, ReLU6 or ReLU
-    (the activation becomes an Identity, so that keys stay). Parameters and buffers are the same objects as
-    before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
+    a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or SyncBatchNorm before a Hardtanh, ReLU6 or
+    ReLU, which then runs each such pair as one (both stay what they are). Parameters and buffers are the same objects
+    as before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
 
     Left as they are, with the reason in the report: subclasses of torch.nn.GRU and LSTM, layers with forward or
     backward hooks or parametrizations (weight_norm among them), layers that turn out to compute something
-    else, and torch.nn.RNN and LSTMs with proj_size, which asrkern has no kernels for.
+    else, torch.nn.RNN, LSTMs with proj_size and cells, which asrkern has no kernels for, and a batch norm and a clamp
+    after it that are not neighbours in a torch.nn.Sequential.
 
     A converted BatchRNN keeps the number of frames of its input, where the original cuts to the longest
     length.
@@ -69,6 +74,7 @@ def convert(model: nn.Module, *, stats: str = "padded") -> ConversionReport:
         model: any module.
         stats: frames that count for batch statistics in training where lengths are known, "padded" as in the
             original, or "valid".
+        inplace: convert this very model, whose layers are replaced; False: a deep copy of it, with weights of its own.
 
     Returns:
         The report; its ``model`` is the one to use from here on.
@@ -81,6 +87,7 @@ def convert(model: nn.Module, *, stats: str = "padded") -> ConversionReport:
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
     if stats not in ("valid", "padded"):
         raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
+    model = model if inplace else copy.deepcopy(model)
     report = ConversionReport(model)
     report.model = _Converter(report, stats).visit(model, "")
     return report
@@ -90,6 +97,7 @@ _OURS = (
     RecurrentLayers,
     MaskConv,
     SequenceWise,
+    FusedSequential,
     BatchRNN,
     Lookahead,
     InferenceBatchSoftmax,
@@ -131,10 +139,11 @@ class _Converter:
                 module._modules[key] = self.visit(child, f"{name}.{key}" if name else key)
         if type(module) is nn.Sequential:
             self._fuse_pairs(module, name)
+        self._leave_pairs(module, name)
         return module if build is None else self._swap(module, name, build)
 
     def _builder(self, module: nn.Module) -> Callable[[Any], nn.Module] | None:
-        if isinstance(module, nn.RNNBase):
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             return self._rnn
         return {
             "MaskConv": self._mask_conv,
@@ -160,24 +169,36 @@ class _Converter:
         return replacement
 
     def _fuse_pairs(self, stack: nn.Sequential, name: str) -> None:
-        for i in range(len(stack) - 1):
-            norm, activation = stack[i], stack[i + 1]
-            if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and clamp_range(activation) is not None:
-                norm_name, activation_name = (f"{name}.{k}" if name else str(k) for k in (i, i + 1))
-                try:
-                    _refuse_altered(activation)
-                except _Left as reason:
-                    self._leave(norm_name, norm, f"the activation after it: {reason}")
-                    continue
-                stack[i] = self._swap(norm, norm_name, lambda old, act=activation: _batch_norm(old, act))
-                if stack[i] is not norm:
-                    stack[i + 1] = nn.Identity().train(activation.training)
-                    self.report.swapped.append((activation_name, _type_name(activation), "torch.nn.Identity"))
+        """Let a Sequential run the pairs in it as one, in place: all of it stays, only its forward is another."""
+        fused = any(activation is not None for _, activation in with_activations(stack))
+        if fused and "forward" not in stack.__dict__:
+            before = _type_name(stack)
+            stack.__class__ = FusedSequential
+            self.report.swapped.append((name, before, _type_name(stack)))
 
-    def _rnn(self, old: nn.RNNBase) -> nn.Module:
+    def _leave_pairs(self, module: nn.Module, name: str) -> None:
+        """Report the batch norms with a clamp after them that are not run as one."""
+        is_stack = isinstance(module, nn.Sequential)
+        children = [(key, child) for key, child in module.named_children() if child is not None]
+        for (key, norm), (_, activation) in pairwise(children):
+            if not isinstance(norm, _BatchNorm) or clamp_range(activation) is None:
+                continue
+            reason = "they are attributes of a module whose forward asrkern does not know, not of a torch.nn.Sequential"
+            if is_stack and type(module) not in (nn.Sequential, FusedSequential):
+                reason = f"a {_type_name(module)} may compute something else"
+            elif is_stack:
+                altered = [m for m in (norm, activation) if is_altered(m)]
+                if not altered:
+                    continue
+                reason = f"the {_type_name(altered[0])} has hooks or another forward"
+            self._leave(
+                f"{name}.{key}" if name else key, norm, f"not fused with the activation after it: {reason}"
+            )
+
+    def _rnn(self, old: nn.RNNBase | nn.RNNCellBase) -> nn.Module:
         kind = next((kind for kind in _RECURRENT if isinstance(old, kind)), None)
         if kind is None:
-            raise _Left("asrkern has no kernel for it; torch's runs behind the same interface")
+            raise _Left("asrkern has no kernel for it")
         if type(old) is not kind:
             raise _Left(f"a subclass of {_kind_name(kind)} may compute something else")
         if old.proj_size:
@@ -316,19 +337,6 @@ def _recurrent(kind: type[GRU] | type[LSTM], old: nn.RNNBase, merge: str) -> GRU
     )
     new.dropout = old.dropout
     return new
-
-
-def _batch_norm(old: nn.BatchNorm1d | nn.BatchNorm2d, activation: nn.Module) -> nn.Module:
-    kind = MaskedBatchNorm1d if isinstance(old, nn.BatchNorm1d) else MaskedBatchNorm2d
-    return kind(
-        old.num_features,
-        old.eps,
-        old.momentum,
-        old.affine,
-        old.track_running_stats,
-        device="meta",
-        activation=clamp_range(activation),
-    )
 
 
 def _smallest_input(convs: list[nn.Conv2d], axis: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asrkern import ops
 from asrkern.nn._hooks import has_hooks
 from asrkern.nn._lengths import zero_padding
+from asrkern.nn._sync_batch_norm import synchronises
 from asrkern.nn.batch_norm import (
     MaskedBatchNorm2d,
     apply_batch_norm,
@@ -24,15 +25,15 @@ class Stage(NamedTuple):
     module."""
 
     module: nn.Module | None
-    norm: nn.BatchNorm2d | None = None
+    norm: nn.BatchNorm2d | nn.SyncBatchNorm | None = None
     activation: tuple[float, float] | None = None
 
 
 class MaskConv(nn.Module):
     """A stack of 2-D convolutions over [N, C, F, T] whose padding frames stay zero; keys ``seq_module.*``.
 
-    Runs of Conv2d, BatchNorm2d and Hardtanh, ReLU or ReLU6 are one operation in eval mode (the batch norm
-    folded into a scale and a shift) and two in training. Any other module, a convolution with groups,
+    Runs of Conv2d, BatchNorm2d (or SyncBatchNorm) and Hardtanh, ReLU or ReLU6 are one operation in eval mode (the
+    batch norm folded into a scale and a shift) and two in training. Any other module, a convolution with groups,
     dilation or non-zero padding mode, and a module with hooks run as they are and are masked after.
 
     Args:
@@ -98,6 +99,9 @@ class MaskConv(nn.Module):
             "padding": conv.padding,
             "activation": activation,
         }
+        if synchronises(norm):
+            x = ops.masked_conv2d(x, conv.weight, conv.bias, **{**options, "activation": None})
+            return self._batch_norm(stage, x, after)
         if norm is None or not uses_batch_stats(norm):
             scale, shift = (None, None) if norm is None else folded(norm)
             return ops.masked_conv2d(x, conv.weight, conv.bias, scale, shift, **options)
@@ -141,7 +145,7 @@ def is_fusible(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d) and not has_hooks(module)
+    return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d, nn.SyncBatchNorm) and not has_hooks(module)
 
 
 def stages_of(stack: nn.Sequential) -> list[Stage]:

@@ -8,13 +8,14 @@ from asrkern import ops
 from asrkern.nn._hooks import has_hooks
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, apply_batch_norm
+from asrkern.nn.fused_sequential import FusedSequential, with_activations
 
 
 class SequenceWise(nn.Module):
     """Applies a module to each frame of [T, N, H], as if to rows [T * N, H]; keys ``module.*``.
 
-    A BatchNorm1d or Linear, alone or in a plain Sequential, goes to asrkern's operations: a batch norm then
-    counts valid frames only, and a row's result does not depend on the rest of the batch. Other modules, and
+    A BatchNorm1d (with the clamp after it) or Linear, alone or in a Sequential, goes to asrkern's operations: a batch
+    norm then counts valid frames only, and a row's result does not depend on the rest of the batch. Other modules, and
     those with hooks, run on the flattened rows as they are.
 
     Args:
@@ -48,15 +49,19 @@ class SequenceWise(nn.Module):
         if x.dim() < 3:
             raise ValueError(f"x: expected [T, N, H], received {list(x.shape)}")
         x = x.flatten(2)
-        unpacked = type(self.module) is nn.Sequential and not has_hooks(self.module)
-        for module in self.module if unpacked else (self.module,):
-            x = self._apply_one(module, x, lengths)
+        unpacked = type(self.module) in (nn.Sequential, FusedSequential) and not has_hooks(self.module)
+        for module, activation in with_activations(self.module if unpacked else (self.module,)):
+            x = self._apply_one(module, activation, x, lengths)
         return zero_padding(x, lengths, "TNC")
 
-    def _apply_one(self, module: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def _apply_one(
+        self, module: nn.Module, activation: tuple[float, float] | None, x: Tensor, lengths: Tensor | None
+    ) -> Tensor:
         if not has_hooks(module):
-            if type(module) is nn.BatchNorm1d:
-                return apply_batch_norm(module, x, lengths, layout="TNC", stats=self.stats)
+            if type(module) in (nn.BatchNorm1d, nn.SyncBatchNorm):
+                return apply_batch_norm(
+                    module, x, lengths, layout="TNC", stats=self.stats, activation=activation
+                )
             if type(module) is MaskedBatchNorm1d:
                 return apply_batch_norm(
                     module, x, lengths, layout="TNC", stats=module.stats, activation=module.activation

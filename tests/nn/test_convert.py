@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import asrkern.nn
@@ -217,7 +218,7 @@ def test_valid_stats_on_request():
     assert torch.equal(a, b)
 
 
-def test_batch_norm_pairs_become_one_layer_and_an_identity():
+def test_batch_norm_pairs_run_as_one_and_stay_what_they_are():
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3),
         nn.BatchNorm2d(4, eps=1e-3, momentum=0.3),
@@ -233,18 +234,87 @@ def test_batch_norm_pairs_become_one_layer_and_an_identity():
     twin = copy.deepcopy(model)
     buffers = dict(model.named_buffers())
     report = convert(model)
-    assert kinds(report) == {
-        "1": "asrkern.nn.MaskedBatchNorm2d",
-        "2": "torch.nn.Identity",
-        "6": "asrkern.nn.MaskedBatchNorm1d",
-        "7": "torch.nn.Identity",
-    }
+    assert report.model is model and kinds(report) == {"": "asrkern.nn.FusedSequential"}
+    assert [type(m) for m in model] == [type(m) for m in twin]
     assert all(b is buffers[name] for name, b in model.named_buffers())
     for training in (True, False):
         model.train(training), twin.train(training)
         torch.testing.assert_close(model(x), twin(x), **CLOSE)
     for name, value in twin.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value, **CLOSE)
+
+
+def normed(*tail):
+    model = nn.Sequential(nn.Conv1d(3, 6, 3), nn.BatchNorm1d(6), *tail)
+    for _ in range(3):
+        model(3 * torch.randn(4, 3, 9))
+    return model
+
+
+@pytest.mark.parametrize("activation", [nn.Hardtanh(0, 0.3), nn.ReLU(), nn.ReLU6()])
+def test_pairs_are_fused_in_one_call(activation, monkeypatch):
+    calls = []
+    monkeypatch.setattr(type(activation), "forward", lambda *_: calls.append("activation"))
+    monkeypatch.setattr(nn.BatchNorm1d, "forward", lambda *_: calls.append("norm"))
+    model = nn.Sequential(nn.BatchNorm1d(6), activation).eval()
+    x = torch.randn(4, 6, 9)
+    y = convert(model).model(x)
+    bounds = (0, getattr(activation, "max_val", torch.inf))
+    torch.testing.assert_close(y, (x / (1 + 1e-5) ** 0.5).clamp(*bounds), **CLOSE)
+    assert calls == []
+
+
+@pytest.mark.parametrize("activation", [nn.Hardtanh(0, 0.3), nn.ReLU(), nn.ReLU6()])
+def test_what_replaces_or_folds_a_norm_later_keeps_the_activation(activation):
+    model = normed(activation).eval()
+    x = 5 * torch.randn(4, 3, 9)
+    expected = model(x)
+    model = convert(model).model
+    for other in (
+        nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)),
+        nn.Sequential(fuse_conv_bn_eval(model[0], model[1]), *list(model)[2:]),
+        model[:2].append(model[2]),
+        nn.Sequential(*model),
+    ):
+        torch.testing.assert_close(other(x), expected, **CLOSE)
+    model[0], model[1] = fuse_conv_bn_eval(model[0], model[1]), nn.Identity()
+    torch.testing.assert_close(model(x), expected, **CLOSE)
+
+
+def test_hooks_and_replaced_forwards_added_later_run():
+    model = convert(normed(nn.ReLU()).eval()).model
+    x, seen = torch.randn(4, 3, 9), []
+    expected = model(x)
+    handle = model[2].register_forward_hook(lambda module, input, output: seen.append(input[0].min().item()))
+    torch.testing.assert_close(model(x), expected, **CLOSE)
+    assert len(seen) == 1 and seen[0] < 0
+    handle.remove()
+    model[1].forward = lambda x: -torch.ones_like(x)
+    assert (model(x) == 0).all()
+
+
+def test_pairs_that_are_not_fused_are_reported():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.nonlin = nn.BatchNorm1d(6), nn.ReLU()
+            self.cell = nn.GRUCell(3, 4)
+
+        def forward(self, x):
+            return self.nonlin(self.norm(x))
+
+    hooked = normed(nn.ReLU())
+    hooked[2].register_forward_hook(lambda *_: None)
+    report = convert(nn.ModuleDict({"block": Block(), "hooked": hooked}))
+    left = {name: (kind, reason) for name, kind, reason in report.left}
+    assert set(left) == {"block.norm", "block.cell", "hooked.1"} and report.swapped == []
+    assert left["block.norm"] == (
+        "torch.nn.BatchNorm1d",
+        "not fused with the activation after it: they are attributes of a module whose forward asrkern does not know, "
+        "not of a torch.nn.Sequential",
+    )
+    assert left["block.cell"] == ("torch.nn.GRUCell", "asrkern has no kernel for it")
+    assert "ReLU has hooks" in left["hooked.1"][1]
 
 
 @pytest.mark.parametrize(("before", "after"), [(nn.GRU, asrkern.nn.GRU), (nn.LSTM, asrkern.nn.LSTM)])
@@ -353,6 +423,18 @@ def test_what_may_differ_is_left_with_the_reason(build, reason):
     assert model["layer"] is before
     assert "layer" not in kinds(report)
     assert [r for name, _, r in report.left if name == "layer" and reason in r]
+
+
+def test_a_copy_on_request():
+    model = DeepSpeech().eval()
+    before = [type(m) for m in model.modules()]
+    report = convert(model, inplace=False)
+    assert [type(m) for m in model.modules()] == before and report.model is not model
+    assert kinds(report)["conv"] == "asrkern.nn.MaskConv"
+    x = batch()
+    torch.testing.assert_close(report.model(*x)[0], model(*x)[0], **CLOSE)
+    mine = {p.data_ptr() for p in model.parameters()}
+    assert not mine & {p.data_ptr() for p in report.model.parameters()}
 
 
 def test_conversion_draws_no_random_numbers_and_keeps_modes():
