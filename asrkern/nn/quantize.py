@@ -134,7 +134,7 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
         The copy, in eval mode; calling a replaced layer in train mode raises RuntimeError.
 
     Raises:
-        ValueError: another format, weights that are not finite, or nothing to replace.
+        ValueError: another format, weights that are not finite, an LSTM with proj_size, or nothing to replace.
     """
     if weights not in ("int8", "bf16"):
         raise ValueError(f'weights: expected "int8" or "bf16", received {weights!r}')
@@ -149,6 +149,11 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
         raise ValueError(
             f"model: expected a GRU, an LSTM or a Linear inside, received a {type(model).__name__} without"
         )
+    for name, _ in found:
+        if proj_size := getattr(model.get_submodule(name), "proj_size", 0):
+            raise ValueError(
+                f"model: expected LSTMs without projections, received proj_size={proj_size} in {name or 'the layer itself'}"
+            )
     # Buffers made in inference mode could not be recognised when they change.
     with torch.inference_mode(False):
         model = copy.deepcopy(model).cpu()

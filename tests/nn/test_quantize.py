@@ -131,6 +131,14 @@ def test_the_model_itself_is_left_alone():
             lambda: quantize(torch.nn.ReLU()),
             "model: expected a GRU, an LSTM or a Linear inside, received a ReLU",
         ),
+        (
+            lambda: quantize(torch.nn.ModuleDict({"a": torch.nn.LSTM(3, 4, proj_size=2)})),
+            "model: expected LSTMs without projections, received proj_size=2 in a",
+        ),
+        (
+            lambda: quantize(torch.nn.LSTM(3, 4, proj_size=2)),
+            "model: expected LSTMs without projections, received proj_size=2 in the layer itself",
+        ),
     ],
 )
 def test_bad_input(call, message):
