@@ -23,6 +23,7 @@ from asrkern.nn.mask_conv import MaskConv
 from asrkern.nn.mask_conv_stream import MaskConvStream
 from asrkern.nn.pyramidal_rnn import PyramidalRNN, stack_frames
 from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
+from asrkern.nn.revert import revert
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
 
@@ -54,6 +55,7 @@ __all__ = [
     "SequenceWise",
     "convert",
     "quantize",
+    "revert",
     "stack_frames",
 ]
 

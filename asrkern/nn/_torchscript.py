@@ -17,5 +17,5 @@ def refuse(*layers: type[torch.nn.Module]) -> None:
 def _raise(self: torch.nn.Module) -> torch.nn.Module:
     raise RuntimeError(
         f"asrkern.nn.{type(self).__name__}: torch.jit.script cannot compile it; torch.jit.trace and "
-        "torch.export.export can take it"
+        "torch.export.export can take it, and asrkern.nn.revert puts torch's own layers back"
     )

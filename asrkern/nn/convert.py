@@ -154,7 +154,7 @@ class _Converter:
         }.get(type(module).__name__)
 
     def _leave(self, name: str, module: nn.Module, reason: str) -> None:
-        self.report.left.append((name, _type_name(module), reason))
+        self.report.left.append((name, type_name(module), reason))
 
     def _swap(self, module: nn.Module, name: str, build: Callable[[Any], nn.Module]) -> nn.Module:
         try:
@@ -165,16 +165,16 @@ class _Converter:
         except _Left as reason:
             self._leave(name, module, str(reason))
             return module
-        self.report.swapped.append((name, _type_name(module), _type_name(replacement)))
+        self.report.swapped.append((name, type_name(module), type_name(replacement)))
         return replacement
 
     def _fuse_pairs(self, stack: nn.Sequential, name: str) -> None:
         """Let a Sequential run the pairs in it as one, in place: all of it stays, only its forward is another."""
         fused = any(activation is not None for _, activation in with_activations(stack))
         if fused and "forward" not in stack.__dict__:
-            before = _type_name(stack)
+            before = type_name(stack)
             stack.__class__ = FusedSequential
-            self.report.swapped.append((name, before, _type_name(stack)))
+            self.report.swapped.append((name, before, type_name(stack)))
 
     def _leave_pairs(self, module: nn.Module, name: str) -> None:
         """Report the batch norms with a clamp after them that are not run as one."""
@@ -185,12 +185,12 @@ class _Converter:
                 continue
             reason = "they are attributes of a module whose forward asrkern does not know, not of a torch.nn.Sequential"
             if is_stack and type(module) not in (nn.Sequential, FusedSequential):
-                reason = f"a {_type_name(module)} may compute something else"
+                reason = f"a {type_name(module)} may compute something else"
             elif is_stack:
                 altered = [m for m in (norm, activation) if is_altered(m)]
                 if not altered:
                     continue
-                reason = f"the {_type_name(altered[0])} has hooks or another forward"
+                reason = f"the {type_name(altered[0])} has hooks or another forward"
             self._leave(
                 f"{name}.{key}" if name else key, norm, f"not fused with the activation after it: {reason}"
             )
@@ -241,9 +241,9 @@ class _Converter:
         rnn = _attribute(old, "rnn", nn.RNNBase)
         norm = getattr(old, "batch_norm", None)
         if type(rnn) not in (GRU, LSTM, nn.RNN):
-            raise _Left(f"its rnn is {_type_name(rnn)}")
+            raise _Left(f"its rnn is {type_name(rnn)}")
         if not (norm is None or isinstance(norm, SequenceWise)):
-            raise _Left(f"its batch_norm is {_type_name(norm)}")
+            raise _Left(f"its batch_norm is {type_name(norm)}")
         if rnn.batch_first:
             raise _Left("its rnn is batch_first")
         x = _random(old, 4, 2, rnn.input_size)
@@ -274,7 +274,8 @@ class _Converter:
         return new
 
 
-def _type_name(module: nn.Module) -> str:
+def type_name(module: nn.Module) -> str:
+    """A module's class as people write it: torch.nn.GRU, asrkern.nn.GRU."""
     return _kind_name(type(module))
 
 
@@ -376,7 +377,7 @@ def _run(module: nn.Module, arguments: list[Tensor], training: bool = False) -> 
             return module(*(argument.clone() for argument in arguments))
         except Exception as error:
             shapes = [list(argument.shape) for argument in arguments]
-            raise _Left(f"{_type_name(module)} does not run on inputs {shapes}: {error}") from error
+            raise _Left(f"{type_name(module)} does not run on inputs {shapes}: {error}") from error
 
 
 def _compare(old: nn.Module, new: nn.Module, *arguments: Tensor, training: bool = False) -> None:

@@ -1,0 +1,74 @@
+"""Puts torch's own layers back where asrkern's stand."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
+from asrkern.nn.convert import ConversionReport, type_name
+from asrkern.nn.fused_sequential import FusedSequential
+from asrkern.nn.gru import GRU
+from asrkern.nn.lstm import LSTM
+
+_STOCK = {
+    GRU: nn.GRU,
+    LSTM: nn.LSTM,
+    MaskedBatchNorm1d: nn.BatchNorm1d,
+    MaskedBatchNorm2d: nn.BatchNorm2d,
+    FusedSequential: nn.Sequential,
+}
+# Attributes that torch's layers have not, and the value with which a layer computes what torch's does.
+_OWN = {"merge": "concat", "activation": None, "layout": "NCT", "stats": ..., "_packed": ...}
+
+
+def revert(model: nn.Module, *, inplace: bool = True) -> ConversionReport:
+    """Make asrkern's layers torch's where torch has the same: the way back, and to tools that know only torch's.
+
+    A GRU, LSTM, MaskedBatchNorm1d or 2d and FusedSequential becomes torch.nn's layer of the same parameters, keys, modes
+    and hooks. Those take no ``lengths``: a model that passes them has to pack its batches again.
+
+    Left as they are, with the reason in the report: layers that torch has not (MaskConv, SequenceWise, BatchRNN,
+    Lookahead, LightGRU, PyramidalRNN, quantised ones) and what they hold, recurrent layers with ``merge="sum"``, batch
+    norms with an activation or another layout than torch's.
+
+    Args:
+        model: any module.
+        inplace: change this very model; False: a deep copy of it, with weights of its own.
+
+    Returns:
+        The report; its ``model`` is the model, or the copy.
+
+    Raises:
+        TypeError: model is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
+    report = ConversionReport(model if inplace else copy.deepcopy(model))
+    _visit(report.model, "", report, set())
+    return report
+
+
+def _visit(module: nn.Module, name: str, report: ConversionReport, seen: set[int]) -> None:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    before = type_name(module)
+    if type(module) in _STOCK:
+        own = [
+            key for key, value in _OWN.items() if value is not ... and getattr(module, key, value) != value
+        ]
+        if own:
+            report.left.append((name, before, f"torch's has no {own[0]}={getattr(module, own[0])!r}"))
+        else:
+            module.__class__ = _STOCK[type(module)]
+            for key in _OWN:
+                module.__dict__.pop(key, None)
+            report.swapped.append((name, before, type_name(module)))
+    elif before.startswith("asrkern.nn."):
+        report.left.append((name, before, "torch has no such layer"))
+    # What a layer of asrkern's holds it calls in its own way.
+    if not type(module).__module__.startswith("asrkern.nn."):
+        for key, child in module.named_children():
+            _visit(child, f"{name}.{key}" if name else key, report, seen)
