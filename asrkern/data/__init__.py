@@ -3,8 +3,9 @@
 from asrkern.data.audio import load_audio, resample
 from asrkern.data.feature_stream import SpectrogramState, SpectrogramStream
 from asrkern.data.features import MFCC, LogMelSpectrogram, Spectrogram, collate
-from asrkern.data.manifest import Utterance, load_features, read_manifest
+from asrkern.data.manifest import read_manifest
 from asrkern.data.stream import read_stream
+from asrkern.data.utterance import Utterance, load_features
 
 __all__ = [
     "MFCC",

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import soundfile
 
 from asrkern._names import nearest
+from asrkern.data._files import decode, read_lines, text
 
 Only = Collection[str] | None
 
@@ -106,7 +107,7 @@ def manifest_line(spoken: Spoken, folder: Path) -> dict[str, Any]:
     """A line of a NeMo manifest in this folder.
 
     Raises:
-        ValueError: the recording cannot be read, or is empty.
+        ValueError: the recording cannot be read, or is empty, or its name is no text.
     """
     try:
         about = soundfile.info(str(spoken.path))
@@ -114,11 +115,10 @@ def manifest_line(spoken: Spoken, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{spoken.path}: expected a recording: {error.error_string}") from None
     if not about.frames:
         raise ValueError(f"{spoken.path}: expected a recording, received one without samples")
-    path = os.path.relpath(spoken.path.resolve(), folder.resolve())
-    duration = round(about.frames / about.samplerate, 4)
+    path = text(os.path.relpath(spoken.path.resolve(), folder.resolve()), "name", repr(str(spoken.path)))
     return {
         "audio_filepath": Path(path).as_posix(),
-        "duration": duration,
+        "duration": round(about.frames / about.samplerate, 4),
         "text": spoken.text,
         **spoken.extra,
     }
@@ -148,13 +148,13 @@ def _librispeech(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:
     for part in _chosen(only, filter(_LIBRISPEECH_PART.fullmatch, parts)):
         target = corpus.parts["train" if part.startswith("train") else part]
         for transcripts in sorted(parts[part].glob("*/*/*.trans.txt")):
-            for line in transcripts.read_text("utf-8").splitlines():
-                name, _, text = line.strip().partition(" ")
+            for _, line in _lines(transcripts):
+                name, *text = line.split(None, 1)
                 path = _recording(transcripts.parent / name)
                 if path is None:
                     corpus.left_out.append(f"{transcripts}: {name}: there is no recording beside it")
                 else:
-                    target.append(Spoken(path, text, {"speaker": name.split("-")[0]}))
+                    target.append(Spoken(path, "".join(text).strip(), {"speaker": name.split("-")[0]}))
 
 
 def _an4(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:
@@ -164,14 +164,13 @@ def _an4(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:
         if not names.is_file() or not said.is_file():
             continue
         texts = {}
-        for number, line in enumerate(said.read_text("utf-8").splitlines(), 1):
+        for where, line in _lines(said):
             if match := _AN4_LINE.fullmatch(line):
                 texts[match[2]] = " ".join(word for word in match[1].split() if word != "<sil>")
-            elif line.strip():
-                corpus.left_out.append(
-                    f"{said}, line {number}: expected '<s> TEXT </s> (name)', received {line!r}"
-                )
-        for name in names.read_text("utf-8").split():
+            else:
+                corpus.left_out.append(f"{where}: expected '<s> TEXT </s> (name)', received {line!r}")
+        for _, line in _lines(names):
+            name = line.strip()
             path, stem = _recording(root / "wav" / name), Path(name).name
             if path is None:
                 corpus.left_out.append(f"{names}: {name}: there is no recording in {root / 'wav'}")
@@ -197,7 +196,7 @@ def _speech_commands(first: Path, folder: Path, only: Only, corpus: Corpus) -> N
     for part, file in (("dev", "validation_list.txt"), ("test", "testing_list.txt")):
         if not (root / file).is_file():
             raise FileNotFoundError(f"folder: expected {file} in {str(root)!r}, found none")
-        listed.update(dict.fromkeys((root / file).read_text("utf-8").split(), part))
+        listed.update((line.strip(), part) for _, line in _lines(root / file))
     words = (path.name for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] not in "_.")
     for word in _chosen(only, words):
         found = {f"{word}/{path.name}": path for path in sorted((root / word).glob("*.wav"))}
@@ -228,7 +227,7 @@ def _grid(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:
                 try:
                     extra["words"] = list(_grid_words(alignment))
                 except ValueError as error:
-                    corpus.left_out.append(f"{alignment}: {error}")
+                    corpus.left_out.append(str(error))
             corpus.parts[part].append(Spoken(path, text, extra))
 
 
@@ -240,13 +239,19 @@ def _grid_key(path: Path) -> tuple[str | None, str]:
 
 def _grid_words(path: Path) -> Iterator[list[Any]]:
     """[word, start s, end s] of an .align file, without its pauses."""
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for where, line in _lines(path):
         parts = line.split()
-        if len(parts) != 3 or not parts[0].isdigit() or not parts[1].isdigit():
-            raise ValueError(f"line {number}: expected start, end and word, received {line!r}")
+        if len(parts) != 3 or not parts[0].isdecimal() or not parts[1].isdecimal():
+            raise ValueError(f"{where}: expected start, end and word, received {line!r}")
         if parts[2] not in ("sil", "sp"):
             start, end = (int(ticks) / _GRID_TICKS_PER_SECOND for ticks in parts[:2])
             yield [parts[2], start, end]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Where each line that is not blank is, and the line; raises ValueError where it is not UTF-8."""
+    for where, line in read_lines(path):
+        yield where, decode(line, where)
 
 
 def _recording(path: Path) -> Path | None:

@@ -1,53 +1,31 @@
-"""Manifests in NeMo's form: one JSON object a line."""
+"""Manifests: NeMo's form, one JSON object a line; and those of :mod:`asrkern.data.tables`."""
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
-from torch import Tensor
+from asrkern.data._files import find_file, json_object, read_lines, recording_seconds, shown, text
+from asrkern.data.tables import Entry, read_samples, read_table, read_transcript
+from asrkern.data.utterance import Utterance
 
-
-@dataclass(frozen=True)
-class Utterance:
-    """One line of a manifest. Exactly one of ``audio_path`` and ``features_path`` is set.
-
-    Attributes:
-        audio_path: the recording.
-        features_path: an ``.npz`` archive with computed features, for corpora without waveforms.
-        features_key: the array's name in it.
-        duration_seconds: length of the utterance.
-        offset_seconds: where it starts in the recording.
-        text: the transcript; empty if the manifest has none.
-        extra: every other field of the line (``speaker``, ``label``, ``words``, ...).
-    """
-
-    audio_path: Path | None
-    duration_seconds: float
-    text: str = ""
-    offset_seconds: float = 0.0
-    features_path: Path | None = None
-    features_key: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+# NeMo takes each of these.
+_AUDIO_KEYS = ("audio_filepath", "audio_filename", "audio_file")
 
 
 def read_manifest(path: str | os.PathLike[str], left_out: list[Exception] | None = None) -> list[Utterance]:
-    """Read a JSON-lines manifest.
+    """Read a manifest: JSON lines as of NeMo, or one of the forms of :mod:`asrkern.data.tables`.
 
-    A line has ``audio_filepath`` or ``features_filepath`` (``"archive.npz#key"``), relative to the manifest
-    or absolute, and ``duration`` in seconds; it may have ``text``, ``offset`` in seconds and anything else.
-    Blank lines are skipped.
+    A JSON line has ``audio_filepath`` (or ``audio_filename``, ``audio_file``) or ``features_filepath``
+    (``"archive.npz#key"``), relative to the manifest or to the working directory, or absolute; it may have ``duration``
+    in seconds (without it, or null, to the end of the recording), ``offset`` in seconds, ``text`` or a file of it,
+    ``text_filepath``, and anything else. Blank lines are skipped.
 
     Args:
-        path: the manifest.
+        path: the manifest; it may be compressed by gzip.
         left_out: a list that gets the error of each line that is wrong, which is then left out; None to raise it.
 
     Raises:
@@ -55,93 +33,99 @@ def read_manifest(path: str | os.PathLike[str], left_out: list[Exception] | None
         ValueError: a line that is not a JSON object, or a field that is missing or has a wrong value; also
             a manifest without any utterance. The message has the line number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path: expected a manifest, received {str(path)!r}, which is not a file")
-    utterances = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            utterances.append(_parse_line(line, path.parent, f"{path}, line {number}"))
-        except (FileNotFoundError, ValueError) as error:
-            if left_out is None:
-                raise
-            left_out.append(error)
+    utterances = [utterance for _, utterance in iterate_manifest(path, left_out)]
     if not utterances:
         raise ValueError(f"path: expected at least one utterance, received none in {str(path)!r}")
     return utterances
 
 
-def _parse_line(line: bytes, folder: Path, where: str) -> Utterance:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: expected a JSON object, received {line[:60]!r} ({error})") from None
-    sources = {"audio_filepath", "features_filepath"}
-    if not isinstance(entry, dict) or len(sources & entry.keys()) != 1:
+def iterate_manifest(
+    path: str | os.PathLike[str], left_out: list[Exception] | None = None
+) -> Iterator[tuple[str, Utterance]]:
+    """The same one by one, each after the place where it is (file and line); there may be none."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: expected a manifest, received {str(path)!r}, which is not a file")
+    for where, entry in _entries(path):
+        try:
+            yield where, entry()
+        except (OSError, ValueError) as error:
+            if left_out is None:
+                raise
+            left_out.append(error)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    """By the form that the first line shows."""
+    where, first = next(read_lines(path), ("", b""))
+    json_lines = not {".json", ".jsonl"}.isdisjoint(path.suffixes[-2:])
+    if first.strip() == b"{" or (b'"samples"' in first and "samples" in json_object(first, where)):
+        yield from read_samples(path)
+    elif not json_lines and first.lstrip()[:1] not in (b"{", b"[") and (b"," in first or b"\t" in first):
+        yield from read_table(path)
+    else:
+        for where, line in read_lines(path):
+            yield where, partial(_nemo, line, path.parent, where)
+
+
+def _nemo(line: bytes, folder: Path, where: str) -> Utterance:
+    # NeMo's own tools write null for what is not known, which is as good as nothing.
+    entry = json_object(line, where)
+    audio_key = next((key for key in _AUDIO_KEYS if entry.get(key) is not None), None)
+    if (audio_key is None) == (entry.get("features_filepath") is None):
         raise ValueError(
             f"{where}: expected a JSON object with either audio_filepath or features_filepath, "
-            f"received {line[:60]!r}"
+            f"received {shown(line)}"
         )
+    offset = entry.pop("offset", None)
+    offset = 0.0 if offset is None else _number(offset, "offset", where)
+    if offset < 0:
+        raise ValueError(f"{where}: offset: expected seconds >= 0, received {offset}")
     audio_path = features_path = features_key = None
-    if "audio_filepath" in entry:
-        audio_path = folder / _string(entry.pop("audio_filepath"), "audio_filepath", where)
+    if audio_key is not None:
+        name = text(entry.pop(audio_key), audio_key, where)
+        try:
+            audio_path = find_file(name, where, folder, "")
+        except FileNotFoundError as error:
+            if "shard_id" not in entry:
+                raise
+            raise FileNotFoundError(f"{error}: unpack the tar files of sharded manifests first") from None
     else:
-        value = _string(entry.pop("features_filepath"), "features_filepath", where)
+        value = text(entry.pop("features_filepath"), "features_filepath", where)
         archive, separator, features_key = value.rpartition("#")
         if not separator:
             raise ValueError(f"{where}: features_filepath: expected 'archive.npz#key', received {value!r}")
-        features_path = folder / archive
-    file = audio_path or features_path
-    if not file.is_file():
-        raise FileNotFoundError(f"{where}: expected a file, received {str(file)!r}, which does not exist")
-    duration = _number(entry.pop("duration", None), "duration", where)
+        features_path = find_file(archive, where, folder, "")
+    duration = _duration(entry.pop("duration", None), offset, audio_path, where)
+    said = _transcript(entry, folder, where)
+    return Utterance(audio_path, duration, said, offset, features_path, features_key, entry)
+
+
+def _duration(value: Any, offset: float, audio_path: Path | None, where: str) -> float:
+    if value is None and audio_path is not None:
+        seconds = recording_seconds(audio_path, where)
+        if offset >= seconds:
+            raise ValueError(
+                f"{where}: offset: expected less than the recording's {seconds:.3f} s, received {offset}"
+            )
+        return seconds - offset
+    duration = _number(value, "duration", where)
     if duration <= 0:
         raise ValueError(f"{where}: duration: expected seconds > 0, received {duration}")
-    offset = _number(entry.pop("offset", 0.0), "offset", where)
-    if offset < 0:
-        raise ValueError(f"{where}: offset: expected seconds >= 0, received {offset}")
-    text = _string(entry.pop("text", ""), "text", where)
-    return Utterance(audio_path, duration, text, offset, features_path, features_key, entry)
+    return duration
 
 
-def _string(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"{where}: {name}: expected a string, received {value!r}")
-    return value
+def _transcript(entry: dict[str, Any], folder: Path, where: str) -> str:
+    """The first of these that there is, as in NeMo."""
+    said, file = entry.pop("text", None), entry.pop("text_filepath", None)
+    if said is None and file is not None:
+        return read_transcript(find_file(text(file, "text_filepath", where), where, folder, ""), where)
+    if said is None:
+        said = entry.get("normalized_text")
+    return "" if said is None else text(said, "text", where)
 
 
 def _number(value: Any, name: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
-        raise ValueError(f"{where}: {name}: expected a number of seconds, received {value!r}")
+        raise ValueError(f"{where}: {name}: expected a number of seconds, received {shown(value)}")
     return float(value)
-
-
-def load_features(utterance: Utterance) -> Tensor:
-    """The stored features of an utterance: ``[bins, frames]`` float32 (the archive holds ``[frames, bins]``).
-
-    Raises:
-        ValueError: the utterance has no stored features, or the archive does not hold a two-dimensional
-            array of that name.
-    """
-    path, key = utterance.features_path, utterance.features_key
-    if path is None:
-        raise ValueError(f"utterance: expected one with features_path, received {utterance}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"features_path: expected an .npz archive, received {str(path)!r}")
-    try:
-        with numpy.load(path) as archive:
-            if key not in archive:
-                raise ValueError(f"features_key: expected a name in {str(path)!r}, received {key!r}")
-            array = archive[key]
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"features_path: expected an intact archive, received {str(path)!r}: {error}"
-        ) from None
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise ValueError(
-            "utterance: expected floating-point features [frames, bins], "
-            f"received {array.dtype} {array.shape}"
-        )
-    return torch.from_numpy(array).float().t().contiguous()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import numpy
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,7 +60,13 @@ def test_absolute_paths_stay(tmp_path):
         ({**GOOD, "features_filepath": "b.npz#k"}, "either audio_filepath or features_filepath"),
         ({**GOOD, "audio_filepath": 3}, "audio_filepath: expected a string, received 3"),
         ({**GOOD, "audio_filepath": "a\0.wav"}, "audio_filepath: expected a string"),
-        ({"audio_filepath": "a.wav"}, "duration: expected a number of seconds, received None"),
+        ({"audio_filepath": "a.wav"}, "expected a recording, received '.*a.wav'"),
+        ({"features_filepath": "a.wav#k"}, "duration: expected a number of seconds, received None"),
+        ({**GOOD, "audio_filepath": None}, "either audio_filepath or features_filepath"),
+        (
+            {**GOOD, "audio_filepath": "\ud800.wav"},
+            r"audio_filepath: expected a string, received '.ud800.wav'",
+        ),
         ({**GOOD, "duration": 0}, "duration: expected seconds > 0, received 0.0"),
         ({**GOOD, "duration": -1.5}, "duration: expected seconds > 0, received -1.5"),
         ({**GOOD, "duration": float("nan")}, "duration: expected a number of seconds, received nan"),
@@ -66,13 +74,88 @@ def test_absolute_paths_stay(tmp_path):
         ({**GOOD, "duration": True}, "duration: expected a number of seconds, received True"),
         ({**GOOD, "duration": "1.5"}, "duration: expected a number of seconds, received '1.5'"),
         ({**GOOD, "offset": -0.5}, "offset: expected seconds >= 0, received -0.5"),
-        ({**GOOD, "text": None}, "text: expected a string, received None"),
+        ({**GOOD, "offset": "0"}, "offset: expected a number of seconds, received '0'"),
+        ({**GOOD, "text": 7}, "text: expected a string, received 7"),
+        ({**GOOD, "text": "a\udc80"}, "text: expected a string"),
+        ({**GOOD, "text": ["a" * 1000]}, r"text: expected a string, received \['a{195}\.\.\.$"),
         ({"features_filepath": "a.npz", "duration": 1.0}, "expected 'archive.npz#key', received 'a.npz'"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_number(tmp_path, line, message):
     with pytest.raises(ValueError, match=f"manifest.jsonl, line 3: .*{message}"):
         read_manifest(write(tmp_path, GOOD, "", line))
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """1.5 s at 8 kHz."""
+    soundfile.write(tmp_path / "r.wav", numpy.zeros(12000), 8000)
+    return tmp_path / "r.wav"
+
+
+@pytest.mark.parametrize("absent", [{}, {"duration": None, "offset": None, "text": None}])
+def test_what_is_null_or_absent(recording, absent):
+    """As NeMo's own scripts write it: from the start, to the end, without a transcript."""
+    line = {"audio_filepath": "r.wav", **absent}
+    (utterance,) = read_manifest(write(recording.parent, line))
+    assert utterance == Utterance(recording, 1.5)
+    (utterance,) = read_manifest(write(recording.parent, {**line, "offset": 1.125}))
+    assert (utterance.offset_seconds, utterance.duration_seconds) == (1.125, 0.375)
+    with pytest.raises(ValueError, match=r"line 1: offset: expected less than .* 1\.500 s, received 1\.5"):
+        read_manifest(write(recording.parent, {**line, "offset": 1.5}))
+
+
+@pytest.mark.parametrize("key", ["audio_filepath", "audio_filename", "audio_file"])
+def test_names_of_nemo_for_the_recording(recording, key):
+    (utterance,) = read_manifest(write(recording.parent, {"audio_filepath": None, **{key: "r.wav"}}))
+    assert utterance.audio_path == recording and key not in utterance.extra
+
+
+def test_where_a_transcript_may_be(recording):
+    folder = recording.parent
+    (folder / "said.txt").write_bytes(b"\xef\xbb\xbfgood\r\nmorning\r\n")
+    line = {"audio_filepath": "r.wav", "text_filepath": "said.txt", "normalized_text": "c"}
+    texts = [line, {**line, "text": "b"}, {**line, "text_filepath": None}]
+    assert [u.text for u in read_manifest(write(folder, *texts))] == ["good morning", "b", "c"]
+    with pytest.raises(FileNotFoundError, match=r"line 1: expected a file, received '.*gone\.txt'"):
+        read_manifest(write(folder, {**line, "text_filepath": "gone.txt"}))
+    (folder / "said.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"line 1: expected UTF-8 in '.*said\.txt'"):
+        read_manifest(write(folder, line))
+
+
+def test_paths_relative_to_the_working_directory(recording, tmp_path, monkeypatch):
+    (tmp_path / "manifests").mkdir()
+    line = {"audio_filepath": "r.wav"}
+    path = write(tmp_path / "manifests", line)
+    with pytest.raises(FileNotFoundError, match=r"received '.*manifests/r\.wav'"):
+        read_manifest(path)
+    monkeypatch.chdir(tmp_path)
+    assert read_manifest(path)[0].duration_seconds == 1.5
+    # The one beside the manifest is meant, if there are both.
+    soundfile.write(tmp_path / "manifests" / "r.wav", numpy.zeros(8000), 8000)
+    assert read_manifest(path)[0].duration_seconds == 1.0
+
+
+def test_a_manifest_of_windows_and_a_compressed_one(recording):
+    line = json.dumps({"audio_filepath": "r.wav", "text": "안녕"}, ensure_ascii=False).encode()
+    path = recording.parent / "m.json"
+    path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n \r\n" + line)
+    assert [u.text for u in read_manifest(path)] == ["안녕", "안녕"]
+    packed = gzip.compress(path.read_bytes())
+    path.write_bytes(packed)
+    assert [u.text for u in read_manifest(path)] == ["안녕", "안녕"]
+    path.write_bytes(packed[:-9])
+    with pytest.raises(ValueError, match=r"m\.json, line \d: expected intact gzip"):
+        read_manifest(path)
+
+
+def test_a_sharded_manifest_is_named(tmp_path):
+    line = {"audio_filepath": "in_the_tar.wav", "duration": 1.0, "text": "a", "shard_id": 3}
+    with pytest.raises(
+        FileNotFoundError, match=r"in_the_tar\.wav.*unpack the tar files of sharded manifests"
+    ):
+        read_manifest(write(tmp_path, line))
 
 
 def test_bytes_that_are_not_utf8_are_refused(tmp_path):

@@ -1,0 +1,115 @@
+"""Files that hold manifests, and files that manifests name. Messages begin with the place that names them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Where each line is (file and its number), and the line; blank ones are skipped, gzip is undone.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a gzip file is damaged.
+    """
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        number = 0
+        try:
+            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw, 1):
+                line = line.removeprefix(_BOM).rstrip(b"\r\n")
+                if line.strip():
+                    yield f"{path}, line {number}", line
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}, line {number + 1}: expected intact gzip: {error}") from None
+
+
+def decode(line: bytes, where: str) -> str:
+    """Raises ValueError where it is not UTF-8."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{where}: expected UTF-8, received {line[:60]!r}") from None
+
+
+def json_object(line: bytes, where: str) -> dict[str, Any]:
+    """Raises ValueError where a line is no JSON object."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: expected a JSON object, received {shown(line)} ({error})") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: expected a JSON object, received {shown(line)}")
+    return entry
+
+
+def text(value: Any, name: str, where: str) -> str:
+    """A string that files and terminals take; raises ValueError otherwise."""
+    # Half of a surrogate pair is valid JSON, but no text.
+    if not isinstance(value, str) or "\0" in value or (not value.isascii() and not _encodes(value)):
+        raise ValueError(f"{where}: {name}: expected a string, received {shown(value)}")
+    return value
+
+
+def _encodes(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: Any) -> str:
+    """A value of a manifest as messages show it, of whatever length."""
+    try:
+        written = repr(value)
+    except RecursionError:
+        return "something nested too deeply"
+    return written if len(written) <= 200 else written[:197] + "..."
+
+
+def find_file(name: str, where: str, *folders: str | os.PathLike[str]) -> Path:
+    """The file of this name, which may begin with ~ or be absolute, in the first of the folders that has it.
+
+    Raises:
+        FileNotFoundError: none has.
+    """
+    name = os.path.expanduser(name)
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return Path(path)
+    raise FileNotFoundError(
+        f"{where}: expected a file, received {str(Path(folders[0], name))!r}, which does not exist"
+    )
+
+
+def recording_seconds(path: Path, where: str) -> float:
+    """Length of a recording, by its header.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none, or has no samples.
+    """
+    try:
+        # A descriptor, since soundfile takes a name ending in .raw for headerless samples.
+        with open(path, "rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
+            seconds = file.frames / file.samplerate
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"{where}: expected a recording, received {str(path)!r}: {error.error_string}"
+        ) from None
+    if seconds <= 0:
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
+    return seconds
