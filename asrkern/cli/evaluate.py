@@ -91,8 +91,7 @@ def evaluate(
         transcriber = Transcriber(recognizer, model, alpha=alpha, beta=beta, beam_width=beam_width)
         broken: list[Exception] = []
         try:
-            rate = recognizer.features.sample_rate
-            cuts = [cut for path in manifests for cut in read_cuts(path, rate, broken)]
+            cuts = [cut for path in manifests for cut in read_cuts(path, left_out=broken)]
         finally:
             for error in broken:
                 typer.echo(f"error: {error}", err=True)

@@ -91,7 +91,7 @@ def find_file(name: str, where: str, *folders: str | os.PathLike[str]) -> Path:
         if os.path.isfile(path):
             return Path(path)
     raise FileNotFoundError(
-        f"{where}: expected a file, received {str(Path(folders[0], name))!r}, which does not exist"
+        f"{where}: expected a file, received {os.path.join(folders[0], name)!r}, which does not exist"
     )
 
 

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrkern.data import Utterance, collate, load_features, resample
 from asrkern.training.corpus import Corpus, text_of
+from asrkern.training.cuts import brief
 from asrkern.training.features import FeatureSettings
-from asrkern.training.manifests import brief
 from asrkern.training.recipe import Recipe
 from asrkern.training.tokenizer import Tokenizer
 

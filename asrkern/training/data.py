@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from asrkern.training.batches import EpochBatches, Loader, plan_epoch, plan_valid, share
 from asrkern.training.corpus import Corpus, prepare, text_of, with_labels
-from asrkern.training.manifests import read_cuts
+from asrkern.training.manifests import read_cuts, unique
 from asrkern.training.recipe import Recipe
 from asrkern.training.tokenizer import Tokenizer, make_tokenizer
 
@@ -80,5 +80,4 @@ class SpeechData(LightningDataModule):
         self.position = tuple(state["position"])
 
     def _read(self, paths: list[str]) -> list[Cut]:
-        rate = self.recipe.features.sample_rate
-        return [cut for path in paths for cut in read_cuts(self.recipe.path(path), rate)]
+        return list(unique(cut for path in paths for cut in read_cuts(self.recipe.path(path))))

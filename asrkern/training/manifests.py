@@ -1,212 +1,152 @@
 """Corpora as lhotse CutSets: one cut an utterance, with one supervision that holds text, speaker and more.
 
-:func:`read_cuts` takes a NeMo manifest (JSON lines), a lhotse manifest of cuts, a Kaldi data folder (``wav.scp``), or a
-folder in LibriSpeech's layout (``*.trans.txt`` beside the recordings). The cut's ``custom`` has ``features_path`` and
-``features_key`` where the features are stored, and the supervision's every other field of a NeMo manifest.
+:func:`read_cuts` takes a manifest of those that :func:`asrkern.data.read_manifest` reads (NeMo's, deepspeech.pytorch's,
+tables), lhotse's manifests (:mod:`asrkern.training.lhotse_manifests`), a Kaldi data folder
+(:mod:`asrkern.training.kaldi`), or a folder in LibriSpeech's layout (``*.trans.txt`` beside the recordings). The cut's
+``custom`` has ``features_path`` and ``features_key`` where the features are stored, and the supervision's every other
+field of a NeMo manifest.
+
+Recordings keep their rates, which :func:`asrkern.training.batches.load_cut` changes to that of the features.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.cut import Cut
-from lhotse.kaldi import load_kaldi_data_dir
-from lhotse.serialization import open_best
 from lhotse.utils import fastcopy
 
-from asrkern.data import Utterance, read_manifest
+from asrkern.data import Utterance
+from asrkern.data._files import decode, read_lines
+from asrkern.data.manifest import iterate_manifest
+from asrkern.training.cuts import make_cut, read_recording
+from asrkern.training.kaldi import kaldi_cuts
+from asrkern.training.lhotse_manifests import is_lhotse, is_lhotse_folder, lhotse_cuts, lhotse_folder_cuts
 
 # Manifests round durations; more than this beyond the end of a recording is a mistake.
 _TOLERANCE_SECONDS = 0.05
-
 
 # What gets the errors of single utterances, which are then left out; None to raise the first one.
 LeftOut = list[Exception] | None
 
 
-def read_cuts(path: str | os.PathLike[str], sample_rate: int = 16000, left_out: LeftOut = None) -> CutSet:
+def read_cuts(
+    path: str | os.PathLike[str], sample_rate: int | None = None, left_out: LeftOut = None
+) -> CutSet:
     """The utterances of a corpus.
 
     Args:
         path: see above.
-        sample_rate: in Hz, of the recordings of a Kaldi folder, which does not say it.
-        left_out: a list that gets the errors of single utterances of NeMo manifests and folders in LibriSpeech's
-            layout, which are then left out; None to raise the first one.
+        sample_rate: has no effect any more: each recording tells its own.
+        left_out: a list that gets the errors of single utterances, which are then left out; None to raise the first one.
 
     Raises:
         FileNotFoundError: there is no such corpus, or it names a recording that does not exist.
+        OSError: a file cannot be read.
         ValueError: it is none of these forms or has no utterance, or a recording is empty, damaged or shorter than its
-            utterance.
+            utterance. The message has file and line.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
             f"path: expected a manifest or a folder, received {str(path)!r}, which does not exist"
         )
-    cuts = CutSet.from_cuts(_reader(path)(path, sample_rate, left_out))
-    if not len(cuts):
-        raise ValueError(f"path: expected at least one utterance, received none in {str(path)!r}")
-    return cuts
-
-
-def _reader(path: Path) -> Callable[[Path, int, LeftOut], Iterable[Cut]]:
-    if path.is_dir():
-        if (path / "wav.scp").is_file():
-            return _kaldi
-        if next(path.rglob("*.trans.txt"), None):
-            return _librispeech
-        raise ValueError(
-            f"path: expected wav.scp or *.trans.txt in the folder {str(path)!r}, received neither"
-        )
-    return _lhotse if _is_lhotse(path) else _nemo
-
-
-def _is_lhotse(path: Path) -> bool:
-    if ".jsonl" not in path.suffixes:
-        return False
-    with open_best(path) as file:
+    cuts: list[Cut] = []
+    for make in _entries(path, left_out):
         try:
-            first = json.loads(file.readline())
-        except (ValueError, UnicodeDecodeError):
-            return False
-    return isinstance(first, dict) and str(first.get("type", "")).endswith("Cut")
-
-
-def _lhotse(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
-    for cut in CutSet.from_file(path):
-        if len(cut.supervisions) != 1:
-            raise ValueError(
-                f"{path}, {cut.id}: expected one supervision a cut, received {len(cut.supervisions)} "
-                "(lhotse's trim_to_supervisions makes it so)"
-            )
-        for source in cut.recording.sources if cut.has_recording else ():
-            if source.type == "file" and not Path(source.source).is_file():
-                raise FileNotFoundError(f"{path}, {cut.id}: expected a file, received {source.source!r}")
-        yield cut
-
-
-def _nemo(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
-    recordings: dict[Path, Recording] = {}
-    seen: set[str] = set()
-    for number, utterance in enumerate(read_manifest(path, left_out), 1):
-        name = utterance.features_key or utterance.audio_path.stem
-        if name in seen:
-            name = f"{name}#{number}"
-        seen.add(name)
-        if utterance.audio_path is None:
-            yield _stored_cut(name, utterance)
-            continue
-        try:
-            yield _recorded_cut(name, utterance, recordings, f"{path}, {name}")
-        except ValueError as error:
+            cuts.append(make())
+        except (OSError, ValueError) as error:
             if left_out is None:
                 raise
             left_out.append(error)
+    if not cuts:
+        raise ValueError(f"path: expected at least one utterance, received none in {str(path)!r}")
+    return CutSet.from_cuts(unique(cuts))
 
 
-def _recorded_cut(name: str, utterance: Utterance, recordings: dict[Path, Recording], where: str) -> Cut:
-    """An utterance of a recording, which may hold several."""
-    if utterance.audio_path not in recordings:
-        recordings[utterance.audio_path] = _recording(utterance.audio_path, where)
-    recording = recordings[utterance.audio_path]
-    left = recording.duration - utterance.offset_seconds
-    if utterance.duration_seconds > left + _TOLERANCE_SECONDS:
-        raise ValueError(
-            f"{where}: expected {utterance.duration_seconds} s from {utterance.offset_seconds} s on, "
-            f"received a recording of {recording.duration:.3f} s"
-        )
-    # lhotse keeps sums of durations to a nanosecond.
-    duration = round(min(utterance.duration_seconds, left), 8)
-    supervision = _supervision(name, recording.id, duration, utterance)
-    return _part(recording, supervision, utterance.offset_seconds, duration)
+def unique(cuts: Iterable[Cut]) -> Iterator[Cut]:
+    """The same with names that differ: what is computed of utterances is kept by name."""
+    seen: set[str] = set()
+    for number, cut in enumerate(cuts, 1):
+        name = cut.id
+        while name in seen:
+            name = f"{name}#{number}"
+        seen.add(name)
+        yield cut if name == cut.id else fastcopy(cut, id=name)
 
 
-def _stored_cut(name: str, utterance: Utterance) -> MonoCut:
-    custom = {"features_path": str(utterance.features_path), "features_key": utterance.features_key}
-    duration = utterance.duration_seconds
-    supervision = _supervision(name, name, duration, utterance)
-    return MonoCut(name, 0.0, duration, 0, [supervision], custom=custom)
-
-
-def _supervision(name: str, recording: str, duration: float, utterance: Utterance) -> SupervisionSegment:
-    extra = dict(utterance.extra)
-    speaker = extra.pop("speaker", None)
-    return SupervisionSegment(
-        name, recording, 0.0, duration, text=utterance.text, speaker=speaker, custom=extra or None
+def _entries(path: Path, left_out: LeftOut) -> Iterator[Callable[[], Cut]]:
+    """What makes the cut of each utterance, or raises OSError or ValueError."""
+    if not path.is_dir():
+        return lhotse_cuts(path) if path.is_file() and is_lhotse(path) else _manifest(path, left_out)
+    if (path / "wav.scp").is_file():
+        return kaldi_cuts(path)
+    if is_lhotse_folder(path):
+        return lhotse_folder_cuts(path)
+    if next(path.rglob("*.trans.txt"), None):
+        return _librispeech(path)
+    raise ValueError(
+        f"path: expected wav.scp or *.trans.txt, or lhotse's manifests, in the folder {str(path)!r}, received none"
     )
 
 
-def _recording(path: Path, where: str) -> Recording:
-    try:
-        recording = Recording.from_file(path, recording_id=str(path))
-    except Exception as error:  # lhotse wraps whatever its readers raise, in classes of its own
-        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
-    if recording.num_samples < 1:
-        raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
-    return recording
+def _manifest(path: Path, left_out: LeftOut) -> Iterator[Callable[[], Cut]]:
+    recordings: dict[Path, Recording] = {}
+    for where, utterance in iterate_manifest(path, left_out):
+        if utterance.audio_path is None:
+            yield partial(_stored_cut, utterance)
+        else:
+            yield partial(_recorded_cut, utterance, recordings, where)
 
 
-def brief(error: Exception) -> str:
-    """What is wrong: lhotse lists all readers that it tried, and the first one knows."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return next((line.rpartition(">: ")[2] for line in lines if line.startswith("Exception #0")), lines[0])
+def _recorded_cut(utterance: Utterance, recordings: dict[Path, Recording], where: str) -> Cut:
+    """An utterance of a recording, which may hold several."""
+    path = utterance.audio_path
+    where = f"{where}, {path.stem}"
+    if path not in recordings:
+        recordings[path] = read_recording(path, where)
+    return make_cut(
+        recordings[path],
+        _supervision(path.stem, utterance),
+        where,
+        start=utterance.offset_seconds,
+        duration=utterance.duration_seconds,
+        excess_seconds=_TOLERANCE_SECONDS,
+    )
 
 
-def _kaldi(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
-    for line in (path / "wav.scp").read_text("utf-8").splitlines():
-        _, _, source = line.strip().partition(" ")
-        if source and not source.strip().endswith("|") and not Path(source.strip()).is_file():
-            raise FileNotFoundError(f"{path / 'wav.scp'}: expected a file, received {source.strip()!r}")
-    recordings, supervisions, _ = load_kaldi_data_dir(path, sample_rate)
-    if supervisions is None:
-        # lhotse reads transcripts with a segments file only; without it each recording is an utterance.
-        texts = dict(_pairs(path / "text"))
-        speakers = dict(_pairs(path / "utt2spk"))
-        for recording in recordings:
-            name = recording.id
-            yield _whole(recording, texts.get(name, ""), speakers.get(name))
-        return
-    cuts = CutSet.from_manifests(recordings, supervisions)
-    yield from cuts.trim_to_supervisions(keep_overlapping=False)
+def _stored_cut(utterance: Utterance) -> MonoCut:
+    custom = {"features_path": str(utterance.features_path), "features_key": utterance.features_key}
+    supervision = _supervision(utterance.features_key, utterance)
+    return MonoCut(supervision.id, 0.0, supervision.duration, 0, [supervision], custom=custom)
 
 
-def _pairs(path: Path) -> Iterable[tuple[str, str]]:
-    if path.is_file():
-        for line in path.read_text("utf-8").splitlines():
-            key, _, value = line.strip().partition(" ")
-            yield key, value.strip()
+def _supervision(name: str, utterance: Utterance) -> SupervisionSegment:
+    extra = dict(utterance.extra)
+    speaker = extra.pop("speaker", None)
+    duration = utterance.duration_seconds
+    return SupervisionSegment(
+        name, name, 0.0, duration, text=utterance.text, speaker=speaker, custom=extra or None
+    )
 
 
-def _librispeech(path: Path, sample_rate: int, left_out: LeftOut) -> Iterable[Cut]:
+def _librispeech(path: Path) -> Iterator[Callable[[], Cut]]:
     for transcripts in sorted(path.rglob("*.trans.txt")):
-        for name, text in _pairs(transcripts):
-            try:
-                yield _whole(_librispeech_recording(transcripts, name), text, name.split("-")[0], name)
-            except (FileNotFoundError, ValueError) as error:
-                if left_out is None:
-                    raise
-                left_out.append(error)
+        for where, line in read_lines(transcripts):
+            yield partial(_librispeech_cut, transcripts.parent, line, where)
 
 
-def _librispeech_recording(transcripts: Path, name: str) -> Recording:
-    files = transcripts.parent.glob(f"{name}.*")
-    file = next((f for f in files if f.suffix in (".flac", ".wav", ".ogg")), None)
+def _librispeech_cut(folder: Path, line: bytes, where: str) -> Cut:
+    name, *text = decode(line, where).split(None, 1)
+    file = next((f for s in (".flac", ".wav", ".ogg") if os.path.isfile(f := folder / f"{name}{s}")), None)
     if file is None:
-        raise FileNotFoundError(f"{transcripts}: expected a recording of {name!r}, received none beside it")
-    return _recording(file, str(transcripts))
-
-
-def _whole(recording: Recording, text: str, speaker: str | None, name: str | None = None) -> Cut:
-    name, seconds = name or recording.id, recording.duration
-    supervision = SupervisionSegment(name, recording.id, 0.0, seconds, text=text, speaker=speaker)
-    return _part(recording, supervision, 0.0, seconds)
-
-
-def _part(recording: Recording, supervision: SupervisionSegment, start: float, duration: float) -> Cut:
-    """A cut of all channels of a recording."""
-    cut = recording.to_cut()
-    return fastcopy(cut, id=supervision.id, start=start, duration=duration, supervisions=[supervision])
+        raise FileNotFoundError(f"{where}: expected a recording of {name!r}, received none beside it")
+    speaker = name.split("-")[0]
+    supervision = SupervisionSegment(
+        name, name, 0.0, 0.0, text=text[0].strip() if text else "", speaker=speaker
+    )
+    return make_cut(read_recording(file, where), supervision, where)

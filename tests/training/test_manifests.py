@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import CutSet, MonoCut
+from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asrkern.data import load_audio
 from asrkern.training.batches import load_cut
 from asrkern.training.features import FeatureSettings
-from asrkern.training.manifests import read_cuts
+from asrkern.training.manifests import read_cuts, unique
 
 SETTINGS = FeatureSettings(sample_rate=8000)
 
@@ -127,7 +129,9 @@ def test_a_recording_that_is_missing(tmp_path: Path) -> None:
     folder = tmp_path / "kaldi"
     folder.mkdir()
     (folder / "wav.scp").write_text("rec1 /nowhere/gone.wav\n")
-    with pytest.raises(FileNotFoundError, match=r"wav\.scp: expected a file, received '/nowhere/gone\.wav'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"wav\.scp, line 1: expected a file, received '/nowhere/gone\.wav'"
+    ):
         read_cuts(folder)
 
 
@@ -177,6 +181,127 @@ def test_a_recording_that_breaks_while_it_is_trained_on(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ValueError, match=r"^noise: '.*noise\.flac': Error opening .*$"):
         load_cut(cut, SETTINGS, SETTINGS.make())
+
+
+def nemo(folder: Path, recording: Path) -> Path:
+    return manifest(folder, {"audio_filepath": recording.name, "duration": None, "text": "a"})
+
+
+def lines_of_deepspeech_pytorch(folder: Path, recording: Path) -> Path:
+    (folder / "a.txt").write_text("a")
+    (folder / "m.csv").write_text(f"{recording.name},a.txt\n")
+    return folder / "m.csv"
+
+
+def kaldi(folder: Path, recording: Path) -> Path:
+    (folder / "wav.scp").write_text(f"r {recording}\n")
+    (folder / "text").write_text("r a\n")
+    return folder
+
+
+def kaldi_segments(folder: Path, recording: Path) -> Path:
+    kaldi(folder, recording)
+    (folder / "text").write_text("u a\n")
+    (folder / "segments").write_text("u r 0 -1\n")
+    return folder
+
+
+def lhotse_cuts(folder: Path, recording: Path) -> Path:
+    read_cuts(nemo(folder, recording)).to_file(folder / "cuts.jsonl.gz")
+    return folder / "cuts.jsonl.gz"
+
+
+def lhotse_folder(folder: Path, recording: Path) -> Path:
+    (folder / "manifests").mkdir(exist_ok=True)
+    found = Recording.from_file(recording)
+    RecordingSet.from_recordings([found]).to_file(folder / "manifests" / "recordings.jsonl")
+    supervision = SupervisionSegment("u", found.id, 0.0, found.duration, text="a")
+    SupervisionSet.from_segments([supervision]).to_file(folder / "manifests" / "supervisions.jsonl")
+    return folder / "manifests"
+
+
+def librispeech(folder: Path, recording: Path) -> Path:
+    (folder / "1-2.trans.txt").write_text(f"{recording.stem} a\n")
+    return folder
+
+
+FORMS = [nemo, lines_of_deepspeech_pytorch, kaldi, kaldi_segments, lhotse_cuts, lhotse_folder, librispeech]
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100])
+@pytest.mark.parametrize("form", FORMS)
+def test_pitch_and_length_are_those_of_the_recording(
+    form: Callable[[Path, Path], Path], rate: int, tmp_path: Path
+) -> None:
+    """A tone of whatever rate arrives as it is, at the rate of the features."""
+    pitch, seconds = 440, 1.5
+    samples = 0.5 * np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate)
+    soundfile.write(tmp_path / "r.wav", samples, rate, subtype="FLOAT")
+    (cut,) = read_cuts(form(tmp_path, tmp_path / "r.wav"))
+    assert cut.supervisions[0].text == "a" and cut.duration == pytest.approx(seconds, abs=1e-4)
+    loaded = load_cut(cut, FeatureSettings(sample_rate=16000), lambda samples: samples)
+    expected = 0.5 * np.sin(2 * np.pi * pitch * np.arange(len(loaded)) / 16000)
+    assert abs(len(loaded) - 16000 * seconds) <= 1
+    # Filters ring at the ends.
+    np.testing.assert_allclose(loaded[400:-400], expected[400:-400], rtol=0, atol=2e-3)
+
+
+def test_the_rate_that_is_given_changes_nothing(recording: Path) -> None:
+    assert read_cuts(nemo(recording.parent, recording), 16000)[0].sampling_rate == 8000
+
+
+def test_names_are_unique(recording: Path) -> None:
+    """Within a corpus, and of several of them that are trained on together: features are kept by name."""
+    line = {"audio_filepath": recording.name, "text": "a", "duration": 0.5}
+    path = manifest(recording.parent, line, {**line, "offset": 0.25}, {**line, "offset": 0.5})
+    assert [cut.id for cut in read_cuts(path)] == ["noise", "noise#2", "noise#3"]
+    both = list(unique([*read_cuts(path), *read_cuts(path)]))
+    assert len({cut.id for cut in both}) == 6 and both[3].start == 0.0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_cannot_be_read_is_left_out_on_request(
+    form: Callable[[Path, Path], Path], recording: Path
+) -> None:
+    """Whatever the form; the message names file and line."""
+    path = form(recording.parent, recording)
+    recording.unlink()
+    with pytest.raises(FileNotFoundError, match=r"(line 1|samples\[0\]).*: expected a (file|recording)"):
+        read_cuts(path)
+    left_out: list[Exception] = []
+    with pytest.raises((ValueError, FileNotFoundError)):
+        read_cuts(path, left_out=left_out)
+    assert len(left_out) == 1 or form is lhotse_folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"offset": 1.0, "duration": 0.04}, "at least one sample from 1.0 s on, received 0.0 s"),
+        ({"offset": 1.03, "duration": 0.01}, "at least one sample from 1.03 s on, received -0.03 s"),
+        ({"offset": 7.0, "duration": 0.5}, "0.5 s from 7.0 s on, received a recording of 1.000 s"),
+        ({"offset": 0.5, "duration": 1e-6}, "at least one sample from 0.5 s on, received 1e-06 s"),
+    ],
+)
+def test_parts_that_are_not_there(recording: Path, changes: dict[str, float], message: str) -> None:
+    path = manifest(recording.parent, {"audio_filepath": recording.name, "text": "a", **changes})
+    with pytest.raises(ValueError, match=f"m.jsonl, line 1, noise: expected {message}"):
+        read_cuts(path)
+
+
+def test_names_that_would_be_run(tmp_path: Path) -> None:
+    """lhotse puts names of NIST Sphere files into a shell's line."""
+    path = tmp_path / "a;touch b;.sph"
+    soundfile.write(path, np.zeros(8000), 8000, format="NIST")
+    for corpus in (manifest(tmp_path, {"audio_filepath": path.name, "duration": 1.0}), kaldi(tmp_path, path)):
+        with pytest.raises(ValueError, match=r"line 1.*: expected a plain name of a NIST Sphere file"):
+            read_cuts(corpus)
+
+
+def test_a_pipe_in_place_of_a_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.jsonl")
+    with pytest.raises(FileNotFoundError, match="which is not a file"):
+        read_cuts(tmp_path / "m.jsonl")
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""lhotse's cuts of recordings, for the readers of corpora. Messages begin with the place that names a recording."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+
+from lhotse import MonoCut, MultiCut, Recording, SupervisionSegment
+from lhotse.cut.data import DataCut
+from lhotse.utils import fastcopy
+
+
+def read_recording(path: Path, where: str, recording_id: str | None = None) -> Recording:
+    """A recording by its header, which tells its rate.
+
+    Args:
+        recording_id: the path if not given.
+
+    Raises:
+        ValueError: it is none, or has no samples.
+    """
+    check_name(str(path), where)
+    try:
+        recording = Recording.from_file(path, recording_id=recording_id or str(path))
+    except Exception as error:  # lhotse wraps whatever its readers raise, in classes of its own
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
+    if recording.num_samples < 1:
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
+    return recording
+
+
+def check_name(path: str, where: str) -> None:
+    """Raises ValueError for a name that would become a command: lhotse gives those of .sph to a shell as they are."""
+    if path.lower().endswith(".sph") and shlex.quote(path) != path:
+        raise ValueError(f"{where}: expected a plain name of a NIST Sphere file, received {path!r}")
+
+
+def brief(error: Exception) -> str:
+    """What is wrong: lhotse lists all readers that it tried, and the first one knows."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line.rpartition(">: ")[2] for line in lines if line.startswith("Exception #0")), lines[0])
+
+
+def make_cut(
+    recording: Recording,
+    supervision: SupervisionSegment,
+    where: str,
+    *,
+    start: float = 0.0,
+    duration: float = math.inf,
+    excess_seconds: float = 0.0,
+    channel: int | list[int] | None = None,
+) -> DataCut:
+    """A cut with this supervision, which gets its duration.
+
+    Args:
+        start: in seconds.
+        duration: in seconds; at most to the end of the recording.
+        excess_seconds: how far beyond the end it may reach, and is then shortened: manifests round.
+        channel: index or indices of the recording's channels; None for all.
+
+    Raises:
+        ValueError: the recording does not have this part, or it is shorter than a sample.
+    """
+    left = recording.duration - start
+    if math.isfinite(duration) and duration > left + excess_seconds:
+        raise ValueError(
+            f"{where}: expected {duration} s from {start} s on, received a recording of {recording.duration:.3f} s"
+        )
+    # lhotse keeps sums of durations to a nanosecond.
+    duration = round(min(duration, left), 8)
+    if duration * recording.sampling_rate < 0.5:
+        raise ValueError(
+            f"{where}: expected at least one sample from {start} s on, received {duration} s "
+            f"of a recording of {recording.duration:.3f} s"
+        )
+    supervision = fastcopy(supervision, recording_id=recording.id, start=0.0, duration=duration)
+    if channel is None or channel == recording.channel_ids:
+        cut = recording.to_cut()
+        return fastcopy(cut, id=supervision.id, start=start, duration=duration, supervisions=[supervision])
+    wanted = {channel} if isinstance(channel, int) else set(channel)
+    if not wanted or not wanted <= set(recording.channel_ids):
+        raise ValueError(f"{where}: expected of the channels {recording.channel_ids}, received {channel}")
+    kind = MonoCut if isinstance(channel, int) else MultiCut
+    return kind(supervision.id, start, duration, channel, [supervision], recording=recording)
