@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 from typer.testing import CliRunner
 
@@ -183,6 +184,30 @@ def test_a_folder_in_librispeech_layout_with_a_recording_too_few(corpus: Path, t
     assert result.exit_code == 1 and "expected a recording of '84-1-0002'" in result.stderr
     found = json.loads((tmp_path / "out.json").read_text())
     assert [u["reference"] for u in found["utterances"]] == [u.text.upper() for u in utterances]
+
+
+def test_a_kaldi_folder_at_another_rate_than_the_models(corpus: Path, tmp_path: Path) -> None:
+    """The same as with the NeMo manifest of the same recordings; a bad line is named and left out."""
+    checkpoint = write(tmp_path, make_recognizer("ctc"))
+    folder = tmp_path / "kaldi"
+    folder.mkdir()
+    lines = []
+    for utterance in read_manifest(corpus)[:3]:
+        name = utterance.audio_path.stem
+        samples = load_audio(utterance.audio_path, 2 * RATE)
+        soundfile.write(folder / f"{name}.wav", samples.numpy(), 2 * RATE, subtype="FLOAT")
+        lines.append((f"{name}\t{name}.wav\n", f"{name}\t{utterance.text}\n", utterance))
+    (folder / "wav.scp").write_text("".join(scp for scp, _, _ in lines) + "u9 sox a.wav |\n")
+    (folder / "text").write_text("".join(text for _, text, _ in lines))
+    entries = [{"audio_filepath": f"{u.audio_path.stem}.wav", "text": u.text} for _, _, u in lines]
+    (folder / "m.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    found = []
+    for manifest, status in ((folder, 1), (folder / "m.jsonl", 0)):
+        result = run(checkpoint, manifest, "--json", tmp_path / "out.json")
+        assert result.exit_code == status, result.stderr
+        assert ("wav.scp, line 4: expected a file, received the command" in result.stderr) == (status == 1)
+        found.append(json.loads((tmp_path / "out.json").read_text())["utterances"])
+    assert found[0] == found[1] and len(found[0]) == 3
 
 
 def test_stored_features(data_dir: Path, tmp_path: Path) -> None:

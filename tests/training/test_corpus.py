@@ -13,6 +13,7 @@ import torch
 from asrkern.data import collate
 from asrkern.training.batches import Loader, load_cut, plan_epoch, plan_valid, share
 from asrkern.training.corpus import Corpus, frames_needed, prepare, with_labels
+from asrkern.training.data import SpeechData
 from asrkern.training.manifests import read_cuts
 from asrkern.training.recipe import Recipe, make_recipe
 from asrkern.training.tasks import frames_needed as frames_needed_of_batch
@@ -178,6 +179,22 @@ def test_a_batch_is_its_utterances(tones: tuple[Path, Path]) -> None:
     assert len(part) == 2
     assert part.features.shape[-1] == max(part.lengths)
     assert torch.equal(part.features[0, 0, :, : part.lengths[0]], features[1, 0, :, : lengths[1]])
+
+
+def test_utterances_of_one_name_in_two_manifests(tmp_path: Path) -> None:
+    """Features that are kept in memory are each one's own."""
+    paths = [write_tones(tmp_path / name, 3, seed) for seed, name in enumerate("ab")]
+    recipe = make_recipe(
+        tiny_recipe(paths[0], paths[0], data__cache_mib=1, data__train=list(map(str, paths)))
+    )
+    data = SpeechData(recipe)
+    data.check(lambda frames: -(-frames // 2))
+    assert len({cut.id for cut in data.train.cuts}) == 6
+    loader = Loader(recipe, data.tokenizer)
+    loader.plan = [([cut], True) for cut in data.train.cuts]
+    extract = recipe.features.make()
+    for index, cut in enumerate(data.train.cuts):
+        assert torch.equal(loader[index].features[0, 0], load_cut(cut, recipe.features, extract))
 
 
 def test_processes_share_an_epoch_evenly() -> None:
