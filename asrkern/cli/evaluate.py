@@ -46,7 +46,7 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MANIFEST...",
-            help="NeMo, lhotse or Kaldi manifests, or folders in LibriSpeech's layout; measured together.",
+            help="Manifests of NeMo, lhotse or deepspeech.pytorch, folders of Kaldi's or LibriSpeech's; measured together.",
         ),
     ],
     lm: LanguageModel = None,

@@ -6,7 +6,9 @@ The way of a run, file by file:
 ``text``        transcripts made uniform; recorded in the checkpoint
 ``tokenizer``   transcripts to indices and back: characters, class labels, sentencepiece
 ``features``    which features; recorded in the checkpoint
-``manifests``   NeMo, Kaldi, lhotse and LibriSpeech folders as a lhotse CutSet
+``manifests``   corpora as a lhotse CutSet: those of asrkern.data.read_manifest, LibriSpeech folders, and of
+``kaldi``       Kaldi folders, and of
+``lhotse_manifests``  lhotse itself; ``cuts`` is what they share
 ``corpus``      utterances that can be learned from; the others are counted, named and left out
 ``batches``     which utterances make which batch of which epoch, and loading them
 ``augment``     SpecAugment

@@ -10,6 +10,9 @@ from lhotse import MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.cut.data import DataCut
 from lhotse.utils import fastcopy
 
+# As where files are transcribed; others would make filters of any size.
+_RATES_HZ = (1_000, 384_000)
+
 
 def read_recording(path: Path, where: str, recording_id: str | None = None) -> Recording:
     """A recording by its header, which tells its rate.
@@ -18,7 +21,7 @@ def read_recording(path: Path, where: str, recording_id: str | None = None) -> R
         recording_id: the path if not given.
 
     Raises:
-        ValueError: it is none, or has no samples.
+        ValueError: it is none, has no samples, or too low or high a rate.
     """
     check_name(str(path), where)
     try:
@@ -27,7 +30,16 @@ def read_recording(path: Path, where: str, recording_id: str | None = None) -> R
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
     if recording.num_samples < 1:
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
+    check_rate(recording.sampling_rate, where)
     return recording
+
+
+def check_rate(rate: object, where: str) -> None:
+    """Raises ValueError for what is no rate of a recording."""
+    if not isinstance(rate, int) or not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        raise ValueError(
+            f"{where}: expected a rate of {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz, received {rate!r}"
+        )
 
 
 def check_name(path: str, where: str) -> None:
@@ -64,7 +76,7 @@ def make_cut(
         ValueError: the recording does not have this part, or it is shorter than a sample.
     """
     left = recording.duration - start
-    if math.isfinite(duration) and duration > left + excess_seconds:
+    if start < 0 or (math.isfinite(duration) and duration > left + excess_seconds):
         raise ValueError(
             f"{where}: expected {duration} s from {start} s on, received a recording of {recording.duration:.3f} s"
         )

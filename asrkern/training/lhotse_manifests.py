@@ -5,7 +5,6 @@ Nothing that a manifest says is run: recordings are files, or addresses that lho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,14 @@ from lhotse.cut.data import DataCut
 from lhotse.serialization import deserialize_item
 
 from asrkern.data._files import find_file, json_object, read_lines, shown
-from asrkern.training.cuts import brief, check_name, make_cut
+from asrkern.training.cuts import brief, check_name, check_rate, make_cut
 
 # Supervisions round; more than this beyond the end of a recording is a mistake.
 _TOLERANCE_SECONDS = 0.05
+
+
+# Of files that were looked at.
+_Headers = dict[str, tuple[int, float] | None]
 
 
 def is_lhotse(path: Path) -> bool:
@@ -48,9 +51,9 @@ def is_lhotse(path: Path) -> bool:
 
 def lhotse_cuts(path: Path) -> Iterator[Callable[[], Cut]]:
     """What makes each cut, or raises OSError or ValueError."""
-    rates: dict[str, int | None] = {}
+    headers: _Headers = {}
     for where, line in read_lines(path):
-        yield partial(_cut, line, path.parent, where, rates)
+        yield partial(_cut, line, path.parent, where, headers)
 
 
 def is_lhotse_folder(folder: Path) -> bool:
@@ -77,16 +80,16 @@ def lhotse_folder_cuts(folder: Path) -> Iterator[Callable[[], Cut]]:
             f"received {len(cuts)}, {len(recordings)} and {len(supervisions)}; name a manifest of cuts"
         )
     known: dict[str, Recording] = {}
-    rates: dict[str, int | None] = {}
+    headers: _Headers = {}
     for where, line in read_lines(recordings[0]):
         recording = _item(line, folder, where, Recording)
-        _check_recording(recording, where, rates)
+        _check_recording(recording, where, headers)
         known[recording.id] = recording
     for where, line in read_lines(supervisions[0]):
         yield partial(_supervised, line, folder, where, known)
 
 
-def _cut(line: bytes, folder: Path, where: str, rates: dict[str, int | None]) -> Cut:
+def _cut(line: bytes, folder: Path, where: str, headers: _Headers) -> Cut:
     cut = _item(line, folder, where, Cut)
     where = f"{where}, {cut.id}"
     if not isinstance(cut, DataCut):
@@ -102,7 +105,12 @@ def _cut(line: bytes, folder: Path, where: str, rates: dict[str, int | None]) ->
     _check_fields(cut, where)
     _check_fields(cut.supervisions[0], where)
     if cut.has_recording:
-        _check_recording(cut.recording, where, rates)
+        _check_recording(cut.recording, where, headers)
+        if cut.start < 0 or cut.end > cut.recording.duration + _TOLERANCE_SECONDS:
+            raise ValueError(
+                f"{where}: expected a part of a recording of {cut.recording.duration} s, received "
+                f"{cut.duration} s from {cut.start} s on"
+            )
     elif not {"features_path", "features_key"} <= (cut.custom or {}).keys():
         raise ValueError(
             f"{where}: expected a recording, or custom features_path and features_key, received neither"
@@ -114,10 +122,11 @@ def _supervised(line: bytes, folder: Path, where: str, recordings: dict[str, Rec
     supervision = _item(line, folder, where, SupervisionSegment)
     where = f"{where}, {supervision.id}"
     _check_fields(supervision, where)
-    if supervision.recording_id not in recordings:
-        raise ValueError(f"{where}: expected a known recording, received {shown(supervision.recording_id)}")
+    name = supervision.recording_id
+    if not isinstance(name, str) or name not in recordings:
+        raise ValueError(f"{where}: expected a known recording, received {shown(name)}")
     return make_cut(
-        recordings[supervision.recording_id],
+        recordings[name],
         supervision,
         where,
         start=supervision.start,
@@ -173,41 +182,49 @@ def _find(source: Any, folder: Path, where: str) -> None:
     source["source"] = str(find_file(name, where, "", folder))
 
 
-def _check_recording(recording: Recording, where: str, rates: dict[str, int | None]) -> None:
-    """Raises ValueError where its values are none, or its rate is not that of its files, which lhotse does not compare."""
+def _check_recording(recording: Recording, where: str, headers: _Headers) -> None:
+    """Raises ValueError where its values are none, or not those of its files.
+
+    lhotse does not compare rates, and fills up to half a second that is missing with an echo of the end.
+    """
     rate = recording.sampling_rate
-    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
-        raise ValueError(f"{where}: expected a sampling_rate in Hz, received {shown(rate)}")
+    check_rate(rate, where)
     if not _is_seconds(recording.duration) or recording.duration <= 0:
         raise ValueError(
             f"{where}: expected a recording's duration in seconds, received {shown(recording.duration)}"
         )
+    if not _are_channels(recording.channel_ids) or not all(
+        _are_channels(s.channels) for s in recording.sources
+    ):
+        raise ValueError(f"{where}: expected channels' indices, received {shown(recording.channel_ids)}")
     for source in () if recording.transforms else recording.sources:
-        if source.type == "file":
-            if source.source not in rates:
-                rates[source.source] = _rate(source.source)
-            found = rates[source.source]
-            if found not in (None, rate):
-                raise ValueError(
-                    f"{where}: expected {rate} Hz, as the manifest says, received {found} Hz in {source.source!r}"
-                )
+        if source.type != "file":
+            continue
+        if source.source not in headers:
+            headers[source.source] = _header(source.source)
+        found, seconds = headers[source.source] or (rate, recording.duration)
+        if found != rate or seconds < recording.duration - _TOLERANCE_SECONDS:
+            raise ValueError(
+                f"{where}: expected {recording.duration} s at {rate} Hz, as the manifest says, received {seconds} s at "
+                f"{found} Hz in {source.source!r}"
+            )
 
 
-def _rate(path: str) -> int | None:
-    """None if libsndfile does not tell: lhotse has other readers too, and Opus may be read at several rates."""
+def _header(path: str) -> tuple[int, float] | None:
+    """Rate in Hz and length in seconds; None if libsndfile does not tell exactly: lhotse has other readers too."""
     try:
         with open(path, "rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
-            return None if file.subtype == "OPUS" else file.samplerate
+            exact = file.format != "MP3" and file.subtype != "OPUS"
+            return (file.samplerate, file.frames / file.samplerate) if exact else None
     except (OSError, soundfile.LibsndfileError):
         return None
 
 
 def _check_fields(item: DataCut | SupervisionSegment, where: str) -> None:
-    channel = item.channel if isinstance(item.channel, list) else [item.channel]
     text = item.text if isinstance(item, SupervisionSegment) else None
     if not _is_seconds(item.start) or not _is_seconds(item.duration) or item.duration <= 0:
         wrong = f"start and duration in seconds, received {shown(item.start)} and {shown(item.duration)}"
-    elif not all(isinstance(index, int) for index in channel):
+    elif not isinstance(item.channel, int) and not _are_channels(item.channel):
         wrong = f"a channel's index, received {shown(item.channel)}"
     elif not isinstance(text, str | None):
         wrong = f"text, received {shown(text)}"
@@ -218,10 +235,9 @@ def _check_fields(item: DataCut | SupervisionSegment, where: str) -> None:
     raise ValueError(f"{where}: expected {wrong}")
 
 
+def _are_channels(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(index, int) for index in value)
+
+
 def _is_seconds(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and abs(value) < 1e9
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9

@@ -96,6 +96,11 @@ def test_recordings_and_supervisions(cut: MonoCut, tmp_path: Path, name: str) ->
         SupervisionSet.from_segments([SupervisionSegment("a", "r", 0.25, 0.5, wrong)]).to_file(supervisions)
         with pytest.raises(ValueError, match=r"line 1, a: expected of the channels \[0, 1\], received"):
             read_cuts(folder)
+    SupervisionSet.from_segments([SupervisionSegment("a", "r", -0.25, 0.5)]).to_file(supervisions)
+    with pytest.raises(
+        ValueError, match=r"line 1, a: expected 0\.5 s from -0\.25 s on, received a recording of"
+    ):
+        read_cuts(folder)
     SupervisionSet.from_segments([SupervisionSegment("a", "x", 0.25, 0.5)]).to_file(supervisions)
     with pytest.raises(ValueError, match="line 1, a: expected a known recording, received 'x'"):
         read_cuts(folder)
@@ -118,12 +123,18 @@ def test_files_relative_to_the_manifest(
     np.testing.assert_array_equal(samples(read_cuts("cuts.jsonl")[0]), SAMPLES[2000:6000, 1])
 
 
-def test_a_rate_that_is_not_the_files(cut: MonoCut, tmp_path: Path) -> None:
-    """lhotse takes the manifest's word, and the speech would be read at the wrong pitch."""
+def test_a_rate_or_length_that_is_not_the_files(cut: MonoCut, tmp_path: Path) -> None:
+    """lhotse takes the manifest's word, and the speech would be read at the wrong pitch; the same for lengths."""
     entry = cut.to_dict()
     entry["recording"].update(sampling_rate=16000, num_samples=16000)
     with pytest.raises(
-        ValueError, match=r"line 1, c: expected 16000 Hz, as the manifest says, received 8000 Hz"
+        ValueError,
+        match=r"line 1, c: expected 1\.0 s at 16000 Hz, as the manifest says, received 1\.0 s at 8000 Hz",
+    ):
+        read_cuts(write(tmp_path, entry))
+    entry["recording"].update(sampling_rate=8000, num_samples=8800, duration=1.1)
+    with pytest.raises(
+        ValueError, match=r"expected 1\.1 s at 8000 Hz, as the manifest says, received 1\.0 s at 8000 Hz"
     ):
         read_cuts(write(tmp_path, entry))
     assert read_cuts(write(tmp_path, cut.resample(16000)))[0].sampling_rate == 16000
@@ -189,12 +200,16 @@ def test_sources_that_are_no_files(
         (lambda e: e.pop("start"), r"expected a Cut of lhotse, received .*TypeError: .*'start'"),
         (lambda e: e.update(duration="1"), "c: expected start and duration in seconds, received 0.25 and '1'"),
         (lambda e: e.update(duration=float("nan")), "c: expected start and duration in seconds"),
+        (lambda e: e.update(duration=0.9), "c: expected a part of a recording of 1.0 s, received 0.9 s from 0.25 s"),
+        (lambda e: e.update(start=-0.1), "c: expected a part of a recording of 1.0 s, received 0.5 s from -0.1 s"),
         (lambda e: e.update(channel="x"), "c: expected a channel's index, received 'x'"),
         (lambda e: e["supervisions"][0].update(text=3), "c: expected text, received 3"),
         (lambda e: e["supervisions"][0].update(custom=[1]), "expected a"),
-        (lambda e: e["recording"].update(sampling_rate="8000"), "c: expected a sampling_rate in Hz, received '8000'"),
-        (lambda e: e["recording"].update(sampling_rate=0), "c: expected a sampling_rate in Hz, received 0"),
+        (lambda e: e["recording"].update(sampling_rate="8000"), "c: expected a rate of 1000 to 384000 Hz, received '8000'"),
+        (lambda e: e["recording"].update(sampling_rate=0), "c: expected a rate of 1000 to 384000 Hz, received 0"),
         (lambda e: e["recording"].update(duration=None), "c: expected a recording's duration in seconds, received None"),
+        (lambda e: e["recording"].update(channel_ids=[[0]]), r"c: expected channels' indices, received \[\[0\]\]"),
+        (lambda e: e["recording"]["sources"][0].update(channels=None), "c: expected channels' indices, received"),
         (lambda e: e["recording"].update(sources=3), "expected a Cut of lhotse, received"),
     ],
 )  # fmt: skip

@@ -289,6 +289,16 @@ def test_parts_that_are_not_there(recording: Path, changes: dict[str, float], me
         read_cuts(path)
 
 
+@pytest.mark.parametrize("rate", [999, 384_001])
+def test_rates_that_are_none(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "r.wav", np.zeros(rate), rate)
+    for form in (nemo, kaldi, librispeech):
+        with pytest.raises(
+            ValueError, match=f"line 1.*: expected a rate of 1000 to 384000 Hz, received {rate}"
+        ):
+            read_cuts(form(tmp_path, tmp_path / "r.wav"))
+
+
 def test_names_that_would_be_run(tmp_path: Path) -> None:
     """lhotse puts names of NIST Sphere files into a shell's line."""
     path = tmp_path / "a;touch b;.sph"
