@@ -8,11 +8,13 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import soundfile
 
 _BOM = b"\xef\xbb\xbf"
+# Two megabytes of gzip may hold one line of two gigabytes.
+_PACKED_LINE_BYTES = 1 << 26
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -20,19 +22,28 @@ def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a gzip file is damaged.
+        ValueError: a gzip file is damaged, or a line of it is endless.
     """
     with open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         number = 0
         try:
-            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw, 1):
+            for number, line in enumerate(_unpacked(raw) if packed else raw, 1):
+                if packed and len(line) > _PACKED_LINE_BYTES:
+                    raise ValueError(
+                        f"{path}, line {number}: expected at most {_PACKED_LINE_BYTES} bytes a line"
+                    )
                 line = line.removeprefix(_BOM).rstrip(b"\r\n")
                 if line.strip():
                     yield f"{path}, line {number}", line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}, line {number + 1}: expected intact gzip: {error}") from None
+
+
+def _unpacked(file: BinaryIO) -> Iterator[bytes]:
+    unpacked = gzip.GzipFile(fileobj=file)
+    return iter(lambda: unpacked.readline(_PACKED_LINE_BYTES + 1), b"")
 
 
 def decode(line: bytes, where: str) -> str:
@@ -54,7 +65,7 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     return entry
 
 
-def text(value: Any, name: str, where: str) -> str:
+def check_text(value: Any, name: str, where: str) -> str:
     """A string that files and terminals take; raises ValueError otherwise."""
     # Half of a surrogate pair is valid JSON, but no text.
     if not isinstance(value, str) or "\0" in value or (not value.isascii() and not _encodes(value)):

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import soundfile
 
 from asrkern._names import nearest
-from asrkern.data._files import decode, read_lines, text
+from asrkern.data._files import check_text, decode, read_lines
 
 Only = Collection[str] | None
 
@@ -115,7 +115,9 @@ def manifest_line(spoken: Spoken, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{spoken.path}: expected a recording: {error.error_string}") from None
     if not about.frames:
         raise ValueError(f"{spoken.path}: expected a recording, received one without samples")
-    path = text(os.path.relpath(spoken.path.resolve(), folder.resolve()), "name", repr(str(spoken.path)))
+    path = check_text(
+        os.path.relpath(spoken.path.resolve(), folder.resolve()), "name", repr(str(spoken.path))
+    )
     return {
         "audio_filepath": Path(path).as_posix(),
         "duration": round(about.frames / about.samplerate, 4),

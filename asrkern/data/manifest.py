@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asrkern.data._files import find_file, json_object, read_lines, recording_seconds, shown, text
+from asrkern.data._files import check_text, find_file, json_object, read_lines, recording_seconds, shown
 from asrkern.data.tables import Entry, read_samples, read_table, read_transcript
 from asrkern.data.utterance import Utterance
 
@@ -83,7 +83,7 @@ def _nemo(line: bytes, folder: Path, where: str) -> Utterance:
         raise ValueError(f"{where}: offset: expected seconds >= 0, received {offset}")
     audio_path = features_path = features_key = None
     if audio_key is not None:
-        name = text(entry.pop(audio_key), audio_key, where)
+        name = check_text(entry.pop(audio_key), audio_key, where)
         try:
             audio_path = find_file(name, where, folder, "")
         except FileNotFoundError as error:
@@ -91,7 +91,7 @@ def _nemo(line: bytes, folder: Path, where: str) -> Utterance:
                 raise
             raise FileNotFoundError(f"{error}: unpack the tar files of sharded manifests first") from None
     else:
-        value = text(entry.pop("features_filepath"), "features_filepath", where)
+        value = check_text(entry.pop("features_filepath"), "features_filepath", where)
         archive, separator, features_key = value.rpartition("#")
         if not separator:
             raise ValueError(f"{where}: features_filepath: expected 'archive.npz#key', received {value!r}")
@@ -119,10 +119,10 @@ def _transcript(entry: dict[str, Any], folder: Path, where: str) -> str:
     """The first of these that there is, as in NeMo."""
     said, file = entry.pop("text", None), entry.pop("text_filepath", None)
     if said is None and file is not None:
-        return read_transcript(find_file(text(file, "text_filepath", where), where, folder, ""), where)
+        return read_transcript(find_file(check_text(file, "text_filepath", where), where, folder, ""), where)
     if said is None:
         said = entry.get("normalized_text")
-    return "" if said is None else text(said, "text", where)
+    return "" if said is None else check_text(said, "text", where)
 
 
 def _number(value: Any, name: str, where: str) -> float:

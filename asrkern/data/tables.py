@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asrkern.data._files import decode, find_file, read_lines, recording_seconds, shown, text
+from asrkern.data._files import check_text, decode, find_file, read_lines, recording_seconds, shown
 from asrkern.data.utterance import Utterance
 
 # Where it is, and what makes its utterance or raises OSError or ValueError.
@@ -72,9 +72,9 @@ def _row(line: bytes, header: list[str], separator: str, folder: Path, where: st
     if len(fields) != len(header):
         raise ValueError(f"{where}: expected {len(header)} fields, received {len(fields)}: {shown(line)}")
     row: dict[str, Any] = dict(zip(header, fields, strict=True))
-    name = text(row.pop(_column(header, _RECORDING_COLUMNS)), "recording", where)
+    name = check_text(row.pop(_column(header, _RECORDING_COLUMNS)), "recording", where)
     recording = find_file(name, where, folder, folder / "clips", "")
-    said = text(row.pop(_column(header, _TEXT_COLUMNS)), "transcript", where)
+    said = check_text(row.pop(_column(header, _TEXT_COLUMNS)), "transcript", where)
     return Utterance(recording, recording_seconds(recording, where), said, extra=row)
 
 
@@ -99,7 +99,7 @@ def read_transcript(path: Path, where: str) -> str:
         ValueError: it is not UTF-8.
     """
     try:
-        return text(" ".join(path.read_text("utf-8-sig").split("\n")).strip(), str(path), where)
+        return check_text(" ".join(path.read_text("utf-8-sig").split("\n")).strip(), str(path), where)
     except UnicodeDecodeError:
         raise ValueError(f"{where}: expected UTF-8 in {str(path)!r}") from None
 
@@ -118,7 +118,7 @@ def read_samples(path: Path) -> Iterator[Entry]:
     samples = manifest.get("samples") if isinstance(manifest, dict) else None
     if not isinstance(samples, list):
         raise ValueError(f"{path}: expected a JSON object a line, or one with root_path and samples")
-    root = os.path.expanduser(text(manifest.get("root_path", ""), "root_path", str(path)))
+    root = os.path.expanduser(check_text(manifest.get("root_path", ""), "root_path", str(path)))
     for index, sample in enumerate(samples):
         where = f"{path}, samples[{index}]"
         yield where, partial(_sample, sample, root, path.parent, where)
@@ -127,5 +127,5 @@ def read_samples(path: Path) -> Iterator[Entry]:
 def _sample(sample: Any, root: str, folder: Path, where: str) -> Utterance:
     if not isinstance(sample, dict):
         raise ValueError(f"{where}: expected an object, received {shown(sample)}")
-    names = (text(sample.get(key), key, where) for key in ("wav_path", "transcript_path"))
+    names = (check_text(sample.get(key), key, where) for key in ("wav_path", "transcript_path"))
     return _spoken(*names, where, folder / root, root)

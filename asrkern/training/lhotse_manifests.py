@@ -22,7 +22,6 @@ from asrkern.training.cuts import brief, check_name, check_rate, make_cut
 # Supervisions round; more than this beyond the end of a recording is a mistake.
 _TOLERANCE_SECONDS = 0.05
 
-
 # Of files that were looked at.
 _Headers = dict[str, tuple[int, float] | None]
 
@@ -178,8 +177,8 @@ def _find(source: Any, folder: Path, where: str) -> None:
             f"{where}: expected a file, received {shown(name)} of type {shown(source.get('type'))}; commands in data are "
             "not run: lhotse's save_audios writes recordings to files"
         )
-    check_name(name, where)
     source["source"] = str(find_file(name, where, "", folder))
+    check_name(source["source"], where)
 
 
 def _check_recording(recording: Recording, where: str, headers: _Headers) -> None:

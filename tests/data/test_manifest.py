@@ -150,6 +150,15 @@ def test_a_manifest_of_windows_and_a_compressed_one(recording):
         read_manifest(path)
 
 
+def test_a_compressed_line_without_an_end(tmp_path):
+    path = tmp_path / "m.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(65):
+            file.write(bytes(1 << 20))
+    with pytest.raises(ValueError, match="line 1: expected at most 67108864 bytes a line"):
+        read_manifest(path)
+
+
 def test_a_sharded_manifest_is_named(tmp_path):
     line = {"audio_filepath": "in_the_tar.wav", "duration": 1.0, "text": "a", "shard_id": 3}
     with pytest.raises(
