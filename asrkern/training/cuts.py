@@ -64,7 +64,7 @@ def make_cut(
     excess_seconds: float = 0.0,
     channel: int | list[int] | None = None,
 ) -> DataCut:
-    """A cut with this supervision, which gets its duration.
+    """A cut with this supervision, which is made to span it.
 
     Args:
         start: in seconds.
@@ -87,7 +87,7 @@ def make_cut(
             f"{where}: expected at least one sample from {start} s on, received {duration} s "
             f"of a recording of {recording.duration:.3f} s"
         )
-    supervision = fastcopy(supervision, recording_id=recording.id, start=0.0, duration=duration)
+    supervision.recording_id, supervision.start, supervision.duration = recording.id, 0.0, duration
     if channel is None or channel == recording.channel_ids:
         cut = recording.to_cut()
         return fastcopy(cut, id=supervision.id, start=start, duration=duration, supervisions=[supervision])
