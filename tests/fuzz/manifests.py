@@ -22,49 +22,16 @@ REFUSALS = (ValueError, OSError)
 
 _SETTINGS = FeatureSettings(sample_rate=16000)
 _EXTREMES = (
-    "0",
-    "-1",
-    "-1.0",
-    "1e-9",
-    "1e308",
-    "nan",
-    "inf",
-    "NaN",
-    "2147483648",
-    "4611686018427387904",
+    "0", "-1", "-1.0", "1e-9", "1e308", "nan", "inf", "NaN", "2147483648", "4611686018427387904",
     "9" * 400,
-)
+)  # fmt: skip
 _VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    0,
-    -1,
-    1e308,
-    float("nan"),
-    "",
-    "a.wav",
-    "a\0",
-    "\ud800",
-    [],
-    {},
-    [[]] * 3,
-    "9" * 500,
-)
+    None, True, 0, -1, 1e308, float("nan"), "", "a.wav", "a\0", "\ud800", [], {}, [[]] * 3, "9" * 500,
+)  # fmt: skip
 _PIECES = (
-    b"\0",
-    b"\xff",
-    b"\n",
-    b"\r\n",
-    b"\t",
-    b" ",
-    b",",
-    b'"',
-    b"|",
-    b"touch run |",
-    b"pipe:touch run",
-    b"{",
-    b"[" * 2000,
-)
+    b"\0", b"\xff", b"\n", b"\r\n", b"\t", b" ", b",", b'"', b"|", b"touch run |", b"pipe:touch run",
+    b"{", b"[" * 2000,
+)  # fmt: skip
 
 # A form: the files of a corpus by name, which is read (the folder if ""), and what it holds: (text, start, duration).
 _Form = tuple[dict[str, bytes], str, list[tuple[str, float, float]]]
