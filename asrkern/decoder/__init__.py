@@ -3,6 +3,7 @@
 from asrkern.decoder.align import Alignment, TokenSpan, ctc_score, forced_align, token_spans
 from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis, Partial, Word
 from asrkern.decoder.greedy import GreedyPath, greedy_decode
+from asrkern.decoder.labels import read_labels
 from asrkern.decoder.ngram_lm import NGramLM, WordScore
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "ctc_score",
     "forced_align",
     "greedy_decode",
+    "read_labels",
     "token_spans",
 ]

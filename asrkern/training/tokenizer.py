@@ -8,7 +8,6 @@ Every tokenizer has ``labels`` (one string per output class, special ones includ
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ import pydantic
 
 from asrkern._names import nearest
 from asrkern._optional import require
+from asrkern.decoder.labels import read_labels
 from asrkern.models.deepspeech2_config import LABELS as ENGLISH
 from asrkern.models.las_config import HW4_LABELS
 from asrkern.training._settings import Settings
@@ -70,6 +70,10 @@ class CharacterTokenizer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
+        if not all(isinstance(label, str) for label in self.labels):
+            raise ValueError(f"labels: expected strings, received {self.labels!r:.80}")
+        for name in ("blank", "pad", "sos", "eos"):
+            self._check_index(name, getattr(self, name))
         special = {self.blank, self.pad, self.sos, self.eos}
         indices = {label: i for i, label in enumerate(self.labels) if i not in special}
         if len(set(self.labels)) != len(self.labels):
@@ -78,6 +82,16 @@ class CharacterTokenizer:
         if not indices:
             raise ValueError(f"labels: expected at least one that is not special, received {self.labels!r}")
         object.__setattr__(self, "_indices", indices)
+
+    def _check_index(self, name: str, index: int | None) -> None:
+        if index is None:
+            return
+        # Of files, which may hold anything.
+        whole = isinstance(index, int) and not isinstance(index, bool)
+        if not whole or not 0 <= index < len(self.labels):
+            raise ValueError(
+                f"{name}: expected the index of a label, 0 to {len(self.labels) - 1}, or none, received {index!r}"
+            )
 
     @property
     def size(self) -> int:
@@ -228,23 +242,8 @@ def make_tokenizer(
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """The labels of a file: one a line, or the second column of KoSpeech's ``id,char,freq``.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it has none, or is not UTF-8.
-    """
-    try:
-        text = Path(path).read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{os.fspath(path)}: expected UTF-8: {error}") from None
-    if text.startswith("id,char"):
-        labels = [row[1] for row in list(csv.reader(io.StringIO(text)))[1:] if len(row) > 1]
-    else:
-        labels = [line for line in text.split("\n") if line]
-    if not labels:
-        raise ValueError(f"{os.fspath(path)}: expected one label a line, received none")
-    return labels
+    """The labels of a file (:func:`asrkern.decoder.read_labels`, which see for errors), without empty ones."""
+    return list(filter(None, read_labels(path)))
 
 
 def _with_special(characters: Sequence[str], task: Task) -> CharacterTokenizer:

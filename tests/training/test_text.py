@@ -67,6 +67,27 @@ def test_korean_syllables_from_files(tmp_path: Path, data_dir: Path) -> None:
         assert tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json()))) == tokenizer
 
 
+@pytest.mark.parametrize("name", ["blank", "pad", "sos", "eos"])
+def test_special_labels_are_labels(name: str) -> None:
+    """A checkpoint's header may hold anything."""
+    value = {"kind": "characters", "labels": ["_", "a", "b"]}
+    assert getattr(tokenizer_from_json({**value, name: 2}), name) == 2
+    for index in (1.5, True, 3, -1, "0", [0], 2**70):
+        with pytest.raises(
+            ValueError, match=f"{name}: expected the index of a label, 0 to 2, or none, received"
+        ):
+            tokenizer_from_json({**value, name: index})
+    with pytest.raises(ValueError, match="labels: expected strings"):
+        tokenizer_from_json({**value, "labels": [1, 2]})
+
+
+def test_vocabulary_files_of_other_tools(tmp_path: Path) -> None:
+    (tmp_path / "tokens.txt").write_text("b 1\na 0\n")
+    (tmp_path / "vocab.json").write_text('{"b": 1, "a": 0}')
+    for name in ("tokens.txt", "vocab.json"):
+        assert read_vocabulary(tmp_path / name) == ["a", "b"]
+
+
 def test_vocabulary_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(ValueError, match="expected one label a line"):

@@ -1,0 +1,136 @@
+"""Label files: the texts of a model's tokens in the order of its outputs, as the tools that train models write them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asrkern.decoder._files import about, fields
+
+# The space, as a token, may be nothing before its number.
+_NUMBERED = re.compile(r"(.*?)([ \t]+)(-?\d+(?:\.\d+)?(?:e-?\d+)?)[ \t]*", re.ASCII)
+_KOSPEECH = "id,char"
+_EXPECTED_JSON = "expected a list of strings, or an object of labels and their indices"
+# What fairseq puts before the tokens of every dictionary; its CTC models take the first, <s>, as blank.
+_FAIRSEQ = ("<blank>", "<pad>", "</s>", "<unk>")
+
+
+def read_labels(path: str | os.PathLike[str]) -> list[str]:
+    """The labels of a file, an output of the model each.
+
+    A file whose name ends in ``.json`` holds
+
+    - a list of labels (deepspeech.pytorch's ``labels.json``), alone or as ``labels`` (pyctcdecode's ``alphabet.json``);
+    - or an object of labels and their indices (Hugging Face's ``vocab.json``).
+
+    Any other holds a line for each label:
+
+    - the label, perhaps with "##" before those that go on with a word (``vocab.txt`` of wordpieces, and of NeMo, whose
+      sentencepiece models have one more piece, the first: ``tokenizer.vocab`` has them all);
+    - the label and its index, in any order (``tokens.txt`` and ``units.txt`` of icefall, sherpa and wenet). A line
+      without label is that of the space; the symbols "#0", "#1" … at the end, which no model emits, are left out;
+    - the label and how often it occurs, the most frequent first (``dict.txt`` of fairseq). Before them come the four that
+      fairseq adds; the first of these, "<s>", is the blank of its CTC models and is called "<blank>" here;
+    - the label, a tab, and its score, at most 0 (sentencepiece's ``.vocab``);
+    - or KoSpeech's table with the heading ``id,char,freq``.
+
+    :class:`asrkern.decoder.CTCBeamDecoder` says which label it takes for the blank. NeMo's models have theirs after the
+    labels: append "<blank>" to these.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is none of these files, is not UTF-8, or has no labels; with the file's name.
+    """
+    with about(path):
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"expected UTF-8 text: {error}") from None
+        labels = _of_json(text) if os.fspath(path).endswith(".json") else _of_lines(text)
+        if not any(labels):
+            raise ValueError("expected one label a line, received none")
+        return labels
+
+
+def _of_json(text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON: {error}") from None
+    if isinstance(value, dict) and isinstance(value.get("labels"), list):
+        value = value["labels"]
+    if isinstance(value, dict) and value and all(type(index) is int for index in value.values()):
+        return _by_index(list(value), list(value.values()), f"{_EXPECTED_JSON} in")
+    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+        received = f"an object with {_first(value)}" if isinstance(value, dict) else type(value).__name__
+        raise ValueError(f"{_EXPECTED_JSON}, received {received}")
+    return value
+
+
+def _first(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name!r}: {json.dumps(value[name])[:40]}" for name in list(value)[:2]) or "nothing"
+
+
+def _of_lines(text: str) -> list[str]:
+    lines = text.removesuffix("\n").split("\n")
+    if lines[0].startswith(_KOSPEECH):
+        try:
+            return [row[1] for row in list(csv.reader(lines))[1:] if len(row) > 1]
+        except csv.Error as error:
+            raise ValueError(f"expected a table in CSV: {error}") from None
+    rows = [_NUMBERED.fullmatch(line) for line in lines if line]
+    if not any(rows):
+        for number, line in enumerate(lines, 1):
+            if len(fields(line)) > 1:
+                raise ValueError(f"line {number}: expected a label without white space, received {line!r}")
+        return lines
+    for number, line in enumerate(lines, 1):
+        if line and not _NUMBERED.fullmatch(line):
+            raise ValueError(
+                f"line {number}: expected a label and a number as in other lines, received {line!r}"
+            )
+    labels, gaps, numbers = zip(*(row.groups() for row in rows))
+    return _of_table([label or " " for label in labels], gaps, numbers)
+
+
+def _of_table(labels: list[str], gaps: Sequence[str], numbers: Sequence[str]) -> list[str]:
+    """Labels and what stands after them: an index, a score or a count."""
+    whole = [int(number) for number in numbers if number.lstrip("-").isdigit()]
+    if len(whole) == len(labels) and sorted(whole) == list(range(len(labels))):
+        return _without_disambiguation([label for _, label in sorted(zip(whole, labels))])
+    if all(gap == "\t" for gap in gaps) and all(float(number) <= 0 for number in numbers):
+        return labels
+    if len(whole) == len(labels) and min(whole) >= 0 and whole == sorted(whole, reverse=True):
+        return [*_FAIRSEQ, *labels]
+    if len(whole) < len(labels) or min(whole) < 0:
+        raise ValueError(
+            "expected labels with indices, with counts (fairseq's), or with a tab and a score of at most 0 "
+            f"(sentencepiece's), received {labels[0]!r} with {numbers[0]}"
+        )
+    return _by_index(
+        labels, whole, "expected labels and counts, the largest first (fairseq's), or the indices"
+    )
+
+
+def _by_index(labels: list[str], indices: list[int], expected: str) -> list[str]:
+    """Raises ValueError unless the indices are 0, 1 … in any order."""
+    label_of = dict(zip(indices, labels))
+    missing = next((index for index in range(len(labels)) if index not in label_of), None)
+    if missing is not None:
+        raise ValueError(
+            f"{expected} 0 to {len(labels) - 1}, each once, received none with {missing}: add what the model has there, "
+            "such as its blank"
+        )
+    return [label_of[index] for index in range(len(labels))]
+
+
+def _without_disambiguation(labels: list[str]) -> list[str]:
+    """k2's graphs tell words of equal spelling apart by such symbols."""
+    first = labels.index("#0") if "#0" in labels else len(labels)
+    numbered = [f"#{i}" for i in range(len(labels) - first)]
+    return labels[:first] if labels[first:] == numbered else labels
