@@ -4,84 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from asrkern import _decoder
+from asrkern.decoder._lm_words import check_case, ids_of_words, known_words, token_ids
+from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, read_tokens
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext
 
-INSIDE_WORD, ENDS_WORD, BEGINS_WORD = 0, 1, 2
-WORD_MARK = "▁"
-_MARKS = ("<unk>", "<s>", "</s>")
+# Of files of language models; other spaces may be letters there.
+_WHITE_SPACE = frozenset(" \t\n\v\f\r\0")
 _EDGES = ("edge_begin", "edge_token", "edge_target", "edge_mask")
 _IMPOSSIBLE = -1e30
 _LN10 = math.log(10)
-_LONGEST_LABEL = 1000
 
 # Words; or each word's spellings, sequences of labels.
 Lexicon = Iterable[str] | Mapping[str, Iterable[Sequence[str]]]
-
-
-class Tokens(NamedTuple):
-    """labels, and of each: kind, the text it adds to its word; joiner: what stands between words of a text."""
-
-    labels: list[str]
-    kinds: list[int]
-    texts: list[str]
-    joiner: str
-
-
-def read_labels(labels: Sequence[str], blank: int, space: str | None, one_word: bool) -> Tokens:
-    """What each label does to words.
-
-    Labels that begin with "▁" begin words; else ``space`` (None: " " or "|", if there is one) stands between words.
-    Without either each label is a word, or (``one_word``) all of them are one.
-
-    Raises:
-        TypeError: a label is not a string.
-        ValueError: no labels, a label twice, blank out of range, or a space that is no label.
-    """
-    labels = list(labels)
-    for label in labels:
-        if not isinstance(label, str):
-            raise TypeError(f"labels: expected strings, received {type(label).__name__}")
-    if not labels:
-        raise ValueError("labels: expected at least one, received none")
-    if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise ValueError(f"labels: expected each once, received {twice!r} twice")
-    longest = max(labels, key=len)
-    if len(longest) > _LONGEST_LABEL:
-        raise ValueError(f"labels: expected at most {_LONGEST_LABEL} letters each, received {len(longest)}")
-    if isinstance(blank, bool) or not isinstance(blank, Integral):
-        raise TypeError(f"blank: expected the index of a label, received {blank!r}")
-    if not 0 <= blank < len(labels):
-        raise ValueError(f"blank: expected the index of a label, 0 to {len(labels) - 1}, received {blank}")
-    others = [label for index, label in enumerate(labels) if index != blank]
-    if space is not None and space not in others:
-        raise ValueError(f"space: expected a label other than blank, received {space!r}")
-    marked = space is None and any(label.startswith(WORD_MARK) for label in others)
-    if space is None and not marked:
-        space = next((s for s in (" ", "|") if s in others), None)
-    kinds, texts = [], []
-    for index, label in enumerate(labels):
-        kind, text = INSIDE_WORD, label
-        if index == blank:
-            text = "\0"  # no word has it
-        elif marked and label.startswith(WORD_MARK):
-            text = label.strip(WORD_MARK)
-            kind = BEGINS_WORD if text else ENDS_WORD
-        elif label == space:
-            kind, text = ENDS_WORD, ""
-        elif not marked and space is None and not one_word:
-            kind = BEGINS_WORD
-        kinds.append(kind)
-        texts.append(text)
-    return Tokens(labels, kinds, texts, " " if marked or space is not None else "")
 
 
 def _flat(texts: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -106,8 +48,8 @@ def _letters_without_label(text: str, tokens: Tokens) -> str:
 def _as_spellings(
     lexicon: Mapping[str, Iterable[Sequence[str]]], tokens: Tokens
 ) -> dict[str, list[list[int]]]:
-    """Spellings by indices of labels, without marks and spaces at their ends."""
-    index_of = {label: index for index, label in enumerate(tokens.labels)}
+    """Spellings by :func:`_first_index`, without marks and spaces at their ends."""
+    index_of = _first_index(tokens)
     result = {}
     for word, spellings in lexicon.items():
         if not isinstance(word, str) or not word:
@@ -119,8 +61,8 @@ def _as_spellings(
                     f"lexicon: expected spellings as lists of labels, received {spelling!r} for {word!r}"
                 )
             for label in spelling:
-                if label not in index_of or tokens.texts[index_of[label]] == "\0":
-                    reason = "blank" if label in index_of else "no label"
+                if label not in index_of:
+                    reason = "blank" if label == tokens.labels[tokens.blank] else "no label"
                     raise ValueError(f"lexicon: the spelling of {word!r} has {label!r}, which is {reason}")
             indices = [index_of[label] for label in spelling]
             while indices and tokens.kinds[indices[-1]] == ENDS_WORD:
@@ -138,6 +80,12 @@ def _as_spellings(
     return result
 
 
+def _first_index(tokens: Tokens) -> dict[str, int]:
+    """Of each label but blank the first token that has it."""
+    indices = range(len(tokens.labels) - 1, -1, -1)
+    return {tokens.labels[index]: index for index in indices if index != tokens.blank}
+
+
 class _Words(NamedTuple):
     """A lexicon's graph (``csrc/decoder/trie_builder.h``) and its words."""
 
@@ -153,7 +101,11 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
         words = list(spellings)
         word_of = [i for i, word in enumerate(words) for _ in spellings[word]]
         symbols = _flat(spelling for word in words for spelling in spellings[word])
-        token_symbols = _flat([t] for t in range(len(tokens.labels)))
+        # Each of the tokens that have a label spells it.
+        first = _first_index(tokens)
+        token_symbols = _flat(
+            [index if index == tokens.blank else first[label]] for index, label in enumerate(tokens.labels)
+        )
     else:
         if isinstance(lexicon, str):
             raise TypeError(f"lexicon: expected words, received a string, {lexicon!r}")
@@ -161,7 +113,7 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
         for word in words:
             if not isinstance(word, str):
                 raise TypeError(f"lexicon: expected words as strings, received {type(word).__name__}")
-            if len(word.split()) != 1 or word != word.strip() or "\0" in word:
+            if not word or not _WHITE_SPACE.isdisjoint(word):
                 raise ValueError(f"lexicon: expected words without white space, received {word!r}")
         word_of = range(len(words))
         symbols, token_symbols = _code_points(words), _code_points(tokens.texts)
@@ -180,7 +132,7 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
 def _hotword_tensors(
     hotwords: Iterable[str] | Mapping[str, float], weight: float, tokens: Tokens
 ) -> tuple[torch.Tensor, ...]:
-    weight = _finite("hotword_weight", weight)
+    weight = finite("hotword_weight", weight)
     if isinstance(hotwords, str):
         raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
     if not isinstance(hotwords, Iterable):
@@ -193,7 +145,7 @@ def _hotword_tensors(
         normal = " ".join(phrase.split())
         if normal in phrases:
             raise ValueError(f"hotwords: expected each phrase once, received {normal!r} twice")
-        phrases[normal] = _finite(f"hotwords: the weight of {phrase!r}", value)
+        phrases[normal] = finite(f"hotwords: the weight of {phrase!r}", value)
         letters = _letters_without_label(normal.replace(" ", ""), tokens)
         if letters:
             raise ValueError(f"hotwords: {phrase!r} has no label for {letters}")
@@ -222,7 +174,7 @@ def _best_target(graph: dict[str, np.ndarray], values: np.ndarray, least: float)
     return best
 
 
-def _finite(name: str, value: float, *, least: float = -math.inf) -> float:
+def finite(name: str, value: float, *, least: float = -math.inf) -> float:
     # float32 holds it, and what stands for the impossible is far off.
     if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < 1e20 or value < least:
         at_least = "" if math.isinf(least) else f" of at least {least}"
@@ -263,20 +215,22 @@ def build_context(
     *,
     alpha: float = 0.5,
     beta: float = 0.0,
-    blank: int = 0,
+    blank: int | None = None,
     space: str | None = None,
+    lm_case: str | None = None,
     unk_score: float = -math.inf,
     smearing: bool = True,
 ) -> Built:
     """Arguments as for :class:`asrkern.decoder.CTCBeamDecoder`; raises what it raises."""
-    alpha, beta = _finite("alpha", alpha, least=0.0), _finite("beta", beta)
-    unk_score = unk_score if unk_score == -math.inf else _finite("unk_score", unk_score)
+    alpha, beta = finite("alpha", alpha, least=0.0), finite("beta", beta)
+    unk_score = unk_score if unk_score == -math.inf else finite("unk_score", unk_score)
+    check_case(lm_case)
     if lm is not None and not isinstance(lm, NGramLM):
         raise TypeError(f"lm: expected an NGramLM, received {type(lm).__name__}")
     if lexicon is not None and not isinstance(lexicon, Mapping):
         lexicon = list(lexicon) if not isinstance(lexicon, str) else lexicon
     labels = list(labels)
-    tokens = read_labels(labels, blank, space, lexicon is not None and not _each_a_label(lexicon, labels))
+    tokens = read_tokens(labels, blank, space, lexicon is not None and not _each_a_label(lexicon, labels))
 
     of_words = lm is not None and lm.unit == "word"
     kinds = np.asarray(tokens.kinds, np.uint8)
@@ -287,32 +241,24 @@ def build_context(
         )
         context = context._replace(language_model=tables, lm_order=lm.order, lm_bos=lm.bos, lm_eos=lm.eos)
         if not of_words:
-            names = [
-                lm.space if kind == ENDS_WORD else label for kind, label in zip(tokens.kinds, tokens.labels)
-            ]
-            ids = [0 if index == blank else lm.word_id(name) for index, name in enumerate(names)]
-            if not any(ids):
-                raise ValueError("lm: expected a model of these labels, received one that knows none of them")
+            ids = token_ids(lm, tokens, lm_case)
             context = context._replace(lm_tokens=torch.tensor(ids, dtype=torch.int32))
 
     begin_reach = 0.0
     words: list[str] = []
     if lexicon is not None or of_words:
+        word_ids: dict[str, int] = {}
         if lexicon is None:
-            known = [word for word in lm.words if word not in _MARKS]
-            if not known:
-                raise ValueError(
-                    "lexicon: expected words, since the language model's file does not have its own"
-                )
-            graph, words = _lexicon_graph(known, tokens, known_to_lm=True)
+            word_ids = known_words(lm, tokens, lm_case)
+            graph, words = _lexicon_graph(list(word_ids), tokens, known_to_lm=True)
             if not graph["spelled"].any():
                 raise ValueError("lm: expected a model of words that the labels spell, received one without")
         else:
             graph, words = _lexicon_graph(lexicon, tokens, known_to_lm=False)
+            if of_words:
+                word_ids = ids_of_words(lm, words, lm_case)
         allow_unknown = unk_score > -math.inf
-        lm_words = np.asarray(
-            [lm.word_id(word) for word in words] if of_words else [0] * len(words), np.int32
-        )
+        lm_words = np.asarray([word_ids[word] if of_words else 0 for word in words], np.int32)
         unknown = unk_score if allow_unknown else 0.0
         nodes = len(graph["edge_begin"]) - 1
         look_ahead = np.zeros(nodes, np.float32)

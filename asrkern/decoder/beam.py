@@ -93,11 +93,14 @@ class CTCBeamDecoder:
     :meth:`decode` gives for the whole.
 
     Args:
-        labels: the text of each token, blank's any. Labels that begin with "▁" begin words (BPE); else ``space``
+        labels: the text of each token (:func:`asrkern.decoder.read_labels` reads files of them), blank's any. Labels
+            that begin with "▁" begin words, and so do, if others begin with "##", those that do not; else ``space``
             stands between words. Labels with neither are words themselves, or, if a lexicon has longer words, the
-            letters of one.
+            letters of one. Several tokens may have one label: each of them spells it. Special
+            tokens (``<unk>``, ``<s>``, ``<sos/eos>`` …) are in the text as they are, if the model says them.
         lm: of words; or of characters (``unit="character"``), then of labels. Words that it does not know score as
-            ``<unk>``.
+            ``<unk>``. Its word for ``space`` is ``lm.space``, if it knows that, else the label, "▁", "<space>" or "|".
+            A model of subwords as NeMo writes it, with chr(i + 100) for token i, is known by its words.
         lexicon: the only words allowed (unless ``unk_score``), spelled by labels in any way; or a mapping of words to
             their spellings, lists of labels. None: the words of ``lm``, and unknown ones.
         alpha: weight of the language model's log-probabilities.
@@ -107,8 +110,14 @@ class CTCBeamDecoder:
         token_min_logp: less likely tokens are impossible in a frame, unless they are its likeliest.
         beam_prune_logp: prefixes whose score is that far below the best are dropped, ≤ 0.
         top_tokens: only that many of the likeliest tokens of a frame are possible; None: all.
-        blank: index of the blank label.
-        space: the label between words; None: " " or "|", if there is one and no label begins with "▁".
+        blank: index of the blank label. None: the only one that is "", or ``<blk>``, ``<blank>`` or ``<eps>`` (in any
+            brackets and case); else the only ``<pad>``; else the only "_", if no label begins with "▁" or "##"; else the
+            first, unless this is a space, a beginning of a word, or ``<unk>``.
+        space: the label between words; "": none is, and none begins words. None: " ", ``<space>`` or "|", whichever
+            comes first here and is among the labels, if no label begins with "▁" or "##". "|" is none where the labels
+            are consecutive characters: as these NeMo writes subwords.
+        lm_case: case of the language model's words, "upper" or "lower", where the labels have the other; None: the
+            model is asked for words as the labels spell them.
         hotwords: words or phrases, each occurrence of which (as whole words) is worth ``hotword_weight``; or a mapping
             of them to weights of their own. Part of the weight is given in advance while one is being spelled.
         hotword_weight: in nats.
@@ -123,7 +132,12 @@ class CTCBeamDecoder:
 
     Raises:
         TypeError: labels, lexicon, lm or hotwords of another type.
-        ValueError: an option out of its range; a label twice; words or hotwords with letters that no label has.
+        ValueError: an option out of its range; a blank that cannot be told; words or hotwords with letters that no
+            label has.
+
+    Warns:
+        UserWarning: the language model does not know the space, or has words of the other case; or a letter is taken
+            for the blank since no label is named as one.
     """
 
     def __init__(
@@ -139,8 +153,9 @@ class CTCBeamDecoder:
         token_min_logp: float = -math.inf,
         beam_prune_logp: float = -math.inf,
         top_tokens: int | None = None,
-        blank: int = 0,
+        blank: int | None = None,
         space: str | None = None,
+        lm_case: str | None = None,
         hotwords: Iterable[str] | Mapping[str, float] | None = None,
         hotword_weight: float = 10.0,
         unk_score: float | None = None,
@@ -164,11 +179,12 @@ class CTCBeamDecoder:
             beta=beta,
             blank=blank,
             space=space,
+            lm_case=lm_case,
             unk_score=unk_score,
             smearing=smearing,
         )
         self.context = self._built.context
-        self._options: dict[str, Any] = {"blank": blank}
+        self._options: dict[str, Any] = {"blank": self._built.tokens.blank}
         self._set(
             beam_width=beam_width, nbest=nbest, token_min_logp=token_min_logp, beam_prune_logp=beam_prune_logp,
             top_tokens=top_tokens, hotwords=hotwords, hotword_weight=hotword_weight, blank_penalty=blank_penalty,

@@ -19,6 +19,8 @@ from asrkern.decoder._ngram_estimate import Estimate, Progress
 
 MAX_ORDER: int = _decoder.MAX_ORDER
 UNITS = ("word", "character")
+# What stands for white space in models of characters: ours; ESPnet's and Kaldi's; torchaudio's and fairseq's.
+SPACES = ("▁", "<space>", "<SPACE>", "|")
 _FORMAT = "asrkern n-gram model 3"
 _CACHE_LINE = 64  # bytes
 _METADATA = ("order", "bos", "eos", "unit", "space")
@@ -53,7 +55,8 @@ class NGramLM:
     know score as it. ``<unk>``, where a file has none, gets log10 p = −100, as with KenLM.
 
     A model of characters is one whose words are single characters: with ``unit="character"`` sentences are taken
-    apart into characters, and ``space`` stands for white space between words (``"ab c"`` is ``a b ▁ c``).
+    apart into characters, and ``space`` stands for white space between words (``"ab c"`` is ``a b ▁ c``). None: "▁",
+    "<space>" or "|", the first of them that is one of the model's words.
 
     Attributes:
         order: words of its longest n-grams.
@@ -72,17 +75,22 @@ class NGramLM:
         bos: int,
         eos: int,
         unit: str = "word",
-        space: str = "▁",
+        space: str | None = None,
         estimate: Estimate | None = None,
     ) -> None:
-        _check_unit(unit, space)
+        _check_unit(unit, SPACES[0] if space is None else space)
         self.tensors = dict(tensors)
-        self.order, self.bos, self.eos, self.unit, self.space = order, bos, eos, unit, space
+        self.order, self.bos, self.eos, self.unit = order, bos, eos, unit
+        self.space = SPACES[0] if space is None else space
         self._estimate = estimate
         self._bind()
+        if space is None and unit == "character":
+            self._find_space()
 
     @classmethod
-    def from_arpa(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁") -> NGramLM:
+    def from_arpa(
+        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None
+    ) -> NGramLM:
         """Read an ARPA file, plain or compressed (``.gz``).
 
         Back-off weights may be missing, and so may n-grams that longer ones begin or end with.
@@ -102,7 +110,7 @@ class NGramLM:
 
     @classmethod
     def from_kenlm_binary(
-        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁"
+        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None
     ) -> NGramLM:
         """Read a ``.bin`` file of KenLM's ``build_binary probing``.
 
@@ -143,13 +151,14 @@ class NGramLM:
             return cls(tensors, order, bos, eos, metadata["unit"], metadata["space"])
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str = "▁") -> NGramLM:
+    def open(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None) -> NGramLM:
         """Read a file of any of the three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
 
-        ``unit`` and ``space`` are for the last two.
+        ``unit`` is for the last two; the first has its own, and its own space unless one is given.
         """
         if os.fspath(path).endswith(".safetensors"):
-            return cls.load(path)
+            lm = cls.load(path)
+            return lm if space is None else cls(lm.tensors, lm.order, lm.bos, lm.eos, lm.unit, space)
         with open(path, "rb") as file:
             binary = file.read(len(_kenlm_binary.MAGIC_ANY)) == _kenlm_binary.MAGIC_ANY
         return (cls.from_kenlm_binary if binary else cls.from_arpa)(path, unit=unit, space=space)
@@ -330,6 +339,15 @@ class NGramLM:
 
     def _with(self, tensors: dict[str, Tensor]) -> NGramLM:
         return NGramLM(tensors, self.order, self.bos, self.eos, self.unit, self.space, self._estimate)
+
+    def _find_space(self) -> None:
+        """The space that the model knows; "|" is none in NeMo's models, whose subwords are chr(100) and what follows."""
+        known = [space for space in SPACES if self._model is not None and self.word_id(space)]
+        if known == ["|"] and self.word_id("{") and not self.word_id("a"):
+            return
+        if known and known[0] != self.space:
+            self.space = known[0]
+            self._bind()
 
     def _bind(self) -> None:
         """Let the C++ side point into the tables, if they are on the CPU."""

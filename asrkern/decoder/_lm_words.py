@@ -1,0 +1,118 @@
+"""Which words of a language model are meant by labels, and by the words that labels spell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from asrkern.decoder._tokens import ENDS_WORD, Tokens
+from asrkern.decoder._warn import warn
+from asrkern.decoder.ngram_lm import SPACES, NGramLM
+
+_CASES = {None: str, "upper": str.upper, "lower": str.lower}
+_OTHER = {"upper": "lower", "lower": "upper"}
+_MARKS = ("<unk>", "<s>", "</s>")
+# So many words tell the case of all.
+_SAMPLE = 1000
+# NeMo's models of subwords have chr(i + 100) for token i.
+_NEMO_OFFSET = 100
+
+
+def check_case(lm_case: str | None) -> None:
+    """Raises ValueError unless it is "upper", "lower" or None."""
+    if lm_case not in tuple(_CASES):
+        raise ValueError(f"lm_case: expected 'upper', 'lower' or None, received {lm_case!r}")
+
+
+def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> list[int]:
+    """Of each token its word in a model of tokens; 0, which is ``<unk>``, where it has none.
+
+    Raises:
+        ValueError: the model knows none of them.
+    """
+    if _is_nemo(lm, tokens):
+        # Its blank is the last; the others' numbers are those without it.
+        names = [chr(_NEMO_OFFSET + index - (index > tokens.blank)) for index in range(len(tokens.labels))]
+    else:
+        names = [_CASES[lm_case](label) for label in tokens.labels]
+        for index, kind in enumerate(tokens.kinds):
+            if kind == ENDS_WORD:
+                known = filter(lm.word_id, (lm.space, names[index], *SPACES))
+                names[index] = next(known, names[index])
+        if lm_case is None:
+            _warn_of_case(lm, tokens.labels)
+    ids = [
+        0 if index == tokens.blank or name in _MARKS else lm.word_id(name) for index, name in enumerate(names)
+    ]
+    if not any(ids):
+        raise ValueError("lm: expected a model of these labels, received one that knows none of them")
+    for kind, name, known in zip(tokens.kinds, tokens.labels, ids):
+        if kind == ENDS_WORD and not known:
+            warn(
+                f"lm: what stands between words, {name!r}, is none of the model's words, so each counts as <unk>; "
+                "NGramLM.open(space=...) says what stands for it"
+            )
+            break
+    return ids
+
+
+def known_words(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> dict[str, int]:
+    """The words of a model of words as the labels spell them, and their ids.
+
+    Raises:
+        ValueError: the model's file has no words.
+    """
+    words = {word: index for index, word in enumerate(lm.words) if word not in _MARKS}
+    if not words:
+        raise ValueError("lexicon: expected words, since the language model's file does not have its own")
+    if lm_case is not None:
+        of_lm, spelled = _CASES[lm_case], _CASES[_OTHER[lm_case]]
+        return {spelled(word): index for word, index in words.items() if word == of_lm(word)}
+    of_labels, of_words = _case(tokens.texts), _case(_sample(list(words)))
+    if of_labels and of_words and of_labels != of_words:
+        _warn_that(of_words)
+    return words
+
+
+def ids_of_words(lm: NGramLM, words: Sequence[str], lm_case: str | None) -> dict[str, int]:
+    """Words, and their ids in a model of words, 0 where it has none."""
+    if lm_case is None:
+        _warn_of_case(lm, words)
+    return {word: lm.word_id(_CASES[lm_case](word)) for word in words}
+
+
+def _is_nemo(lm: NGramLM, tokens: Tokens) -> bool:
+    """Whether the model's words are NeMo's for these tokens, and not labels or letters, as some of these labels are."""
+    named = sum(lm.word_id(label) > 0 for label in tokens.labels)
+    if 2 * named >= len(tokens.labels) or lm.word_id(chr(_NEMO_OFFSET - 1)):
+        return False
+    known = [word for word in lm.words if word not in _MARKS]
+    last = _NEMO_OFFSET + len(tokens.labels)
+    return 4 * len(known) >= len(tokens.labels) and all(
+        len(word) == 1 and _NEMO_OFFSET <= ord(word) < last for word in known
+    )
+
+
+def _sample(words: Sequence[str]) -> Sequence[str]:
+    return words[:: max(1, len(words) // _SAMPLE)]
+
+
+def _case(texts: Iterable[str]) -> str | None:
+    """The case that nearly all texts with letters have."""
+    upper, lower = (sum(map(test, texts)) for test in (str.isupper, str.islower))
+    return "upper" if upper > 10 * lower else "lower" if lower > 10 * upper else None
+
+
+def _warn_of_case(lm: NGramLM, words: Sequence[str]) -> None:
+    """Where the model knows hardly any of these words, but would in the other case."""
+    asked = [word for word in _sample(words) if word.upper() != word.lower()]
+    known = {case: sum(lm.word_id(change(word)) > 0 for word in asked) for case, change in _CASES.items()}
+    for case in _OTHER:
+        if known[case] > 10 * known[None]:
+            _warn_that(case)
+
+
+def _warn_that(lm_case: str) -> None:
+    warn(
+        f"lm: the model's words are {lm_case} case and the labels {_OTHER[lm_case]}, so it knows none of what is said; "
+        f"lm_case={lm_case!r} asks it for words of its own case"
+    )

@@ -1,0 +1,144 @@
+"""What labels do to words: which is the blank, which is a space, and which begin words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from numbers import Integral
+from typing import NamedTuple
+
+from asrkern.decoder._warn import warn
+
+INSIDE_WORD, ENDS_WORD, BEGINS_WORD = 0, 1, 2
+WORD_MARK, WORDPIECE_MARK = "▁", "##"
+_LONGEST_LABEL = 1000
+_SPECIAL = re.compile(r"[<\[].+[>\]]")
+# pyctcdecode's, and those of k2, Kaldi's kin, ESPnet and NeMo; Hugging Face's blank is the padding.
+_BLANK = re.compile(r"(?:[<\[](?:blk|blank|eps|ctc_?blank)[>\]])?", re.IGNORECASE)
+_PADDING = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
+_UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
+_SPACE = re.compile(r"[<\[]space[>\]]", re.IGNORECASE)
+
+
+class Tokens(NamedTuple):
+    """labels, and of each: kind, the text it adds to its word; joiner: what stands between words of a text; blank: its
+    index."""
+
+    labels: list[str]
+    kinds: list[int]
+    texts: list[str]
+    joiner: str
+    blank: int
+
+
+def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one_word: bool) -> Tokens:
+    """What each label does to words.
+
+    Labels that begin with "▁" begin words, and so do, if any begins with "##", those that do not; else ``space`` stands
+    between words (None: :func:`find_space`; "": none of them does). Without either each label is a word, or
+    (``one_word``) all of them are one. A label that is there twice is two tokens.
+
+    Raises:
+        TypeError: a label is not a string.
+        ValueError: no labels, blank out of range or unknown, or a space that is no label.
+    """
+    labels = list(labels)
+    for label in labels:
+        if not isinstance(label, str):
+            raise TypeError(f"labels: expected strings, received {type(label).__name__}")
+    if not labels:
+        raise ValueError("labels: expected at least one, received none")
+    longest = max(labels, key=len)
+    if len(longest) > _LONGEST_LABEL:
+        raise ValueError(f"labels: expected at most {_LONGEST_LABEL} letters each, received {len(longest)}")
+    if blank is None:
+        blank = _find_blank(labels)
+    if isinstance(blank, bool) or not isinstance(blank, Integral):
+        raise TypeError(f"blank: expected the index of a label, received {blank!r}")
+    if not 0 <= blank < len(labels):
+        raise ValueError(f"blank: expected the index of a label, 0 to {len(labels) - 1}, received {blank}")
+    others = [label for index, label in enumerate(labels) if index != blank]
+    if space and space not in others:
+        raise ValueError(f"space: expected a label other than blank, received {space!r}")
+    marked = space is None and any(label.startswith(WORD_MARK) for label in others)
+    pieces = space is None and not marked and any(map(_goes_on, others))
+    if space is None and not marked and not pieces:
+        space = find_space(others)
+    kinds, texts = [], []
+    for index, label in enumerate(labels):
+        kind, text = INSIDE_WORD, label
+        if index == blank:
+            text = "\0"  # no word has it
+        elif marked and label.startswith(WORD_MARK):
+            text = label.strip(WORD_MARK)
+            kind = BEGINS_WORD if text else ENDS_WORD
+        elif pieces and _goes_on(label):
+            text = label.removeprefix(WORDPIECE_MARK)
+        elif pieces:
+            kind = INSIDE_WORD if _SPECIAL.fullmatch(label) else BEGINS_WORD
+        elif space and label == space:
+            kind, text = ENDS_WORD, ""
+        elif not marked and not space and not one_word:
+            kind = BEGINS_WORD
+        kinds.append(kind)
+        texts.append(text)
+    return Tokens(labels, kinds, texts, " " if marked or pieces or space else "", int(blank))
+
+
+def _goes_on(label: str) -> bool:
+    return label.startswith(WORDPIECE_MARK) and label != WORDPIECE_MARK
+
+
+def _find_blank(labels: list[str]) -> int:
+    """The one label named "", <blk>, <blank> or <eps>, else the one named <pad> (or with other brackets, in capitals);
+    else, of letters, the one "_"; else the first.
+
+    Raises:
+        ValueError: several may be it; or the first is a space, begins a word or stands for what is unknown.
+    """
+    named = [[i for i, label in enumerate(labels) if name.fullmatch(label)] for name in (_BLANK, _PADDING)]
+    # fairseq's order, where <s> is the blank: but others' padding, too, has been seen second.
+    if not named[0] and labels[:2] == ["<s>", "<pad>"]:
+        named[0] = [0, 1]
+    found = named[0] or named[1]
+    if not found and not any(label.startswith((WORD_MARK, WORDPIECE_MARK)) for label in labels):
+        found = [i for i, label in enumerate(labels) if label == "_" or (i == 0 and label == "-")]
+    if len(found) > 1:
+        several = ", ".join(f"{labels[i]!r} ({i})" for i in found[:10])
+        raise ValueError(f"blank: expected the index of the blank, since several labels may be it: {several}")
+    if found:
+        return found[0]
+    first = labels[0]
+    if (
+        not first.strip(" |")
+        or first.startswith(WORD_MARK)
+        or _SPACE.fullmatch(first)
+        or _UNKNOWN.fullmatch(first)
+    ):
+        raise ValueError(
+            f"blank: expected the index of the blank, since no label is named as one and the first is {first!r}; if "
+            "it comes after the labels, as in NeMo's models, add '<blank>' to them"
+        )
+    if first.isalnum() and first.lower() != "blank":
+        warn(
+            f"blank: the first label, {first!r}, is taken for it, since none is named as one; give blank=0 if it is"
+        )
+    return 0
+
+
+def find_space(others: list[str]) -> str | None:
+    """Of the labels but blank the one that stands between words: " ", <space>, or "|".
+
+    "|" is an ordinary label among consecutive characters: as these NeMo writes subwords for its language models.
+    """
+    if " " in others:
+        return " "
+    named = next(filter(_SPACE.fullmatch, others), None)
+    if named is not None or "|" not in others:
+        return named
+    encoded = "{" in others and _consecutive(others)
+    return None if encoded else "|"
+
+
+def _consecutive(labels: list[str]) -> bool:
+    return all(len(label) == 1 for label in labels) and len({ord(c) - i for i, c in enumerate(labels)}) == 1
