@@ -318,6 +318,34 @@ class TestPyctcdecode:
         expected = build_ctcdecoder(LABELS, lm, alpha=0.9, beta=2.0).decode_beams(logits[0])
         assert decoder.decode_beams(logits[0]) == expected
 
+    def test_several_blanks(self):
+        """Hugging Face's vocabularies may have both; their probabilities are added, as there."""
+        labels = ["<pad>", "<s>", "|", "e", "t", "[UNK]", "[PAD]", "<unk>"]
+        logits = 2 * torch.randn(12, len(labels)).numpy()
+        log_probs = torch.tensor(logits).log_softmax(-1)
+        log_probs[:, 0] = log_probs[:, [0, 6]].logsumexp(-1)
+        options = {"beam_width": 500, "beam_prune_logp": -60.0, "token_min_logp": -30.0}
+        one = build_ctcdecoder([*labels[:6], labels[7]])
+        expected = one.decode_beams(log_probs[:, [*range(6), 7]].numpy(), **options)
+        for values in (logits, torch.tensor(logits).softmax(-1).numpy()):
+            found = build_ctcdecoder(labels).decode_beams(values, **options)
+            assert [beam[0] for beam in found[:50]] == [beam[0] for beam in expected[:50]]
+            assert all(abs(a[4] - b[4]) < 1e-3 for a, b in zip(found[:50], expected))
+
+    @pytest.mark.parametrize("labels", [["▁is", "▁dit", "▁is", "t", ""], ["a", "|", "b", "|", "_", "b"]])
+    def test_labels_twice(self, labels):
+        decoder = build_ctcdecoder(labels)
+        logits = np.full((6, len(labels)), -20.0)
+        tokens = [0, 4, 1, 2, 4, 3]
+        logits[range(6), tokens] = 0
+        assert decoder.decode(logits) == ("is dit ist" if labels[0] == "▁is" else "a b")
+
+    def test_subwords_as_characters(self):
+        labels = [chr(100 + i) for i in range(30)]
+        logits = np.full((3, 31), -20.0)
+        logits[range(3), [3, 24, 25]] = 0
+        assert build_ctcdecoder(labels).decode(logits) == "g|}"
+
 
 LM = small_lm(WORDS)
 
@@ -336,11 +364,50 @@ LM = small_lm(WORDS)
         (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 4))), r"logits: expected shape \(time, 5\)"),
         (lambda: build_ctcdecoder(LABELS).decode_beams(np.zeros((2, 5)), prune_history=True), "prune_history"),
         (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 5)), lm_start_state=1), "lm_start_state"),
+        # By the names that are known here.
+        (lambda: ctc_decoder(None, ["-", 3]), "^tokens: expected strings, received int"),
+        (lambda: ctc_decoder(None, TOKENS, beam_size=0), "^beam_size: expected an integer of at least 1, received 0"),
+        (lambda: ctc_decoder(None, TOKENS, nbest=1.5), "^nbest: expected an integer of at least 1, received 1.5"),
+        (lambda: ctc_decoder(None, TOKENS, beam_size_token=-1), "^beam_size_token: expected an integer of at least 1"),
+        (lambda: ctc_decoder(None, TOKENS, beam_threshold=-1), "^beam_threshold: expected .* received -1"),
+        (lambda: ctc_decoder(None, TOKENS, beam_threshold="x"), "^beam_threshold: expected .* received 'x'"),
+        (lambda: ctc_decoder(None, TOKENS, lm_weight=-2), "^lm_weight: expected .* at least 0.0, received -2"),
+        (lambda: ctc_decoder(None, TOKENS, word_score="x"), "^word_score: expected .* received 'x'"),
+        (lambda: ctc_decoder(None, TOKENS, unk_score=math.nan), "^unk_score: expected .* received nan"),
+        (lambda: ctc_decoder(None, TOKENS, sil_score=None), "^sil_score: expected .* received None"),
+        (lambda: ctc_decoder(None, TOKENS, sil_token="-"), "^sil_token: expected a label other than blank"),
+        (lambda: ctc_decoder(None, TOKENS)(torch.full((1, 2, 5), math.nan)), "^emissions: "),
+        (lambda: ctc_decoder(None, TOKENS)(torch.zeros(1, 2, 4)), "^emissions: expected 5 values a frame"),
+        (lambda: build_ctcdecoder([*LABELS, 3]), "^labels: expected strings"),
+        (lambda: build_ctcdecoder(LABELS, 3), "^kenlm_model_path: int is not supported"),
+        (lambda: build_ctcdecoder(LABELS, LM, "ab"), "^unigrams: expected words, received a string, 'ab'"),
+        (lambda: build_ctcdecoder(["", "x"], LM), "^kenlm_model_path: expected a model of words that the labels spell"),
+        (lambda: build_ctcdecoder(LABELS, LM, unk_score_offset="x"), "^unk_score_offset: expected .* received 'x'"),
+        (lambda: build_ctcdecoder(LABELS).decode(np.full((2, 5), np.nan)), "^logits: "),
+        (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 5)), beam_width=0), "^beam_width: "),
+        (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 5)), hotwords=["a"], hotword_weight="x"), "^hotword_weight: "),
     ],
 )  # fmt: skip
 def test_bad_input(call, message):
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises((ValueError, RuntimeError, TypeError), match=message):
         call()
+
+
+def test_token_files(tmp_path):
+    """A name a line, several names of an index, and names with their indices, which digits may be among."""
+    path = tmp_path / "tokens.txt"
+    emissions = random_log_probs(1, 9, 5)
+    expected = ctc_decoder(None, ["-", "|", "3", "b", "\xa0"])(emissions)
+    for text in ("-\n|\n3\nb\n\xa0\n", "- x\n|\n3\nb c d\n\xa0\n", "b 3\n3 2\n\xa0 4\n- 0\n| 1\n"):
+        path.write_text(text)
+        decoder = ctc_decoder(None, str(path))
+        assert decoder.idxs_to_tokens(torch.arange(5)) == ["-", "|", "3", "b", "\xa0"]
+        assert torch.equal(decoder(emissions)[0][0].tokens, expected[0][0].tokens)
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("w 3 b |\n")
+    emissions = torch.full((1, 3, 5), -9.0)
+    emissions[0, range(3), [2, 3, 1]] = 0
+    assert ctc_decoder(str(lexicon), str(path))(emissions)[0][0].words == ["w"]
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from asrkern.decoder._context import finite
+from asrkern.decoder._tokens import find_space
 from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis
+from asrkern.decoder.compat._names import renamed
 from asrkern.decoder.ngram_lm import NGramLM
 
 _LN10 = math.log(10)
 _LEAST_P = 1e-15
 _DECODERS_KEPT = 16
 _MARK = "▁"
+_NAMES = {"lm": "kenlm_model_path", "lexicon": "unigrams", "nbest": "beam_width", "log_probs": "logits"}
 # text, None, [(word, (start, end))], acoustic score, combined score
 Beam = tuple[str, None, list[tuple[str, tuple[int, int]]], float, float]
 
@@ -24,6 +28,8 @@ Beam = tuple[str, None, list[tuple[str, tuple[int, int]]], float, float]
 def _normalize_labels(labels: Sequence[str]) -> list[str]:
     """As pyctcdecode: "" is blank ("[PAD]", else "_", else appended), " " stands for "|", "##" and "▁" are BPE."""
     labels = list(labels)
+    if not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"labels: expected strings, received {labels!r:.80}")
     wordpieces = any(label.startswith("##") for label in labels)
     marked = wordpieces or any(label.startswith(_MARK) for label in labels)
     if wordpieces:
@@ -36,11 +42,11 @@ def _normalize_labels(labels: Sequence[str]) -> list[str]:
             else _MARK + label
             for label in labels
         ]
-    if not marked and "|" in labels and " " not in labels:
-        labels[labels.index("|")] = " "
     labels = ["" if re.match(r"^[<\[]pad[>\]]$", label, re.IGNORECASE) else label for label in labels]
-    if not marked and "_" in labels and "" not in labels:
-        labels[labels.index("_")] = ""
+    if not marked and "" not in labels:
+        labels = ["" if label == "_" else label for label in labels]
+    if not marked and find_space(list(filter(None, labels))) == "|":
+        labels = [" " if label == "|" else label for label in labels]
     if "" not in labels:
         labels.append("")
     unknown = f"{_MARK}⁇{_MARK}" if marked else "⁇"
@@ -60,6 +66,7 @@ class BeamSearchDecoderCTC:
         unk_score_offset: float,
     ) -> None:
         self._labels, self._lm, self._unigrams = labels, language_model, unigrams
+        self._blanks = [index for index, label in enumerate(labels) if not label]
         self._build({"alpha": alpha, "beta": beta, "unk_score_offset": unk_score_offset})
 
     def reset_params(
@@ -110,10 +117,11 @@ class BeamSearchDecoderCTC:
         """(text, None, [(word, (start, end))], acoustic score, combined score) of each beam, the best first."""
         _refuse("prune_history", prune_history, False)
         _refuse("lm_start_state", lm_start_state, None)
-        decoder = self._decoder(
-            beam_width, beam_prune_logp, token_min_logp, tuple(self._words(hotwords)), float(hotword_weight)
-        )
-        return _beams(decoder.decode(self._log_probs(logits)), beam_prune_logp)
+        with renamed(**_NAMES):
+            decoder = self._decoder(
+                beam_width, beam_prune_logp, token_min_logp, tuple(self._words(hotwords)), hotword_weight
+            )
+            return _beams(decoder.decode(self._log_probs(logits)), beam_prune_logp)
 
     def decode_batch(
         self, pool: Any, logits_list: Sequence[np.ndarray], *args: Any, **kwargs: Any
@@ -134,23 +142,24 @@ class BeamSearchDecoderCTC:
         ]
 
     def _build(self, parameters: dict[str, float]) -> None:
-        alpha, beta, offset = (parameters[name] for name in ("alpha", "beta", "unk_score_offset"))
+        alpha, beta, offset = (finite(name, value) for name, value in parameters.items())
         lexicon = None
         if self._lm is not None and self._unigrams is not None:
             spelled = set("".join(self._labels)) - {_MARK}
             lexicon = [
                 w for w in dict.fromkeys(self._unigrams) if self._lm.word_id(w) and spelled.issuperset(w)
             ]
-        self._base = CTCBeamDecoder(
-            self._labels,
-            self._lm,
-            lexicon or None,
-            alpha=alpha,
-            beta=beta if self._lm is not None else 0.0,
-            blank=self._labels.index(""),
-            unk_score=alpha * _LN10 * offset,
-            check_normalized=False,
-        )
+        with renamed(**_NAMES):
+            self._base = CTCBeamDecoder(
+                self._labels,
+                self._lm,
+                lexicon or None,
+                alpha=alpha,
+                beta=beta if self._lm is not None else 0.0,
+                blank=self._blanks[0],
+                unk_score=alpha * _LN10 * offset,
+                check_normalized=False,
+            )
         self._parameters = parameters
         self._decoders: dict[tuple[Any, ...], CTCBeamDecoder] = {}
 
@@ -182,10 +191,16 @@ class BeamSearchDecoderCTC:
             )
         logits = np.asarray(logits, np.float32)
         if len(logits) and logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-            return np.log(np.clip(logits, _LEAST_P, 1))
-        logits = logits - logits.max(axis=1, keepdims=True)
-        logits = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return np.clip(logits, math.log(_LEAST_P), 0)
+            log_probs = np.log(np.clip(logits, _LEAST_P, 1))
+        else:
+            logits = logits - logits.max(axis=1, keepdims=True)
+            logits = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            log_probs = np.clip(logits, math.log(_LEAST_P), 0)
+        blank, *others = self._blanks
+        for other in others:
+            log_probs[:, blank] = np.logaddexp(log_probs[:, blank], log_probs[:, other])
+            log_probs[:, other] = -np.inf
+        return log_probs
 
 
 def _refuse(name: str, value: object, *allowed: object) -> None:
@@ -219,13 +234,21 @@ def build_ctcdecoder(
     width; texts that differ in spaces only, "a b" and "a  b", are searched apart and the better one is returned, where
     there they become one whose probabilities are added; a space at the end is no unknown word; words of the model that
     ``unigrams`` lacks score as ``<unk>``; and words not yet complete are expected to score as the best word that they
-    can become, unknown ones without regard to their length.
+    can become, unknown ones without regard to their length. Labels may be there twice; "|" is a space,
+    but not among consecutive characters: as these NeMo writes subwords.
 
     Raises:
+        TypeError: labels or unigrams of another type.
         ValueError: an argument that is not supported or out of its range.
     """
     _refuse("lm_score_boundary", lm_score_boundary, True)
     lm = kenlm_model_path
+    if lm is not None and not isinstance(lm, (str, os.PathLike, NGramLM)):
+        raise ValueError(
+            f"kenlm_model_path: {type(lm).__name__} is not supported; expected a file or an NGramLM"
+        )
+    if isinstance(unigrams, str):
+        raise TypeError(f"unigrams: expected words, received a string, {unigrams!r:.80}")
     if lm is not None and not isinstance(lm, NGramLM):
         lm = NGramLM.open(lm)
     return BeamSearchDecoderCTC(_normalize_labels(labels), lm, unigrams, alpha, beta, unk_score_offset)

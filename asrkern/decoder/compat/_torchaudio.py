@@ -5,16 +5,27 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis
+from asrkern.decoder._context import finite
+from asrkern.decoder._files import about, fields
+from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis, _count
+from asrkern.decoder.compat._names import renamed
 from asrkern.decoder.ngram_lm import NGramLM
 
 _LN10 = math.log(10)
+_NAMES = {"labels": "tokens", "blank": "blank_token", "space": "sil_token", "log_probs": "emissions"}
+_NAMES |= {
+    "alpha": "lm_weight",
+    "beta": "word_score",
+    "beam_width": "beam_size",
+    "top_tokens": "beam_size_token",
+}
 
 
 class CTCHypothesis(NamedTuple):
@@ -57,7 +68,8 @@ class CTCDecoder:
             emissions: [N, T, V] float32 on the CPU: log-probabilities or any scores of frames.
             lengths: [N] frames of each row; None: all T.
         """
-        found = self._decoder.decode(self._scored(emissions, 3), lengths)
+        with renamed(**_NAMES):
+            found = self._decoder.decode(self._scored(emissions, 3), lengths)
         frames = (
             [emissions.shape[1]] * len(emissions) if lengths is None else torch.as_tensor(lengths).tolist()
         )
@@ -69,7 +81,8 @@ class CTCDecoder:
 
     def decode_step(self, emissions: Tensor) -> None:
         """Take more frames, [frames, V]."""
-        self._decoder.step(self._started(), self._scored(emissions, 2))
+        with renamed(**_NAMES):
+            self._decoder.step(self._started(), self._scored(emissions, 2))
 
     def decode_end(self) -> None:
         """End online decoding; the result is :meth:`get_final_hypothesis`."""
@@ -117,11 +130,13 @@ class CTCDecoder:
 
 
 def _read_tokens(tokens: str | os.PathLike[str] | Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """Each name's index, and the first name of each index; a file's line may have several names of one index."""
+    """Each name's index, and the first name of each index; a file's line may have several names of one index, or a
+    name and its index."""
     if isinstance(tokens, (str, os.PathLike)):
-        lines = [
-            line.split() for line in Path(tokens).read_text(encoding="utf-8").splitlines() if line.strip()
-        ]
+        lines = [line for line in map(fields, _read_lines(tokens)) if line]
+        numbers = {line[1]: line[:1] for line in lines if len(line) == 2}
+        in_order = [numbers.get(str(index)) for index in range(len(lines))]
+        lines = in_order if all(in_order) else lines
     else:
         lines = [[token] for token in tokens]
     if not lines:
@@ -129,14 +144,19 @@ def _read_tokens(tokens: str | os.PathLike[str] | Sequence[str]) -> tuple[dict[s
     return {name: index for index, names in enumerate(lines) for name in names}, [names[0] for names in lines]
 
 
+def _read_lines(path: str | os.PathLike[str]) -> list[str]:
+    with about(path):
+        return Path(path).read_text(encoding="utf-8-sig").split("\n")
+
+
 def _read_lexicon(
     path: str | os.PathLike[str], tokens: dict[str, int], names: list[str]
 ) -> dict[str, list[list[str]]]:
     lexicon: dict[str, list[list[str]]] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
+    for number, line in enumerate(_read_lines(path), 1):
+        if not fields(line):
             continue
-        word, *spelling = line.split()
+        word, *spelling = fields(line)
         if not spelling:
             raise ValueError(
                 f"lexicon: expected a word and its spelling in line {number} of {path}, received {line!r}"
@@ -189,6 +209,13 @@ def ctc_decoder(
         raise ValueError("lm_dict: not supported; the words are those of lexicon")
     if lm is not None and not isinstance(lm, (str, os.PathLike, NGramLM)):
         raise ValueError(f"lm: {type(lm).__name__} is not supported; expected a file or an NGramLM")
+    nbest, beam_size = _count("nbest", nbest), _count("beam_size", beam_size)
+    lm_weight, word_score = finite("lm_weight", lm_weight, least=0.0), finite("word_score", word_score)
+    sil_score = finite("sil_score", sil_score)
+    if unk_score != -math.inf:
+        finite("unk_score", unk_score)
+    if not isinstance(beam_threshold, Real) or not beam_threshold >= 0:
+        raise ValueError(f"beam_threshold: expected a number of at least 0, received {beam_threshold!r}")
     indices, names = _read_tokens(tokens)
     if blank_token not in indices:
         raise ValueError(f"blank_token: expected one of tokens, received {blank_token!r}")
@@ -201,21 +228,22 @@ def ctc_decoder(
     marked = words is not None and not all(
         spelling[-1] == names[sil] for spellings in words.values() for spelling in spellings
     )
-    decoder = _BeamDecoder(
-        names,
-        lm,
-        words,
-        alpha=lm_weight / _LN10,  # flashlight weighs log10 probabilities
-        beta=float(word_score) if words is not None else 0.0,
-        beam_width=beam_size,
-        nbest=min(nbest, beam_size),
-        top_tokens=None if not beam_size_token else min(beam_size_token, len(names)),
-        beam_prune_logp=-float(beam_threshold),
-        blank=indices[blank_token],
-        space=None if marked or sil is None else names[sil],
-        # There unk_score stands in place of word_score.
-        unk_score=0.0 if words is None else unk_score - word_score,
-        log_add=log_add,
-        check_normalized=False,
-    )
+    with renamed(**_NAMES):
+        decoder = _BeamDecoder(
+            names,
+            lm,
+            words,
+            alpha=lm_weight / _LN10,  # flashlight weighs log10 probabilities
+            beta=word_score if words is not None else 0.0,
+            beam_width=beam_size,
+            nbest=min(nbest, beam_size),
+            top_tokens=None if not beam_size_token else min(beam_size_token, len(names)),
+            beam_prune_logp=-float(beam_threshold),
+            blank=indices[blank_token],
+            space=None if marked or sil is None else names[sil],
+            # There unk_score stands in place of word_score.
+            unk_score=0.0 if words is None else unk_score - word_score,
+            log_add=log_add,
+            check_normalized=False,
+        )
     return CTCDecoder(decoder, names, sil, sil_score, None if words is None else unk_word)
