@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,9 +14,19 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 @contextmanager
 def errors(*more: type[Exception]) -> Iterator[None]:
-    """Errors about files and values, and of these classes, in one line and as exit status 1."""
+    """Errors about files and values, and of these classes, in one line and as exit status 1; warnings in one line."""
     try:
-        yield
+        with warnings.catch_warnings():
+            others = warnings.showwarning
+
+            def show(message: Warning, category: type[Warning], *where: object) -> None:
+                if category is UserWarning:
+                    typer.echo(f"warning: {message}", err=True)
+                else:
+                    others(message, category, *where)
+
+            warnings.showwarning = show
+            yield
     except (ImportError, OSError, ValueError, *more) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -46,7 +46,7 @@ def convert(
     Nothing in the old file is executed. Features, tokenizer and normalisation of text are those of its lineage.
     """
     with errors(TypeError):
-        from asrkern.cli.decode import read_labels
+        from asrkern.decoder import read_labels
         from asrkern.training import conversion
         from asrkern.training.checkpoint import save
         from asrkern.training.recipe import parse_value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,30 +13,28 @@ import numpy as np
 import typer
 
 from asrkern.cli.console import bars, errors
-from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM
+from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
+from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_labels
+from asrkern.decoder._files import about, fields
 
 # Utterances decoded at once, on several threads.
 BATCH = 16
 
+_SHERPA_WEIGHT = re.compile(r"(.*\S)[ ]+:(\S+)\s*")
+
 Found = list[Hypothesis] | ValueError
+
+_HINT = "; if the labels lack the blank, as NeMo's do, add a line '<blank>' where the model has it"
 
 
 def read_lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-
-
-def read_labels(path: Path) -> list[str]:
-    """A label a line, or a JSON list of strings.
+    """Those that are not empty.
 
     Raises:
-        ValueError: JSON of another kind.
+        ValueError: the file is not UTF-8.
     """
-    if path.suffix != ".json":
-        return read_lines(path)
-    labels = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"{path}: expected a list of strings")
-    return labels
+    with about(path):
+        return list(filter(fields, path.read_text(encoding="utf-8-sig").split("\n")))
 
 
 def read_lexicon(path: Path) -> list[str] | dict[str, list[list[str]]]:
@@ -44,7 +43,7 @@ def read_lexicon(path: Path) -> list[str] | dict[str, list[list[str]]]:
     Raises:
         ValueError: only some words have spellings.
     """
-    lines = [line.split() for line in read_lines(path) if line.strip()]
+    lines = list(map(fields, read_lines(path)))
     if all(len(line) == 1 for line in lines):
         return [word for [word] in lines]
     lexicon: dict[str, list[list[str]]] = {}
@@ -58,18 +57,24 @@ def read_lexicon(path: Path) -> list[str] | dict[str, list[list[str]]]:
 
 
 def read_hotwords(path: Path, weight: float) -> dict[str, float]:
-    """A word or phrase a line; after a tab a weight of its own.
+    """A word or phrase a line; after a tab, or a space and a colon as in sherpa's files, a weight of its own.
+
+    A phrase in sentencepiece's pieces is joined.
 
     Raises:
         ValueError: a weight that is no number.
     """
     hotwords = {}
-    for line in filter(str.strip, read_lines(path)):
-        phrase, _, own = line.partition("\t")
+    for line in read_lines(path):
+        phrase, tab, own = line.partition("\t")
+        if not tab and (found := _SHERPA_WEIGHT.fullmatch(line)):
+            phrase, own = found.groups()
+        if "▁" in phrase:
+            phrase = "".join(fields(phrase)).replace("▁", " ").strip()
         try:
             hotwords[phrase] = float(own) if own else weight
         except ValueError:
-            raise ValueError(f"{path}: expected a number after the tab, received {line!r}") from None
+            raise ValueError(f"{path}: expected a number after the tab or colon, received {line!r}") from None
     return hotwords
 
 
@@ -100,7 +105,7 @@ def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, vocabulary: int) -> 
     if array.ndim != 2 or array.shape[1] != vocabulary or array.dtype.kind != "f":
         return ValueError(
             f"expected floating-point numbers [T, {vocabulary}], one for each label, received {array.dtype} "
-            f"{list(array.shape)}"
+            f"{list(array.shape)}{_HINT if array.shape[1:] == (vocabulary + 1,) else ''}"
         )
     return array
 
@@ -139,19 +144,29 @@ def decode(
             exists=True,
             dir_okay=False,
             show_default=False,
-            help="The labels' texts, one a line, or a .json list.",
+            help="The labels, one a line or a .json list; or a tokens.txt, vocab.json, vocab.txt, .vocab or fairseq's "
+            "dict.txt.",
         ),
     ],
-    blank: Annotated[int, typer.Option(min=0, help="The blank label's line, counted from 0.")] = 0,
-    lm: Annotated[
-        Path | None,
+    blank: Annotated[
+        int | None,
         typer.Option(
-            exists=True, dir_okay=False, help="An ARPA file, a .safetensors file, or KenLM's probing .bin."
+            min=0,
+            help="The blank's index. Default: that of the label named <blk>, <blank>, <pad> or so, else 0.",
+            show_default=False,
         ),
     ] = None,
-    characters: Annotated[
-        bool, typer.Option("--characters", help="The language model's words are characters.")
-    ] = False,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="The label between words, '' for none. Default: a space, <space> or |, unless labels begin with ▁.",
+            show_default=False,
+        ),
+    ] = None,
+    lm: LanguageModel = None,
+    characters: Characters = False,
+    lm_space: LmSpace = None,
+    lm_case: LmCase = None,
     lexicon: Annotated[
         Path | None,
         typer.Option(
@@ -165,17 +180,12 @@ def decode(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Words or phrases that are likelier, one a line; after a tab a weight.",
+            help="Words or phrases that are likelier, one a line; after a tab, or ' :', a weight.",
         ),
     ] = None,
     hotword_weight: Annotated[float, typer.Option(help="Of hotwords without their own, in nats.")] = 10.0,
-    alpha: Annotated[float, typer.Option(min=0, help="Weight of the language model.")] = 0.5,
-    beta: Annotated[
-        float | None,
-        typer.Option(
-            help="Added for each word. Default: 1.5 with a language model, else 0.", show_default=False
-        ),
-    ] = None,
+    alpha: Alpha = 0.5,
+    beta: Beta = None,
     beam_width: Annotated[int, typer.Option(min=1, help="Prefixes kept at each frame.")] = 100,
     nbest: Annotated[int, typer.Option(min=1, help="Texts of each utterance.")] = 1,
     token_min_logp: Annotated[
@@ -205,7 +215,7 @@ def decode(
         arrays = open_arrays(log_probs)
         decoder = CTCBeamDecoder(
             read_labels(labels),
-            None if lm is None else NGramLM.open(lm, unit="character" if characters else "word"),
+            open_model(lm, characters, lm_space),
             None if lexicon is None else read_lexicon(lexicon),
             alpha=alpha,
             beta=beta,
@@ -214,6 +224,8 @@ def decode(
             token_min_logp=token_min_logp,
             beam_prune_logp=beam_prune_logp,
             blank=blank,
+            space=space,
+            lm_case=lm_case and lm_case.value,
             hotwords=None if hotwords is None else read_hotwords(hotwords, hotword_weight),
             unk_score=unk_score,
             num_threads=threads,

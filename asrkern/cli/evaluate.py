@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asrkern.cli.console import bars, errors
+from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
 
 if TYPE_CHECKING:
     from asrkern.training.evaluation import Evaluation
@@ -22,21 +23,6 @@ CONFUSIONS = 10
 CheckpointPath = Annotated[
     Path,
     typer.Argument(metavar="CHECKPOINT", exists=True, dir_okay=False, help="Of asrkern train or convert."),
-]
-LanguageModel = Annotated[
-    Path | None,
-    typer.Option(
-        "--lm",
-        exists=True,
-        dir_okay=False,
-        help="A language model for CTC: an ARPA file, a .safetensors file, or KenLM's probing .bin.",
-    ),
-]
-Characters = Annotated[bool, typer.Option("--characters", help="The language model's words are characters.")]
-Alpha = Annotated[float, typer.Option(min=0, help="Weight of the language model.")]
-Beta = Annotated[
-    float | None,
-    typer.Option(help="Added for each word. Default: 1.5 with a language model, else 0.", show_default=False),
 ]
 
 
@@ -51,6 +37,8 @@ def evaluate(
     ],
     lm: LanguageModel = None,
     characters: Characters = False,
+    lm_space: LmSpace = None,
+    lm_case: LmCase = None,
     alpha: Alpha = 0.5,
     beta: Beta = None,
     beam_width: Annotated[
@@ -79,7 +67,6 @@ def evaluate(
     """
     with errors():
         # Only here: lhotse takes its time.
-        from asrkern.decoder import NGramLM
         from asrkern.training import evaluation as measure
         from asrkern.training.checkpoint import load
         from asrkern.training.manifests import read_cuts
@@ -87,8 +74,15 @@ def evaluate(
         from asrkern.training.transcription import Transcriber
 
         recognizer = load(checkpoint)
-        model = None if lm is None else NGramLM.open(lm, unit="character" if characters else "word")
-        transcriber = Transcriber(recognizer, model, alpha=alpha, beta=beta, beam_width=beam_width)
+        model = open_model(lm, characters, lm_space)
+        transcriber = Transcriber(
+            recognizer,
+            model,
+            alpha=alpha,
+            beta=beta,
+            beam_width=beam_width,
+            lm_case=lm_case and lm_case.value,
+        )
         broken: list[Exception] = []
         try:
             cuts = [cut for path in manifests for cut in read_cuts(path, left_out=broken)]

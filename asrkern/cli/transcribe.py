@@ -14,7 +14,8 @@ import typer
 from torch import Tensor
 
 from asrkern.cli.console import bars, errors
-from asrkern.cli.evaluate import Alpha, Beta, Characters, CheckpointPath, LanguageModel
+from asrkern.cli.evaluate import CheckpointPath
+from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
 
 if TYPE_CHECKING:
     from asrkern.training.transcription import Transcriber, Transcript
@@ -49,6 +50,8 @@ def transcribe(
     ] = False,
     lm: LanguageModel = None,
     characters: Characters = False,
+    lm_space: LmSpace = None,
+    lm_case: LmCase = None,
     alpha: Alpha = 0.5,
     beta: Beta = None,
     beam_width: Annotated[
@@ -81,19 +84,25 @@ def transcribe(
             f"--window: expected more than twice the margin of {margin} s, received {window}"
         )
     with errors():
-        from asrkern.decoder import NGramLM
         from asrkern.training.checkpoint import load
         from asrkern.training.transcription import Transcriber
 
         recognizer = load(checkpoint)
-        model = None if lm is None else NGramLM.open(lm, unit="character" if characters else "word")
+        model = open_model(lm, characters, lm_space)
         if recognizer.task_name == "ctc":
             beam_width = beam_width or 100
         elif srt:
             raise ValueError(
                 f"--srt: expected a CTC model, received {recognizer.model_name}, which tells no times"
             )
-        transcriber = Transcriber(recognizer, model, alpha=alpha, beta=beta, beam_width=beam_width)
+        transcriber = Transcriber(
+            recognizer,
+            model,
+            alpha=alpha,
+            beta=beta,
+            beam_width=beam_width,
+            lm_case=lm_case and lm_case.value,
+        )
         if as_json and recognizer.task_name == "attention":
             typer.echo("note: an attention model tells no times and confidences of words", err=True)
         if stream:

@@ -47,7 +47,7 @@ class Transcriber:
     Args:
         recognizer: of :func:`asrkern.training.checkpoint.load`.
         lm: language model, for CTC models.
-        alpha, beta: see :class:`asrkern.decoder.CTCBeamDecoder`.
+        alpha, beta, lm_case: see :class:`asrkern.decoder.CTCBeamDecoder`.
         beam_width: of the search. None: the best path (CTC, unless there is a language model, then 100), or the most
             probable token after token (attention), as in training.
 
@@ -63,6 +63,7 @@ class Transcriber:
         alpha: float = 0.5,
         beta: float | None = None,
         beam_width: int | None = None,
+        lm_case: str | None = None,
     ) -> None:
         task = recognizer.task_name
         if lm is not None and task != "ctc":
@@ -73,7 +74,7 @@ class Transcriber:
         self.recognizer, self.beam_width = recognizer, beam_width
         self.decoder = None
         if task == "ctc" and (lm is not None or beam_width is not None):
-            self.decoder = make_decoder(recognizer.tokenizer, lm, alpha, beta, beam_width or 100)
+            self.decoder = make_decoder(recognizer.tokenizer, lm, alpha, beta, beam_width or 100, lm_case)
         recognizer.model.eval()
 
     @torch.no_grad()
@@ -206,12 +207,18 @@ class FrameTimes(NamedTuple):
 
 
 def make_decoder(
-    tokenizer: Tokenizer, lm: NGramLM | None, alpha: float, beta: float | None, beam_width: int
+    tokenizer: Tokenizer,
+    lm: NGramLM | None,
+    alpha: float,
+    beta: float | None,
+    beam_width: int,
+    lm_case: str | None = None,
 ) -> CTCBeamDecoder:
     """A beam search over what the tokenizer's labels spell."""
-    return CTCBeamDecoder(
-        tokenizer.labels, lm, alpha=alpha, beta=beta, beam_width=beam_width, blank=tokenizer.blank
-    )
+    options = {"alpha": alpha, "beta": beta, "beam_width": beam_width, "lm_case": lm_case}
+    # In texts of characters nothing but a space is one.
+    space = None if tokenizer.unit == "piece" else " " if " " in tokenizer.labels else ""
+    return CTCBeamDecoder(tokenizer.labels, lm, blank=tokenizer.blank, space=space, **options)
 
 
 def check_frames(model: nn.Module, frames: int) -> None:

@@ -11,7 +11,7 @@ typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
 
 from asrkern.cli.app import app  # noqa: E402
-from asrkern.decoder import CTCBeamDecoder  # noqa: E402
+from asrkern.decoder import CTCBeamDecoder, read_labels  # noqa: E402
 from tests.decoder.models import random_log_probs, small_lm  # noqa: E402
 
 LABELS = [" ", "a", "b", "c", ""]
@@ -79,6 +79,91 @@ def test_a_model_of_characters(files):
     decoder = CTCBeamDecoder(LABELS, lm, blank=BLANK)
     texts = [line.split("\t")[2] for line in result.stdout.splitlines()]
     assert texts == [decoder.decode(log_probs)[0].text for log_probs in files.values()]
+
+
+def test_the_space_of_a_model_of_characters(files, tmp_path):
+    """By its own name; as told; and a line where there is none, or one of the other case."""
+    text = Path("letters.arpa").read_text()
+    arguments = [
+        "u.npz",
+        "--labels",
+        "labels.txt",
+        "--blank",
+        BLANK,
+        "--alpha",
+        3,
+        "--lm",
+        "l.arpa",
+        "--characters",
+    ]
+    decoder = CTCBeamDecoder(LABELS, small_lm(["ab", "b a"], unit="character"), blank=BLANK, alpha=3.0)
+    for space, more in (("|", []), ("<space>", []), ("~", ["--lm-space", "~"])):
+        Path("l.arpa").write_text(text.replace("▁", space))
+        result = run(*arguments, *more)
+        assert result.exit_code == 0 and "warning" not in result.stderr, result.output
+        assert result.stdout.splitlines() == expected_lines(files, decoder)
+    result = run(*arguments)
+    [line] = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert line.startswith("warning: lm: what stands between words, ' ', is none of the model's words")
+    assert result.exit_code == 0 and result.stdout.splitlines() != expected_lines(files, decoder)
+    Path("l.arpa").write_text(
+        text.replace("\ta", "\tA").replace("\tb", "\tB").replace(" a", " A").replace(" b", " B")
+    )
+    assert "warning: lm: the model's words are upper case" in run(*arguments).stderr
+    result = run(*arguments, "--lm-case", "upper")
+    assert result.exit_code == 0 and "warning" not in result.stderr
+    assert result.stdout.splitlines() == expected_lines(files, decoder)
+
+
+VOCABULARIES = {
+    "tokens.txt": ("".join(f"{t} {i}\n" for i, t in enumerate(["<blk>", "<unk>", "▁a", "b", "c"])), "ab ab"),
+    "dict.ltr.txt": ("a 9\nb 7\n| 2\n", "</s><unk></s><unk>"),
+    "vocab.json": ('{"b": 3, "|": 1, "a": 2, "[PAD]": 0, "c": 4}', "abab"),
+    "vocab.txt": ("[PAD]\n[UNK]\na\n##b\nc\n", "ab ab"),
+    "m.vocab": ("<unk>\t0\n▁c\t-1\n▁a\t-1.5\nb\t-2\n<blank>\t-3\n", "ab ab"),
+}
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_vocabularies(tmp_path, monkeypatch, name):
+    """What outputs 2, 3 and 2 say, with blanks between, by each kind of file; the blank is the label named so."""
+    monkeypatch.chdir(tmp_path)
+    text, said = VOCABULARIES[name]
+    Path(name).write_text(text)
+    labels = read_labels(name)
+    blank = next(i for i, label in enumerate(labels) if label in ("<blk>", "[PAD]", "<blank>"))
+    path = [2, 3, blank, 2, blank, 3]
+    np.savez("u.npz", u=np.eye(len(labels))[path] * 30 - np.log(np.exp(30) + len(labels) - 1))
+    result = run("u.npz", "--labels", name)
+    assert result.exit_code == 0 and result.stdout.split("\t")[2] == f"{said}\n", result.output
+
+
+def test_the_space_between_words(files):
+    arguments = ["u.npz", "--labels", "labels.txt", "--blank", BLANK]
+    for space in ("a", ""):
+        result = run(*arguments, "--space", space)
+        decoder = CTCBeamDecoder(LABELS, blank=BLANK, space=space)
+        assert result.exit_code == 0 and result.stdout.splitlines() == expected_lines(files, decoder)
+    assert (
+        run(*arguments, "--space", "x").stderr
+        == "error: space: expected a label other than blank, received 'x'\n"
+    )
+
+
+def test_hotwords_with_weights(files, tmp_path):
+    """As asrkern's, sherpa's, and sherpa's in pieces."""
+    for name, text in {
+        "tab.txt": "ab c\t2.5\nb\n",
+        "colon.txt": "ab c :2.5\nb\n\n",
+        "pieces.txt": "▁a b ▁c :2.5\n▁b\n",
+        "windows.txt": "\ufeffab c :2.5\r\nb\r\n",
+    }.items():
+        (tmp_path / name).write_bytes(text.encode())
+        result = run(
+            "u.npz", "--labels", "labels.txt", "--blank", BLANK, "--hotwords", name, "--hotword-weight", 4
+        )
+        decoder = CTCBeamDecoder(LABELS, blank=BLANK, hotwords={"ab c": 2.5, "b": 4.0})
+        assert result.exit_code == 0 and result.stdout.splitlines() == expected_lines(files, decoder), name
 
 
 def test_json(files):
@@ -161,8 +246,21 @@ def test_what_else_an_archive_may_hold(files):
         (
             ["u.npz", "--labels", "labels.txt", "--hotwords", "weights.txt"],
             1,
-            "expected a number after the tab",
+            "expected a number after the tab or colon",
         ),
+        (["u.npz", "--labels", "labels.txt", "--hotwords", "colon.txt"], 1, "received 'a :much'"),
+        (["u.npz", "--labels", "labels.txt", "--hotwords", "array.npy"], 1, "array.npy: "),
+        (["u.npz", "--labels", "labels.txt", "--lexicon", "array.npy"], 1, "array.npy: "),
+        (["u.npz", "--labels", "array.npy"], 1, "array.npy: expected UTF-8"),
+        (["u.npz", "--labels", "two.txt"], 1, "blank: expected the index of the blank, since several"),
+        (["u.npz", "--labels", "nemo.txt"], 1, "no label is named as one and the first is ' '"),
+        (
+            ["u.npz", "--labels", "nemo.txt", "--blank", 0],
+            1,
+            "[5, 5]; if the labels lack the blank, as NeMo's do",
+        ),
+        (["u.npz", "--labels", "labels.txt", "--blank", "1.5"], 2, "'--blank'"),
+        (["u.npz", "--labels", "labels.txt", "--lm-case", "title"], 2, "--lm-case"),
         (["u.npz", "--labels", "labels.txt", "--beam-width", "0"], 2, "--beam-width"),
         (["u.npz", "--labels", "labels.txt", "--nbest", "101"], 1, "nbest: expected 1 to beam_width, 100"),
     ],
@@ -174,6 +272,9 @@ def test_errors_are_one_line(files, tmp_path, arguments, status, message):
         "mixed.txt": "a a\nb\n",
         "foreign.txt": "xyz\n",
         "weights.txt": "a\tmuch\n",
+        "colon.txt": "a :much\n",
+        "two.txt": "<blk> 0\na 1\nb 2\n<eps> 3\nc 4\n",
+        "nemo.txt": " \na\nb\nc\n",
     }.items():
         (tmp_path / name).write_text(text)
     result = run(*arguments)

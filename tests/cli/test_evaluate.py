@@ -112,11 +112,14 @@ def test_classes(corpus: Path, tmp_path: Path) -> None:
     assert all(0.5 <= u["probability"] <= 1 for u in found["utterances"])
 
 
-def test_a_language_model(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", [None, "lower"])
+def test_a_language_model(corpus: Path, tmp_path: Path, case: str | None) -> None:
     recognizer = make_recognizer("ctc")
-    lm = small_lm(["AB", "A", "B", "CD"])
-    lm.save(tmp_path / "lm.safetensors")
-    options = ["--lm", tmp_path / "lm.safetensors", "--alpha", 0.9, "--beta", -0.5, "--beam-width", 7]
+    words = ["AB", "A", "B", "CD"]
+    lm = small_lm(words)
+    (lm if case is None else small_lm([word.lower() for word in words])).save(tmp_path / "lm.safetensors")
+    options = [] if case is None else ["--lm-case", case]
+    options += ["--lm", tmp_path / "lm.safetensors", "--alpha", 0.9, "--beta", -0.5, "--beam-width", 7]
     result = run(write(tmp_path, recognizer), corpus, *options, "--json", tmp_path / "out.json")
     assert result.exit_code == 0, result.output
     decoder = CTCBeamDecoder(recognizer.tokenizer.labels, lm, alpha=0.9, beta=-0.5, beam_width=7)
