@@ -1,6 +1,8 @@
-"""Outputs of a network as every decoder takes them."""
+"""Outputs of a network, and its blank, as every decoder takes them."""
 
 from __future__ import annotations
+
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -25,3 +27,17 @@ def as_scores(log_probs: Tensor | np.ndarray) -> Tensor:
     if not log_probs.is_floating_point():
         raise TypeError(f"log_probs: expected a floating-point dtype, received {log_probs.dtype}")
     return log_probs.detach()
+
+
+def as_blank(blank: int, labels: int = 1 << 31) -> int:
+    """The index of one of so many labels; if it is not said how many, the outputs are what tells.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is out of range.
+    """
+    if isinstance(blank, bool) or not isinstance(blank, Integral):
+        raise TypeError(f"blank: expected the index of a label, received {blank!r}")
+    if not 0 <= blank < labels:
+        raise ValueError(f"blank: expected the index of a label, 0 to {labels - 1}, received {blank}")
+    return int(blank)

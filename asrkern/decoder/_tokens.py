@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from numbers import Integral
 from typing import NamedTuple
 
+from asrkern.decoder._scores import as_blank
 from asrkern.decoder._warn import warn
 
 INSIDE_WORD, ENDS_WORD, BEGINS_WORD = 0, 1, 2
@@ -51,12 +51,7 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
     longest = max(labels, key=len)
     if len(longest) > _LONGEST_LABEL:
         raise ValueError(f"labels: expected at most {_LONGEST_LABEL} letters each, received {len(longest)}")
-    if blank is None:
-        blank = _find_blank(labels)
-    if isinstance(blank, bool) or not isinstance(blank, Integral):
-        raise TypeError(f"blank: expected the index of a label, received {blank!r}")
-    if not 0 <= blank < len(labels):
-        raise ValueError(f"blank: expected the index of a label, 0 to {len(labels) - 1}, received {blank}")
+    blank = _find_blank(labels) if blank is None else as_blank(blank, len(labels))
     others = [label for index, label in enumerate(labels) if index != blank]
     if space and space not in others:
         raise ValueError(f"space: expected a label other than blank, received {space!r}")
@@ -82,7 +77,7 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
             kind = BEGINS_WORD
         kinds.append(kind)
         texts.append(text)
-    return Tokens(labels, kinds, texts, " " if marked or pieces or space else "", int(blank))
+    return Tokens(labels, kinds, texts, " " if marked or pieces or space else "", blank)
 
 
 def _goes_on(label: str) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
-from asrkern.decoder._scores import as_scores
+from asrkern.decoder._scores import as_blank, as_scores
 
 Array = Tensor | np.ndarray
 
@@ -64,7 +64,7 @@ def forced_align(
     paths, scores = [], []
     rows = list(_rows(log_probs, targets, lengths, target_lengths))
     for index, (values, tokens) in enumerate(rows):
-        path = torch.from_numpy(_decoder.forced_align(values.numpy(), tokens, blank))
+        path = torch.from_numpy(_decoder.forced_align(values.numpy(), tokens, as_blank(blank)))
         if len(path) < len(values):
             raise ValueError(
                 f"targets: expected a text that can be aligned to {len(values)} frames, received {len(tokens)} tokens "
@@ -88,10 +88,10 @@ def token_spans(path: Array, scores: Array, blank: int = 0) -> list[TokenSpan]:
     """The tokens of one row of an :class:`Alignment`, [T] each: runs of a token that is not blank.
 
     Raises:
-        TypeError: path is not of integers.
+        TypeError: path is not of integers, or blank no integer.
         ValueError: path and scores are not [T] of the same T.
     """
-    spans, frame = [], 0
+    spans, frame, blank = [], 0, as_blank(blank)
     values, frames = as_scores(torch.as_tensor(scores)), _integers("path", path)
     if frames.dim() != 1 or values.shape != frames.shape:
         raise ValueError(
@@ -121,7 +121,7 @@ def ctc_score(
         float64, [] for one utterance, [N] for a batch.
     """
     scores = [
-        _decoder.ctc_score(values.numpy(), tokens, blank)
+        _decoder.ctc_score(values.numpy(), tokens, as_blank(blank))
         for values, tokens in _rows(log_probs, targets, lengths, target_lengths)
     ]
     result = torch.tensor(scores, dtype=torch.float64)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
-from asrkern.decoder._scores import as_scores
+from asrkern.decoder._scores import as_blank, as_scores
 
 
 class GreedyPath(NamedTuple):
@@ -33,7 +33,7 @@ def greedy_decode(
         One :class:`GreedyPath` a row.
 
     Raises:
-        TypeError: log_probs is not floating-point, or lengths not integer.
+        TypeError: log_probs is not floating-point, or lengths or blank not integer.
         ValueError: wrong rank, NaN within a row's length, lengths beyond T, or blank out of range.
     """
     scores = as_scores(log_probs)
@@ -46,5 +46,5 @@ def greedy_decode(
         if counts.is_floating_point():
             raise TypeError(f"lengths: expected an integer dtype, received {counts.dtype}")
         frames = counts.reshape(-1).tolist()
-    paths = _decoder.greedy_decode(scores.to("cpu", torch.float32).numpy(), frames, blank)
+    paths = _decoder.greedy_decode(scores.to("cpu", torch.float32).numpy(), frames, as_blank(blank))
     return [GreedyPath(*path) for path in paths]

@@ -122,6 +122,8 @@ def test_spans():
         ((torch.zeros(3, 4), [[1]]), r"targets: expected shape \[L\]"),
         ((torch.zeros(2, 3, 4), [[1]]), r"targets: expected shape \[2, L\]"),
         ((torch.zeros(3, 4), [1], None, None, 4), "blank: expected a token between 0 and 3, received 4"),
+        ((torch.zeros(3, 4), [1], None, None, -1), "blank: expected the index of a label, .* received -1"),
+        ((torch.zeros(3, 4), [1], None, None, 1.5), "blank: expected the index of a label, received 1.5"),
         ((torch.zeros(1, 3, 4), [[1]], [4]), "lengths: expected values between 0 and 3, received 4"),
         ((torch.zeros(1, 3, 4), [[1]], None, [1, 1]), "target_lengths: expected 1 values"),
         ((torch.full((3, 4), float("nan")), [1]), "log_probs: expected numbers, received NaN at frame 0"),

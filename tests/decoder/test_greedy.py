@@ -57,6 +57,13 @@ def test_dtypes_and_strides(dtype):
         ((torch.zeros(2, 3, 4), torch.tensor([1])), "lengths: expected 2 values, received 1"),
         ((torch.zeros(2, 3, 4), torch.tensor([1.0, 2.0])), "lengths: expected an integer dtype"),
         ((torch.zeros(2, 3, 4), None, 4), "blank: expected a token between 0 and 3, received 4"),
+        ((torch.zeros(2, 3, 4), None, -1), "blank: expected the index of a label, .* received -1"),
+        (
+            (torch.zeros(2, 3, 4), None, 2**70),
+            "blank: expected the index of a label, .* received 1180591620717411303424",
+        ),
+        ((torch.zeros(2, 3, 4), None, 1.5), "blank: expected the index of a label, received 1.5"),
+        ((torch.zeros(2, 3, 4), None, True), "blank: expected the index of a label, received True"),
         ((torch.full((1, 2, 3), float("nan")),), "log_probs: .* NaN in row 0 at frame 0"),
         ((np.zeros((1, 2)),), "log_probs: expected 3 dimensions"),
     ],
