@@ -64,6 +64,11 @@ def known_words(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> dict[str, i
     words = {word: index for index, word in enumerate(lm.words) if word not in _MARKS}
     if not words:
         raise ValueError("lexicon: expected words, since the language model's file does not have its own")
+    if tokens.joiner and all(len(word) == 1 or word in SPACES for word in words):
+        warn(
+            "lm: the model's words are single characters, so that longer words are unknown to it; "
+            "NGramLM.open(unit='character') reads it as a model of characters"
+        )
     if lm_case is not None:
         of_lm, spelled = _CASES[lm_case], _CASES[_OTHER[lm_case]]
         return {spelled(word): index for word, index in words.items() if word == of_lm(word)}

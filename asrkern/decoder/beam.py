@@ -136,8 +136,8 @@ class CTCBeamDecoder:
             label has.
 
     Warns:
-        UserWarning: the language model does not know the space, or has words of the other case; or a letter is taken
-            for the blank since no label is named as one.
+        UserWarning: the language model does not know the space, has words of the other case, or has characters where
+            words are expected; or a letter is taken for the blank since no label is named as one.
     """
 
     def __init__(

@@ -54,6 +54,8 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
         labels = _of_json(text) if os.fspath(path).endswith(".json") else _of_lines(text)
         if not any(labels):
             raise ValueError("expected one label a line, received none")
+        if any("\0" in label for label in labels):
+            raise ValueError("expected text, received a label with NUL")
         return labels
 
 

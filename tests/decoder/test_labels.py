@@ -104,6 +104,7 @@ def test_json(tmp_path):
         ("t.txt", "", "expected one label a line, received none"),
         ("t.txt", "\n\n", "expected one label a line, received none"),
         ("t.txt", b"\xff\xfea\x00", "expected UTF-8"),
+        ("t.txt", b"a\n\0\nb\n", "expected text, received a label with NUL"),
         ("id.csv", "id,char,freq\n0," + "x" * 200_000, "expected a table in CSV"),
         ("v.json", "{", "expected JSON"),
         ("v.json", "[" * 100_000, "expected JSON"),

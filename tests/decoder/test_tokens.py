@@ -240,6 +240,17 @@ class TestModelsOfTokens:
             CTCBeamDecoder(labels[:3], lm)
 
 
+def test_models_of_characters_taken_for_models_of_words(tmp_path):
+    labels = ["_", " ", "a", "b"]
+    for words in (["a", "b", "▁"], ["a", "b", "<space>"]):
+        with pytest.warns(UserWarning, match="lm: the model's words are single characters"):
+            CTCBeamDecoder(labels, letters_lm(tmp_path, words, unit="word"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CTCBeamDecoder(labels, letters_lm(tmp_path, ["a", "b", "ab"], unit="word"))
+        CTCBeamDecoder(["_", "a", "b"], letters_lm(tmp_path, ["a", "b"], unit="word"))
+
+
 class TestCase:
     """Language models in another case than the labels."""
 

@@ -21,12 +21,23 @@ from asrkern.training.transcription import (
     SpokenWord,
     Transcriber,
     Transcript,
+    make_decoder,
     split_at_pauses,
     windowed_log_probs,
 )
 from tests.cli.tiny import make_deepspeech2, make_recognizer, speech, write_words
 from tests.compare import assert_close
 from tests.training.tones import RATE
+
+
+def test_characters_of_texts_are_no_marks() -> None:
+    """What other vocabularies have between words, or at their beginning, is text here, as greedy decoding writes it."""
+    for labels in (("_", "a", "|", "▁b"), ("_", "a", "|", "▁b", " ")):
+        tokenizer = CharacterTokenizer(labels, blank=0)
+        tokens = list(range(1, len(labels)))
+        log_probs = nn.functional.one_hot(torch.tensor([*tokens, 1]), len(labels)).mul(20.0).log_softmax(-1)
+        [best] = make_decoder(tokenizer, None, 0.5, None, 5).decode(log_probs)
+        assert best.text == tokenizer.decode([*tokens, 1]) == f"a|▁b{' ' * (len(labels) == 5)}a"
 
 
 def forget(model: nn.Module) -> None:
