@@ -49,7 +49,7 @@ def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> list[int]:
         if kind == ENDS_WORD and not known:
             warn(
                 f"lm: what stands between words, {name!r}, is none of the model's words, so each counts as <unk>; "
-                "NGramLM.open(space=...) says what stands for it"
+                "NGramLM.open(space=...), or --lm-space, says what stands for it"
             )
             break
     return ids
@@ -67,7 +67,7 @@ def known_words(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> dict[str, i
     if tokens.joiner and all(len(word) == 1 or word in SPACES for word in words):
         warn(
             "lm: the model's words are single characters, so that longer words are unknown to it; "
-            "NGramLM.open(unit='character') reads it as a model of characters"
+            "NGramLM.open(unit='character'), or --characters, reads it as what it is"
         )
     if lm_case is not None:
         of_lm, spelled = _CASES[lm_case], _CASES[_OTHER[lm_case]]
@@ -119,5 +119,5 @@ def _warn_of_case(lm: NGramLM, words: Sequence[str]) -> None:
 def _warn_that(lm_case: str) -> None:
     warn(
         f"lm: the model's words are {lm_case} case and the labels {_OTHER[lm_case]}, so it knows none of what is said; "
-        f"lm_case={lm_case!r} asks it for words of its own case"
+        f"lm_case={lm_case!r}, or --lm-case {lm_case}, asks it for words of its own case"
     )
