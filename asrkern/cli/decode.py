@@ -15,7 +15,8 @@ import typer
 from asrkern.cli.console import bars, errors
 from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_labels
-from asrkern.decoder._files import about, fields
+from asrkern.decoder._files import about
+from asrkern.decoder.labels import fields
 
 # Utterances decoded at once, on several threads.
 BATCH = 16

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _CHUNK_BYTES = 1 << 20
-_FIELD = re.compile(r"[^ \t\n\v\f\r]+")
-
-
-def fields(line: str) -> list[str]:
-    """What white space separates; a no-break space and its like are letters, as for the tools that write such files."""
-    return _FIELD.findall(line)
 
 
 @contextmanager

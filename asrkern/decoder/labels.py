@@ -10,14 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrkern.decoder._files import about, fields
+from asrkern.decoder._files import about
 
 # The space, as a token, may be nothing before its number.
 _NUMBERED = re.compile(r"(.*?)([ \t]+)(-?\d+(?:\.\d+)?(?:e-?\d+)?)[ \t]*", re.ASCII)
 _KOSPEECH = "id,char"
+_FIELD = re.compile(r"[^ \t\n\v\f\r]+")
 _EXPECTED_JSON = "expected a list of strings, or an object of labels and their indices"
 # What fairseq puts before the tokens of every dictionary; its CTC models take the first, <s>, as blank.
 _FAIRSEQ = ("<blank>", "<pad>", "</s>", "<unk>")
+
+
+def fields(line: str) -> list[str]:
+    """What white space separates; a no-break space and its like are letters, as for the tools that write such files."""
+    return _FIELD.findall(line)
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:

@@ -103,6 +103,7 @@ class BeamSearchDecoderCTC:
             lm_start_state,
         )[0][0]
 
+    @renamed(**_NAMES)
     def decode_beams(
         self,
         logits: np.ndarray,
@@ -117,11 +118,10 @@ class BeamSearchDecoderCTC:
         """(text, None, [(word, (start, end))], acoustic score, combined score) of each beam, the best first."""
         _refuse("prune_history", prune_history, False)
         _refuse("lm_start_state", lm_start_state, None)
-        with renamed(**_NAMES):
-            decoder = self._decoder(
-                beam_width, beam_prune_logp, token_min_logp, tuple(self._words(hotwords)), hotword_weight
-            )
-            return _beams(decoder.decode(self._log_probs(logits)), beam_prune_logp)
+        decoder = self._decoder(
+            beam_width, beam_prune_logp, token_min_logp, tuple(self._words(hotwords)), hotword_weight
+        )
+        return _beams(decoder.decode(self._log_probs(logits)), beam_prune_logp)
 
     def decode_batch(
         self, pool: Any, logits_list: Sequence[np.ndarray], *args: Any, **kwargs: Any
@@ -141,6 +141,7 @@ class BeamSearchDecoderCTC:
             for logits in logits_list
         ]
 
+    @renamed(**_NAMES)
     def _build(self, parameters: dict[str, float]) -> None:
         alpha, beta, offset = (finite(name, value) for name, value in parameters.items())
         lexicon = None
@@ -149,17 +150,16 @@ class BeamSearchDecoderCTC:
             lexicon = [
                 w for w in dict.fromkeys(self._unigrams) if self._lm.word_id(w) and spelled.issuperset(w)
             ]
-        with renamed(**_NAMES):
-            self._base = CTCBeamDecoder(
-                self._labels,
-                self._lm,
-                lexicon or None,
-                alpha=alpha,
-                beta=beta if self._lm is not None else 0.0,
-                blank=self._blanks[0],
-                unk_score=alpha * _LN10 * offset,
-                check_normalized=False,
-            )
+        self._base = CTCBeamDecoder(
+            self._labels,
+            self._lm,
+            lexicon or None,
+            alpha=alpha,
+            beta=beta if self._lm is not None else 0.0,
+            blank=self._blanks[0],
+            unk_score=alpha * _LN10 * offset,
+            check_normalized=False,
+        )
         self._parameters = parameters
         self._decoders: dict[tuple[Any, ...], CTCBeamDecoder] = {}
 

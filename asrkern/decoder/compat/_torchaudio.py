@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from asrkern.decoder._context import finite
-from asrkern.decoder._files import about, fields
+from asrkern.decoder._files import about
 from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis, _count
 from asrkern.decoder.compat._names import renamed
+from asrkern.decoder.labels import fields
 from asrkern.decoder.ngram_lm import NGramLM
 
 _LN10 = math.log(10)
@@ -61,6 +62,7 @@ class CTCDecoder:
         self._sil, self._sil_score, self._unk_word = sil, sil_score, unk_word
         self._state = None
 
+    @renamed(**_NAMES)
     def __call__(self, emissions: Tensor, lengths: Tensor | None = None) -> list[list[CTCHypothesis]]:
         """The n-best of each row.
 
@@ -68,8 +70,7 @@ class CTCDecoder:
             emissions: [N, T, V] float32 on the CPU: log-probabilities or any scores of frames.
             lengths: [N] frames of each row; None: all T.
         """
-        with renamed(**_NAMES):
-            found = self._decoder.decode(self._scored(emissions, 3), lengths)
+        found = self._decoder.decode(self._scored(emissions, 3), lengths)
         frames = (
             [emissions.shape[1]] * len(emissions) if lengths is None else torch.as_tensor(lengths).tolist()
         )
@@ -79,10 +80,10 @@ class CTCDecoder:
         """Start online decoding."""
         self._state = self._decoder.start()
 
+    @renamed(**_NAMES)
     def decode_step(self, emissions: Tensor) -> None:
         """Take more frames, [frames, V]."""
-        with renamed(**_NAMES):
-            self._decoder.step(self._started(), self._scored(emissions, 2))
+        self._decoder.step(self._started(), self._scored(emissions, 2))
 
     def decode_end(self) -> None:
         """End online decoding; the result is :meth:`get_final_hypothesis`."""
@@ -168,6 +169,7 @@ def _read_lexicon(
     return lexicon
 
 
+@renamed(**_NAMES)
 def ctc_decoder(
     lexicon: str | os.PathLike[str] | None,
     tokens: str | os.PathLike[str] | Sequence[str],
@@ -228,22 +230,21 @@ def ctc_decoder(
     marked = words is not None and not all(
         spelling[-1] == names[sil] for spellings in words.values() for spelling in spellings
     )
-    with renamed(**_NAMES):
-        decoder = _BeamDecoder(
-            names,
-            lm,
-            words,
-            alpha=lm_weight / _LN10,  # flashlight weighs log10 probabilities
-            beta=word_score if words is not None else 0.0,
-            beam_width=beam_size,
-            nbest=min(nbest, beam_size),
-            top_tokens=None if not beam_size_token else min(beam_size_token, len(names)),
-            beam_prune_logp=-float(beam_threshold),
-            blank=indices[blank_token],
-            space=None if marked or sil is None else names[sil],
-            # There unk_score stands in place of word_score.
-            unk_score=0.0 if words is None else unk_score - word_score,
-            log_add=log_add,
-            check_normalized=False,
-        )
+    decoder = _BeamDecoder(
+        names,
+        lm,
+        words,
+        alpha=lm_weight / _LN10,  # flashlight weighs log10 probabilities
+        beta=word_score if words is not None else 0.0,
+        beam_width=beam_size,
+        nbest=min(nbest, beam_size),
+        top_tokens=None if not beam_size_token else min(beam_size_token, len(names)),
+        beam_prune_logp=-float(beam_threshold),
+        blank=indices[blank_token],
+        space=None if marked or sil is None else names[sil],
+        # There unk_score stands in place of word_score.
+        unk_score=0.0 if words is None else unk_score - word_score,
+        log_add=log_add,
+        check_normalized=False,
+    )
     return CTCDecoder(decoder, names, sil, sil_score, None if words is None else unk_word)
