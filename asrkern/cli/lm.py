@@ -12,14 +12,19 @@ import typer
 
 from asrkern.cli.console import bars, errors
 from asrkern.decoder import NGramLM
-from asrkern.decoder.ngram_lm import MAX_ORDER, perplexity
+from asrkern.decoder.ngram_lm import MAX_ORDER, SPACES, perplexity
 
 app = typer.Typer(help="N-gram language models.", no_args_is_help=True)
 SUFFIXES = (".arpa", ".arpa.gz", ".safetensors")
 STDIN = Path("-")
 
-Characters = Annotated[
-    bool, typer.Option("--characters", help="The model's words are characters; ▁ stands for white space.")
+Characters = Annotated[bool, typer.Option("--characters", help="The model's words are characters.")]
+Space = Annotated[
+    str | None,
+    typer.Option(
+        help="What stands for white space in a model of characters. Default: ▁; of a file ▁, <space> or |, as it has.",
+        show_default=False,
+    ),
 ]
 
 
@@ -76,6 +81,7 @@ def build(
         bool, typer.Option("--discount-fallback", help="Fixed discounts where a text's counts give none.")
     ] = False,
     characters: Characters = False,
+    space: Space = None,
 ) -> None:
     """Estimate a model: interpolated modified Kneser-Ney."""
     thresholds = _thresholds(prune)
@@ -88,6 +94,7 @@ def build(
                 prune=thresholds,
                 discount_fallback=discount_fallback,
                 unit="character" if characters else "word",
+                space=SPACES[0] if space is None else space,
                 progress=progress,
             )
         if output.suffix == ".safetensors":
@@ -111,13 +118,14 @@ def query(
         bool, typer.Option("--words", help="Also show each word: log10 p and the n-gram's order.")
     ] = False,
     characters: Characters = False,
+    space: Space = None,
 ) -> None:
     """Score the sentences of standard input.
 
     Prints for each: log10 probability, words, unknown words, text, with tabs between; at the end the perplexity.
     """
     with errors():
-        lm = NGramLM.open(model, unit="character" if characters else "word")
+        lm = NGramLM.open(model, unit="character" if characters else "word", space=space)
     known = lm.words
     total = known_total = 0.0
     count = unknown_count = 0

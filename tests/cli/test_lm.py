@@ -53,6 +53,13 @@ def test_models_of_characters(text, tmp_path):
     assert "▁" in NGramLM.from_arpa(output).words
     result = run("query", output, "--characters", stdin="a cat\n")
     assert result.stdout.splitlines()[0].endswith("\t6\t0\ta cat")
+    # The same model with other spaces: one that is known by its name, and one that has to be told.
+    for space, told in (("|", []), ("<space>", []), ("~", ["--space", "~"])):
+        other = tmp_path / "other.arpa"
+        options = ["--characters", "--discount-fallback", "--space", space]
+        assert run("build", text, "-o", other, *options).exit_code == 0
+        assert space in NGramLM.from_arpa(other).words
+        assert run("query", other, "--characters", *told, stdin="a cat\n").stdout == result.stdout
 
 
 @pytest.fixture
