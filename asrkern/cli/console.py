@@ -16,20 +16,27 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 def errors(*more: type[Exception]) -> Iterator[None]:
     """Errors about files and values, and of these classes, in one line and as exit status 1; warnings in one line."""
     try:
-        with warnings.catch_warnings():
-            others = warnings.showwarning
-
-            def show(message: Warning, category: type[Warning], *where: object) -> None:
-                if category is UserWarning:
-                    typer.echo(f"warning: {message}", err=True)
-                else:
-                    others(message, category, *where)
-
-            warnings.showwarning = show
+        with warnings_in_lines():
             yield
     except (ImportError, OSError, ValueError, *more) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def warnings_in_lines() -> Iterator[None]:
+    """UserWarnings without the line of code that they come from."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning, category: type[Warning], *where: object) -> None:
+            if category is UserWarning:
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                others(message, category, *where)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

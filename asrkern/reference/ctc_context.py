@@ -19,7 +19,7 @@ class Text(NamedTuple):
 
 
 def read_text(tokens: Prefix, kinds: Sequence[int], texts: Sequence[str]) -> Text:
-    """Words of tokens by their kinds and texts (:func:`asrkern.decoder._context.read_labels`)."""
+    """Words of tokens by their kinds and texts (:func:`asrkern.decoder._tokens.read_tokens`)."""
     complete, partial = [], ""
     for token in tokens:
         if kinds[token] != INSIDE_WORD:
