@@ -1,280 +1,105 @@
 """Read what torch.save wrote, without executing anything in the file.
 
-A checkpoint is a pickle, and a pickle is a program: it names functions and calls them. Here only the few
-functions that put a tensor together are known, as implementations of our own; every other name becomes an
-:class:`Inert` object that keeps what it is given and does nothing. No name is ever imported. This reads files
-that ``torch.load(weights_only=True)`` refuses, Lightning's for one, and needs no trust in any of them.
+:mod:`asrkern.models._unpickler` does the reading. It takes files that ``torch.load(weights_only=True)`` refuses,
+Lightning's for one, and needs no trust in any of them. Memory and time follow from a file's size, whatever is in it.
 
 Both formats are read: the zip archive (torch ≥ 1.6), and the sequence of pickles before it (torch ≥ 0.1.10).
 """
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import struct
 import sys
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from math import prod
 from typing import Any, BinaryIO
 
-import torch
-from torch import Tensor
+from asrkern._memory import in_words as size_in_words
+from asrkern._memory import memory_for
+from asrkern.models._file_kinds import in_words, shown, zip_of_others
+from asrkern.models._unpickler import Inert, Storage, TensorView, Unpickler, Work, plain
+
+__all__ = ["Inert", "module_state_dict", "plain", "read_checkpoint"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
 
-class Inert(dict):
-    """Stands for an object whose class is unknown here; one subclass per name, called ``origin``.
+class _Source:
+    """A file that allocates no more than it has, however much is read."""
 
-    Holds what the file has for the object: ``args`` of its constructor, ``state`` of its attributes, and its
-    items if it is a mapping.
-    """
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
 
-    origin = ""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
-        self = super().__new__(cls)
-        self.args = args
-        self.state = None
-        return self
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Inert:
-        return Inert(*args)
-
-    # The class itself can be the target of a BUILD too: the call then has one argument less.
-    def __setstate__(self, state: Any = None) -> None:
-        if isinstance(self, Inert):
-            self.state = state
-
-    def append(self, item: Any) -> None:
-        """Items of an unknown list are not kept."""
-
-    extend = add = append
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __repr__(self) -> str:
-        return f"<inert {self.origin}>"
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, self._size))
 
 
-def plain(value: Any) -> Any:
-    """The data inside an inert configuration object, otherwise the value itself.
-
-    Understands OmegaConf's containers and nodes, enumerations, dataclasses and mappings.
-    """
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if not isinstance(value, Inert):
-        return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
-    if isinstance(value.state, dict) and value.state:
-        for key in ("_content", "_val"):
-            if key in value.state:
-                return plain(value.state[key])
-        return {key: plain(item) for key, item in value.state.items()}
-    if value.origin.endswith(".getattr"):  # an enumeration's member by its name, as Python 3.11 writes it
-        return plain(value.args[-1])
-    if len(value) == 0 and len(value.args) == 1:
-        return plain(value.args[0])
-    return {key: plain(item) for key, item in value.items()}
-
-
-class _Dict(dict):
-    """OrderedDict and defaultdict of a file; attributes that the file sets on it are dropped."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class _Function:
-    """A function that a file may call. BUILD on it is ignored: no file can alter it for the next one."""
-
-    call: Callable[..., Any]
-
-    def __call__(self, *args: Any) -> Any:
-        return self.call(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-@dataclass
-class _Storage:
-    """The bytes of one or more tensors; ``data`` is read after the pickle that refers to it."""
-
-    dtype: torch.dtype
-    numel: int
-    data: bytearray = field(default_factory=bytearray)
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * self.dtype.itemsize
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def tensor(self) -> Tensor:
-        if not self.numel:
-            return torch.empty(0, dtype=self.dtype)
-        return torch.frombuffer(self.data, dtype=self.dtype)
-
-
-@dataclass(frozen=True)
-class _TensorView:
-    """A tensor before its storage has been read."""
-
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.storage, _Storage) or len(self.size) != len(self.stride):
-            raise ValueError("malformed tensor")
-        if any(n < 0 for n in (self.offset, *self.size, *self.stride)):
-            raise ValueError("tensor with a negative size, stride or offset")
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
-        if prod(self.size) and last >= self.storage.numel:
-            raise ValueError(f"tensor of size {self.size} reaches beyond its storage of {self.storage.numel}")
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def tensor(self) -> Tensor:
-        return self.storage.tensor().as_strided(self.size, self.stride, self.offset)
-
-
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_unused: Any) -> _TensorView:
-    return _TensorView(storage, offset, tuple(size), tuple(stride))
-
-
-def _rebuild_parameter(data: Any, *_unused: Any) -> Any:
-    return data
-
-
-_STORAGE_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "UntypedStorage": torch.uint8,
-}
-# Everything that a file may name; a torch.dtype cannot be altered.
-_KNOWN: dict[tuple[str, str], _Function | torch.dtype] = {
-    ("collections", "OrderedDict"): _Function(_Dict),
-    ("collections", "defaultdict"): _Function(lambda *_: _Dict()),
-    ("torch", "Size"): _Function(tuple),
-    ("torch._utils", "_rebuild_tensor"): _Function(_rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Function(_rebuild_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): _Function(_rebuild_parameter),
-    **{("torch", str(dtype).removeprefix("torch.")): dtype for dtype in _STORAGE_DTYPES.values()},
-    **{
-        (module, name): dtype
-        for module in ("torch", "torch.cuda", "torch.storage")
-        for name, dtype in _STORAGE_DTYPES.items()
-    },
-}
-
-
-class _Unpickler(pickle._Unpickler):
-    """Knows :data:`_KNOWN`; collects the storages by key in the order of their first mention.
-
-    The implementation in Python: the one in C allocates a table as long as the largest index in the file.
-    """
-
-    def __init__(self, file: BinaryIO, storages: dict[str, _Storage] | None = None) -> None:
-        # Files of Python 2 hold byte strings, of which some (numpy's) are no text.
-        super().__init__(file, encoding="utf-8", errors="surrogateescape")
-        self.storages = {} if storages is None else storages
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = _KNOWN.get((module, name))
-        return type("Inert", (Inert,), {"origin": f"{module}.{name}"}) if known is None else known
-
-    def get_extension(self, code: int) -> Any:
-        raise pickle.UnpicklingError("extension codes name objects of the process that wrote them")
-
-    def persistent_load(self, pid: Any) -> Any:
-        kind, *details = pid
-        if kind == "module":  # a whole module pickled with its source code: (class, file, source)
-            return details[0]
-        if kind != "storage":
-            raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
-        dtype, key, _device, numel = details[:4]
-        if len(details) > 4 and details[4] is not None:
-            raise pickle.UnpicklingError("storages that are views of others are not supported")
-        if not isinstance(dtype, torch.dtype) or not isinstance(numel, int) or numel < 0:
-            raise pickle.UnpicklingError(f"malformed storage {key!r}")
-        storage = self.storages.setdefault(str(key), _Storage(dtype, numel))
-        if (storage.dtype, storage.numel) != (dtype, numel):
-            raise pickle.UnpicklingError(f"storage {key!r} is described in two ways")
-        return storage
-
-
-def _read_zip(file: BinaryIO) -> Any:
+def _read_zip(file: BinaryIO, size: int) -> Any:
     """<root>/data.pkl, and one record <root>/data/<key> per storage."""
     with zipfile.ZipFile(file) as archive:
         names = set(archive.namelist())
+        if len(names) != len(archive.namelist()):
+            raise ValueError("a zip archive with two members of one name")
         roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")]
-        if len(roots) != 1:
-            raise ValueError("a zip archive, but not one of torch.save")
+        if len(roots) != 1 or f"{roots[0]}/constants.pkl" in names:
+            raise ValueError(zip_of_others(names))
         root = roots[0]
-        if f"{root}/constants.pkl" in names:
-            raise ValueError("a TorchScript archive, which is a program; save a state_dict with torch.save")
         byteorder = f"{root}/byteorder"
-        if byteorder in names and archive.read(byteorder).decode() != sys.byteorder:
+        if byteorder in names and _member(archive, byteorder) != sys.byteorder.encode():
             raise ValueError(f"written on a machine that is not {sys.byteorder}-endian")
-        with archive.open(f"{root}/data.pkl") as data:
-            unpickler = _Unpickler(data)
-            value = unpickler.load()
+        unpickler = Unpickler(io.BytesIO(_member(archive, f"{root}/data.pkl")), Work(size))
+        value = unpickler.load()
+        # Members can lie within each other; those of torch.save do not.
+        if sum(storage.nbytes for storage in unpickler.storages.values()) > size:
+            raise ValueError("its storages should together have more bytes than the file")
         for key, storage in unpickler.storages.items():
-            record = archive.getinfo(f"{root}/data/{key}")
-            if record.compress_size != storage.nbytes or record.file_size != storage.nbytes:
-                raise ValueError(
-                    f"storage {key} should have {storage.nbytes} bytes, has {record.compress_size}"
-                )
-            storage.data = bytearray(archive.read(record))
+            name = f"{root}/data/{key}"
+            if name not in names:
+                raise ValueError(f"storage {shown(key)} is missing")
+            stored = archive.getinfo(name).file_size
+            if stored != storage.nbytes:
+                raise ValueError(f"storage {shown(key)} should have {storage.nbytes} bytes, has {stored}")
+            storage.data = bytearray(_member(archive, name))
     return value
 
 
-def _read_legacy(file: BinaryIO) -> Any:
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member as torch.save writes it, uncompressed: no small one becomes a large one."""
+    record = archive.getinfo(name)
+    if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
+        raise ValueError(f"{shown(name)} is compressed, which torch.save does not do; save it anew")
+    return archive.read(record)
+
+
+def _read_legacy(file: BinaryIO, size: int) -> Any:
     """Pickles (magic number, version, system, object, storage keys), then each storage's numel and bytes."""
-    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
+    source, work = _Source(file, size), Work(size)
+    if Unpickler(source, work).load() != _LEGACY_MAGIC or Unpickler(source, work).load() != _LEGACY_PROTOCOL:
         raise ValueError("neither a zip archive nor torch's earlier format")
-    system = _Unpickler(file).load()
-    if system["little_endian"] != (sys.byteorder == "little"):
+    system = Unpickler(source, work).load()
+    if not isinstance(system, dict) or system.get("little_endian") != (sys.byteorder == "little"):
         raise ValueError(f"written on a machine that is not {sys.byteorder}-endian")
-    storages: dict[str, _Storage] = {}
-    value = _Unpickler(file, storages).load()
-    file_size = os.fstat(file.fileno()).st_size
-    for key in _Unpickler(file).load():
-        storage = storages[str(key)]
-        (numel,) = struct.unpack("<q", file.read(8))
-        if numel != storage.numel or storage.nbytes > file_size:
-            raise ValueError(f"storage {key} should have {storage.numel} elements, has {numel}")
+    storages: dict[str, Storage] = {}
+    value = Unpickler(source, work, storages).load()
+    keys = Unpickler(source, work).load()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("it has no list of its storages")
+    for key in keys:
+        if key not in storages:
+            raise ValueError(f"storage {shown(key)} belongs to no tensor")
+        storage = storages[key]
+        (numel,) = struct.unpack("<q", source.read(8))
+        if numel != storage.numel or storage.nbytes > size:
+            raise ValueError(f"storage {shown(key)} should have {storage.numel} elements, has {numel}")
         storage.data = bytearray(storage.nbytes)
         if file.readinto(storage.data) != storage.nbytes:
-            raise ValueError(f"storage {key} is cut short")
+            raise ValueError(f"storage {shown(key)} is cut short")
+    if missing := storages.keys() - set(keys):
+        raise ValueError(f"storage {shown(min(missing))} is missing")
     return value
 
 
@@ -282,7 +107,7 @@ def _with_tensors(value: Any, done: dict[int, Any]) -> Any:
     """``value`` with tensors for their views; ``done`` holds what was converted, for shared containers."""
     if id(value) in done:
         return done[id(value)]
-    if isinstance(value, _TensorView):
+    if isinstance(value, TensorView):
         done[id(value)] = value.tensor()
     elif isinstance(value, Inert):
         done[id(value)] = value
@@ -301,51 +126,67 @@ def _with_tensors(value: Any, done: dict[int, Any]) -> Any:
     return done[id(value)]
 
 
-_MAX_MODULES = 100_000
+_PARTS = ("_parameters", "_buffers", "_modules")
+_MAX_DEPTH = 100
+_LONGEST_KEY = 1000  # characters
 
 
-def module_state_dict(module: Inert) -> dict[str, Any]:
+def module_state_dict(module: Inert, file_size: int = 2**22) -> dict[str, Any]:
     """The state_dict of a module that was saved whole, from the parameters and buffers among its attributes.
 
+    Args:
+        file_size: in bytes, which limits how many parts a module can have that are not only mentioned again.
+
     Raises:
-        ValueError: it is no torch.nn.Module, or one within itself.
+        ValueError: it is no torch.nn.Module, or one within itself, or too deep or too large to be real.
     """
     found: dict[str, Any] = {}
-    pending, visited = [("", module, ())], 0
+    # A part takes hundreds of bytes, but shared ones are mentioned in a few.
+    left = 1000 + file_size // 50
+    pending = [("", module, ())]
     while pending:
         prefix, current, above = pending.pop()
-        visited += 1
-        if not _is_module(current) or id(current) in above or visited > _MAX_MODULES:
+        if not _is_module(current) or id(current) in above or len(above) > _MAX_DEPTH:
             name = prefix.rstrip(".") or "it"
             raise ValueError(f"{name} is {type(current).__name__}, expected a module that can be walked")
         state = current.state
-        hidden = _names(state.get("_non_persistent_buffers_set"))
-        buffers = {name: value for name, value in state["_buffers"].items() if name not in hidden}
-        for name, value in {**state["_parameters"], **buffers}.items():
+        parameters, buffers, children = parts = [state[part] for part in _PARTS]
+        unkept = _items(state.get("_non_persistent_buffers_set"))
+        left -= 1 + sum(map(len, parts)) + len(unkept)
+        longest = max(
+            (len(name) if isinstance(name, str) else 2**31 for part in parts for name in part), default=0
+        )
+        if left < 0 or len(prefix) + longest > _LONGEST_KEY:
+            raise ValueError(
+                f"{prefix.rstrip('.') or 'it'} has more parts or longer names than a file of its size can, expected a "
+                "module that can be walked"
+            )
+        hidden = {item for item in unkept if isinstance(item, str)}
+        kept = {name: value for name, value in buffers.items() if name not in hidden}
+        for name, value in {**parameters, **kept}.items():
             if value is not None:
                 found[f"{prefix}{name}"] = value
-        children = [
+        following = [
             (f"{prefix}{name}.", child, (*above, id(current)))
-            for name, child in state["_modules"].items()
+            for name, child in children.items()
             if child is not None
         ]
-        pending += reversed(children)
+        pending += reversed(following)
     return found
 
 
 def _is_module(value: Any) -> bool:
-    parts = ("_parameters", "_buffers", "_modules")
     return (
         isinstance(value, Inert)
         and isinstance(value.state, dict)
-        and all(isinstance(value.state.get(part), dict) for part in parts)
+        and all(isinstance(value.state.get(part), dict) for part in _PARTS)
     )
 
 
-def _names(value: Any) -> set[Any]:
+def _items(value: Any) -> Any:
     """A set as protocol 4 writes it, or as earlier ones do, as a call of ``set`` with a list."""
     items = (value.args[0] if value.args else ()) if isinstance(value, Inert) else value
-    return {item for item in items or () if isinstance(item, str)}
+    return items if isinstance(items, list | set | frozenset) else ()
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, whole_module: bool = False) -> dict[Any, Any]:
@@ -365,16 +206,30 @@ def read_checkpoint(path: str | os.PathLike[str], *, whole_module: bool = False)
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         try:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            value = _with_tensors(_read_zip(file) if is_zip else _read_legacy(file), {})
+            with memory_for(f"{path}, a file of {size_in_words(size)}"):
+                value = _with_tensors(_read_zip(file, size) if is_zip else _read_legacy(file, size), {})
             if whole_module and _is_module(value):
-                return module_state_dict(value)
+                return module_state_dict(value, size)
+        except MemoryError:
+            raise
         # Bytes of unknown origin can make the unpickler raise anything.
         except Exception as error:
-            raise ValueError(f"{path} is not a readable torch checkpoint: {error}") from error
+            reason = in_words(path) or _reason(error)
+            raise ValueError(f"{path} is not a readable torch checkpoint: {reason}") from error
     if not isinstance(value, dict) or isinstance(value, Inert):
-        found = value.origin if isinstance(value, Inert) else type(value).__name__
+        found = shown(value.origin)[1:-1] if isinstance(value, Inert) else type(value).__name__
         raise ValueError(f"{path} holds an object of {found}, expected a dictionary with a state_dict")
     return value
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "it is cut short: get it again"
+    # Messages of our own, and of zipfile. Others are about Python's innards: "118", "pop from empty list".
+    if isinstance(error, ValueError | pickle.UnpicklingError | zipfile.BadZipFile) and len(str(error)) > 8:
+        return str(error)
+    return f"it is damaged ({type(error).__name__}: {error})"

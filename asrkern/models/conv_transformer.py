@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +21,14 @@ from asrkern.models.conv_front_end import (
     conv_output_size,
     make_conv,
 )
-from asrkern.models.weights import check_keys, find_state_dict, fit_weights, raise_misfits, with_weights
+from asrkern.models.weights import (
+    check_keys,
+    find_state_dict,
+    fit_weights,
+    outline,
+    raise_misfits,
+    with_weights,
+)
 from asrkern.nn import GRU, LSTM
 from asrkern.nn._lengths import frame_mask
 
@@ -118,8 +126,7 @@ class _ConvClassifier(nn.Module):
         try:
             state = find_state_dict(container, _KIND)
             known = cls.options_of(state)
-            with torch.device("meta"):
-                model = cls(**known, **options)
+            model = outline(partial(cls, **known, **options), len(state))
             weights = fit_weights(state, model, _KIND)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_front_end import check_conv_input, conv_frames, conv_length, make_conv
 from asrkern.models.deepspeech2_config import PRESETS, DeepSpeech2Config
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
-from asrkern.models.weights import with_weights
+from asrkern.models.weights import outline, with_weights
 from asrkern.nn import GRU, LSTM, BatchRNN, Lookahead, SequenceWise
 
 
@@ -111,8 +111,7 @@ class DeepSpeech2(nn.Module):
             config = replace(
                 config, output=output, stats=stats, emulate_length_rounding=emulate_length_rounding
             )
-            with torch.device("meta"):
-                model = cls(config)
+            model = outline(partial(cls, config), len(state))
             weights = fit_weights(state, model)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error

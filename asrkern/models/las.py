@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from asrkern.models.las_layouts import KIND, options_of, parse_checkpoint
 from asrkern.models.las_search import Hypothesis, Ranking, beam_search, greedy_search
 from asrkern.models.listener import make_listener
 from asrkern.models.speller import CellSpeller, GRUSpeller, make_attention
-from asrkern.models.weights import fit_weights, with_weights
+from asrkern.models.weights import fit_weights, outline, with_weights
 from asrkern.nn import AttentionMemory
 from asrkern.nn._lengths import reverse_frames, values_are_known
 
@@ -104,8 +105,8 @@ class LAS(nn.Module):
         container = read_checkpoint(path, whole_module=True)
         try:
             state = parse_checkpoint(container)
-            with torch.device("meta"):
-                model = cls(LASConfig(**{**options_of(state), **options}))
+            config = LASConfig(**{**options_of(state), **options})
+            model = outline(partial(cls, config), len(state))
             weights = fit_weights(state, model, KIND)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error

@@ -9,19 +9,31 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from asrkern._memory import in_words, memory_for
 from asrkern.models.checkpoint import Inert
 
 Model = TypeVar("Model", bound=nn.Module)
+
+# What wraps a whole model: DataParallel and AveragedModel, torch.compile, Lightning's modules, FSDP.
+_OUTER = ("module.", "_orig_mod.", "model.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+# What may also wrap its parts, and is no name of theirs.
+_INNER = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_AVERAGED = "n_averaged"  # AveragedModel's counter
+# Copies of weights (tied ones, those of attention) that a file may hold as one.
+_MAX_COPIES = 4
+_SHOWN = 50
 
 
 def raise_misfits(
     kind: str, *, missing: Sequence[Any] = (), unexpected: Sequence[Any] = (), malformed: Sequence[str] = ()
 ) -> None:
-    """Raise ValueError with all of these, if there are any."""
+    """Raise ValueError with these, if there are any: all of them, or the first and how many more."""
     lists = {"missing keys": missing, "keys that do not fit": unexpected, "wrong values": malformed}
-    found = [f"{name}: {', '.join(map(str, keys))}" for name, keys in lists.items() if keys]
+    found = [f"{name}: {_listed(keys)}" for name, keys in lists.items() if keys]
     if found:
         raise ValueError(f"not a {kind} checkpoint of a known layout; " + "; ".join(found))
 
@@ -29,29 +41,39 @@ def raise_misfits(
 def find_state_dict(
     container: Mapping[Any, Any], kind: str, wrappers: Sequence[str] = ("state_dict",)
 ) -> dict[str, Any]:
-    """The weights of a container, without DataParallel's ``module.`` before the keys.
+    """The weights of a container, by the keys of the model alone.
+
+    What wrappers put before them is taken away, in any order and however often: ``module.`` (DataParallel), ``model.``
+    (Lightning), ``_orig_mod.`` (torch.compile; also of parts) and FSDP's.
 
     Args:
         container: what :func:`asrkern.models.checkpoint.read_checkpoint` returns.
         wrappers: keys that may hold the weights; without any of them the container is the weights.
 
     Raises:
-        ValueError: what is there is no dictionary by strings.
+        ValueError: what is there is no dictionary by strings, or two of its keys are one without wrappers.
     """
     wrapper = next((key for key in wrappers if key in container), None)
     state = container if wrapper is None else container[wrapper]
     if not isinstance(state, dict) or isinstance(state, Inert):
         raise ValueError(f"{wrapper}: expected a dictionary, received {type(state).__name__}")
     raise_misfits(kind, unexpected=[key for key in state if not isinstance(key, str)])
-    while state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
+    named = {_INNER.sub("", key): value for key, value in state.items() if key != _AVERAGED}
+    if len(named) != len(state) - (_AVERAGED in state):
+        seen: dict[str, str] = {}
+        twice = next(key for key in state if seen.setdefault(_INNER.sub("", key), key) != key)
+        raise_misfits(kind, malformed=[f"{twice}: expected once, received {seen[_INNER.sub('', twice)]} too"])
+    while outer := next(
+        (name for name in _OUTER if named and all(key.startswith(name) for key in named)), None
+    ):
+        named = {key.removeprefix(outer): value for key, value in named.items()}
+    return named
 
 
 def check_keys(
     state: Mapping[str, Any], kind: str, pattern: re.Pattern[str], essential: Iterable[str]
 ) -> None:
-    """Raise ValueError unless all keys match, all values are weights, and the essential keys are there."""
+    """Raise ValueError unless all keys match, all values are weights of their own, and the essential keys are there."""
     raise_misfits(
         kind,
         missing=[key for key in essential if key not in state],
@@ -62,6 +84,25 @@ def check_keys(
             if pattern.fullmatch(key) and not _is_weight(key, value)
         ],
     )
+    _check_extent(state)
+
+
+def outline(make: Callable[[], Model], tensors: int) -> Model:
+    """The model that ``make`` makes, on the meta device: its keys and shapes, for no memory.
+
+    Args:
+        tensors: how many the file has. A model that needs far more is given up while it is made.
+
+    Raises:
+        TypeError, ValueError: as ``make``; or the model has too many or too large parts.
+    """
+    try:
+        with torch.device("meta"), _AtMost(1000 + 30 * tensors):
+            return make()
+    except (OverflowError, RuntimeError) as error:
+        raise ValueError(
+            f"expected sizes of a model, received such that torch cannot count: {error}"
+        ) from None
 
 
 def fit_weights(
@@ -76,7 +117,7 @@ def fit_weights(
 
     Raises:
         ValueError: a key is missing or unexpected, a shape differs, or a weight is NaN or infinite; the
-            message lists them all.
+            message lists them.
     """
     weights, missing, shapes = {}, [], []
     places = {file_key(key): (key, value.shape) for key, value in model.state_dict().items()}
@@ -92,7 +133,7 @@ def fit_weights(
     raise_misfits(kind, missing=missing, unexpected=unexpected, malformed=shapes)
     broken = [name for name in places if name in state and not state[name].isfinite().all()]
     if broken:
-        raise ValueError(f"weights with NaN or infinite values: {', '.join(broken)}")
+        raise ValueError(f"weights with NaN or infinite values: {_listed(broken)}")
     return weights
 
 
@@ -100,13 +141,54 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
     """A model made on the meta device, with the weights of :func:`fit_weights`: in fp32 on the CPU, in eval mode.
 
     Buffers outside of the state_dict are left without values; a model should compute such ones when it needs them.
+
+    Raises:
+        MemoryError: it does not fit into memory.
     """
-    model.to_empty(device="cpu")
+    size = sum(value.nbytes for value in model.state_dict().values())
+    with memory_for(f"a model of {in_words(size)}"):
+        model.to_empty(device="cpu")
     for name, buffer in model.named_buffers():
         if name.endswith("num_batches_tracked"):
             buffer.zero_()
     model.load_state_dict(weights, strict=False)
     return model.eval()
+
+
+class _AtMost(TorchDispatchMode):
+    """Gives up after so many operations: a model takes about ten for each of its tensors."""
+
+    def __init__(self, operations: int) -> None:
+        super().__init__()
+        self._operations = self._left = operations
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(
+                "expected a model whose weights are in the file, received the sizes of a larger one"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _check_extent(state: Mapping[str, Tensor]) -> None:
+    """Refuse views (expanded, overlapping) that make many weights of few: the model has a place for each."""
+    storages, total = {}, 0
+    for key, value in state.items():
+        storage = value.untyped_storage()
+        if value.nbytes > storage.nbytes():
+            raise ValueError(f"{key}: expected a number for each place, received {_describe(value)} of fewer")
+        storages[storage.data_ptr()] = storage.nbytes()
+        total += value.nbytes
+    if total > _MAX_COPIES * sum(storages.values()):
+        raise ValueError(
+            f"weights: expected {in_words(total)} for their shapes, received {in_words(sum(storages.values()))} that they share"
+        )
+
+
+def _listed(keys: Sequence[Any]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(map(str, keys[:_SHOWN])) + more
 
 
 def _is_weight(key: str, value: Any) -> bool:

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 import asrkern
+from asrkern._atomic_write import is_full
 from asrkern.models import build
 from asrkern.training.averaging import MovingAverage
 from asrkern.training.callbacks import LAST_STATE, AtomicCheckpointIO, Exports, Records
@@ -58,7 +59,8 @@ def train(
     Raises:
         FileExistsError: the folder has a run, and it is not to be resumed.
         ImportError: a package of the extra ``train`` is missing.
-        OSError: a corpus cannot be read, or a file cannot be written.
+        OSError: a corpus cannot be read, or a file cannot be written; of a full disk (``errno.ENOSPC``) the message
+            says how to go on.
         ValueError: corpora, tokenizer and model do not fit together, or the loss is not finite for long.
         torch.OutOfMemoryError: a single utterance does not fit into memory.
     """
@@ -77,6 +79,13 @@ def train(
     log.setLevel(logging.INFO)
     try:
         return _train(recipe, folder, state if resume and state.exists() else None, callbacks, progress)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        left = "--resume goes on from the last checkpoint" if state.exists() else "--resume begins anew"
+        full = OSError(f"{error}; with more space, {left}")
+        full.errno = error.errno
+        raise full from error
     finally:
         log.setLevel(level)
         log.removeHandler(writer)
