@@ -11,16 +11,31 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
+from asrkern._memory import out_of_memory
+
 
 @contextmanager
 def errors(*more: type[Exception]) -> Iterator[None]:
-    """Errors about files and values, and of these classes, in one line and as exit status 1; warnings in one line."""
+    """Errors about files, values and memory, and of these classes, in one line and as exit status 1; warnings
+    in one line.
+
+    Others are faults of the program, which show where they come from.
+    """
     try:
         with warnings_in_lines():
             yield
-    except (ImportError, OSError, ValueError, *more) as error:
-        typer.echo(f"error: {error}", err=True)
+    except (ImportError, OSError, ValueError, MemoryError, RuntimeError, *more) as error:
+        known = (ImportError, OSError, ValueError, *more)
+        said = out_of_memory(error) or (str(error) if isinstance(error, known) else None)
+        if said is None:
+            raise
+        typer.echo(f"error: {one_line(said)}", err=True)
         raise typer.Exit(1) from None
+
+
+def one_line(text: str) -> str:
+    """A message without line feeds and what else could move a terminal's cursor: files' own words may be in it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 @contextmanager
@@ -31,7 +46,7 @@ def warnings_in_lines() -> Iterator[None]:
 
         def show(message: Warning, category: type[Warning], *where: object) -> None:
             if category is UserWarning:
-                typer.echo(f"warning: {message}", err=True)
+                typer.echo(f"warning: {one_line(str(message))}", err=True)
             else:
                 others(message, category, *where)
 

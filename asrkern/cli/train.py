@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from asrkern.cli.console import errors
@@ -36,7 +35,7 @@ def train(
 
     With several processes: torchrun --nproc-per-node 2 -m asrkern train RECIPE.
     """
-    with _log(), errors(torch.OutOfMemoryError):
+    with _log(), errors():
         from asrkern.training import trainer
         from asrkern.training.recipe import load_recipe
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from asrkern.models._checks import check_choices, check_probability, check_sizes
+from asrkern.models._checks import check_choices, check_probability, check_size_list, check_sizes
 from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_front_end import (
     SAME_PADDING,
@@ -60,16 +60,22 @@ class _ConvClassifier(nn.Module):
         """Features per frame of the input."""
         return self.n_freq
 
+    @property
+    def n_classes(self) -> int:
+        """Classes of the output."""
+        return self.fc[-1].out_features
+
     def output_length(self, frames: int) -> int:
         """Frames after the convolutions for so many of the input; 0 for too few."""
         return max(0, conv_length(frames, 1, SAME_PADDING))
 
     @staticmethod
     def _make_fc(size: int, hidden_sizes: tuple[int, int], classes: int) -> nn.Sequential:
+        check_size_list("fc_sizes", hidden_sizes)
         if len(hidden_sizes) != 2:
             raise ValueError(f"fc_sizes: expected two sizes, received {hidden_sizes!r}")
         first, second = hidden_sizes
-        check_sizes(classes=classes, **{"fc_sizes[0]": first, "fc_sizes[1]": second})
+        check_sizes(classes=classes)
         return nn.Sequential(
             nn.BatchNorm1d(size),
             nn.Linear(size, first),

@@ -122,6 +122,11 @@ class DeepSpeech2(nn.Module):
         """Features per frame of the input."""
         return self.config.n_freq
 
+    @property
+    def n_classes(self) -> int:
+        """Classes of the output."""
+        return len(self.config.labels)
+
     def output_length(self, frames: int) -> int:
         """Frames of the output for so many of the input; 0 for too few."""
         return max(0, conv_length(frames, 1, self.config.conv_padding))

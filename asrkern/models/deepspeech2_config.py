@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrkern.models._checks import check_choices, check_sizes
+from asrkern.models._checks import check_choices, check_output_labels, check_sizes
 from asrkern.models.conv_front_end import (
+    KERNELS,
     NO_PADDING,
     SAME_PADDING,
     ConvPadding,
@@ -67,12 +69,20 @@ class DeepSpeech2Config:
     emulate_length_rounding: bool = False
 
     def __post_init__(self) -> None:
+        check_output_labels(self.labels)
         object.__setattr__(self, "labels", tuple(self.labels))
-        object.__setattr__(self, "conv_padding", tuple(tuple(pair) for pair in self.conv_padding))
-        if len(self.labels) < 2 or not all(isinstance(label, str) for label in self.labels):
-            raise ValueError(f"labels: expected at least two strings, received {self.labels!r}")
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels: expected each label once, received {self.labels!r}")
+        padding = self.conv_padding
+        pairs = isinstance(padding, list | tuple) and all(isinstance(pair, list | tuple) for pair in padding)
+        numbers = [n for pair in padding for n in pair] if pairs else []
+        largest = max(map(max, KERNELS))
+        if not all(isinstance(n, int) and 0 <= n < largest for n in numbers) or [*map(len, padding)] != [
+            2,
+            2,
+        ]:
+            raise ValueError(
+                f"conv_padding: expected two pairs (frequency, time), received {reprlib.repr(padding)}"
+            )
+        object.__setattr__(self, "conv_padding", tuple(map(tuple, padding)))
         for name in ("sample_rate", "hidden_size", "num_layers", "lookahead_context"):
             if name != "lookahead_context" or self.lookahead_context is not None:
                 check_sizes(**{name: getattr(self, name)})
@@ -80,11 +90,11 @@ class DeepSpeech2Config:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: expected a positive number of seconds, received {value!r}")
-        check_choices(**{name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
-        if [len(pair) for pair in self.conv_padding] != [2, 2] or min(map(min, self.conv_padding)) < 0:
+        if self.sample_rate >= _MAX_SAMPLES or self.sample_rate * self.window_size >= _MAX_SAMPLES:
             raise ValueError(
-                f"conv_padding: expected two pairs (frequency, time), received {self.conv_padding!r}"
+                f"window_size: expected fewer than {_MAX_SAMPLES} samples, received {self.window_size} s"
             )
+        check_choices(**{name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
         if self.bidirectional and self.lookahead_context is not None:
             raise ValueError(
                 f"lookahead_context: expected None if bidirectional, received {self.lookahead_context}"
@@ -102,6 +112,8 @@ class DeepSpeech2Config:
         """Features per frame after the convolutions: 1312 with padding and 672 without at 16 kHz."""
         return conv_output_size(self.n_freq, self.conv_padding)
 
+
+_MAX_SAMPLES = 2**31  # of a second, and of a window
 
 _CHOICES = {
     "window_periodic": (True, False),

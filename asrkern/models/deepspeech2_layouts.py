@@ -20,6 +20,7 @@ lookahead; there the ``bidirectional`` entry of the container does, which came w
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,9 @@ def parse_checkpoint(
     state = {key: value for key, value in state.items() if not key.startswith(_STRAY)}
     metadata = _metadata(container)
     said = metadata.get("bidirectional")
-    if isinstance(said, bool) and said != config_from_keys["bidirectional"]:
+    if said is not None and not isinstance(said, bool):
+        raise ValueError(f"bidirectional: expected true or false, received {_shown(said)}")
+    if said is not None and said != config_from_keys["bidirectional"]:
         raise ValueError(f"bidirectional: the file says {said}, its weights say {not said}")
     config = DeepSpeech2Config(
         labels=_labels(metadata, state["fc.0.module.1.weight"].shape[0], labels),
@@ -162,8 +165,10 @@ def _file_key(key: str, state: Mapping[str, Tensor]) -> str:
 
 def _metadata(container: Mapping[Any, Any]) -> dict[str, Any]:
     """labels, audio_conf and bidirectional, from the package itself or from Lightning's hyper_parameters."""
-    hyper = plain(container.get("hyper_parameters", {}))
-    hyper = hyper if isinstance(hyper, dict) else {}
+    hyper = plain(container.get("hyper_parameters"))
+    if hyper is not None and not isinstance(hyper, dict):
+        raise ValueError(f"hyper_parameters: expected a dictionary, received {_shown(hyper)}")
+    hyper = hyper or {}
     audio = hyper.get("spect_cfg", hyper.get("audio_conf"))
     found = {"labels": hyper.get("labels"), "audio_conf": audio}
     if "state_dict" in container:
@@ -177,10 +182,12 @@ def _metadata(container: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _labels(metadata: Mapping[str, Any], classes: int, given: Sequence[str] | None) -> Sequence[str]:
     labels = metadata["labels"] if given is None else given
-    if not isinstance(labels, str | list | tuple):
+    if labels is None:
         if classes != len(LABELS):
             raise ValueError(f"labels: the file has none for its {classes} classes; pass labels")
         labels = LABELS
+    if not isinstance(labels, str | list | tuple) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels: expected a list of strings, received {_shown(labels)}")
     if len(labels) != classes:
         raise ValueError(
             f"labels: expected {classes}, one per row of fc.0.module.1.weight, received {len(labels)}"
@@ -189,10 +196,29 @@ def _labels(metadata: Mapping[str, Any], classes: int, given: Sequence[str] | No
 
 
 def _audio(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    audio = metadata["audio_conf"] if isinstance(metadata["audio_conf"], dict) else {}
-    fields = {"sample_rate": int, "window_size": float, "window_stride": float, "window": str}
-    return {
-        name: kind(audio[name])
-        for name, kind in fields.items()
-        if isinstance(audio.get(name), kind | int if kind is float else kind)
-    }
+    audio = metadata["audio_conf"]
+    if audio is not None and not isinstance(audio, dict):
+        raise ValueError(f"audio_conf: expected a dictionary, received {_shown(audio)}")
+    found = {name: value for name, value in (audio or {}).items() if name in _AUDIO and value is not None}
+    for name, value in found.items():
+        kinds, expected = _AUDIO[name]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"audio_conf.{name}: expected {expected}, received {_shown(value)}")
+    return found
+
+
+_AUDIO: dict[str, tuple[Any, str]] = {
+    "sample_rate": (int, "an integer in Hz"),
+    "window_size": (int | float, "a number of seconds"),
+    "window_stride": (int | float, "a number of seconds"),
+    "window": (str, "a name"),
+}
+
+
+def _shown(value: Any) -> str:
+    """A value of unknown origin: of lists within lists the outermost, of long texts the beginning."""
+    return (
+        f"{type(value).__name__} {reprlib.repr(value)}"
+        if isinstance(value, str | float)
+        else type(value).__name__
+    )

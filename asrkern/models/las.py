@@ -121,6 +121,11 @@ class LAS(nn.Module):
         """Features per frame of the input."""
         return self.config.n_features
 
+    @property
+    def n_classes(self) -> int:
+        """Classes of the output."""
+        return self.config.num_tokens
+
     def output_length(self, frames: int) -> int:
         """Frames of the listener for so many of the input; 0 for too few."""
         return int(self.listener.output_lengths(torch.tensor(frames)))

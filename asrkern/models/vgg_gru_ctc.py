@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from asrkern.models._checks import (
     check_choices,
     check_lengths,
+    check_output_labels,
     check_probability,
+    check_size_list,
     check_sizes,
     check_spectrograms,
 )
@@ -88,9 +90,8 @@ class VGGGRUCTC(nn.Module):
         stats: str = "valid",
     ) -> None:
         super().__init__()
+        check_output_labels(labels)
         self.labels = tuple(labels)
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels: expected at least two, each once, received {labels!r}")
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, dnn_size=dnn_size)
         check_choices(
             rnn_type=(rnn_type, ("gru", "light_gru")),
@@ -101,9 +102,9 @@ class VGGGRUCTC(nn.Module):
             stats=(stats, ("valid", "padded")),
         )
         check_probability("dropout", dropout)
-        if len(channels) not in (1, 2):
+        check_size_list("channels", channels)
+        if len(channels) > 2:
             raise ValueError(f"channels: expected one or two blocks, received {channels!r}")
-        check_sizes(**{f"channels[{block}]": width for block, width in enumerate(channels)})
         smallest = POOLING ** len(channels)
         if not isinstance(n_mels, int) or n_mels < smallest:
             raise ValueError(
@@ -159,6 +160,11 @@ class VGGGRUCTC(nn.Module):
     def n_features(self) -> int:
         """Features per frame of the input."""
         return self.n_mels
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the output."""
+        return len(self.labels)
 
     def output_length(self, frames: int) -> int:
         """Frames of the output for so many of the input."""

@@ -97,7 +97,7 @@ def outline(make: Callable[[], Model], tensors: int) -> Model:
         TypeError, ValueError: as ``make``; or the model has too many or too large parts.
     """
     try:
-        with torch.device("meta"), _AtMost(1000 + 30 * tensors):
+        with torch.device("meta"), _AtMost(500 + 6 * tensors):
             return make()
     except (OverflowError, RuntimeError) as error:
         raise ValueError(
@@ -156,7 +156,7 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
 
 
 class _AtMost(TorchDispatchMode):
-    """Gives up after so many operations: a model takes about ten for each of its tensors."""
+    """Gives up after so many operations: a model takes two or three for each of its tensors."""
 
     def __init__(self, operations: int) -> None:
         super().__init__()

@@ -11,25 +11,79 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import pydantic
 import torch
 from torch import Tensor, nn
 
 from asrkern._atomic_write import atomic_write
+from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
 from asrkern.data import collate
-from asrkern.models import build
+from asrkern.models import _file_kinds, build
+from asrkern.models.weights import outline
 from asrkern.training.features import FeatureSettings
-from asrkern.training.tasks import RecognitionTask, make_task
+from asrkern.training.tasks import RecognitionTask, make_task, task_of
 from asrkern.training.text import TextNormalization
 from asrkern.training.tokenizer import Tokenizer, tokenizer_from_json
 
 _KEY, _FORMAT = "asrkern", 1
+
+
+class _Part(pydantic.BaseModel):
+    """A part of the header: types are checked where JSON is read, keys of other versions are let through."""
+
+    model_config = pydantic.ConfigDict(extra="allow", protected_namespaces=())
+
+
+class _Model(_Part):
+    name: str
+    options: dict[str, Any]
+
+
+class _Characters(_Part):
+    kind: Literal["characters"]
+    labels: list[str]
+    blank: int | None = None
+    pad: int | None = None
+    sos: int | None = None
+    eos: int | None = None
+    unit: Literal["character", "class"] = "character"
+
+
+class _Pieces(_Part):
+    kind: Literal["sentencepiece"]
+    task: Literal["ctc", "attention", "classify"]
+    model: str
+
+
+class _Data(_Part):
+    label: str = "label"
+
+
+class _Trained(_Part):
+    data: _Data = _Data()
+    metric: str = "cer"
+
+
+class _Info(_Part):
+    recipe: _Trained = _Trained()
+
+
+class _Header(_Part):
+    model: _Model
+    task: Literal["ctc", "attention", "classify"]
+    tokenizer: Annotated[_Characters | _Pieces, pydantic.Field(discriminator="kind")]
+    features: FeatureSettings
+    text: TextNormalization
+    tokens_per_frame: float = pydantic.Field(ge=0, le=100)
+    info: _Info
 
 
 @dataclass
@@ -112,52 +166,128 @@ def load(path: str | os.PathLike[str]) -> Recognizer:
         OSError: there is no such file.
         ValueError: it is damaged or no such checkpoint, of a later format, or its weights are not all finite.
     """
+    path = os.fspath(path)
     header = read_header(path)
     try:
-        options = header["model"]["options"]
-        model = build(header["model"]["name"], **options)
-        recognizer = Recognizer(
-            model,
-            header["model"]["name"],
-            options,
-            header["task"],
-            tokenizer_from_json(header["tokenizer"]),
-            FeatureSettings(**header["features"]),
-            TextNormalization(**header["text"]),
-            header["tokens_per_frame"],
-            header["info"],
-        )
-        require("safetensors.torch", "lm").load_model(model, str(path))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{os.fspath(path)}: expected a checkpoint of asrkern's training: {error}") from None
-    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+        recognizer = _recognizer(path, header)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a checkpoint of asrkern's training: {error}") from None
+    broken = [name for name, value in recognizer.model.state_dict().items() if not value.isfinite().all()]
     if broken:
-        raise ValueError(f"{os.fspath(path)}: weights with NaN or infinite values: {', '.join(broken)}")
-    model.eval()
+        raise ValueError(f"{path}: weights with NaN or infinite values: {', '.join(broken)}")
+    recognizer.model.eval()
     return recognizer
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a checkpoint says about itself, without its weights.
+    """What a checkpoint says about itself, without its weights; of the types that :func:`save` writes.
 
     Raises:
         ImportError, OSError, ValueError: as :func:`load`.
     """
     safetensors = require("safetensors", "lm")
+    path = os.fspath(path)
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"path: expected a checkpoint, received {os.fspath(path)!r}, which is not a file"
-        )
+        raise FileNotFoundError(f"path: expected a checkpoint, received {path!r}, which is not a file")
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{os.fspath(path)}: expected an intact safetensors file: {error}") from None
+        raise ValueError(f"{path}: {_in_words(path, error)}") from None
     if _KEY not in metadata:
-        raise ValueError(
-            f"{os.fspath(path)}: expected a checkpoint of asrkern's training, received other weights"
-        )
-    header = json.loads(metadata[_KEY])
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"{os.fspath(path)}: expected format {_FORMAT}, received {header.get('format')!r}")
+        raise ValueError(f"{path}: expected a checkpoint of asrkern's training, received {_others(metadata)}")
+    try:
+        header = json.loads(metadata[_KEY])
+        if isinstance(header, dict) and header.get("format") != _FORMAT:
+            received = reprlib.repr(header.get("format"))
+            raise ValueError(
+                f"{path}: expected format {_FORMAT}, received {received}: a later asrkern wrote it"
+            )
+        _Header.model_validate_json(metadata[_KEY], strict=True)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{path}: header: {'; '.join(map(_describe, error.errors()))}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: header: expected JSON: {error}") from None
     return header
+
+
+def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
+    """A header's, with its weights, before the model of which nothing is made that is not in the file."""
+    name, options = header["model"]["name"], header["model"]["options"]
+    tokenizer, features = tokenizer_from_json(header["tokenizer"]), FeatureSettings(**header["features"])
+    with require("safetensors", "lm").safe_open(path, "pt") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: (value.get_shape(), value.get_dtype()) for key, value in slices.items()}
+    sketch = outline(partial(build, name, **options), len(shapes))
+    _check_shapes(sketch, shapes)
+    _check_tokenizer(tokenizer, header["task"], name, sketch.n_classes)
+    if features.n_features != sketch.n_features:
+        raise ValueError(
+            f"features: expected {sketch.n_features}, the model's, received {features.n_features}"
+        )
+    size = sum(value.nbytes for value in sketch.state_dict().values())
+    with memory_for(f"{path}: a model of {in_words(size)}"):
+        model = build(name, **options)
+        require("safetensors.torch", "lm").load_model(model, path)
+    settings = (tokenizer, features, TextNormalization(**header["text"]))
+    recognizer = Recognizer(
+        model, name, options, header["task"], *settings, header["tokens_per_frame"], header["info"]
+    )
+    return recognizer
+
+
+def _check_tokenizer(tokenizer: Tokenizer, task: str, model_name: str, classes: int) -> None:
+    if task != task_of(model_name):
+        raise ValueError(f"task: expected {task_of(model_name)!r} for {model_name}, received {task!r}")
+    if tokenizer.size != classes:
+        raise ValueError(
+            f"tokenizer: expected {classes} labels, the model's classes, received {tokenizer.size}"
+        )
+    needed = {"ctc": ("blank",), "attention": ("pad", "sos", "eos"), "classify": ()}[task]
+    for special in ("blank", "pad", "sos", "eos"):
+        index = getattr(tokenizer, special)
+        if (index is None and special in needed) or (index is not None and not 0 <= index < classes):
+            raise ValueError(f"tokenizer.{special}: expected an index below {classes}, received {index}")
+
+
+def _check_shapes(sketch: nn.Module, shapes: dict[str, tuple[list[int], str]]) -> None:
+    """Refuse weights that are not the model's, and a model that has others."""
+    places = sketch.state_dict(keep_vars=True)
+    misfits = [f"unexpected key {key}" for key in shapes if key not in places]
+    for key in shapes.keys() & places.keys():
+        expected, (received, dtype) = list(places[key].shape), shapes[key]
+        if expected != received:
+            misfits.append(f"size mismatch for {key}: expected {expected}, received {received}")
+        if places[key].is_floating_point() != dtype.startswith(("F", "BF")):
+            misfits.append(f"{key}: expected {places[key].dtype}, received {dtype}")
+    # Of weights that are one, the file has one.
+    there = {id(places[key]) for key in shapes if key in places}
+    misfits += [f"missing key {key}" for key, value in places.items() if id(value) not in there]
+    if misfits:
+        more = f" and {len(misfits) - 20} more" if len(misfits) > 20 else ""
+        raise ValueError("; ".join(misfits[:20]) + more)
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"{key}: expected a value, received none"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key or 'all of it'}: {message}, received {reprlib.repr(error['input'])}"
+
+
+def _in_words(path: str, error: Exception) -> str:
+    """What a file is that safetensors does not read."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if _file_kinds.is_safetensors(head):
+        return f"expected an intact safetensors file, received a damaged one, or a part: {error}"
+    found = _file_kinds.in_words(path)
+    if found is None:
+        found = "perhaps one of torch.save, of which asrkern convert makes such a file"
+    return f"expected an intact safetensors file, received {found}"
+
+
+def _others(metadata: Mapping[str, str]) -> str:
+    kind = metadata.get("format", "")
+    return "an n-gram language model" if kind.startswith("asrkern n-gram model") else "other weights"

@@ -33,8 +33,8 @@ class FeatureSettings(Settings):
     kind: Literal["spectrogram", "log_mel", "mfcc", "stored"] = "spectrogram"
     sample_rate: int = pydantic.Field(16000, ge=1000, le=384_000)
     bins: int | None = pydantic.Field(None, ge=1)
-    window_seconds: float | None = pydantic.Field(None, gt=0)
-    hop_seconds: float = pydantic.Field(0.01, gt=0)
+    window_seconds: float | None = pydantic.Field(None, gt=0, le=10)
+    hop_seconds: float = pydantic.Field(0.01, gt=0, le=10)
     periodic: bool = True
     normalization: Literal["utterance", "running"] | tuple[float, float] = "utterance"
     cmvn: bool = True
@@ -47,6 +47,8 @@ class FeatureSettings(Settings):
             raise ValueError("bins: expected none, since the window sets a spectrogram's bins")
         if self.kind != "spectrogram" and self.normalization != "utterance":
             raise ValueError(f'normalization: expected "utterance" for {self.kind}')
+        if self.kind != "stored" and round(self.sample_rate * min(self.window, self.hop_seconds)) < 1:
+            raise ValueError("hop_seconds, window_seconds: expected one sample or more")
         return self
 
     @property

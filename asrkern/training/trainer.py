@@ -33,11 +33,10 @@ from asrkern.training.metrics import constant_answer
 from asrkern.training.module import RecognitionModule
 from asrkern.training.recipe import Recipe
 from asrkern.training.results import Results, write_text
+from asrkern.training.tasks import task_of
 from asrkern.training.tokenizer import Tokenizer
 
 log = logging.getLogger("asrkern.training")
-
-_TASKS = {"deepspeech2": "ctc", "vgg_gru_ctc": "ctc", "las": "attention", "conv": "classify"}
 
 
 def train(
@@ -164,9 +163,7 @@ def model_options(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _new_model(recipe: Recipe, options: dict[str, Any]) -> nn.Module:
-    expected = next(
-        (task for start, task in _TASKS.items() if recipe.model.name.startswith(start)), recipe.task
-    )
+    expected = task_of(recipe.model.name) or recipe.task
     if recipe.task != expected:
         raise ValueError(f"task: expected {expected!r} for {recipe.model.name}, received {recipe.task!r}")
     try:
