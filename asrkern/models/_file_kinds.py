@@ -72,7 +72,7 @@ def is_safetensors(head: bytes) -> bool:
 def zip_of_others(names: Iterable[str]) -> str:
     """What a zip archive is that torch.save did not write, by the names of its members."""
     names = sorted(names)
-    if any(name.endswith(("/constants.pkl", "/model.json")) for name in names):
+    if _is_torchscript(names):
         return "a TorchScript archive, which is a program; save a state_dict with torch.save"
     if names and all(name.endswith(".npy") for name in names):
         return "NumPy arrays (.npz)"
@@ -97,7 +97,12 @@ def _zip_in_words(path: str | os.PathLike[str]) -> str | None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
         # Its directory is at its end.
         return "a zip archive (as torch.save writes) that is cut short or damaged: get it again"
-    return None if any(name.endswith("/data.pkl") for name in names) else zip_of_others(names)
+    pickled = any(name.endswith("/data.pkl") for name in names)
+    return None if pickled and not _is_torchscript(names) else zip_of_others(names)
+
+
+def _is_torchscript(names: Iterable[str]) -> bool:
+    return any(name.endswith(("/constants.pkl", "/model.json")) for name in names)
 
 
 def _text_in_words(head: bytes) -> str | None:

@@ -53,25 +53,26 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
             raise ValueError(f"written on a machine that is not {sys.byteorder}-endian")
         unpickler = Unpickler(io.BytesIO(_member(archive, f"{root}/data.pkl")), Work(size))
         value = unpickler.load()
-        # Members can lie within each other; those of torch.save do not.
-        if sum(storage.nbytes for storage in unpickler.storages.values()) > size:
-            raise ValueError("its storages should together have more bytes than the file")
+        total = 0
         for key, storage in unpickler.storages.items():
             name = f"{root}/data/{key}"
             if name not in names:
                 raise ValueError(f"storage {shown(key)} is missing")
-            stored = archive.getinfo(name).file_size
-            if stored != storage.nbytes:
-                raise ValueError(f"storage {shown(key)} should have {storage.nbytes} bytes, has {stored}")
-            storage.data = bytearray(_member(archive, name))
+            storage.data = bytearray(_member(archive, name, storage.nbytes))
+            # Members can lie within each other; those of torch.save do not.
+            total += storage.nbytes
+            if total > size:
+                raise ValueError("its storages have together more bytes than the file")
     return value
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+def _member(archive: zipfile.ZipFile, name: str, size: int | None = None) -> bytes:
     """A member as torch.save writes it, uncompressed: no small one becomes a large one."""
     record = archive.getinfo(name)
     if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
         raise ValueError(f"{shown(name)} is compressed, which torch.save does not do; save it anew")
+    if size not in (None, record.file_size):
+        raise ValueError(f"{shown(name)} should have {size} bytes, has {record.file_size}")
     return archive.read(record)
 
 
@@ -229,7 +230,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, whole_module: bool = False)
 def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it is cut short: get it again"
-    # Messages of our own, and of zipfile. Others are about Python's innards: "118", "pop from empty list".
-    if isinstance(error, ValueError | pickle.UnpicklingError | zipfile.BadZipFile) and len(str(error)) > 8:
+    # What we and zipfile say. The rest is about Python's innards: "pop from empty list".
+    if isinstance(error, ValueError | pickle.UnpicklingError | zipfile.BadZipFile) and not isinstance(
+        error, UnicodeError
+    ):
         return str(error)
     return f"it is damaged ({type(error).__name__}: {error})"

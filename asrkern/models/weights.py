@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from asrkern._memory import in_words, memory_for
 from asrkern.models.checkpoint import Inert
@@ -97,7 +97,7 @@ def outline(make: Callable[[], Model], tensors: int) -> Model:
         TypeError, ValueError: as ``make``; or the model has too many or too large parts.
     """
     try:
-        with torch.device("meta"), _AtMost(500 + 6 * tensors):
+        with torch.device("meta"), _Outlining(500 + 12 * tensors):
             return make()
     except (OverflowError, RuntimeError) as error:
         raise ValueError(
@@ -155,20 +155,27 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
     return model.eval()
 
 
-class _AtMost(TorchDispatchMode):
-    """Gives up after so many operations: a model takes two or three for each of its tensors."""
+class _Outlining(TorchFunctionMode):
+    """Draws no values, and gives up after so many operations: a model takes about four for each of its tensors."""
 
     def __init__(self, operations: int) -> None:
         super().__init__()
-        self._operations = self._left = operations
+        self._left = operations
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._left -= 1
         if self._left < 0:
             raise ValueError(
                 "expected a model whose weights are in the file, received the sizes of a larger one"
             )
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        # On the meta device torch imports its compiler to draw from a normal distribution, which takes seconds.
+        if func in _DRAWS or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+_DRAWS = (Tensor.normal_, Tensor.uniform_)
 
 
 def _check_extent(state: Mapping[str, Tensor]) -> None:

@@ -200,9 +200,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
         header = json.loads(metadata[_KEY])
         if isinstance(header, dict) and header.get("format") != _FORMAT:
             received = reprlib.repr(header.get("format"))
-            raise ValueError(
-                f"{path}: expected format {_FORMAT}, received {received}: a later asrkern wrote it"
-            )
+            raise ValueError(f"{path}: expected format {_FORMAT}, received {received}")
         _Header.model_validate_json(metadata[_KEY], strict=True)
     except pydantic.ValidationError as error:
         raise ValueError(f"{path}: header: {'; '.join(map(_describe, error.errors()))}") from None
