@@ -23,10 +23,10 @@ def check_choices(**options: tuple[Any, Sequence[Any]]) -> None:
 
 
 def check_sizes(**options: Any) -> None:
-    """Raise ValueError unless each option's value is an integer of at least 1."""
+    """Raise ValueError unless each option's value is an integer of at least 1, and of 64 bits as torch's."""
     for name, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}: expected a positive integer, received {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+            raise ValueError(f"{name}: expected a positive integer, received {reprlib.repr(value)}")
 
 
 def check_size_list(name: str, value: Any) -> None:

@@ -71,14 +71,13 @@ class DeepSpeech2Config:
     def __post_init__(self) -> None:
         check_output_labels(self.labels)
         object.__setattr__(self, "labels", tuple(self.labels))
-        padding = self.conv_padding
+        padding, largest = self.conv_padding, max(map(max, KERNELS))
         pairs = isinstance(padding, list | tuple) and all(isinstance(pair, list | tuple) for pair in padding)
-        numbers = [n for pair in padding for n in pair] if pairs else []
-        largest = max(map(max, KERNELS))
-        if not all(isinstance(n, int) and 0 <= n < largest for n in numbers) or [*map(len, padding)] != [
-            2,
-            2,
-        ]:
+        if (
+            not pairs
+            or [len(pair) for pair in padding] != [2, 2]
+            or not all(isinstance(n, int) and 0 <= n < largest for pair in padding for n in pair)
+        ):
             raise ValueError(
                 f"conv_padding: expected two pairs (frequency, time), received {reprlib.repr(padding)}"
             )

@@ -133,8 +133,11 @@ class CellSpeller(Speller):
         self.attend = attend
         size = config.embedding_size
         self.embedding = nn.Embedding(config.num_tokens, size, padding_idx=config.pad_token)
-        inputs = [size + config.context_size, *[config.speller_size] * (config.speller_layers - 1)]
-        self.lstm_cells = nn.ModuleList(nn.LSTMCell(n, config.speller_size) for n in inputs)
+        width = config.speller_size
+        self.lstm_cells = nn.ModuleList(
+            nn.LSTMCell(width if index else size + config.context_size, width)
+            for index in range(config.speller_layers)
+        )
         for cell in self.lstm_cells:
             nn.init.uniform_(cell.weight_ih, -0.1, 0.1)
             nn.init.uniform_(cell.weight_hh, -0.1, 0.1)
