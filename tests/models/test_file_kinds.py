@@ -54,12 +54,6 @@ def arrays() -> bytes:
     return written.getvalue()
 
 
-def scripted() -> bytes:
-    written = io.BytesIO()
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), written)
-    return written.getvalue()
-
-
 CHECKPOINT = saved({"state_dict": {"w": torch.randn(100)}})
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456\n"
 # ir_version 8, producer_name "pytorch", graph.
@@ -88,7 +82,10 @@ KINDS: dict[str, tuple[bytes, str]] = {
     ),
     "zip of nothing": (archive({}), "holds nothing"),
     "arrays": (arrays(), r"NumPy arrays \(\.npz\)"),
-    "TorchScript": (scripted(), "a TorchScript archive, which is a program"),
+    "TorchScript": (
+        archive({"m/data.pkl": b"N.", "m/constants.pkl": b"N."}),
+        "a TorchScript archive, which is a program",
+    ),
     "onnx": (ONNX, "an ONNX model"),
     "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(40), "TensorFlow Lite"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"),

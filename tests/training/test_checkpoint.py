@@ -183,12 +183,24 @@ def test_a_full_disk_ends_a_run_that_can_be_resumed(
         written.append(file)
 
     monkeypatch.setattr(torch, "save", save_once)
-    with pytest.raises(
-        OSError, match=r"last\.ckpt: cannot be written: .*No space left.*previous one is untouched"
-    ):
+    said = r"last\.ckpt: cannot be written: No space left on device \(.*\); the previous one is untouched; with more space, "
+    with pytest.raises(OSError, match=said + "--resume goes on from the last checkpoint$") as raised:
         train(recipe, tmp_path)
+    assert raised.value.errno == errno.ENOSPC
     monkeypatch.undo()
     assert [row["epoch"] for row in train(recipe, tmp_path, resume=True).rows] == [1, 2]
+
+
+def test_a_disk_that_is_full_from_the_start(
+    tones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(torch, "save", refuse)
+    said = r"last\.ckpt: cannot be written: Disk quota exceeded .*; there is none before it; with more space, --resume begins"
+    with pytest.raises(OSError, match=said):
+        train(make_recipe(tiny_recipe(*tones, trainer__epochs=1)), tmp_path)
 
 
 def test_the_average_of_checkpoints(tmp_path: Path) -> None:
