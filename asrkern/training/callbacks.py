@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 
 from asrkern._atomic_write import atomic_write
 from asrkern.models import build
+from asrkern.models._file_kinds import in_words
 from asrkern.training.averaging import average_checkpoints
 from asrkern.training.checkpoint import Recognizer, save
 from asrkern.training.recipe import Recipe
@@ -26,6 +27,17 @@ from asrkern.training.results import Results, peak_memory_mib, reset_peak_memory
 log = logging.getLogger("asrkern.training")
 
 LAST_STATE = "last.ckpt"
+# What Lightning needs to go on.
+_STATE = (
+    "state_dict",
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+    "loops",
+    "epoch",
+    "global_step",
+    "asrkern",
+)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,6 +49,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write it."""
         with atomic_write(path) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read it.
+
+        Raises:
+            OSError: it cannot be opened.
+            ValueError: it is no state of a run.
+        """
+        try:
+            state = super().load_checkpoint(path, *args, **kwargs)
+        # torch raises anything at a damaged file, of a zip archive without an end "Invalid argument" without a name.
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise
+            found = in_words(path) or f"a damaged one ({type(error).__name__})"
+            raise ValueError(f"{path}: expected the state of a run, received {found}") from error
+        missing = [key for key in _STATE if not isinstance(state, dict) or key not in state]
+        if missing:
+            raise ValueError(
+                f"{path}: expected the state of a run, received a file without {', '.join(missing)}"
+            )
+        return state
 
 
 class Exports(Callback):

@@ -76,7 +76,7 @@ def _run(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
     row.update(seconds="", memory_mib="", error="")
     try:
         results = train(recipe, folder, resume=resume)
-    except (OSError, ValueError, torch.OutOfMemoryError) as error:
+    except (OSError, ValueError, MemoryError, torch.OutOfMemoryError) as error:
         log.error("%s", error)
         row["error"] = str(error)
         return row

@@ -131,7 +131,15 @@ def _train(
     batches = -(-len(data.epoch_plan(0)) // trainer.world_size)
     steps = recipe.trainer.epochs * -(-batches // recipe.trainer.accumulate)
     module = RecognitionModule(recognizer.task, recipe, steps)
-    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    except RuntimeError as error:
+        if state is None or "loading state_dict" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{state}: expected the weights of the recipe's model to go on with: {reason}"
+        ) from None
     return results
 
 

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asrkern.models import LAS
+from asrkern.models import LAS, DeepSpeech2
 from asrkern.models.checkpoint import plain, read_checkpoint
-from asrkern.models.deepspeech2_layouts import parse_checkpoint
+from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
+from asrkern.models.weights import outline
 from asrkern.training.checkpoint import load, save
 from asrkern.training.conversion import convert
 from asrkern.training.results import peak_memory_mib, reset_peak_memory
@@ -85,7 +87,8 @@ def _read(path: Path) -> dict[str, Any]:
     found = read_checkpoint(path, whole_module=True)
     plain(found)
     with suppress(ValueError):
-        parse_checkpoint(found)
+        config, weights = parse_checkpoint(found)
+        fit_weights(weights, outline(partial(DeepSpeech2, config), len(weights)))
     state = found.get("state_dict", found)
     return state if isinstance(state, dict) else {}
 

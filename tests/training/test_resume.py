@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,39 @@ def test_a_folder_with_a_run_is_not_overwritten(tones: tuple[Path, Path], tmp_pa
     train(recipe, tmp_path)
     with pytest.raises(FileExistsError, match="--resume"):
         train(recipe, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:5000]),
+            "received a zip archive .* cut short or damaged",
+        ),
+        (lambda path: path.write_bytes(b""), "received an empty file"),
+        (lambda path: path.write_text("<html>"), "received a web page"),
+        (
+            lambda path: torch.save({"state_dict": {}}, path),
+            "received a file without optimizer_states, .*asrkern",
+        ),
+        (lambda path: torch.save([1], path), "received a file without state_dict"),
+    ],
+)
+def test_what_is_no_state_of_a_run(
+    tones: tuple[Path, Path], tmp_path: Path, spoil: Callable[[Path], Any], message: str
+) -> None:
+    recipe = make_recipe(tiny_recipe(*tones, trainer__epochs=1))
+    train(recipe, tmp_path)
+    spoil(tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=rf"last\.ckpt: expected the state of a run, {message}"):
+        train(recipe, tmp_path, resume=True)
+
+
+def test_a_run_of_another_model(tones: tuple[Path, Path], tmp_path: Path) -> None:
+    train(make_recipe(tiny_recipe(*tones, trainer__epochs=1)), tmp_path)
+    values = tiny_recipe(*tones, trainer__epochs=2)
+    values["model"]["options"]["dnn_size"] += 1
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt: expected the weights of the recipe's model.*size mismatch"
+    ):
+        train(make_recipe(values), tmp_path, resume=True)
