@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from asrkern.models.checkpoint import Inert
 Model = TypeVar("Model", bound=nn.Module)
 
 # What wraps a whole model: DataParallel and AveragedModel, torch.compile, Lightning's modules, FSDP.
-_OUTER = ("module.", "_orig_mod.", "model.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_OUTER = re.compile(r"(?:(?:module|_orig_mod|model|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)*")
 # What may also wrap its parts, and is no name of theirs.
 _INNER = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _AVERAGED = "n_averaged"  # AveragedModel's counter
@@ -63,11 +64,9 @@ def find_state_dict(
         seen: dict[str, str] = {}
         twice = next(key for key in state if seen.setdefault(_INNER.sub("", key), key) != key)
         raise_misfits(kind, malformed=[f"{twice}: expected once, received {seen[_INNER.sub('', twice)]} too"])
-    while outer := next(
-        (name for name in _OUTER if named and all(key.startswith(name) for key in named)), None
-    ):
-        named = {key.removeprefix(outer): value for key, value in named.items()}
-    return named
+    common = os.path.commonprefix([_OUTER.match(key)[0] for key in named])  # noqa: RUF071
+    outer = len(_OUTER.match(common)[0])
+    return {key[outer:]: value for key, value in named.items()}
 
 
 def check_keys(
@@ -100,8 +99,9 @@ def outline(make: Callable[[], Model], tensors: int) -> Model:
         with torch.device("meta"), _Outlining(500 + 12 * tensors):
             return make()
     except (OverflowError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"expected sizes of a model, received such that torch cannot count: {error}"
+            f"expected sizes of a model, received such that torch cannot count: {reason}"
         ) from None
 
 

@@ -54,9 +54,17 @@ def test_wrapped_parts() -> None:
     assert [len(value) for value in found.values()] == [1, 2, 3]
 
 
+def test_wrappers_many_times_over() -> None:
+    began = time.process_time()
+    for wrapper in WRAPPERS:
+        assert list(find_state_dict({wrapper * 200_000 + "a": torch.ones(1)}, "kind")) == ["a"]
+    assert time.process_time() - began < 1
+
+
 def test_names_that_only_look_like_wrappers_stay() -> None:
     for state in (
         {"model.a": torch.ones(1), "b": torch.ones(1)},
+        {"model.a": torch.ones(1), "module.b": torch.ones(1), "modulo.c": torch.ones(1)},
         {"remodel.a": torch.ones(1)},
         {"my_orig_mod.a": torch.ones(1)},
         {"modules.a": torch.ones(1)},
