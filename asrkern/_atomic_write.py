@@ -56,8 +56,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise _failure(path, target, _refusal(error, temporary)) from error
         raise
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        # In this order, since NFS keeps files that are open, and with them their folder.
         os.close(lock)
+        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def is_full(error: OSError) -> bool:
@@ -66,7 +67,7 @@ def is_full(error: OSError) -> bool:
 
 
 def _make_workspace(folder: Path) -> tuple[Path, int]:
-    """A new folder, and the locked file in it: it ends with its process, however that ends, on all machines that see it."""
+    """A new folder, and the file in it whose lock ends with this process, however that ends, for all machines."""
     while True:
         workspace = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
         # Another writer may take it for abandoned before it is locked.

@@ -170,7 +170,8 @@ def load(path: str | os.PathLike[str]) -> Recognizer:
     header = read_header(path)
     try:
         recognizer = _recognizer(path, header)
-    except (TypeError, ValueError) as error:
+    # The last two where another file has taken its place meanwhile.
+    except (TypeError, ValueError, RuntimeError, require("safetensors", "lm").SafetensorError) as error:
         raise ValueError(f"{path}: expected a checkpoint of asrkern's training: {error}") from None
     broken = [name for name, value in recognizer.model.state_dict().items() if not value.isfinite().all()]
     if broken:
@@ -228,10 +229,9 @@ def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
         model = build(name, **options)
         require("safetensors.torch", "lm").load_model(model, path)
     settings = (tokenizer, features, TextNormalization(**header["text"]))
-    recognizer = Recognizer(
+    return Recognizer(
         model, name, options, header["task"], *settings, header["tokens_per_frame"], header["info"]
     )
-    return recognizer
 
 
 def _check_tokenizer(tokenizer: Tokenizer, task: str, model_name: str, classes: int) -> None:

@@ -351,6 +351,8 @@ _VALUES: list[Any] = [
     [2**62],
     list(range(3000)),
     {"kind": "characters"},
+    # What safetensors knows.
+    *("F8_E4M3", "F4", "I8", "BOOL", "C64", "F64", "BF16", "I32", "U32"),
 ]
 
 
