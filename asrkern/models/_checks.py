@@ -29,20 +29,15 @@ def check_sizes(**options: Any) -> None:
             raise ValueError(f"{name}: expected a positive integer, received {reprlib.repr(value)}")
 
 
-def check_size_list(name: str, value: Any) -> None:
-    """Raise ValueError unless value is a list or tuple of integers of at least 1, one or more of them."""
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{name}: expected a list of sizes, received {reprlib.repr(value)}")
-    check_sizes(**{f"{name}[{index}]": size for index, size in enumerate(value)})
+def check_list(name: str, value: Any) -> None:
+    """Raise ValueError unless value is a list or a tuple."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name}: expected a list, received {reprlib.repr(value)}")
 
 
-def check_output_labels(labels: Any) -> None:
-    """Raise ValueError unless labels are two different strings or more, in a list, a tuple or one string."""
-    fits = isinstance(labels, str | list | tuple) and all(isinstance(label, str) for label in labels)
-    if not fits or len(labels) < 2:
-        raise ValueError(f"labels: expected at least two strings, received {reprlib.repr(labels)}")
-    if len(set(labels)) != len(labels):
-        raise ValueError(f"labels: expected each label once, received {reprlib.repr(labels)}")
+def are_labels(value: Any) -> bool:
+    """Whether value is a list or a tuple of strings, or one string, each character of which is a label."""
+    return isinstance(value, str | list | tuple) and all(isinstance(label, str) for label in value)
 
 
 def check_probability(name: str, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from asrkern.models._checks import check_choices, check_probability, check_size_list, check_sizes
+from asrkern.models._checks import check_choices, check_list, check_probability, check_sizes
 from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_front_end import (
     SAME_PADDING,
@@ -71,11 +72,11 @@ class _ConvClassifier(nn.Module):
 
     @staticmethod
     def _make_fc(size: int, hidden_sizes: tuple[int, int], classes: int) -> nn.Sequential:
-        check_size_list("fc_sizes", hidden_sizes)
+        check_list("fc_sizes", hidden_sizes)
         if len(hidden_sizes) != 2:
-            raise ValueError(f"fc_sizes: expected two sizes, received {hidden_sizes!r}")
+            raise ValueError(f"fc_sizes: expected two sizes, received {reprlib.repr(hidden_sizes)}")
         first, second = hidden_sizes
-        check_sizes(classes=classes)
+        check_sizes(classes=classes, **{"fc_sizes[0]": first, "fc_sizes[1]": second})
         return nn.Sequential(
             nn.BatchNorm1d(size),
             nn.Linear(size, first),

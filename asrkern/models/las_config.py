@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from asrkern.models._checks import check_choices, check_probability, check_size_list, check_sizes
+from asrkern.models._checks import check_choices, check_list, check_probability, check_sizes
 
 # HW4P2's tokens, by their index.
 HW4_LABELS = ("<pad>", "<sos>", "<eos>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ' ")
@@ -92,7 +92,7 @@ class LASConfig:
 
     def __post_init__(self) -> None:
         for name in ("conv_channels", "rnn_layers"):
-            check_size_list(name, getattr(self, name))
+            check_list(name, getattr(self, name))
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_values()
         for name, default in (("speller_size", "listener_size"), ("embedding_size", "speller_size")):
@@ -110,6 +110,11 @@ class LASConfig:
     def _check_values(self) -> None:
         check_choices(**{name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
         check_sizes(**{name: getattr(self, name) for name in _SIZES if getattr(self, name) is not None})
+        for name in ("conv_channels", "rnn_layers"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one, received none")
+            for value in getattr(self, name):
+                check_sizes(**{name: value})
         if not isinstance(self.encoder_blocks, int) or self.encoder_blocks < 0:
             raise ValueError(f"encoder_blocks: expected 0 or more, received {self.encoder_blocks!r}")
         for name in ("dropout", "label_smoothing"):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from asrkern.models._checks import (
+    are_labels,
     check_choices,
     check_lengths,
-    check_output_labels,
+    check_list,
     check_probability,
-    check_size_list,
     check_sizes,
     check_spectrograms,
 )
@@ -90,7 +91,8 @@ class VGGGRUCTC(nn.Module):
         stats: str = "valid",
     ) -> None:
         super().__init__()
-        check_output_labels(labels)
+        if not are_labels(labels) or len(labels) < 2 or len(set(labels)) != len(labels):
+            raise ValueError(f"labels: expected at least two, each once, received {reprlib.repr(labels)}")
         self.labels = tuple(labels)
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, dnn_size=dnn_size)
         check_choices(
@@ -102,9 +104,10 @@ class VGGGRUCTC(nn.Module):
             stats=(stats, ("valid", "padded")),
         )
         check_probability("dropout", dropout)
-        check_size_list("channels", channels)
-        if len(channels) > 2:
-            raise ValueError(f"channels: expected one or two blocks, received {channels!r}")
+        check_list("channels", channels)
+        if len(channels) not in (1, 2):
+            raise ValueError(f"channels: expected one or two blocks, received {reprlib.repr(channels)}")
+        check_sizes(**{f"channels[{block}]": width for block, width in enumerate(channels)})
         smallest = POOLING ** len(channels)
         if not isinstance(n_mels, int) or n_mels < smallest:
             raise ValueError(
