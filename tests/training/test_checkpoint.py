@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import asrkern
 from asrkern.models import build
 from asrkern.training.averaging import MovingAverage, average_checkpoints
 from asrkern.training.checkpoint import Recognizer, load, read_header, save
@@ -75,6 +76,14 @@ def classifier() -> Recognizer:
         FeatureSettings(sample_rate=8000),
         TextNormalization(),
     )
+
+
+def test_asrkern_load_is_the_documented_way(tmp_path):
+    save(tmp_path / "model.safetensors", ctc())
+    loaded = asrkern.load(tmp_path / "model.safetensors")
+    expected = load(tmp_path / "model.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), expected.model.parameters()))
+    assert loaded.model_options == expected.model_options and not loaded.model.training
 
 
 @pytest.mark.parametrize("make", [ctc, las, classifier])
