@@ -105,6 +105,24 @@ def build(
 
 
 @app.command()
+def verify(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            exists=True,
+            dir_okay=False,
+            help="Files of any kind that query takes; only .safetensors files have a checksum.",
+        ),
+    ],
+) -> None:
+    """Read models whole, of any size, and compare their checksums."""
+    for model in models:
+        with errors():
+            typer.echo(f"{model}: no damage found: {NGramLM.open(model, verify=True)}")
+
+
+@app.command()
 def query(
     model: Annotated[
         Path,

@@ -32,6 +32,7 @@ _PARAMETERS = struct.Struct("<B3xfI?3xI")
 _WORD = np.dtype([("key", "<u8"), ("id", "<u4")])
 _MIDDLE = np.dtype([("key", "<u8"), ("payload", "<u8")])
 _LONGEST = np.dtype([("key", "<u8"), ("log_prob", "<f4")])
+_LOG_ZERO = 99
 _WAY_OUT = "make it with `build_binary probing`, or read the ARPA file with NGramLM.from_arpa"
 
 
@@ -90,6 +91,13 @@ def _filled(table: np.ndarray) -> np.ndarray:
     return table[table["key"] != 0]
 
 
+def _bound_log_probs(values: np.ndarray) -> None:
+    """In values [N, 2], what KenLM has for −inf in an ARPA file is −99; signs are marks, and stay."""
+    log_probs = values[:, 0]
+    infinite = np.isinf(log_probs)
+    log_probs[infinite] = np.copysign(np.float32(_LOG_ZERO), log_probs[infinite])
+
+
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], int]:
     """(the tables of ``NGramLM.tensors``, order)"""
     parts = _Parts(path)
@@ -116,11 +124,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], int]:
     last[:, 1] = -0.0
     keys = np.concatenate([*(table["key"] for table in middle), longest["key"]])
     payloads = np.concatenate([*(table["payload"] for table in middle), last.view("<u8").reshape(-1)])
-    if not (np.isfinite(unigrams).all() and np.isfinite(payloads.view("<f4")).all()):
-        raise ValueError("expected numbers, received NaN or infinity")
+    unigrams = np.array(unigrams)
+    for values in (unigrams, payloads.view("<f4").reshape(-1, 2)):
+        _bound_log_probs(values)
 
     tables = {
-        "unigrams": np.array(unigrams),
+        "unigrams": unigrams,
         "ngrams": _decoder.make_hash_table(keys, payloads),
         "words": _decoder.make_hash_table(words["key"], words["id"].astype("<u8")),
         "strings": _strings(parts, size) if has_words else np.zeros(0, np.uint8),

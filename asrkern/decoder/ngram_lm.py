@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,26 +12,17 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
-from asrkern._atomic_write import atomic_write
-from asrkern._optional import require
-from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize
+from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize, _saved_lm
 from asrkern.decoder._files import about, read_chunks
+from asrkern.decoder._foreign_lm import is_safetensors, refuse_foreign
 from asrkern.decoder._ngram_estimate import Estimate, Progress
 
 MAX_ORDER: int = _decoder.MAX_ORDER
 UNITS = ("word", "character")
 # What stands for white space in models of characters: ours; ESPnet's and Kaldi's; torchaudio's and fairseq's.
 SPACES = ("▁", "<space>", "<SPACE>", "|")
-_FORMAT = "asrkern n-gram model 3"
-_CACHE_LINE = 64  # bytes
-_METADATA = ("order", "bos", "eos", "unit", "space")
-_DTYPES = {
-    "unigrams": torch.float32,
-    "ngrams": torch.int64,
-    "codebook": torch.float32,
-    "words": torch.int64,
-    "strings": torch.uint8,
-}
+# Tables up to here are verified on loading: a tenth of a second at most.
+VERIFIED_BYTES = 1 << 28
 
 
 class WordScore(NamedTuple):
@@ -79,7 +71,7 @@ class NGramLM:
         estimate: Estimate | None = None,
     ) -> None:
         _check_unit(unit, SPACES[0] if space is None else space)
-        self.tensors = dict(tensors)
+        self.tensors = {name: _aligned(tensor) for name, tensor in tensors.items()}
         self.order, self.bos, self.eos, self.unit = order, bos, eos, unit
         self.space = SPACES[0] if space is None else space
         self._estimate = estimate
@@ -91,20 +83,32 @@ class NGramLM:
     def from_arpa(
         cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None
     ) -> NGramLM:
-        """Read an ARPA file, plain or compressed (``.gz``).
+        """Read an ARPA file, plain or compressed (gzip, bzip2, xz).
 
-        Back-off weights may be missing, and so may n-grams that longer ones begin or end with.
+        Back-off weights may be missing, and so may n-grams that longer ones begin or end with. A probability of
+        ``-inf`` is read as −99. IRSTLM's iARPA is interpolated, as ``compile-lm --text=yes`` does.
+
+        Warns:
+            UserWarning: of an n-gram that stands there twice the first counts (of ``<unk>`` the last), as with KenLM;
+                what rounding put above 0, by less than 0.001, is 0; the first line is none of an ARPA file, and taken
+                for a comment.
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is not an ARPA file, is cut short, has other counts than it announces, a duplicate n-gram,
-                a positive or unreadable probability, or no ``<s>`` or ``</s>``; with the number of the line.
+            ValueError: it is not an ARPA file, is cut short, has other counts than it announces, a positive or
+                unreadable probability, a number beyond all sense (below −1e6, or a back-off weight above 99), no
+                ``<s>`` or ``</s>``, or a line of more than 65536 bytes; with the number of the line. Or it is of
+                another kind that is known, with what converts it.
         """
         reader = _decoder.ArpaReader()
         with about(path):
-            for chunk in read_chunks(path):
+            for number, chunk in enumerate(read_chunks(path)):
+                if number == 0:
+                    refuse_foreign(chunk)
                 reader.feed(chunk)
             reader.finish()
+            for warning in reader.warnings():
+                warnings.warn(f"{os.fspath(path)}: {warning}", stacklevel=2)
             bos, eos = reader.word_id("<s>"), reader.word_id("</s>")
             return cls(_as_tensors(reader.tables()), reader.order, bos, eos, unit, space)
 
@@ -116,51 +120,58 @@ class NGramLM:
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is no such file or is damaged; or it is one of KenLM's tries: convert the ARPA file with
+            ValueError: it is no such file or is damaged (the format has no checksum: numbers beyond all sense are
+                found, others are not); or it is one of KenLM's tries: convert the ARPA file with
                 ``build_binary probing``, or read it with :meth:`from_arpa`.
         """
         with about(path):
             tables, order = _kenlm_binary.read(path)
             bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
-            return cls(_as_tensors(tables), order, bos, eos, unit, space)
+            lm = cls(_as_tensors(tables), order, bos, eos, unit, space)
+            lm._on_cpu().check_values()
+            return lm
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> NGramLM:
+    def load(cls, path: str | os.PathLike[str], *, verify: bool | None = None) -> NGramLM:
         """Read a file of :meth:`save`; the tables are mapped into memory, not copied.
+
+        Args:
+            verify: whether the file's checksum is compared, and its numbers looked at, which reads all of it. None:
+                if the tables have at most 256 MiB (``ngram_lm.VERIFIED_BYTES``). Files of releases that wrote none have
+                no checksum: of these only the numbers are looked at, unless ``verify`` is True.
 
         Raises:
             ImportError: safetensors is not installed.
             OSError: the file cannot be opened.
-            ValueError: it is no such file, or is damaged.
+            ValueError: it is no such file, or is damaged; or it has no checksum and ``verify`` is True.
         """
-        safetensors = require("safetensors", "lm")
-        with open(path, "rb"):  # for the usual errors of missing files
-            pass
         with about(path):
-            try:
-                with safetensors.safe_open(path, framework="pt") as file:
-                    metadata = file.metadata() or {}
-                    if metadata.get("format") != _FORMAT or not metadata.keys() >= set(_METADATA):
-                        raise ValueError(
-                            f"expected {_FORMAT!r}, received {metadata.get('format')!r}: save the model anew"
-                        )
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            except safetensors.SafetensorError as error:
-                raise ValueError(f"expected an intact safetensors file: {error}") from None
-            order, bos, eos = (int(metadata[name]) for name in ("order", "bos", "eos"))
-            return cls(tensors, order, bos, eos, metadata["unit"], metadata["space"])
+            tensors, fields, expected = _saved_lm.read(path)
+            lm = cls(tensors, **fields)
+            if lm.nbytes <= VERIFIED_BYTES if verify is None else verify:
+                lm._verify(expected, required=bool(verify))
+            return lm
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None) -> NGramLM:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        unit: str = "word",
+        space: str | None = None,
+        verify: bool | None = None,
+    ) -> NGramLM:
         """Read a file of any of the three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
 
-        ``unit`` is for the last two; the first has its own, and its own space unless one is given.
+        ``unit`` is for the last two, ``verify`` (see :meth:`load`) for the first, which has its own unit and, unless one
+        is given, space.
         """
-        if os.fspath(path).endswith(".safetensors"):
-            lm = cls.load(path)
-            return lm if space is None else cls(lm.tensors, lm.order, lm.bos, lm.eos, lm.unit, space)
         with open(path, "rb") as file:
-            binary = file.read(len(_kenlm_binary.MAGIC_ANY)) == _kenlm_binary.MAGIC_ANY
+            beginning = file.read(len(_kenlm_binary.MAGIC_ANY))
+        if os.fspath(path).endswith(".safetensors") or is_safetensors(beginning):
+            lm = cls.load(path, verify=verify)
+            return lm if space is None else cls(lm.tensors, lm.order, lm.bos, lm.eos, lm.unit, space)
+        binary = beginning == _kenlm_binary.MAGIC_ANY
         return (cls.from_kenlm_binary if binary else cls.from_arpa)(path, unit=unit, space=space)
 
     @classmethod
@@ -218,24 +229,13 @@ class NGramLM:
         self._estimate.to_arpa(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the tables as safetensors file, which :meth:`load` reads without parsing.
+        """Write the tables as safetensors file with a checksum, which :meth:`load` reads without parsing.
 
         Raises:
             ImportError: safetensors is not installed.
             OSError: the file cannot be written; what was there before is untouched.
         """
-        metadata = {"format": _FORMAT, **{name: str(getattr(self, name)) for name in _METADATA}}
-        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        content = memoryview(require("safetensors.torch", "lm").save(tensors, metadata))
-        # The hash tables come first. Mapped, they shall lie as in memory: from a cache line's boundary on. The format
-        # has a header's size, the header, which spaces may end, and the tensors.
-        header = int.from_bytes(content[:8], "little")
-        padding = -(8 + header) % _CACHE_LINE
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            file.write((header + padding).to_bytes(8, "little"))
-            file.write(content[8 : 8 + header])
-            file.write(b" " * padding)
-            file.write(content[8 + header :])
+        _saved_lm.write(path, self.tensors, self._fields())
 
     def quantize(self) -> NGramLM:
         """The same model in half the memory: 8 bits for each log-probability and back-off weight of order 2 and up."""
@@ -337,6 +337,27 @@ class NGramLM:
         self.__dict__.update(state, _estimate=None)
         self._bind()
 
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _saved_lm.FIELDS}
+
+    def _verify(self, expected: str | None, required: bool) -> None:
+        """Raise ValueError unless the tables are those of this checksum, if there is one, and hold possible values."""
+        if expected is None and required:
+            raise ValueError(
+                "expected a file with a checksum, received one without: load it and save it anew"
+            )
+        if (
+            expected is not None
+            and (received := _saved_lm.checksum(self.tensors, self._fields())) != expected
+        ):
+            raise ValueError(
+                f"expected the checksum {expected[:16]}, received {received}: the file is damaged"
+            )
+        self._on_cpu().check_values()
+        strings = self.tensors["strings"].numpy().tobytes()
+        if strings and strings.count(b"\n") != self.vocabulary_size:
+            raise ValueError(f"strings: expected {self.vocabulary_size} words, received another number")
+
     def _with(self, tensors: dict[str, Tensor]) -> NGramLM:
         return NGramLM(tensors, self.order, self.bos, self.eos, self.unit, self.space, self._estimate)
 
@@ -357,9 +378,9 @@ class NGramLM:
                 f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}"
             )
         for name, tensor in self.tensors.items():
-            if name in _DTYPES and tensor.dtype != _DTYPES[name]:
+            if name in _saved_lm.DTYPES and tensor.dtype != getattr(torch, _saved_lm.DTYPES[name][0]):
                 raise ValueError(
-                    f"{name}: expected a contiguous array of {str(_DTYPES[name])[6:]}, received {tensor.dtype}"
+                    f"{name}: expected a contiguous array of {_saved_lm.DTYPES[name][0]}, received {tensor.dtype}"
                 )
         self._model = None
         self._pointed_to = [
@@ -402,6 +423,11 @@ def _check_unit(unit: str, space: str) -> None:
         or space != space.strip(" \0")
     ):
         raise ValueError(f"space: expected a text without white space, received {space!r}")
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy if it begins within a value, as in files of other writers."""
+    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
 def _as_tensors(tables: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 #include "csrc/decoder/arpa.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
@@ -8,6 +9,15 @@
 
 namespace asrkern {
 namespace {
+
+// Bytes of a line. Lines of n-grams have a few hundred; without a limit a small compressed file can ask for all memory.
+constexpr size_t MAX_LINE = size_t(1) << 16;
+// Bytes of comments and blank lines: so many, and some more for each n-gram.
+constexpr uint64_t MAX_IDLE = uint64_t(1) << 20, MAX_IDLE_PER_NGRAM = 16;
+// What rounding can make of a log10 probability of 0.
+constexpr float ROUNDING = 1e-3f;
+// Log10 of no probability at all, as SRILM writes it.
+constexpr float LOG_ZERO = -99;
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
@@ -36,7 +46,17 @@ std::optional<float> parse_log10(std::string_view field) {
   // Numbers too small for a float are errors to from_chars.
   if (!value)
     if (const std::optional<double> exact = parse<double>(field); exact && std::fabs(*exact) < 1) value = float(*exact);
+  if (value && std::isinf(*value) && *value < 0) value = LOG_ZERO;
   return value && std::isfinite(*value) ? value : std::nullopt;
+}
+
+// log10(10^a + 10^b)
+float add_log10(float a, float b) { return float(std::log10(std::pow(10.0, double(a)) + std::pow(10.0, double(b)))); }
+
+bool ends_with_arpa(std::string_view word) {
+  constexpr std::string_view NAME = "arpa";
+  return word.size() >= NAME.size() &&
+         std::equal(NAME.begin(), NAME.end(), word.end() - NAME.size(), [](char a, char b) { return a == (b | 0x20); });
 }
 
 std::string section_name(int32_t order) { return "\\" + std::to_string(order) + "-grams:"; }
@@ -47,9 +67,33 @@ void ArpaReader::fail(const std::string& message) const {
   throw TextError("line " + std::to_string(line_) + ": " + message);
 }
 
+void ArpaReader::note(Deviation& deviation, std::string_view text) {
+  if (deviation.count++) return;
+  deviation.line = line_;
+  deviation.text = quoted(text);
+}
+
+std::vector<std::string> ArpaReader::warnings() const {
+  std::vector<std::string> warnings;
+  const auto warn = [&](const Deviation& deviation, const char* before, const char* after) {
+    if (deviation.count == 0) return;
+    std::string more = deviation.count > 1 ? " (and " + std::to_string(deviation.count - 1) + " more)" : "";
+    warnings.push_back("line " + std::to_string(deviation.line) + ": " + before + deviation.text + after + more);
+  };
+  warn(header_, "", " before \\data\\ is taken for a comment");
+  warn(repeated_, "n-gram that was there before: ", "; the first one counts, of <unk> the last, as with KenLM");
+  warn(above_zero_, "log10 probability above 0: ", ", read as 0");
+  return warnings;
+}
+
+void ArpaReader::check_length(size_t bytes) const {
+  if (bytes > MAX_LINE) fail("expected lines of at most " + std::to_string(MAX_LINE) + " bytes, received a longer one");
+}
+
 void ArpaReader::feed(std::string_view bytes) {
   for (size_t end; (end = bytes.find('\n')) != std::string_view::npos; bytes.remove_prefix(end + 1)) {
     ++line_;
+    check_length(rest_.size() + end);
     if (rest_.empty()) {
       read_line(bytes.substr(0, end));
     } else {
@@ -58,6 +102,8 @@ void ArpaReader::feed(std::string_view bytes) {
       rest_.clear();
     }
   }
+  if (rest_.size() + bytes.size() > MAX_LINE) ++line_;
+  check_length(rest_.size() + bytes.size());
   rest_.append(bytes);
 }
 
@@ -66,20 +112,28 @@ void ArpaReader::finish() {
     ++line_;
     read_line(rest_);
   }
-  if (part_ == Part::BEFORE) fail("expected \\data\\, received the end of the file: this is no ARPA file");
+  if (part_ == Part::BEFORE)
+    fail("expected \\data\\, received the end of the file: this is no ARPA file" +
+         (header_.count ? ", it begins with " + header_.text : ""));
   if (part_ != Part::AFTER) fail("expected \\end\\, received the end of the file: it is cut short");
 }
 
 void ArpaReader::read_line(std::string_view line) {
   if (constexpr std::string_view BYTE_ORDER_MARK = "\xef\xbb\xbf"; line_ == 1 && line.starts_with(BYTE_ORDER_MARK))
     line.remove_prefix(BYTE_ORDER_MARK.size());
+  const size_t bytes = line.size() + 1;
   while (!line.empty() && is_blank(line.back())) line.remove_suffix(1);
   while (!line.empty() && is_blank(line.front())) line.remove_prefix(1);
-  // Whatever stands before \data\ is a comment.
-  if (part_ == Part::BEFORE) {
-    if (line == "\\data\\") part_ = Part::COUNTS;
-  } else if (line.empty()) {
-    return;
+  if (part_ == Part::NGRAMS && !line.empty() && line.front() != '\\') {
+    read_ngram(line);
+  } else if (line == "\\data\\" && part_ == Part::BEFORE) {
+    part_ = Part::COUNTS;
+  } else if (line.empty() || part_ == Part::BEFORE) {
+    idle_ += bytes;
+    if (idle_ > MAX_IDLE + MAX_IDLE_PER_NGRAM * ngrams_)
+      fail(part_ == Part::BEFORE ? "expected \\data\\ before so much else: this is no ARPA file"
+                                 : "expected fewer blank lines");
+    if (!line.empty()) read_header(line);
   } else if (part_ == Part::AFTER) {
     fail("expected nothing after \\end\\, received " + quoted(line));
   } else if (line == "\\end\\") {
@@ -93,6 +147,22 @@ void ArpaReader::read_line(std::string_view line) {
   } else {
     read_ngram(line);
   }
+}
+
+// What stands before \data\ is a comment, except the names of formats in which numbers mean something else.
+void ArpaReader::read_header(std::string_view line) {
+  std::string_view rest = line;
+  const std::string_view word = next_field(rest);
+  if (word.starts_with("iARPA")) {
+    interpolated_ = true;
+  } else if (word.starts_with("qARPA")) {
+    fail("expected an ARPA file, received IRSTLM's quantised qARPA: take the file that it was quantised from");
+  } else if (ends_with_arpa(word) && word.front() != '#' && word != "ARPA") {
+    fail("expected an ARPA file, received one of the format " + quoted(word) + ": convert it to ARPA");
+  } else if (line.front() != '#' && !headed_) {
+    note(header_, line);
+  }
+  headed_ = true;
 }
 
 void ArpaReader::read_count(std::string_view line) {
@@ -136,10 +206,8 @@ void ArpaReader::read_ngram(std::string_view line) {
   if (++read_ > counts_[section_ - 1])
     fail("expected " + std::to_string(counts_[section_ - 1]) + " " + std::to_string(section_) +
          "-grams, as \\data\\ announces, received another: " + quoted(all));
-  const std::string_view number = next_field(line);
-  const std::optional<float> log_prob = parse_log10(number);
-  if (!log_prob) fail("expected a log10 probability, received " + quoted(number));
-  if (*log_prob > 0) fail("expected a log10 probability of at most 0, received " + quoted(number));
+  ++ngrams_;
+  float log_prob = read_log_prob(next_field(line));
   std::string_view word;
   int32_t ids[MAX_ORDER];
   for (int32_t i = 0; i < section_; ++i) {
@@ -151,17 +219,44 @@ void ArpaReader::read_ngram(std::string_view line) {
   }
   float backoff = 0;
   if (const std::string_view field = next_field(line); !field.empty()) {
-    const std::optional<float> value = parse_log10(field);
-    if (!value || !next_field(line).empty())
-      fail("expected a probability, " + std::to_string(section_) + " words and a back-off weight, received " +
-           quoted(all));
-    if (section_ == order() && *value != 0)
-      fail("expected no back-off weight in the highest order, received " + quoted(field));
-    backoff = *value;
+    backoff = read_backoff(field, all);
+    if (!next_field(line).empty()) fail_parts(all);
+  }
+  if (interpolated_ && section_ > 1) {
+    // Without its beginning an n-gram has no weight to interpolate with, and IRSTLM leaves it out.
+    const std::optional<float> lower = builder_.backed_off(ids, section_);
+    if (!lower) return;
+    log_prob = add_log10(log_prob, *lower);
+    if (log_prob > ROUNDING) fail("expected probabilities that interpolate to at most 1, received " + quoted(all));
+    log_prob = std::min(log_prob, 0.0f);
   }
   const bool added =
-      section_ == 1 ? builder_.add_word(word, *log_prob, backoff) : builder_.add(ids, section_, *log_prob, backoff);
-  if (!added) fail("expected every n-gram once, received again: " + quoted(all));
+      section_ == 1 ? builder_.add_word(word, log_prob, backoff) : builder_.add(ids, section_, log_prob, backoff);
+  if (!added) note(repeated_, all);
+}
+
+float ArpaReader::read_log_prob(std::string_view field) {
+  const std::optional<float> value = parse_log10(field);
+  if (!value) fail("expected a log10 probability, received " + quoted(field));
+  if (*value > ROUNDING) fail("expected a log10 probability of at most 0, received " + quoted(field));
+  if (*value < LEAST_LOG10) fail("expected a log10 probability of at least -1e6, received " + quoted(field));
+  if (*value <= 0) return *value;
+  note(above_zero_, field);
+  return 0;
+}
+
+float ArpaReader::read_backoff(std::string_view field, std::string_view line) {
+  const std::optional<float> value = parse_log10(field);
+  if (!value) fail_parts(line);
+  if (section_ == order() && *value != 0)
+    fail("expected no back-off weight in the highest order, received " + quoted(field));
+  if (!is_backoff(*value)) fail("expected a back-off weight between -1e6 and 99, received " + quoted(field));
+  return *value;
+}
+
+void ArpaReader::fail_parts(std::string_view line) const {
+  fail("expected a probability, " + std::to_string(section_) + " words and a back-off weight, received " +
+       quoted(line));
 }
 
 std::string arpa_lines(const std::vector<std::string_view>& vocabulary, const int32_t* words, const float* log_probs,

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "csrc/decoder/text_error.h"
 #include "kernels/common/hash_table.h"
 
 namespace asrkern {
@@ -13,6 +14,14 @@ namespace asrkern {
 // the memory. Groups by twos: then tables of either layout end at a cache line's boundary, and in a file the next
 // begins.
 constexpr uint64_t finished_size(uint64_t keys) { return (keys / 4 + 1) * 2 * HASH_GROUP; }
+
+// Slots between where a key's search begins and where the key is. Of 10^12 hashes none is that far away; keys that are,
+// in a file that is not what it says it is, would make building cost the square of their number.
+constexpr uint64_t MAX_DISTANCE = 1024;
+
+[[noreturn]] inline void fail_crowded() {
+  throw TextError("expected words and n-grams whose hashes are scattered, received many with hashes close together");
+}
 
 // Fills a finished table, whose slots are zero.
 template <class Slot>
@@ -23,7 +32,8 @@ class HashWriter {
   // The key is not in the table yet.
   void add(uint64_t key, Slot slot) {
     uint64_t at = hash_start(key, size_);
-    while (hash_order(slots_[at])) {
+    for (uint64_t distance = 0; hash_order(slots_[at]); ++distance) {
+      if (distance == MAX_DISTANCE) fail_crowded();
       if (++at % HASH_GROUP == 0) left_[at / HASH_GROUP - 1] = true;
       if (at == size_) at = 0;
     }
@@ -80,8 +90,10 @@ class HashBuilder {
   // The slot of a key, or the empty one where it belongs: there is always one.
   static HashSlot& at(HashSlot* slots, uint64_t size, uint64_t key) {
     uint64_t at = hash_start(key, size);
-    while (slots[at].key && slots[at].key != key)
+    for (uint64_t distance = 0; slots[at].key && slots[at].key != key; ++distance) {
+      if (distance == MAX_DISTANCE) fail_crowded();
       if (++at == size) at = 0;
+    }
     return slots[at];
   }
 

@@ -1,5 +1,6 @@
 #include "csrc/decoder/ngram_builder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -37,9 +38,8 @@ int32_t NGramBuilder::find(std::string_view word) {
 
 bool NGramBuilder::add_word(std::string_view word, float log_prob, float backoff) {
   if (word == "<unk>" || word == "<UNK>") {
-    if (std::exchange(has_unk_, true)) return false;
     unigrams_[UNK] = alone(log_prob, backoff);
-    return true;
+    return !std::exchange(has_unk_, true);
   }
   if (!words_.insert(murmur_hash(word.data(), word.size()), uint64_t(unigrams_.size())).second) return false;
   unigrams_.push_back(alone(log_prob, backoff));
@@ -58,20 +58,35 @@ bool NGramBuilder::add(const int32_t* words, int32_t order, float log_prob, floa
   return true;
 }
 
-// An n-gram. Where pruning left out one that a longer one ends or begins with, it is put in as what backing off gives,
-// so that a query finds its way to the longer one.
-NGramEntry NGramBuilder::entry(const int32_t* words, int32_t order) {
+std::optional<NGramEntry> NGramBuilder::find(const int32_t* words, int32_t order) {
   if (order == 1) return unigrams_[words[0]];
-  const uint64_t key = key_of(words, order);
-  const uint64_t* found = ngrams_.find(key);
-  if (!found) {
-    const float log_prob = ngram_log_prob(entry(words + 1, order - 1)) + entry(words, order - 1).backoff;
-    add(words, order, log_prob, 0);
-    found = ngrams_.find(key);
-  }
+  const uint64_t* found = ngrams_.find(key_of(words, order));
+  if (!found) return std::nullopt;
   NGramEntry entry;
   memcpy(&entry, found, sizeof entry);
   return entry;
+}
+
+std::optional<float> NGramBuilder::backed_off(const int32_t* words, int32_t order) {
+  const std::optional<NGramEntry> context = find(words, order - 1);
+  if (!context || (order > 2 && filled_in_.find(key_of(words, order - 1)))) return std::nullopt;
+  return context->backoff + log_prob(words + 1, order - 1);
+}
+
+float NGramBuilder::log_prob(const int32_t* words, int32_t order) {
+  if (const std::optional<NGramEntry> found = find(words, order)) return ngram_log_prob(*found);
+  const std::optional<NGramEntry> context = find(words, order - 1);
+  return (context ? context->backoff : 0) + log_prob(words + 1, order - 1);
+}
+
+// An n-gram. Where pruning left out one that a longer one ends or begins with, it is put in as what backing off gives,
+// so that a query finds its way to the longer one.
+NGramEntry NGramBuilder::entry(const int32_t* words, int32_t order) {
+  if (const std::optional<NGramEntry> found = find(words, order)) return *found;
+  const float log_prob = ngram_log_prob(entry(words + 1, order - 1)) + entry(words, order - 1).backoff;
+  add(words, order, std::clamp(log_prob, LEAST_LOG10, 0.0f), 0);
+  filled_in_.insert(key_of(words, order), 0);
+  return *find(words, order);
 }
 
 void NGramBuilder::set(const int32_t* words, int32_t order, NGramEntry entry) {

@@ -16,6 +16,9 @@ class NGramModel {
   NGramModel(pybind11::array unigrams, pybind11::array ngrams, pybind11::object codebook, pybind11::array words,
              int64_t order, int64_t bos, int64_t eos, bool characters, std::string space);
 
+  // Throws TextError where a table holds what no language model has.
+  void check_values() const;
+
   const NGramTables& tables() const { return tables_; }
   const Tokenizer& tokenizer() const { return tokenizer_; }
 

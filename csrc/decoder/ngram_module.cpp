@@ -14,8 +14,10 @@
 #include <vector>
 
 #include "csrc/decoder/arpa.h"
+#include "csrc/decoder/checksum.h"
 #include "csrc/decoder/kneser_ney.h"
 #include "csrc/decoder/ngram_builder.h"
+#include "csrc/decoder/ngram_check.h"
 #include "csrc/decoder/ngram_model.h"
 #include "csrc/decoder/ngram_query.h"
 #include "csrc/decoder/text_error.h"
@@ -82,7 +84,7 @@ py::array_t<int64_t> finished(const HashBuilder& builder) {
 template <class T>
 const T* checked(const py::array& array, const char* name, std::vector<py::ssize_t> shape) {
   bool fits = py::isinstance<py::array_t<T>>(array) && array.ndim() == py::ssize_t(shape.size()) &&
-              (array.flags() & py::array::c_style);
+              (array.flags() & py::array::c_style) && reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0;
   for (size_t i = 0; fits && i < shape.size(); ++i)
     fits = shape[i] < 0 ? array.shape(i) > 0 : array.shape(i) == shape[i];
   if (!fits)
@@ -233,6 +235,14 @@ py::tuple score_words(const NGramModel& model, const py::object& sentence, bool 
   return words;
 }
 
+uint64_t checksum_of(const py::array& array) {
+  if (!(array.flags() & py::array::c_style)) throw py::value_error("array: expected a contiguous one");
+  const char* const bytes = static_cast<const char*>(array.data());
+  const size_t count = size_t(array.nbytes());
+  py::gil_scoped_release release;
+  return checksum(bytes, count);
+}
+
 void check_word(const NGramModel& model, int64_t word, const char* name) {
   if (word < 0 || word >= model.tables().vocabulary)
     throw py::value_error(std::string(name) + ": expected an id between 0 and " +
@@ -294,6 +304,8 @@ NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook
   tables_.eos = int32_t(eos);
 }
 
+void NGramModel::check_values() const { check_tables(tables_); }
+
 void bind_ngram(py::module_& m) {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
@@ -334,6 +346,7 @@ void bind_ngram(py::module_& m) {
              const float log_prob = ngram_score(model.tables(), state, int32_t(word), next);
              return std::pair(log_prob, next);
            })
+      .def("check_values", &NGramModel::check_values, Release())
       .def("score_words", &score_words)
       .def("score_sentence", &score_sentence)
       .def("score_sentences", &score_sentences);
@@ -343,6 +356,14 @@ void bind_ngram(py::module_& m) {
       .def("feed", &ArpaReader::feed, Release())
       .def("finish", &ArpaReader::finish)
       .def_property_readonly("order", &ArpaReader::order)
+      .def("warnings",
+           [](const ArpaReader& reader) {
+             py::list texts;
+             for (const std::string& warning : reader.warnings())
+               texts.append(py::reinterpret_steal<py::object>(
+                   PyUnicode_DecodeUTF8(warning.data(), Py_ssize_t(warning.size()), "backslashreplace")));
+             return texts;
+           })
       .def("word_id", [](ArpaReader& reader, std::string_view word) { return reader.builder().find(word); })
       .def("tables", [](ArpaReader& reader) { return finished(reader.builder()); });
 
@@ -366,6 +387,7 @@ void bind_ngram(py::module_& m) {
   m.def("make_hash_table", &make_hash_table);
   m.def("make_small_hash_table", &make_small_hash_table);
   m.def("find_word", &find_word);
+  m.def("checksum", &checksum_of);
   m.def("format_ngrams", &format_ngrams);
 }
 

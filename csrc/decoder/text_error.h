@@ -11,10 +11,12 @@ struct TextError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-// The beginning of a text in quotes.
+// The beginning of a text in quotes; a message would end at a NUL.
 inline std::string quoted(std::string_view text) {
   constexpr size_t SHOWN = 60;
-  return "'" + std::string(text.substr(0, SHOWN)) + (text.size() > SHOWN ? "…'" : "'");
+  std::string shown(text.substr(0, SHOWN));
+  for (size_t at; (at = shown.find('\0')) != std::string::npos;) shown.replace(at, 1, "\\x00");
+  return "'" + shown + (text.size() > SHOWN ? "…'" : "'");
 }
 
 }  // namespace asrkern

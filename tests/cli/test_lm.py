@@ -1,5 +1,6 @@
 """``asrkern lm build`` and ``asrkern lm query``."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 typer = pytest.importorskip("typer")
+from safetensors.torch import save_file  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from asrkern.cli.app import app  # noqa: E402
@@ -100,6 +102,22 @@ def test_perplexities_beyond_all_numbers(tmp_path):
     assert "perplexity: inf" in run("query", path, stdin="b\n").stdout
 
 
+def test_verify(text, model, tmp_path):
+    saved = tmp_path / "model.safetensors"
+    lm = NGramLM.from_arpa(model)
+    lm.save(saved)
+    result = run("verify", model, saved)
+    assert result.exit_code == 0
+    assert result.stdout == f"{model}: no damage found: {lm}\n{saved}: no damage found: {lm}\n"
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 4
+    saved.write_bytes(content)
+    result = run("verify", saved)
+    assert (
+        result.exit_code == 1 and "the file is damaged" in result.stderr and "Traceback" not in result.stderr
+    )
+
+
 def test_query_of_words_and_of_parts(model):
     lm = NGramLM.from_arpa(model)
     result = run("query", model, "--words", "--no-bos", "--no-eos", stdin="fat cat\n")
@@ -124,12 +142,21 @@ def test_query_of_words_and_of_parts(model):
         (["query", "absent.arpa"], 2, "absent.arpa"),
         (["query", "text.txt"], 1, "this is no ARPA file"),
         (["query", "text.safetensors"], 1, "expected an intact safetensors file"),
+        (["query", "text.arpa.gz"], 1, "expected an intact .gz file"),
+        (["query", "numbers.safetensors"], 1, "order: expected a number of up to ten digits, received '9999"),
+        (["verify", "text.txt"], 1, "this is no ARPA file"),
+        (["verify", "."], 2, "is a directory"),
+        (["build", "text.arpa.gz", "-o", "m.arpa"], 1, "text.arpa.gz: expected an intact .gz file"),
     ],
 )
 def test_errors_are_one_line(text, tmp_path, monkeypatch, arguments, status, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
     (tmp_path / "text.safetensors").write_text(TEXT)
+    (tmp_path / "text.arpa.gz").write_bytes(gzip.compress(TEXT.encode())[:-10])
+    lm = NGramLM.estimate(TEXT.splitlines(), 2, discount_fallback=True)
+    metadata = {"order": "9" * 30, "bos": "1", "eos": "2", "unit": "word", "space": "▁", "checksum": ""}
+    save_file(lm.tensors, tmp_path / "numbers.safetensors", {**metadata, "format": "asrkern n-gram model 4"})
     result = run(*arguments)
     assert result.exit_code == status and message in result.stderr
     assert "Traceback" not in result.stderr and not (tmp_path / "m.arpa").exists()

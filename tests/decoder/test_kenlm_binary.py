@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -11,82 +12,9 @@ from hypothesis import strategies as st
 
 from asrkern.decoder import NGramLM
 from asrkern.reference import ngram as reference
+from tests.decoder.kenlm_writer import SMALL, kenlm_binary
 
 WAY_OUT = "make it with `build_binary probing`, or read the ARPA file with NGramLM.from_arpa"
-
-
-def murmur_hash(data: bytes) -> int:
-    """MurmurHash64A, seed 0."""
-    m, mask = 0xC6A4A7935BD1E995, 2**64 - 1
-    value = len(data) * m & mask
-    whole = len(data) // 8 * 8
-    for i in range(0, whole, 8):
-        k = int.from_bytes(data[i : i + 8], "little") * m & mask
-        value = (value ^ (k ^ k >> 47) * m & mask) * m & mask
-    if data[whole:]:
-        value = (value ^ int.from_bytes(data[whole:], "little")) * m & mask
-    value = (value ^ value >> 47) * m & mask
-    return value ^ value >> 47
-
-
-def hash_table(entries: dict[int, bytes], count: int, multiplier: float, width: int) -> bytes:
-    """Slots (key, value of ``width`` bytes), as many as ``count`` entries get."""
-    buckets = max(count + 1, int(np.float32(multiplier) * np.float32(count)))
-    table = [bytes(8 + width)] * buckets
-    for key, value in entries.items():
-        at = key % buckets
-        while any(table[at]):
-            at = (at + 1) % buckets
-        table[at] = struct.pack("<Q", key) + value
-    return b"".join(table)
-
-
-def kenlm_binary(
-    model: reference.Model, *, kind: int = 0, strings: bool = True, multiplier: float = 1.5, version: int = 5
-) -> bytes:
-    """What ``build_binary probing`` makes of a model in which no beginning and no end of an n-gram is missing."""
-    order = max(map(len, model))
-    words = ["<unk>", *(ngram[0] for ngram in model if len(ngram) == 1 and ngram != ("<unk>",))]
-    ids = {word: i for i, word in enumerate(words)}
-    counts = [sum(len(ngram) == n for ngram in model) for n in range(1, order + 1)]
-    contexts, ends = {ngram[:-1] for ngram in model}, {ngram[1:] for ngram in model}
-
-    def value(ngram: tuple[str, ...]) -> bytes:
-        log_prob, backoff = model.get(ngram, (-100, 0))
-        log_prob = math.copysign(log_prob, 1 if ngram in ends else -1)
-        if backoff == 0:
-            backoff = 0.0 if ngram in contexts else -0.0
-        return struct.pack("<ff", log_prob, backoff)[: 4 if len(ngram) == order else 8]
-
-    def key(ngram: tuple[str, ...]) -> int:
-        result = ids[ngram[-1]]
-        for word in ngram[-2::-1]:
-            result = (result * 8978948897894561157 ^ (1 + ids[word]) * 17894857484156487943) % 2**64
-        return result
-
-    header = (b"mmap lm http://kheafield.com/code format version %d\n\0" % version).ljust(56, b"\0")
-    header += struct.pack("<fffIIIQ", 0, 1, -0.5, 1, 0xFFFFFFFF, 0, 1)
-    header += struct.pack("<BxxxfI?xxxI", order, multiplier, kind, strings, int(kind > 1))
-    header += struct.pack(f"<{order}Q", *counts)
-    parts = [header, bytes(-len(header) % 8), struct.pack("<II", 0, len(words))]
-    known = {murmur_hash(word.encode()): struct.pack("<I", i) for word, i in ids.items() if i}
-    parts.append(hash_table(known, counts[0], multiplier, 4))
-    parts += [value((word,)) for word in words]
-    parts.append(bytes(8 * (counts[0] + 1 - len(words))))
-    for n in range(2, order + 1):
-        entries = {key(ngram): value(ngram) for ngram in model if len(ngram) == n}
-        parts.append(hash_table(entries, counts[n - 1], multiplier, 4 if n == order else 8))
-    if strings:
-        parts += [word.encode() + b"\0" for word in words]
-    return b"".join(parts)
-
-
-SMALL = reference.kneser_ney(
-    [["the", "cat", "sat"], ["the", "extraordinarily", "fat", "cat"], ["a", "cat"]],
-    3,
-    (0, 0, 0),
-    (0.5, 1, 1.5),
-)
 
 
 @pytest.fixture
@@ -198,6 +126,57 @@ def test_bad_files(path):
             NGramLM.from_kenlm_binary(path)
 
 
+def floats(content: bytes, old: float, new: float) -> bytes:
+    packed = struct.pack("<f", old)
+    assert packed in content
+    return content.replace(packed, struct.pack("<f", new))
+
+
+def test_minus_infinity_is_minus_99(path):
+    """build_binary keeps what an ARPA file has for <s>, whose probability never counts."""
+    model = {**SMALL, ("<s>",): (-98.5, SMALL["<s>",][1])}
+    path.write_bytes(kenlm_binary(model))
+    expected = NGramLM.open(path)
+    path.write_bytes(floats(kenlm_binary(model), -98.5, -math.inf))
+    lm = NGramLM.open(path)
+    assert lm.score("the fat cat") == expected.score("the fat cat")
+    assert lm.full_scores("<s>", bos=False, eos=False)[0].log_prob == -99
+
+
+@pytest.mark.parametrize("value", [math.nan, 1e7, -1e7, 3e38])
+def test_numbers_beyond_all_sense(path, value):
+    log_prob, backoff = next(values for ngram, values in SMALL.items() if len(ngram) == 2 and values[1] != 0)
+    for old in (log_prob, -log_prob, backoff):
+        content = kenlm_binary(SMALL)
+        if struct.pack("<f", old) not in content:
+            continue
+        path.write_bytes(floats(content, old, value))
+        with pytest.raises(
+            ValueError, match=r"grams: expected log10 probabilities between -1e6 and 0 and back-off"
+        ):
+            NGramLM.from_kenlm_binary(path)
+
+
+def test_keys_in_sequence_are_refused_soon(path):
+    content = bytearray(kenlm_binary(SMALL, multiplier=1.5))
+    count = 300_000
+    header, counts = content[:108], struct.unpack("<3Q", content[108:132])
+    slots = [int(np.float32(1.5) * np.float32(n)) for n in (*counts[:2], count)]
+    words = 136 + 8 + 12 * max(slots[0], counts[0] + 1) + 8 * (counts[0] + 1)
+    middle = 16 * max(slots[1], counts[1] + 1)
+    longest = np.zeros(slots[2], np.dtype([("key", "<u8"), ("log_prob", "<f4")]))
+    longest["key"][:count] = np.arange(1, count + 1)
+    path.write_bytes(
+        header + struct.pack("<3Q", *counts[:2], count) + content[132 : words + middle] + longest.tobytes()
+    )
+    began = time.process_time()
+    with pytest.raises(
+        ValueError, match=r"model\.bin: expected words and n-grams whose hashes are scattered"
+    ):
+        NGramLM.from_kenlm_binary(path)
+    assert time.process_time() - began < 2
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**16), st.binary(min_size=1, max_size=8))
 def test_damaged_files_never_crash(tmp_path_factory, at, damage):
@@ -209,6 +188,6 @@ def test_damaged_files_never_crash(tmp_path_factory, at, damage):
     try:
         lm = NGramLM.from_kenlm_binary(path)
     except ValueError as error:
-        assert "damaged.bin: expected" in str(error)
+        assert "damaged.bin: " in str(error) and "expected" in str(error)
     else:
         assert not math.isnan(lm.score("the fat cat sat x"))

@@ -18,7 +18,7 @@ from asrkern.reference import ngram as reference
 
 MODELS = ["lj3k.o3", "lj3k.o4p"]
 # Written by hand: n-grams whose beginnings or ends are not in the model, missing back-offs, CRLF, no <unk>, a comment.
-ODD = """a comment
+ODD = """# a comment
 \\data\\
 ngram 1=6
 ngram 2 = 4
@@ -371,11 +371,12 @@ def bad(old: str, new: str) -> str:
         (bad("\\end\\\n", ""), r"line 26: expected \\end\\, received the end of the file: it is cut short"),
         (ODD[: ODD.index("-0.6")], r"line 18: expected \\end\\, received the end of the file"),
         (ODD + "more", r"line 28: expected nothing after \\end\\, received 'more'"),
-        (bad("-0.6\tb c", "-0.6\ta b"), "line 19: expected every n-gram once, received again: '-0.6\ta b'"),
-        (bad("-2\td", "-2\ta"), "line 14: expected every n-gram once, received again: '-2\ta\t-0.7'"),
         (bad("-0.6\tb c", "-0.6x\tb c"), "line 19: expected a log10 probability, received '-0.6x'"),
         (bad("-0.6\tb c", "nan\tb c"), "line 19: expected a log10 probability, received 'nan'"),
-        (bad("-0.6\tb c", "-inf\tb c"), "line 19: expected a log10 probability, received '-inf'"),
+        (bad("-0.6\tb c", "-1e7\tb c"), "line 19: expected a log10 probability of at least -1e6"),
+        (bad("-0.6\tb c", "-1e39\tb c"), "line 19: expected a log10 probability, received '-1e39'"),
+        (bad("-2\td\t-0.7", "-2\td\t100"), "line 14: expected a back-off weight between -1e6 and 99"),
+        (bad("-2\td\t-0.7", "-2\td\tinf"), "line 14: expected a probability, 1 words and a back-off weight"),
         (bad("-0.6\tb c", "0.6\tb c"), "line 19: expected a log10 probability of at most 0, received '0.6'"),
         (bad("-0.6\tb c", "-0.6\tb"), "line 19: expected 2 words, received '-0.6\tb'"),
         (bad("-0.6\tb c", "-0.6\tb zz"), "line 19: expected words that are among the 1-grams, received 'zz'"),
@@ -398,7 +399,7 @@ def test_bad_files(odd, text, message):
 
 
 def test_a_byte_order_mark_is_no_text(odd, tmp_path):
-    (tmp_path / "marked.arpa").write_bytes(b"\xef\xbb\xbf" + odd.read_bytes().removeprefix(b"a comment\n"))
+    (tmp_path / "marked.arpa").write_bytes(b"\xef\xbb\xbf" + odd.read_bytes().removeprefix(b"# a comment\n"))
     assert NGramLM.from_arpa(tmp_path / "marked.arpa").score("a b c") == NGramLM.from_arpa(odd).score("a b c")
 
 
@@ -432,22 +433,8 @@ def test_damaged_files_never_crash(tmp_path_factory, data):
         assert math.isfinite(lm.score("a b c d d"))
 
 
-def test_damaged_tables(odd, tmp_path):
-    lm, path = NGramLM.from_arpa(odd), tmp_path / "m.safetensors"
-    lm.save(path)
-    for size in (0, 7, 100, path.stat().st_size - 1):
-        (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:size])
-        with pytest.raises(ValueError, match=r"cut\.safetensors: expected an intact safetensors file"):
-            NGramLM.load(tmp_path / "cut.safetensors")
-    from safetensors.torch import save_file
-
-    for metadata, received in [
-        (None, "None"),
-        ({"format": "asrkern n-gram model 1"}, "'asrkern n-gram model 1'"),
-    ]:
-        save_file(lm.tensors, path, metadata)
-        with pytest.raises(ValueError, match=f"expected 'asrkern n-gram model 3', received {received}"):
-            NGramLM.load(path)
+def test_damaged_tables(odd):
+    lm = NGramLM.from_arpa(odd)
     tensors = lm.tensors
     for wrong, message in [
         ({"unigrams": tensors["unigrams"].double()}, "unigrams: expected a contiguous array of float32"),

@@ -1,0 +1,96 @@
+"""Files of ``NGramLM.save``: the tables as safetensors, what else the model is as metadata, and a checksum of both.
+
+The checksum is of the content, not of the file's bytes: whoever writes the same tensors and metadata in another order,
+or from another boundary on, makes a file that is as good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from asrkern import _decoder
+from asrkern._atomic_write import atomic_write
+from asrkern._optional import require
+
+FIELDS = ("order", "bos", "eos", "unit", "space")
+# dtypes of the tensors by torch's name and by safetensors'
+DTYPES = {
+    "unigrams": ("float32", "F32"),
+    "ngrams": ("int64", "I64"),
+    "codebook": ("float32", "F32"),
+    "words": ("int64", "I64"),
+    "strings": ("uint8", "U8"),
+}
+_FORMAT = "asrkern n-gram model 4"
+_FORMAT_WITHOUT_CHECKSUM = "asrkern n-gram model 3"
+_CACHE_LINE = 64  # bytes
+
+
+def checksum(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> str:
+    """Of tensors on the CPU and the fields: 16 hexadecimal digits. Any change within eight bytes changes it."""
+    names = sorted(DTYPES.keys() & tensors.keys())
+    parts = [str(fields[name]) for name in FIELDS]
+    for name in names:
+        array = tensors[name].numpy()
+        parts += [name, str(array.shape), str(_decoder.checksum(array))]
+    return f"{_decoder.checksum(np.frombuffer(json.dumps(parts).encode(), np.uint8)):016x}"
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
+    """tensors: those of ``NGramLM.tensors``; fields: by the names of ``FIELDS``."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": _FORMAT, "checksum": checksum(tensors, fields)}
+    metadata |= {name: str(fields[name]) for name in FIELDS}
+    content = memoryview(require("safetensors.torch", "lm").save(tensors, metadata))
+    # The hash tables come first. Mapped, they shall lie as in memory: from a cache line's boundary on. The format
+    # has a header's size, the header, which spaces may end, and the tensors.
+    header = int.from_bytes(content[:8], "little")
+    padding = -(8 + header) % _CACHE_LINE
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.write((header + padding).to_bytes(8, "little"))
+        file.write(content[8 : 8 + header])
+        file.write(b" " * padding)
+        file.write(content[8 + header :])
+
+
+def _number(metadata: Mapping[str, str], name: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", metadata[name]):
+        raise ValueError(f"{name}: expected a number of up to ten digits, received {metadata[name][:60]!r}")
+    return int(metadata[name])
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    """(tensors, fields, checksum if the file has one); the tensors are mapped into memory, not copied.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: the file cannot be opened.
+        ValueError: it is no such file.
+    """
+    safetensors = require("safetensors", "lm")
+    with open(path, "rb"):  # for the usual errors of missing files
+        pass
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            kind = metadata.get("format")
+            needed = {_FORMAT: {*FIELDS, "checksum"}, _FORMAT_WITHOUT_CHECKSUM: {*FIELDS}}
+            if kind not in needed or not metadata.keys() >= needed[kind]:
+                raise ValueError(f"expected {_FORMAT!r}, received {kind!r}: save the model anew")
+            tensors = {}
+            for name in DTYPES.keys() & set(file.keys()):
+                if (dtype := file.get_slice(name).get_dtype()) != DTYPES[name][1]:
+                    raise ValueError(f"{name}: expected {DTYPES[name][0]}, received {dtype}")
+                tensors[name] = file.get_tensor(name)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"expected an intact safetensors file: {error}") from None
+    numbers = {name: _number(metadata, name) for name in ("order", "bos", "eos")}
+    fields = {**numbers, "unit": metadata["unit"], "space": metadata["space"]}
+    return tensors, fields, metadata.get("checksum")
