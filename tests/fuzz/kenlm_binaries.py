@@ -1,0 +1,52 @@
+"""KenLM's binary files of type probing, of a writer of our own: with and without words, damaged as bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from asrkern.decoder import NGramLM
+from asrkern.reference import ngram as reference
+from tests.decoder.kenlm_writer import kenlm_binary
+from tests.fuzz._language_models import assert_scores_are_sane, damage, sentences
+
+REFUSALS = (ValueError,)
+
+TEXTS = ["the cat sat", "the fat cat", "a cat sat on the fat cat", "on a cat"]
+
+
+class Seed(NamedTuple):
+    content: bytes
+    texts: list[str]
+    scores: list[float]
+
+
+def prepare(folder: Path) -> list[Seed]:
+    seeds, path, texts = [], folder / "seed.bin", sentences(np.random.default_rng(0))
+    for order in (2, 3, 4):
+        model = reference.kneser_ney([text.split() for text in TEXTS], order, (0,) * order, (0.5, 1, 1.5))
+        for strings, multiplier in ((True, 1.5), (False, 1.1), (True, 4.0)):
+            path.write_bytes(kenlm_binary(model, strings=strings, multiplier=multiplier))
+            scores = NGramLM.from_kenlm_binary(path).score_batch(texts).tolist()
+            expected = [sum(reference.score(model, text.split())) for text in texts]
+            np.testing.assert_allclose(scores, expected, atol=1e-4)
+            seeds.append(Seed(path.read_bytes(), texts, scores))
+    return seeds
+
+
+def one(rng: np.random.Generator, folder: Path, prepared: list[Seed]) -> None:
+    seed, other = (prepared[i] for i in rng.integers(len(prepared), size=2))
+    kind = rng.random()
+    content = seed.content
+    if kind >= 0.05:
+        content = damage(rng, content, other.content, text=False)
+    if kind >= 0.8:  # the header, in which sizes are
+        content = damage(rng, content[:150], other.content[:150], text=False) + content[150:]
+    path = folder / "model.bin"
+    path.write_bytes(content)
+    lm = NGramLM.open(path)
+    if kind < 0.05:
+        assert lm.score_batch(seed.texts).tolist() == seed.scores
+    assert_scores_are_sane(lm, sentences(rng))
