@@ -36,6 +36,8 @@ _KINDS = {
     b"<!doctype": ("a web page", "download the file itself"),
     b"<html": ("a web page", "download the file itself"),
     b"PK\3\4": ("a zip archive", "unpack it"),
+    b"\xff\xfe": ("text in UTF-16", "`iconv -f utf-16 -t utf-8 FILE > NEW.arpa` converts it"),
+    b"\xfe\xff": ("text in UTF-16", "`iconv -f utf-16 -t utf-8 FILE > NEW.arpa` converts it"),
 }
 
 
@@ -49,6 +51,8 @@ def refuse_foreign(beginning: bytes) -> None:
     for magic, (kind, way_out) in _KINDS.items():
         if beginning.startswith(magic):
             raise ValueError(f"expected an ARPA file, received {kind}: {way_out}")
+    if beginning[257:262] == b"ustar":
+        raise ValueError("expected an ARPA file, received a tar archive: unpack it")
     if is_safetensors(beginning):
         raise ValueError(
             "expected an ARPA file, received a safetensors file: NGramLM.load reads those of NGramLM.save"

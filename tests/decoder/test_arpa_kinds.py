@@ -234,6 +234,8 @@ def test_rounding_above_zero_is_said(read):
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS, not the file"),
         (b"<!DOCTYPE html>\n", "web page"),
         (b"PK\3\4", "zip archive"),
+        (b"\xff\xfe", "text in UTF-16: `iconv"),
+        (b"lm.arpa".ljust(257, b"\0") + b"ustar".ljust(255, b"\0") + b"\n", "tar archive: unpack it"),
         (b'\x40\0\0\0\0\0\0\0{"', "safetensors file: NGramLM.load"),
     ],
 )
