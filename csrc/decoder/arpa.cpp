@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "csrc/decoder/text_error.h"
+#include "csrc/decoder/tokenizer.h"
 
 namespace asrkern {
 namespace {
@@ -19,35 +20,32 @@ constexpr float ROUNDING = 1e-3f;
 // Log10 of no probability at all, as SRILM writes it.
 constexpr float LOG_ZERO = -99;
 
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
-
-// The next field of a line, which is cut off; empty at the end.
+// The next field of a line, which is cut off; empty at the end. Fields end where words of texts do.
 std::string_view next_field(std::string_view& line) {
-  size_t begin = 0;
-  while (begin < line.size() && is_blank(line[begin])) ++begin;
-  size_t end = begin;
-  while (end < line.size() && !is_blank(line[end])) ++end;
-  const std::string_view field = line.substr(begin, end - begin);
-  line.remove_prefix(end);
-  return field;
+  const char *begin = line.data(), *const last = begin + line.size();
+  while (begin < last && is_space(*begin)) ++begin;
+  const char* const end = find_space(begin, last);
+  line = {end, size_t(last - end)};
+  return {begin, size_t(end - begin)};
 }
 
 template <class T>
 std::optional<T> parse(std::string_view field) {
   if (field.starts_with('+')) field.remove_prefix(1);
   T value;
-  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-  if (error != std::errc() || end != field.data() + field.size()) return std::nullopt;
+  const char* const last = field.data() + field.size();
+  const auto [end, error] = std::from_chars(field.data(), last, value);
+  if (error != std::errc() || end != last) return std::nullopt;
   return value;
 }
 
 std::optional<float> parse_log10(std::string_view field) {
-  std::optional<float> value = parse<float>(field);
+  const std::optional<float> value = parse<float>(field);
+  if (value && std::isfinite(*value)) return value;
+  if (value && *value < 0) return LOG_ZERO;
   // Numbers too small for a float are errors to from_chars.
-  if (!value)
-    if (const std::optional<double> exact = parse<double>(field); exact && std::fabs(*exact) < 1) value = float(*exact);
-  if (value && std::isinf(*value) && *value < 0) value = LOG_ZERO;
-  return value && std::isfinite(*value) ? value : std::nullopt;
+  if (const std::optional<double> exact = parse<double>(field); exact && std::fabs(*exact) < 1) return float(*exact);
+  return std::nullopt;
 }
 
 // log10(10^a + 10^b)
@@ -122,8 +120,8 @@ void ArpaReader::read_line(std::string_view line) {
   if (constexpr std::string_view BYTE_ORDER_MARK = "\xef\xbb\xbf"; line_ == 1 && line.starts_with(BYTE_ORDER_MARK))
     line.remove_prefix(BYTE_ORDER_MARK.size());
   const size_t bytes = line.size() + 1;
-  while (!line.empty() && is_blank(line.back())) line.remove_suffix(1);
-  while (!line.empty() && is_blank(line.front())) line.remove_prefix(1);
+  while (!line.empty() && is_space(line.back())) line.remove_suffix(1);
+  while (!line.empty() && is_space(line.front())) line.remove_prefix(1);
   if (part_ == Part::NGRAMS && !line.empty() && line.front() != '\\') {
     read_ngram(line);
   } else if (line == "\\data\\" && part_ == Part::BEFORE) {
@@ -237,10 +235,10 @@ void ArpaReader::read_ngram(std::string_view line) {
 
 float ArpaReader::read_log_prob(std::string_view field) {
   const std::optional<float> value = parse_log10(field);
+  if (value && is_log_prob(*value)) return *value;
   if (!value) fail("expected a log10 probability, received " + quoted(field));
   if (*value > ROUNDING) fail("expected a log10 probability of at most 0, received " + quoted(field));
   if (*value < LEAST_LOG10) fail("expected a log10 probability of at least -1e6, received " + quoted(field));
-  if (*value <= 0) return *value;
   note(above_zero_, field);
   return 0;
 }
