@@ -12,10 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from asrkern import _decoder
 from asrkern._atomic_write import atomic_write
 from asrkern._optional import require
 
@@ -34,13 +33,17 @@ _CACHE_LINE = 64  # bytes
 
 
 def checksum(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> str:
-    """Of tensors on the CPU and the fields: 16 hexadecimal digits. Any change within eight bytes changes it."""
+    """Of tensors on the CPU and the fields, in hexadecimal digits. Any change within eight bytes changes it."""
     names = sorted(DTYPES.keys() & tensors.keys())
     parts = [str(fields[name]) for name in FIELDS]
     for name in names:
-        array = tensors[name].numpy()
-        parts += [name, str(array.shape), str(_decoder.checksum(array))]
-    return f"{_decoder.checksum(np.frombuffer(json.dumps(parts).encode(), np.uint8)):016x}"
+        tensor = tensors[name]
+        parts += [name, str(tuple(tensor.shape)), _hexadecimal(tensor)]
+    return _hexadecimal(torch.frombuffer(bytearray(json.dumps(parts).encode()), dtype=torch.uint8))
+
+
+def _hexadecimal(tensor: Tensor) -> str:
+    return f"{torch.ops.asrkern.checksum(tensor) % 2**64:016x}"
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:

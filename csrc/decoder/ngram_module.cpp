@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "csrc/decoder/arpa.h"
-#include "csrc/decoder/checksum.h"
 #include "csrc/decoder/kneser_ney.h"
 #include "csrc/decoder/ngram_builder.h"
 #include "csrc/decoder/ngram_check.h"
@@ -235,14 +234,6 @@ py::tuple score_words(const NGramModel& model, const py::object& sentence, bool 
   return words;
 }
 
-uint64_t checksum_of(const py::array& array) {
-  if (!(array.flags() & py::array::c_style)) throw py::value_error("array: expected a contiguous one");
-  const char* const bytes = static_cast<const char*>(array.data());
-  const size_t count = size_t(array.nbytes());
-  py::gil_scoped_release release;
-  return checksum(bytes, count);
-}
-
 void check_word(const NGramModel& model, int64_t word, const char* name) {
   if (word < 0 || word >= model.tables().vocabulary)
     throw py::value_error(std::string(name) + ": expected an id between 0 and " +
@@ -387,7 +378,6 @@ void bind_ngram(py::module_& m) {
   m.def("make_hash_table", &make_hash_table);
   m.def("make_small_hash_table", &make_small_hash_table);
   m.def("find_word", &find_word);
-  m.def("checksum", &checksum_of);
   m.def("format_ngrams", &format_ngrams);
 }
 

@@ -1,8 +1,7 @@
-#include "kernels/common/checksum.h"
-
 #include <algorithm>
 
 #include "csrc/ops/common.h"
+#include "kernels/common/checksum.h"
 
 namespace asrkern {
 namespace {

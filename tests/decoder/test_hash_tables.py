@@ -1,6 +1,5 @@
 """The layout of a language model's hash tables: what kernels/common/hash_table.h relies on."""
 
-import os
 import random
 import time
 
@@ -82,23 +81,3 @@ def test_keys_that_are_no_hashes():
     # What is far from 2^64 apart is as good as random numbers.
     spread = keys * np.uint64(0x9E3779B97F4A7C15)
     assert len(_decoder.make_hash_table(spread, values.astype(np.uint64))) > len(keys)
-
-
-@pytest.mark.parametrize("count", range(35))
-def test_checksums_change_with_every_bit(count):
-    data = np.frombuffer(os.urandom(count), np.uint8).copy()
-    seen = {_decoder.checksum(data), _decoder.checksum(np.append(data, np.uint8(0)))}
-    for bit in range(8 * count):
-        data[bit // 8] ^= 1 << bit % 8
-        seen.add(_decoder.checksum(data))
-        data[bit // 8] ^= 1 << bit % 8
-    assert len(seen) == 2 + 8 * count
-
-
-@pytest.mark.parametrize("distance", [8, 32, 64, 1024])
-def test_checksums_change_with_two_upper_bits(distance):
-    """Which multiplications alone would let cancel each other."""
-    data = np.zeros(4096, np.uint8)
-    plain = _decoder.checksum(data)
-    data[7] = data[7 + distance] = 128
-    assert _decoder.checksum(data) != plain

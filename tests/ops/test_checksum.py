@@ -8,7 +8,7 @@ import torch
 checksum = torch.ops.asrkern.checksum
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 65, 1000, 2**18 - 1, 2**18, 2**18 + 9, 700_001])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 63, 64, 65, 1000, 2**18 - 1, 2**18, 2**18 + 9, 700_001])
 def test_any_bit_changes_it(count):
     values = torch.randint(0, 256, (count,), dtype=torch.uint8)
     before, seen = checksum(values), set()
@@ -32,6 +32,20 @@ def test_order_and_number_of_values_count():
     }
     sums |= {checksum(torch.zeros(n)) for n in range(20)}
     assert len(sums) == 24
+
+
+@pytest.mark.parametrize("distance", [8, 64, 512, 2**18])
+def test_two_upper_bits_do_not_cancel(distance):
+    """As they would where words were only multiplied and added."""
+    values = torch.zeros(2**18 + 4096, dtype=torch.uint8)
+    before = checksum(values)
+    values[7] = values[7 + distance] = 128
+    assert checksum(values) != before
+
+
+def test_files_depend_on_its_values():
+    values = torch.arange(300_000, dtype=torch.int64)
+    assert checksum(values) == -2726434046786902342 and checksum(values[:5]) == -404580941888959634
 
 
 def test_counts_elements_whatever_their_strides():
