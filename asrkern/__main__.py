@@ -17,6 +17,7 @@ from asrkern._optional import import_torchaudio
 OPTIONAL = (
     "triton",
     "soundfile",
+    "soxr",
     "safetensors",
     "typer",
     "rich",

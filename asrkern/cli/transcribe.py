@@ -46,7 +46,7 @@ def transcribe(
     ] = None,
     stream: Annotated[
         bool,
-        typer.Option("--stream", help="Read WAV or raw samples from stdin and show what is heard so far."),
+        typer.Option("--stream", help="Read from stdin and show what is heard so far."),
     ] = False,
     lm: LanguageModel = None,
     characters: Characters = False,
@@ -65,8 +65,18 @@ def transcribe(
         float, typer.Option(min=0, help="Seconds of a window, at each end, that are only context (CTC).")
     ] = 3.0,
     encoding: Annotated[
-        str, typer.Option(help="Of a stream of raw samples: u8, s16le, s24le, s32le, f32le or f64le.")
-    ] = "s16le",
+        str | None,
+        typer.Option(
+            help="Of a stream of raw samples: u8, s16le, s24le, s32le, f32le, f64le, mulaw or alaw.",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of a stream of raw samples, in Hz. Default: the model's.", show_default=False
+        ),
+    ] = None,
     channels: Annotated[int, typer.Option(min=1, help="Of a stream of raw samples.")] = 1,
     chunk_ms: Annotated[int, typer.Option(min=10, help="Of a stream: how often results are shown.")] = 200,
 ) -> None:
@@ -75,8 +85,9 @@ def transcribe(
     Prints for each recording: file, text, with a tab between; of a classifier: file, class, probability. Files that
     cannot be read are named on stderr and left out, and the exit status is 1.
 
-    With --stream, of a unidirectional DeepSpeech2: raw samples must have the model's sample rate. A line for each new
-    result: seconds, text, with a tab between; the last one is the whole text.
+    With --stream, of a unidirectional DeepSpeech2, what libsndfile reads: WAV as it comes, FLAC, Ogg, MP3 and others
+    when they have ended; raw samples only with --encoding. A line for each new result: seconds, text, with a tab
+    between; the last one is the whole text.
     """
     _check_usage(files, as_json, srt, out, stream)
     if window <= 2 * margin:
@@ -106,7 +117,7 @@ def transcribe(
         if as_json and recognizer.task_name == "attention":
             typer.echo("note: an attention model tells no times and confidences of words", err=True)
         if stream:
-            listen(transcriber, encoding, channels, chunk_ms / 1000, as_json)
+            listen(transcriber, encoding, channels, chunk_ms / 1000, as_json, rate)
             return
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
@@ -187,9 +198,14 @@ def _value(found: Transcript) -> dict[str, Any]:
 
 
 def listen(
-    transcriber: Transcriber, encoding: str, channels: int, chunk_seconds: float, as_json: bool
+    transcriber: Transcriber,
+    encoding: str | None,
+    channels: int,
+    chunk_seconds: float,
+    as_json: bool,
+    original_rate: int | None = None,
 ) -> None:
-    """Transcribe stdin, showing each new result; on a terminal in one line.
+    """Transcribe stdin, showing each new result; on a terminal in one line. What raw samples are, read_stream says.
 
     Raises:
         ValueError: the stream or the model cannot be read so. What was heard before a stream broke off is shown.
@@ -206,7 +222,12 @@ def listen(
         )
     rate = transcriber.recognizer.features.sample_rate
     chunks = read_stream(
-        sys.stdin.buffer, rate, chunk_seconds=chunk_seconds, encoding=encoding, channels=channels
+        sys.stdin.buffer,
+        rate,
+        chunk_seconds=chunk_seconds,
+        encoding=encoding,
+        channels=channels,
+        original_rate=original_rate,
     )
     broken: list[ValueError] = []
     overwrite = sys.stdout.isatty() and not as_json

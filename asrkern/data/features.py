@@ -33,6 +33,9 @@ class _UtteranceSpectrum(torch.nn.Module):
     # silence falls below, where the line divides by zero.
     minimum_std = 1e-5
 
+    # At once: an hour's transform takes gigabytes.
+    piece_frames = 4096
+
     def __init__(
         self,
         sample_rate: int,
@@ -95,21 +98,45 @@ class _UtteranceSpectrum(torch.nn.Module):
         Returns:
             [bins, frames] float32.
         """
-        spectrum = torch.stft(
-            samples.float(),
-            self.n_fft,
-            self.hop_samples,
-            self.window_samples,
-            window=self.window,
-            center=reflect,
-            pad_mode="reflect",
-            return_complex=True,
-        )
-        return self._scaled(spectrum.abs())
+        half = self.n_fft // 2 if reflect else 0
+        frames = (len(samples) + 2 * half - self.n_fft) // self.hop_samples + 1
+        features = torch.empty(self.bins, frames, dtype=torch.float32, device=samples.device)
+        for first in range(0, frames, self.piece_frames):
+            last = min(frames, first + self.piece_frames)
+            begin = first * self.hop_samples - half
+            piece = _reflected(samples, begin, begin + (last - first - 1) * self.hop_samples + self.n_fft)
+            transform = torch.stft(
+                piece.float(),
+                self.n_fft,
+                self.hop_samples,
+                self.window_samples,
+                window=self.window,
+                center=False,
+                return_complex=True,
+            )
+            features[:, first:last] = self._scaled(transform.abs())
+        return features
 
     def _normalised(self, features: Tensor) -> Tensor:
         """[bins, frames] without the utterance's mean, divided by its (unbiased) standard deviation."""
-        return (features - features.mean()) / features.std().clamp(min=self.minimum_std)
+        return _standardised(features, features.mean(), features.std().clamp(min=self.minimum_std))
+
+
+def _reflected(samples: Tensor, begin: int, end: int) -> Tensor:
+    """Samples begin to end of a signal that goes on as its reflection before its start and after its end."""
+    parts = [samples[max(0, begin) : end]]
+    if begin < 0:
+        parts.insert(0, samples[1 : 1 - begin].flip(0))
+    if end > len(samples):
+        parts.append(samples[2 * len(samples) - 1 - end : len(samples) - 1].flip(0))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _standardised(features: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """In place, where no gradients are wanted: an hour's features are large."""
+    if features.requires_grad:
+        return (features - mean) / std
+    return features.sub_(mean).div_(std)
 
 
 def _check_normalization(value: object) -> str | tuple[float, float]:
@@ -170,7 +197,11 @@ class Spectrogram(_UtteranceSpectrum):
     def _normalised(self, features: Tensor) -> Tensor:
         if self.normalization == "utterance":
             return super()._normalised(features)
-        return self.normalised_after(None, features)[0]
+        sums = None
+        for first in range(0, features.shape[1], self.piece_frames):
+            piece = features[:, first : first + self.piece_frames]
+            features[:, first : first + self.piece_frames], sums = self.normalised_after(sums, piece)
+        return features
 
     def normalised_after(self, sums: Tensor | None, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Frames that follow others, normalised without looking ahead.
@@ -304,7 +335,7 @@ class MFCC(LogMelSpectrogram):
 
     def _normalised(self, features: Tensor) -> Tensor:
         std = features.std(1, correction=0, keepdim=True).clamp(min=self.minimum_std)
-        return (features - features.mean(1, keepdim=True)) / std
+        return _standardised(features, features.mean(1, keepdim=True), std)
 
 
 def collate(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

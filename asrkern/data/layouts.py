@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import soundfile
 
+from asrkern._atomic_write import atomic_write
 from asrkern._names import nearest
 from asrkern.data._files import check_text, decode, read_lines
 
@@ -135,14 +136,27 @@ def as_wav(spoken: Spoken, folder: Path) -> Spoken:
     """
     if spoken.path.suffix != ".sph":
         return spoken
-    try:
-        samples, rate = soundfile.read(spoken.path, dtype="int16")
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{spoken.path}: expected a recording: {error.error_string}") from None
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{spoken.path.stem}.wav"
-    soundfile.write(path, samples, rate)
+    blocks = _blocks(spoken.path)
+    rate, channels = next(blocks)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_write(path) as temporary,
+        soundfile.SoundFile(temporary, "w", rate, channels, "PCM_16", format="WAV") as target,
+    ):
+        for block in blocks:
+            target.write(block)
     return spoken._replace(path=path)
+
+
+def _blocks(path: Path) -> Iterator[Any]:
+    """A recording's rate and channels, then its samples [frames, channels], int16."""
+    try:
+        with soundfile.SoundFile(path) as source:
+            yield source.samplerate, source.channels
+            yield from source.blocks(1 << 16, dtype="int16", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path}: expected a recording: {error.error_string}") from None
 
 
 def _librispeech(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:

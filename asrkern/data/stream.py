@@ -1,32 +1,28 @@
-"""Audio from a pipe as it comes: WAV, or samples without a header."""
+"""Audio from a pipe as it comes: WAV, samples without a header; and other forms, once they are all there."""
 
 from __future__ import annotations
 
-import struct
+import io
+import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO
 
-import numpy
+import soundfile
 import torch
 from torch import Tensor
 
+from asrkern.data.formats import START_BYTES, recognize, refusal
+from asrkern.data.recording import RAW, Recording, check_form, mono
+from asrkern.data.resampling import Resampler
+from asrkern.data.wav import WavHeader, read_wav_header
+
 # ffmpeg's names; little-endian.
-ENCODINGS = ("u8", "s16le", "s24le", "s32le", "f32le", "f64le")
+ENCODINGS = tuple(RAW)
 
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-# Writers that do not know the size yet put 0, or something near 2 or 4 GiB.
-_UNKNOWN_FROM = 0x7FFF0000
-_BLOCK_BYTES = 1 << 16
-
-
-class _Format(NamedTuple):
-    encoding: str
-    channels: int
-    bytes_left: int | None  # of samples; None: to the end of the stream
-
-    @property
-    def frame_bytes(self) -> int:
-        return self.channels * int(self.encoding.strip("usfle")) // 8
+# Of a form that cannot be read before its end: 6 hours of 16 bits, 2 channels and 48 kHz.
+_MOST_SPOOLED_BYTES = 4 << 30
+_COPY_BYTES = 1 << 20
 
 
 def read_stream(
@@ -34,134 +30,178 @@ def read_stream(
     sample_rate: int = 16000,
     *,
     chunk_seconds: float = 0.1,
-    encoding: str = "s16le",
+    encoding: str | None = None,
     channels: int = 1,
+    original_rate: int | None = None,
 ) -> Iterator[Tensor]:
     """Read audio in chunks from a pipe, a socket's file or ``sys.stdin.buffer``; nothing is sought.
 
-    What begins with "RIFF" is WAV, whose header says what it holds; its size may be unknown. All else is samples,
-    described by ``encoding`` and ``channels``. Values and channels become what :func:`asrkern.data.load_audio` makes of
-    them.
+    What the stream is, its first bytes tell. WAV and RF64 of plain samples are read as they come, and their size may be
+    unknown. All other forms that libsndfile reads (FLAC, Ogg, MP3, AIFF, AU, ...) are first read to their end, into a
+    temporary file. Samples without a header are read only where ``encoding`` says what they are; it does not matter
+    where there is a header. Values, channels and other rates become what :func:`asrkern.data.load_audio` makes of them,
+    bit for bit.
 
     Args:
         file: binary.
-        sample_rate: in Hz. Samples without a header are taken to have it; WAV must.
+        sample_rate: in Hz, of the chunks; other rates are resampled.
         chunk_seconds: how long a chunk is.
-        encoding, channels: of samples without a header; see ``ENCODINGS``.
+        encoding: of samples without a header, see ``ENCODINGS``; None: there is a header.
+        channels, original_rate: of samples without a header; None: they have ``sample_rate``.
 
     Returns:
-        Tensors [samples], float32: as many as make a chunk, as soon as they are there; the last one may be shorter.
+        Tensors [samples], float32: as many as make a chunk, as soon as they are there (if resampled, some time later,
+        see :class:`asrkern.data.Resampler`); the last one may be shorter. None from an empty stream.
 
     Raises:
-        ValueError: an argument out of range, or WAV that is cut off or of another rate or encoding. While reading: the
-            stream ends within a sample or before the size that WAV declares, or holds NaN or infinity. All complete
-            samples before that have been returned.
+        ValueError: an argument out of range; a stream that is neither audio that libsndfile reads nor, by ``encoding``,
+            samples; or that has no complete header. While reading: the stream ends within a sample or before the size
+            that it declares, or holds NaN or infinity. All complete samples before that have been returned.
     """
-    if encoding not in ENCODINGS:
+    if encoding is not None and encoding not in ENCODINGS:
         raise ValueError(f"encoding: expected one of {', '.join(ENCODINGS)}, received {encoding!r}")
     if channels < 1 or sample_rate < 1:
         raise ValueError(
             f"channels, sample_rate: expected positive integers, received {channels}, {sample_rate}"
         )
+    if original_rate is not None and original_rate < 1:
+        raise ValueError(f"original_rate: expected a positive integer, received {original_rate}")
     if not sample_rate * chunk_seconds >= 1:
         raise ValueError(f"chunk_seconds: expected at least one sample, received {chunk_seconds}")
-    start = _read(file, 4)
-    form = _Format(encoding, channels, None)
-    if start == b"RIFF":
-        start, form = b"", _read_wav_header(file, sample_rate)
-    return _chunks(file, start, form, round(sample_rate * chunk_seconds))
+    raw = None if encoding is None else WavHeader(encoding, channels, original_rate or sample_rate, None)
+    with _named():
+        rate, blocks = _open(_Source(file), sample_rate, chunk_seconds, raw)
+    return _chunks(blocks, Resampler(rate, sample_rate), round(sample_rate * chunk_seconds))
 
 
-def _chunks(file: BinaryIO, start: bytes, form: _Format, chunk: int) -> Iterator[Tensor]:
-    frame_bytes, left = form.frame_bytes, form.bytes_left
+class _Source:
+    """A stream whose beginning can be looked at."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._start = file, b""
+
+    def peek(self, size: int) -> bytes:
+        self._start = self.read(size)
+        return self._start
+
+    def read(self, size: int) -> bytes:
+        """size bytes, fewer only at the stream's end: a pipe gives what it has."""
+        parts = [self._start[:size]]
+        self._start = self._start[size:]
+        size -= len(parts[0])
+        while size > 0 and (part := self._file.read(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+def _open(
+    source: _Source, sample_rate: int, chunk_seconds: float, raw: WavHeader | None
+) -> tuple[int, Iterator[Tensor]]:
+    """A stream's rate, and its samples at that rate."""
+    start = source.peek(START_BYTES)
+    if not start:
+        return sample_rate, iter(())
+    found = recognize(start)
+    if raw is not None and (found is None or not found.certain):
+        return raw.sample_rate, _plain(source, raw, chunk_seconds, whole=True)
+    if found is None:
+        raise ValueError(
+            f"expected WAV, FLAC, Ogg, MP3 or another form of audio, received {start[:16]!r}; samples without a header "
+            "are read where encoding (--encoding), channels and original_rate (--rate) say what they are"
+        )
+    if not found.readable:
+        raise ValueError(refusal(found))
+    with ExitStack() as opened:
+        spool = opened.enter_context(tempfile.TemporaryFile(buffering=0))
+        if found.name in ("WAV", "RF64"):
+            header = read_wav_header(lambda size: _copy(source, spool, size))
+            if header.encoding is not None:
+                check_form(header.sample_rate, header.channels)
+                return header.sample_rate, _plain(source, header, chunk_seconds, whole=False)
+        while _copy(source, spool, _COPY_BYTES):
+            if spool.tell() > _MOST_SPOOLED_BYTES:
+                raise ValueError(
+                    f"expected at most {_MOST_SPOOLED_BYTES >> 30} GiB of {found.name}, received more; "
+                    "convert it: ffmpeg -i - -f wav -"
+                )
+        spool.seek(0)
+        recording = opened.enter_context(Recording(spool))
+        return recording.samplerate, _spooled(recording, opened.pop_all())
+
+
+def _copy(source: _Source, spool: BinaryIO, size: int) -> bytes:
+    data = source.read(size)
+    spool.write(data)
+    return data
+
+
+def _spooled(recording: Recording, opened: ExitStack) -> Iterator[Tensor]:
+    with opened:
+        yield from recording.mono()
+
+
+def _plain(source: _Source, header: WavHeader, chunk_seconds: float, *, whole: bool) -> Iterator[Tensor]:
+    """Samples; whole: that end with a whole one."""
+    subtype, sample_bytes = RAW[header.encoding]
+    frame_bytes = header.channels * sample_bytes
+    form = {"channels": header.channels, "subtype": subtype, "endian": "LITTLE", "format": "RAW"}
+    chunk = max(1, round(header.sample_rate * chunk_seconds)) * frame_bytes
+    left = None if header.data_bytes is None else header.data_bytes // frame_bytes * frame_bytes
     while left is None or left > 0:
-        wanted = chunk * frame_bytes if left is None else min(chunk * frame_bytes, left)
-        data = start[:wanted] + _read(file, wanted - len(start))
-        start = start[wanted:]
-        if frames := len(data) // frame_bytes:
-            samples = _to_mono(data[: frames * frame_bytes], form)
-            if not samples.isfinite().all():
-                raise ValueError("file: expected finite samples, received NaN or infinity")
-            yield samples
+        wanted = chunk if left is None else min(chunk, left)
+        data = source.read(wanted)
+        if usable := len(data) // frame_bytes * frame_bytes:
+            samples, _ = soundfile.read(
+                io.BytesIO(data[:usable]),
+                dtype="float32",
+                always_2d=True,
+                samplerate=header.sample_rate,
+                **form,
+            )
+            yield mono(samples)
         if left is not None:
             left -= len(data)
         if len(data) < wanted:
             if left:
-                raise ValueError(f"file: expected {left} more bytes of samples, received the stream's end")
-            if len(data) % frame_bytes:
+                raise ValueError(f"expected {left} more bytes of samples, received the stream's end")
+            if whole and len(data) > usable:
                 raise ValueError(
-                    f"file: expected whole samples of {frame_bytes} bytes, "
-                    f"received {len(data) % frame_bytes} at the stream's end"
+                    f"expected whole samples of {frame_bytes} bytes, "
+                    f"received {len(data) - usable} at the stream's end"
                 )
             return
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
-    """size bytes, fewer only at the stream's end: a pipe gives what it has."""
-    parts = []
-    while size > 0 and (part := file.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+def _chunks(blocks: Iterator[Tensor], resampler: Resampler, size: int) -> Iterator[Tensor]:
+    """Chunks of the same size, the last one apart; what there was comes before an error."""
+    held, broken, ended = torch.empty(0), None, False
+    while not ended:
+        try:
+            with _named():
+                block = next(blocks, None)
+        except ValueError as error:
+            block, broken = None, error
+        ended = block is None
+        held = torch.cat([held, resampler.finish() if ended else resampler(block)])
+        *complete, held = held.split(size)
+        if len(held) == size:
+            complete, held = [*complete, held], held[:0]
+        yield from complete
+    if len(held):
+        yield held
+    if broken is not None:
+        raise broken
 
 
-def _to_mono(data: bytes, form: _Format) -> Tensor:
-    encoding = form.encoding
-    if encoding == "s24le":
-        # The upper three bytes of 32-bit integers.
-        wide = numpy.zeros((len(data) // 3, 4), numpy.uint8)
-        wide[:, 1:] = numpy.frombuffer(data, numpy.uint8).reshape(-1, 3)
-        values, scale = wide.view("<i4")[:, 0], 2.0**31
-    else:
-        dtype, scale = {
-            "u8": ("u1", 2.0**7),
-            "s16le": ("<i2", 2.0**15),
-            "s32le": ("<i4", 2.0**31),
-            "f32le": ("<f4", 1.0),
-            "f64le": ("<f8", 1.0),
-        }[encoding]
-        values = numpy.frombuffer(data, dtype)
-    values = values.astype(numpy.float64) - (128 if encoding == "u8" else 0)
-    samples = (values / scale).astype(numpy.float32)
-    return torch.from_numpy(samples).view(-1, form.channels).mean(1)
-
-
-def _read_wav_header(file: BinaryIO, sample_rate: int) -> _Format:
-    """What follows "RIFF", up to the first sample."""
-    if _exactly(file, 8)[4:] != b"WAVE":
-        raise ValueError("file: expected WAV after RIFF, received another form")
-    found = None
-    while True:
-        name, size = struct.unpack("<4sI", _exactly(file, 8))
-        if name == b"data":
-            break
-        if name == b"fmt ":
-            if not 16 <= size < _BLOCK_BYTES:
-                raise ValueError(f"file: expected WAV's format to have at least 16 bytes, received {size}")
-            found = _exactly(file, size + size % 2)
-        else:
-            for first in range(0, size + size % 2, _BLOCK_BYTES):
-                _exactly(file, min(_BLOCK_BYTES, size + size % 2 - first))
-    if found is None:
-        raise ValueError("file: expected WAV's format before its data, received none")
-    tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", found[:16])
-    if tag == _EXTENSIBLE and len(found) >= 26:
-        (tag,) = struct.unpack("<H", found[24:26])
-    encoding = {_PCM: "u8" if bits == 8 else f"s{bits}le", _FLOAT: f"f{bits}le"}.get(tag)
-    if encoding not in ENCODINGS or channels < 1:
+@contextmanager
+def _named() -> Iterator[None]:
+    """Errors of what the stream holds as those of the argument."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
         raise ValueError(
-            f"file: expected PCM of 8 to 32 bits or floating point, "
-            f"received WAV format {tag} of {bits} bits in {channels} channels"
-        )
-    if rate != sample_rate:
-        raise ValueError(f"file: expected {sample_rate} Hz, received WAV of {rate} Hz; resample it first")
-    return _Format(encoding, channels, size if 0 < size < _UNKNOWN_FROM else None)
-
-
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    data = _read(file, size)
-    if len(data) < size:
-        raise ValueError(
-            f"file: expected {size} more bytes of WAV header, received {len(data)} before the end"
-        )
-    return data
+            f"file: expected complete audio, received some of which: {error.error_string}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"file: {error}") from None

@@ -9,21 +9,25 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from lhotse import CutSet
+from lhotse import CutSet, MonoCut, MultiCut
 from lhotse.cut import Cut
 from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from asrkern.data import Utterance, collate, load_features, resample
+from asrkern.data import Utterance, collate, load_audio, load_features, resample
 from asrkern.training.corpus import Corpus, text_of
 from asrkern.training.cuts import brief
 from asrkern.training.features import FeatureSettings
 from asrkern.training.recipe import Recipe
 from asrkern.training.tokenizer import Tokenizer
+
+# lhotse's: recordings may be so much shorter than their manifest says.
+_TOLERANCE_SECONDS = 0.025
 
 
 @dataclass
@@ -174,7 +178,7 @@ def load_cut(cut: Cut, settings: FeatureSettings, extract: Callable[[Tensor], Te
     Raises:
         ValueError: it cannot be read; the message has its id.
     """
-    try:
+    with _named(cut):
         if settings.kind == "stored":
             custom = cut.custom or {}
             if "features_path" not in custom:
@@ -183,14 +187,52 @@ def load_cut(cut: Cut, settings: FeatureSettings, extract: Callable[[Tensor], Te
                 None, cut.duration, features_path=custom["features_path"], features_key=custom["features_key"]
             )
             return extract(load_features(stored))
-        if not cut.has_recording:
-            raise ValueError(
-                "expected a recording, received none (stored features need features.kind = 'stored')"
-            )
-        samples = torch.from_numpy(cut.load_audio()).mean(0)
-        return extract(resample(samples, cut.sampling_rate, settings.sample_rate))
+        return extract(_read(cut, settings.sample_rate))
+
+
+def load_samples(cut: Cut, sample_rate: int) -> Tensor:
+    """Audio of one utterance: [samples] float32, the mean of its channels.
+
+    Raises:
+        ValueError: it cannot be read; the message has its id.
+    """
+    with _named(cut):
+        return _read(cut, sample_rate)
+
+
+@contextmanager
+def _named(cut: Cut) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # lhotse's readers raise classes of their own
         raise ValueError(f"{cut.id}: {_source(cut)}{brief(error)}") from error
+
+
+def _read(cut: Cut, sample_rate: int) -> Tensor:
+    if not cut.has_recording:
+        raise ValueError(
+            "expected a recording, received none (stored features need features.kind = 'stored')"
+        )
+    if (path := _whole_file(cut)) is None:
+        samples = torch.from_numpy(cut.load_audio()).mean(0)
+        return resample(samples, cut.sampling_rate, sample_rate)
+    return load_audio(
+        path,
+        sample_rate,
+        offset_seconds=cut.start,
+        duration_seconds=cut.duration,
+        tolerance_seconds=_TOLERANCE_SECONDS,
+    )
+
+
+def _whole_file(cut: Cut) -> str | None:
+    """The file of which a cut is a part with all channels and nothing changed; None if lhotse has to read it."""
+    if not isinstance(cut, (MonoCut, MultiCut)) or cut.recording.transforms:
+        return None
+    sources, channels = cut.recording.sources, {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
+    if len(sources) != 1 or sources[0].type != "file" or set(sources[0].channels) != channels:
+        return None
+    return sources[0].source
 
 
 def _source(cut: Cut) -> str:

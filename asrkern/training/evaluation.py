@@ -15,10 +15,10 @@ from torch import Tensor
 from asrkern._names import nearest
 from asrkern._optional import require
 from asrkern.data import collate
-from asrkern.training.batches import load_cut
+from asrkern.training.batches import load_cut, load_samples
 from asrkern.training.checkpoint import Recognizer
 from asrkern.training.metrics import ErrorCounts
-from asrkern.training.transcription import Transcriber, check_frames
+from asrkern.training.transcription import Transcriber, Transcript, check_frames
 
 levenshtein = require("rapidfuzz", "train").distance.Levenshtein
 
@@ -179,6 +179,8 @@ def evaluate(
 ) -> Evaluation:
     """Let a model transcribe a corpus, in batches of equally long utterances, and count its errors.
 
+    Audio too long for a batch is transcribed as a recording: see :meth:`Transcriber.recording`.
+
     Args:
         cuts: of :func:`asrkern.training.manifests.read_cuts`. Their texts are normalised as the training transcripts.
         label: the field that holds a clip's class, for classifiers; "text" for the transcript.
@@ -198,11 +200,9 @@ def evaluate(
     began = time.perf_counter()
     results: dict[int, Result] = {}
     order = sorted(range(len(cuts)), key=lambda index: cuts[index].duration)
-    for batch in _batches(recognizer, cuts, order, label, evaluation.left_out):
-        said = transcriber(*collate([features for _, _, features in batch]))
-        for (index, reference, _), transcript in zip(batch, said, strict=True):
-            cut = cuts[index]
-            results[index] = Result(cut.id, reference, transcript.text, cut.duration, transcript.probability)
+    for index, reference, said in _transcripts(transcriber, cuts, order, label, evaluation.left_out):
+        cut = cuts[index]
+        results[index] = Result(cut.id, reference, said.text, cut.duration, said.probability)
         progress(len(results) + len(evaluation.left_out), len(cuts))
     evaluation.processing_seconds = time.perf_counter() - began
     evaluation.results = [results[index] for index in sorted(results)]
@@ -217,10 +217,35 @@ def evaluate(
     return evaluation
 
 
+def _transcripts(
+    transcriber: Transcriber, cuts: Sequence[Cut], order: list[int], label: str, left_out: list[str]
+) -> Iterator[tuple[int, str, Transcript]]:
+    """(index, reference, transcript) of utterances, by length; what cannot be measured is said in left_out."""
+    recognizer = transcriber.recognizer
+    settings = recognizer.features
+    longest = math.inf
+    if recognizer.task_name != "classify" and settings.kind != "stored":
+        longest = _BATCH_FRAMES * settings.hop_seconds
+    batched = [index for index in order if cuts[index].duration <= longest]
+    for batch in _batches(recognizer, cuts, batched, label, left_out):
+        said = transcriber(*collate([features for _, _, features in batch]))
+        for (index, reference, _), transcript in zip(batch, said, strict=True):
+            yield index, reference, transcript
+    for index in order[len(batched) :]:
+        cut = cuts[index]
+        try:
+            reference = _reference(recognizer, cut, label)
+            transcript = transcriber.recording(load_samples(cut, settings.sample_rate))
+        except ValueError as error:
+            left_out.append(_with_id(cut.id, str(error)))
+            continue
+        yield index, reference, transcript
+
+
 def _batches(
     recognizer: Recognizer, cuts: Sequence[Cut], order: Iterable[int], label: str, left_out: list[str]
 ) -> Iterator[list[tuple[int, str, Tensor]]]:
-    """(index, reference, features) of utterances, by length; what cannot be measured is said in left_out."""
+    """(index, reference, features) of utterances that make a batch."""
     extract = recognizer.features.make()
     batch: list[tuple[int, str, Tensor]] = []
     for index in order:

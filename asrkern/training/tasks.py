@@ -69,13 +69,14 @@ class CTCTask:
 
     def read(self, step: Step) -> list[str]:
         """Transcripts."""
-        return self._decode(step.scores, step.lengths)
+        return self.transcripts(step.scores, step.lengths)
 
     def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
         """Transcripts; the model should be in eval mode."""
-        return self._decode(*self.model(features, lengths))
+        return self.transcripts(*self.model(features, lengths))
 
-    def _decode(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
+    def transcripts(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
+        """Of log-probabilities [N, T', V] and their lengths [N]."""
         # What is not a number has no best path.
         paths = greedy_decode(log_probs.detach().float().nan_to_num(), lengths.cpu(), self.tokenizer.blank)
         return [self.tokenizer.decode(path.tokens) for path in paths]

@@ -141,17 +141,16 @@ class Transcriber:
                 progress(done / len(pieces))
             return Transcript(" ".join(filter(None, texts)))
         features = extract(samples)
-        if recognizer.task_name != "ctc" or self.decoder is None:
+        if recognizer.task_name != "ctc":
             return self._checked(features)
-        log_probs = windowed_log_probs(
-            recognizer.model,
-            features,
-            round(window_seconds / settings.hop_seconds),
-            round(margin_seconds / settings.hop_seconds),
-            progress,
-        )
-        best = self.decoder.decode(log_probs)[0]
-        return self.timed(best, len(samples) / settings.sample_rate)
+        frames = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
+        if self.decoder is None:
+            log_probs = windowed_log_probs(recognizer.model, features, *frames, progress)
+            return Transcript(recognizer.task.transcripts(log_probs[None], torch.tensor([len(log_probs)]))[0])
+        search = self.decoder.start()
+        for log_probs in _each_window(recognizer.model, features, *frames, progress):
+            self.decoder.step(search, log_probs)
+        return self.timed(self.decoder.finish(search)[0], len(samples) / settings.sample_rate)
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
         """A hypothesis of the decoder with its words' times in seconds, within a recording of that length."""
@@ -227,7 +226,6 @@ def check_frames(model: nn.Module, frames: int) -> None:
         raise ValueError(f"expected a longer recording, received {frames} frames, too few for the model")
 
 
-@torch.no_grad()
 def windowed_log_probs(
     model: nn.Module,
     features: Tensor,
@@ -245,15 +243,27 @@ def windowed_log_probs(
         [T', V], as many as the model makes of the whole; also the same, up to rounding, if no output frame depends on
         input that is further away than the margin.
     """
+    log_probs, first = None, 0
+    for part in _each_window(model, features, window, margin, progress):
+        if log_probs is None:
+            log_probs = part.new_empty(model.output_length(features.shape[1]), part.shape[1])
+        log_probs[first : first + len(part)] = part
+        first += len(part)
+    return log_probs
+
+
+@torch.no_grad()
+def _each_window(
+    model: nn.Module, features: Tensor, window: int, margin: int, progress: Callable[[float], None]
+) -> Iterator[Tensor]:
+    """The same in parts, a window each."""
     check_frames(model, features.shape[1])
-    parts = []
     total = model.output_length(features.shape[1])
     for read, first, kept in _windows(model, features.shape[1], window, margin):
         part = features[:, read]
         log_probs, _ = model(part[None, None], torch.tensor([part.shape[1]]))
-        parts.append(log_probs[0, kept])
-        progress((first + len(parts[-1])) / total)
-    return torch.cat(parts)
+        yield log_probs[0, kept]
+        progress((first + kept.stop - kept.start) / total)
 
 
 def _windows(model: nn.Module, frames: int, window: int, margin: int) -> Iterator[tuple[slice, int, slice]]:

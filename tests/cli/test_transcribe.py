@@ -155,15 +155,19 @@ def pcm(file: Path) -> bytes:
     return (samples * 32767).round().short().numpy().tobytes()
 
 
-@pytest.mark.parametrize("form", ["raw", "wav", "float stereo"])
+@pytest.mark.parametrize("form", ["raw", "wav", "float stereo", "flac at another rate"])
 def test_a_stream_ends_with_the_text_of_the_file(form: str, files: list[Path], tmp_path: Path) -> None:
     checkpoint = write(tmp_path, make_deepspeech2())
     samples = np.tile(np.frombuffer(pcm(files[0]), np.int16), 4)
     soundfile.write(tmp_path / "a.wav", samples, RATE)
     expected = run(checkpoint, tmp_path / "a.wav").stdout.rstrip("\n").split("\t")[1]
-    data, options = samples.tobytes(), []
+    data, options = samples.tobytes(), ["--encoding", "s16le"]
     if form == "wav":
-        data = (tmp_path / "a.wav").read_bytes()
+        data, options = (tmp_path / "a.wav").read_bytes(), []
+    if form == "flac at another rate":
+        soundfile.write(tmp_path / "a.flac", np.repeat(samples, 2), 2 * RATE)
+        data, options = (tmp_path / "a.flac").read_bytes(), []
+        expected = run(checkpoint, tmp_path / "a.flac").stdout.rstrip("\n").split("\t")[1]
     if form == "float stereo":
         data = np.repeat(samples / 32768, 2).astype("<f4").tobytes()
         options = ["--encoding", "f32le", "--channels", 2]
@@ -198,7 +202,7 @@ def test_a_trained_model_can_be_streamed(files: list[Path], tmp_path: Path) -> N
     samples = np.tile(np.frombuffer(pcm(files[0]), np.int16), 3)
     soundfile.write(tmp_path / "a.wav", samples, RATE)
     whole = json.loads(run(checkpoint, tmp_path / "a.wav", "--json").stdout)
-    result = run(checkpoint, "--stream", "--json", input=samples.tobytes())
+    result = run(checkpoint, "--stream", "--json", "--encoding", "s16le", input=samples.tobytes())
     assert result.exit_code == 0 and "note" not in result.stderr
     last = json.loads(result.stdout.splitlines()[-1])
     assert (last["text"], last["words"]) == (whole["text"], whole["words"])
@@ -236,6 +240,8 @@ def test_results_come_while_the_stream_goes_on(files: list[Path], tmp_path: Path
         "transcribe",
         str(checkpoint),
         "--stream",
+        "--encoding",
+        "s16le",
         "--chunk-ms",
         "100",
     ]
@@ -260,10 +266,11 @@ def test_a_stream_that_breaks_off(files: list[Path], tmp_path: Path) -> None:
     assert result.exit_code == 1 and "received the stream's end" in result.stderr
     assert "normalised by whole utterances" in result.stderr
     assert result.stdout.splitlines()[-1].startswith(f"{(len(whole) // 2 - 251) / RATE:.2f}\t")
-    wrong = io.BytesIO()
-    soundfile.write(wrong, np.zeros(100), 2 * RATE, format="WAV")
-    result = run(checkpoint, "--stream", input=wrong.getvalue())
-    assert result.exit_code == 1 and "expected 8000 Hz, received WAV of 16000 Hz" in result.stderr
+    for wrong, message in ((whole, "--encoding"), (b"\0\0\0\x20ftypM4A " + whole, "ffmpeg -i")):
+        result = run(checkpoint, "--stream", input=wrong)
+        assert result.exit_code == 1 and message in result.stderr and result.stdout == ""
+    result = run(checkpoint, "--stream", "--encoding", "s16le", "--rate", str(2 * RATE), input=whole)
+    assert result.stdout.splitlines()[-1].startswith(f"{len(whole) / 4 / RATE:.2f}\t")
     assert run(checkpoint, "--stream", input=b"").stdout == "0.00\t\n"
 
 

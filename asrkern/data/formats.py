@@ -1,0 +1,80 @@
+"""What a file or a stream is, by its first bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+START_BYTES = 64
+
+
+class AudioFormat(NamedTuple):
+    """What the first bytes tell.
+
+    Attributes:
+        name: as people call it.
+        readable: whether libsndfile reads it.
+        certain: whether samples without a header practically never begin so.
+    """
+
+    name: str
+    readable: bool = True
+    certain: bool = True
+
+
+# Name, then (offset, bytes) that are all there.
+_READABLE = {
+    "WAV": [(0, b"RIFF"), (8, b"WAVE")],
+    "big-endian WAV": [(0, b"RIFX"), (8, b"WAVE")],
+    "RF64": [(0, b"RF64")],
+    "W64": [(0, b"riff\x2e\x91\xcf\x11")],
+    "FLAC": [(0, b"fLaC")],
+    "Ogg": [(0, b"OggS")],
+    "MP3": [(0, b"ID3")],
+    "AIFF": [(0, b"FORM"), (8, b"AIF")],
+    "8SVX": [(0, b"FORM"), (8, b"8SVX")],
+    "16SV": [(0, b"FORM"), (8, b"16SV")],
+    "AU": [(0, b".snd")],
+    "little-endian AU": [(0, b"dns.")],
+    "CAF": [(0, b"caff")],
+    "NIST Sphere": [(0, b"NIST_1A")],
+    "VOC": [(0, b"Creative Voice File")],
+}
+_UNREADABLE = {
+    "MPEG-4 (m4a, mp4)": [(4, b"ftyp")],
+    "Matroska or WebM": [(0, b"\x1a\x45\xdf\xa3")],
+    "Windows Media": [(0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")],
+    "AMR": [(0, b"#!AMR")],
+    "WavPack": [(0, b"wvpk")],
+    "Monkey's Audio": [(0, b"MAC ")],
+    "AVI": [(0, b"RIFF"), (8, b"AVI ")],
+    "Flash video": [(0, b"FLV\x01")],
+    "AAC": [(0, b"ADIF")],
+}
+
+
+def recognize(start: bytes) -> AudioFormat | None:
+    """The format of what begins with these bytes, at best ``START_BYTES`` of them; None if they tell nothing."""
+    for table in (_READABLE, _UNREADABLE):
+        for name, parts in table.items():
+            if all(start[at : at + len(magic)] == magic for at, magic in parts):
+                return AudioFormat(name, table is _READABLE)
+    # An MPEG frame begins with eleven or twelve ones, then version and layer, which is 0 in AAC only.
+    if len(start) > 2 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0:
+        if start[1] & 0xF6 == 0xF0:
+            return AudioFormat("AAC", readable=False, certain=False)
+        if (
+            start[1] & 0x18 != 0x08
+            and start[1] & 0x06
+            and start[2] & 0xF0 != 0xF0
+            and start[2] & 0x0C != 0x0C
+        ):
+            return AudioFormat("MP3", certain=False)
+    return None
+
+
+def refusal(found: AudioFormat) -> str:
+    """What to say of a format that libsndfile does not read."""
+    return (
+        f"expected a form of audio that libsndfile reads, received {found.name}; "
+        "convert it: ffmpeg -i RECORDING recording.wav"
+    )
