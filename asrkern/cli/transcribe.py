@@ -162,8 +162,10 @@ def write_all(
 
             part(0)
             try:
-                samples = load_audio(file, rate)
-                found = transcriber.recording(samples, window, margin, part)
+                # Taken out, so that they do not stay in memory.
+                samples = [load_audio(file, rate)]
+                seconds = len(samples[0]) / rate
+                found = transcriber.recording(samples.pop(), window, margin, part)
             except (OSError, ValueError) as error:
                 failed += 1
                 typer.echo(f"error: {file}: {error}", err=True)
@@ -171,9 +173,9 @@ def write_all(
             finally:
                 part(1)
             if out is None:
-                typer.echo(formatted(found, form, str(file), len(samples) / rate), nl=form != "srt")
+                typer.echo(formatted(found, form, str(file), seconds), nl=form != "srt")
             else:
-                text = found.text if form == "txt" else formatted(found, form, str(file), len(samples) / rate)
+                text = found.text if form == "txt" else formatted(found, form, str(file), seconds)
                 write_text(out / f"{file.stem}.{form}", text.rstrip("\n") + "\n")
     return failed
 

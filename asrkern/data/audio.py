@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from asrkern.data.recording import Recording
+from asrkern.data.recording import Recording, check_finite
 from asrkern.data.resampling import Resampler
 
 
@@ -86,8 +86,8 @@ def _load(
     samples = bytearray()
     for block in recording.mono(wanted):
         received += len(block)
-        samples += resampler(block).numpy().data
-    samples += resampler.finish().numpy().data
+        samples += check_finite(resampler(block)).numpy().data
+    samples += check_finite(resampler.finish()).numpy().data
     if first + received < least:  # of a file that does not tell its length
         raise ValueError(f"expected at least {least} frames at {rate} Hz, received {first + received}")
     return torch.frombuffer(samples, dtype=torch.float32)

@@ -59,7 +59,11 @@ def mono(block: numpy.ndarray) -> Tensor:
     Raises:
         ValueError: a sample is NaN or infinite.
     """
-    samples = torch.from_numpy(block).mean(1)
+    return check_finite(torch.from_numpy(block).mean(1))
+
+
+def check_finite(samples: Tensor) -> Tensor:
+    """The same; ValueError if one is NaN or infinite, as resampling makes them of numbers near the largest."""
     if not samples.isfinite().all():
         raise ValueError("expected finite samples, received NaN or infinity")
     return samples

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asrkern.data.formats import START_BYTES, recognize, refusal
-from asrkern.data.recording import RAW, Recording, check_form, mono
+from asrkern.data.recording import RAW, Recording, check_finite, check_form, mono
 from asrkern.data.resampling import Resampler
 from asrkern.data.wav import WavHeader, read_wav_header
 
@@ -177,13 +177,16 @@ def _chunks(blocks: Iterator[Tensor], resampler: Resampler, size: int) -> Iterat
     """Chunks of the same size, the last one apart; what there was comes before an error."""
     held, broken, ended = torch.empty(0), None, False
     while not ended:
+        samples = torch.empty(0)
         try:
             with _named():
                 block = next(blocks, None)
+                ended = block is None
+                samples = check_finite(resampler.finish() if ended else resampler(block))
         except ValueError as error:
-            block, broken = None, error
-        ended = block is None
-        held = torch.cat([held, resampler.finish() if ended else resampler(block)])
+            # The first one: of what has been read before it, the end is resampled still.
+            broken, blocks = broken or error, iter(())
+        held = torch.cat([held, samples])
         *complete, held = held.split(size)
         if len(held) == size:
             complete, held = [*complete, held], held[:0]

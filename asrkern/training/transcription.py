@@ -140,7 +140,8 @@ class Transcriber:
                 texts.append(self._checked(extract(piece)).text)
                 progress(done / len(pieces))
             return Transcript(" ".join(filter(None, texts)))
-        features = extract(samples)
+        seconds, features = len(samples) / settings.sample_rate, extract(samples)
+        del samples  # An hour has 230 MB of them, where the caller keeps none.
         if recognizer.task_name != "ctc":
             return self._checked(features)
         frames = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
@@ -150,7 +151,7 @@ class Transcriber:
         search = self.decoder.start()
         for log_probs in _each_window(recognizer.model, features, *frames, progress):
             self.decoder.step(search, log_probs)
-        return self.timed(self.decoder.finish(search)[0], len(samples) / settings.sample_rate)
+        return self.timed(self.decoder.finish(search)[0], seconds)
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
         """A hypothesis of the decoder with its words' times in seconds, within a recording of that length."""

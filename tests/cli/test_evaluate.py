@@ -15,9 +15,12 @@ from asrkern.cli.app import app
 from asrkern.data import collate, load_audio, load_features, read_manifest
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.training.checkpoint import Recognizer
+from asrkern.training.evaluation import evaluate
 from asrkern.training.features import FeatureSettings
+from asrkern.training.manifests import read_cuts
 from asrkern.training.recipe import make_recipe
 from asrkern.training.trainer import train
+from asrkern.training.transcription import Transcriber
 from tests.cli.tiny import CLASSES, LAS_OPTIONS, make_recognizer, write
 from tests.decoder.models import small_lm
 from tests.metrics import character_error_rate, edit_distance
@@ -92,6 +95,43 @@ def test_metrics_are_those_of_utterances_on_their_own(task: str, corpus: Path, t
         f"{CLIPS} utterances",
     ):
         assert shown in result.stdout
+
+
+@pytest.mark.parametrize("task", ["ctc", "attention", "classify"])
+def test_long_utterances_are_read_as_recordings(
+    task: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer ones than make a batch; clips of a class stay whole."""
+    samples = [load_audio(u.audio_path, RATE) for u in read_manifest(corpus)]
+    soundfile.write(tmp_path / "long.wav", torch.cat(samples * 5)[: 33 * RATE].numpy(), RATE)
+    soundfile.write(tmp_path / "short.wav", samples[0].numpy(), RATE)
+    durations = {"long": 33, "short": len(samples[0]) / RATE}
+    lines = [
+        {"audio_filepath": f"{name}.wav", "duration": seconds, "text": "a", "pitch": CLASSES[0]}
+        for name, seconds in durations.items()
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recognizer = make_recognizer(task)
+    transcriber, cuts = Transcriber(recognizer), list(read_cuts(tmp_path / "m.jsonl", RATE))
+    expected = {
+        name: recognizer.predict_audio([load_audio(tmp_path / f"{name}.wav", RATE)])[0] for name in durations
+    }
+    field = "pitch" if task == "classify" else "label"
+    found = {result.id: result.hypothesis for result in evaluate(transcriber, cuts, label=field).results}
+    assert found == expected
+    monkeypatch.setattr("asrkern.training.evaluation._BATCH_FRAMES", 3000)
+    if task != "classify":
+        expected["long"] = transcriber.recording(load_audio(tmp_path / "long.wav", RATE)).text
+    read: list[torch.Tensor] = []
+    usual = transcriber.recording
+    monkeypatch.setattr(transcriber, "recording", lambda samples: read.append(samples) or usual(samples))
+    found = {result.id: result.hypothesis for result in evaluate(transcriber, cuts, label=field).results}
+    assert found == expected
+    (tmp_path / "long.wav").write_bytes((tmp_path / "long.wav").read_bytes()[:1000])
+    assert [len(samples) for samples in read] == ([] if task == "classify" else [33 * RATE])
+    found = evaluate(transcriber, cuts, label=field)
+    assert [result.id for result in found.results] == ["short"]
+    assert found.left_out[0].startswith("long: ") and "truncated" in found.left_out[0]
 
 
 def test_classes(corpus: Path, tmp_path: Path) -> None:

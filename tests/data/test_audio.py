@@ -263,6 +263,14 @@ def test_samples_that_are_not_finite_are_refused(tmp_path, bad):
         load_audio(tmp_path / "a.wav")
 
 
+def test_samples_that_resampling_makes_infinite_are_refused(tmp_path):
+    x = numpy.where(noise(1000) > 0, 3e38, -3e38)
+    soundfile.write(tmp_path / "a.wav", x, 44100, subtype="FLOAT")
+    assert load_audio(tmp_path / "a.wav", 44100).isfinite().all()
+    with pytest.raises(ValueError, match="expected finite samples, received NaN or infinity"):
+        load_audio(tmp_path / "a.wav")
+
+
 def test_an_absurd_rate_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1000), 2_000_000_000)
     with pytest.raises(ValueError, match="expected a rate of 1000 to 384000 Hz, received 2000000000 Hz"):

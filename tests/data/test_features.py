@@ -115,3 +115,24 @@ def test_features_do_not_depend_on_batch_mates():
 def test_collate_refuses(features, message):
     with pytest.raises(ValueError, match=message):
         collate(features)
+
+
+@pytest.mark.parametrize("normalization", ["utterance", "running", (1.0, 2.0)])
+@pytest.mark.parametrize("samples", [160 * 6, 160 * 7 - 1, 160 * 7, 160 * 14 + 3, 8001])
+def test_pieces_are_the_whole(samples, normalization, monkeypatch):
+    """Their edges too: the same bits."""
+    x, spectrogram = torch.randn(samples), Spectrogram(normalization=normalization)
+    whole = spectrogram(x)
+    for frames in (1, 2, 7):
+        monkeypatch.setattr(spectrogram, "piece_frames", frames)
+        assert torch.equal(spectrogram(x), whole)
+
+
+def test_gradients_reach_the_samples():
+    x = (0.1 * torch.randn(800)).double().requires_grad_()
+    weights = torch.randn(161, 6)
+    (Spectrogram()(x) * weights).sum().backward()
+    step = 1e-3 * torch.randn(800).double()
+    with torch.no_grad():
+        ahead, behind = ((Spectrogram()(y) * weights).double().sum() for y in (x + step, x - step))
+    torch.testing.assert_close((x.grad * step).sum(), (ahead - behind) / 2, rtol=0.02, atol=1e-2)

@@ -210,6 +210,20 @@ def test_what_a_broken_stream_holds_comes_first(tmp_path):
         list(read_stream(io.BytesIO(struct.pack("<2f", 0, float("inf"))), encoding="f32le"))
 
 
+def test_what_a_broken_stream_of_another_rate_holds_comes_first(tmp_path):
+    path = write(tmp_path / "a.wav", voice(9000), 44100, "WAV", "PCM_16")
+    data, lengths = path.read_bytes(), []
+    with pytest.raises(
+        ValueError, match="file: expected 4000 more bytes of samples, received the stream's end"
+    ):
+        for chunk in read_stream(io.BytesIO(data[:-4000])):
+            lengths.append(len(chunk))
+    assert sum(lengths) == -(-7000 * 160 // 441)
+    with pytest.raises(ValueError, match="file: expected finite samples"):
+        huge = struct.pack("<2f", 3e38, -3e38) * 1000
+        list(read_stream(io.BytesIO(huge), encoding="f32le", original_rate=44100))
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [

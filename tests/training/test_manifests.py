@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import (
+    AudioSource,
+    CutSet,
+    MonoCut,
+    MultiCut,
+    Recording,
+    RecordingSet,
+    SupervisionSegment,
+    SupervisionSet,
+)
 
 from asrkern.data import load_audio
-from asrkern.training.batches import load_cut
+from asrkern.training.batches import load_cut, load_samples
 from asrkern.training.features import FeatureSettings
 from asrkern.training.manifests import read_cuts, unique
 
@@ -326,3 +335,43 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     expected = extract(load_audio(tmp_path / "stereo.wav", 8000, offset_seconds=0.25, duration_seconds=0.5))
     assert torch.equal(load_cut(cut, SETTINGS, extract), expected)
     assert load_cut(cut.perturb_speed(1.1), SETTINGS, extract).shape[1] == round(0.5 / 1.1 * 8000) // 80 + 1
+
+
+def test_a_part_of_a_file_is_read_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by lhotse, nor from its start."""
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (44100 * 20, 2)), 44100)
+    lines = {"audio_filepath": path.name, "duration": 0.5, "offset": 18.25, "text": "a"}
+    (cut,) = read_cuts(manifest(tmp_path, lines))
+    read: list[int] = []
+    once = soundfile.SoundFile.read
+
+    def counted(file: soundfile.SoundFile, frames: int = -1, **options: object) -> np.ndarray:
+        read.append(frames)
+        return once(file, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    monkeypatch.setattr(MultiCut, "load_audio", None)
+    samples = load_samples(cut, 16000)
+    assert torch.equal(samples, load_audio(path, offset_seconds=18.25, duration_seconds=0.5))
+    assert samples.shape == (8000,) and read == [22050, 22050]
+
+
+def test_what_lhotse_has_to_read(tmp_path: Path) -> None:
+    """One of several channels, or another speed."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (8000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "stereo.wav", samples, 8000, subtype="FLOAT")
+    cut = Recording.from_file(tmp_path / "stereo.wav").to_cut()
+    assert torch.equal(load_samples(cut, 8000), torch.from_numpy(samples).mean(1))
+    right = MonoCut("right", 0.0, 1.0, 1, recording=cut.recording)
+    assert torch.equal(load_samples(right, 8000), torch.from_numpy(samples[:, 1]))
+    assert load_samples(right.perturb_speed(1.25), 8000).shape == (6400,)
+
+
+def test_a_recording_may_be_a_little_shorter_than_its_manifest_says(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
+    recording = Recording("a", [AudioSource("file", [0], str(tmp_path / "a.wav"))], 8000, 8160, 1.02)
+    assert load_samples(recording.to_cut(), 8000).shape == (8000,)
+    longer = Recording("a", [AudioSource("file", [0], str(tmp_path / "a.wav"))], 8000, 8800, 1.1)
+    with pytest.raises(ValueError, match="expected at least 8800 frames at 8000 Hz, received 8000"):
+        load_samples(longer.to_cut(), 8000)

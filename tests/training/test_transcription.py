@@ -93,6 +93,19 @@ def test_windows_give_the_whole_where_the_context_is_bounded(form: str, seconds:
         )
 
 
+def test_the_best_path_of_a_long_recording_is_that_of_its_windows() -> None:
+    recognizer = make_deepspeech2()
+    write_words(recognizer)
+    samples, shares = speech(9.3), []
+    features = recognizer.features.make()(samples)
+    log_probs = windowed_log_probs(recognizer.model, features, 250, 50)
+    expected = recognizer.task.transcripts(log_probs[None], torch.tensor([len(log_probs)]))[0]
+    found = Transcriber(recognizer).recording(samples, 2.5, 0.5, shares.append)
+    assert found == Transcript(expected) and " " in expected
+    assert len(shares) > 3 and shares[-1] == 1
+    assert Transcriber(recognizer).recording(samples).text == recognizer.predict_audio([samples])[0]
+
+
 class Loud(nn.Module):
     """Writes A wherever it is loud, and a space wherever it is not: its word times are known."""
 
