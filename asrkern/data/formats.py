@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 START_BYTES = 64
@@ -70,6 +71,15 @@ def recognize(start: bytes) -> AudioFormat | None:
         ):
             return AudioFormat("MP3", certain=False)
     return None
+
+
+def is_readable(path: str | os.PathLike[str]) -> bool:
+    """Whether libsndfile may read the file, as far as its first bytes tell, or it is none."""
+    if not os.path.isfile(path):
+        return True
+    with open(path, "rb") as file:
+        found = recognize(file.read(START_BYTES))
+    return found is None or found.readable
 
 
 def refusal(found: AudioFormat) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrkern.data import Utterance, collate, load_audio, load_features, resample
+from asrkern.data.formats import is_readable
 from asrkern.training.corpus import Corpus, text_of
 from asrkern.training.cuts import brief
 from asrkern.training.features import FeatureSettings
@@ -226,13 +227,16 @@ def _read(cut: Cut, sample_rate: int) -> Tensor:
 
 
 def _whole_file(cut: Cut) -> str | None:
-    """The file of which a cut is a part with all channels and nothing changed; None if lhotse has to read it."""
+    """The file of which a cut is a part with all channels and nothing changed; None if lhotse has to read it.
+
+    It may find ffmpeg for what libsndfile does not read.
+    """
     if not isinstance(cut, (MonoCut, MultiCut)) or cut.recording.transforms:
         return None
     sources, channels = cut.recording.sources, {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
     if len(sources) != 1 or sources[0].type != "file" or set(sources[0].channels) != channels:
         return None
-    return sources[0].source
+    return sources[0].source if is_readable(sources[0].source) else None
 
 
 def _source(cut: Cut) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import tempfile
 from pathlib import Path
 
@@ -138,6 +139,22 @@ def test_an_rf64_written_to_a_pipe_has_no_size_and_is_read(tmp_path):
     right, content = load_audio(path), path.read_bytes()
     at = content.index(b"ds64") + 8
     path.write_bytes(content[:at] + bytes(24) + content[at + 24 :])
+    assert torch.equal(load_audio(path), right)
+
+
+@pytest.mark.parametrize(
+    "kind, name, size", [("AIFF", b"SSND", 0x7F000008), ("AU", b".snd\0\0\0\x18", 0xFFFFFFFF)]
+)
+def test_other_forms_written_to_a_pipe_have_no_size_and_are_read(tmp_path, kind, name, size):
+    """As sox writes them."""
+    path = write(tmp_path / "a.x", noise(1000), 16000, kind, "PCM_16")
+    right, content = load_audio(path), bytearray(path.read_bytes())
+    at = content.index(name) + len(name)
+    content[at : at + 4] = struct.pack(">I", size)
+    if kind == "AIFF":
+        frames = content.index(b"COMM") + 10
+        content[frames : frames + 4] = struct.pack(">I", 0x7F000000 // 2)
+    path.write_bytes(content)
     assert torch.equal(load_audio(path), right)
 
 

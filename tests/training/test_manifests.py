@@ -368,6 +368,14 @@ def test_what_lhotse_has_to_read(tmp_path: Path) -> None:
     assert load_samples(right.perturb_speed(1.25), 8000).shape == (6400,)
 
 
+def test_other_forms_are_left_to_lhotse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may find ffmpeg."""
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    recording = Recording("a", [AudioSource("file", [0], str(tmp_path / "a.m4a"))], 8000, 80, 0.01)
+    monkeypatch.setattr(MonoCut, "load_audio", lambda cut: np.ones((1, 80), np.float32))
+    assert torch.equal(load_samples(recording.to_cut(), 8000), torch.ones(80))
+
+
 def test_a_recording_may_be_a_little_shorter_than_its_manifest_says(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
     recording = Recording("a", [AudioSource("file", [0], str(tmp_path / "a.wav"))], 8000, 8160, 1.02)
