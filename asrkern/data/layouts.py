@@ -30,6 +30,7 @@ import soundfile
 from asrkern._atomic_write import atomic_write
 from asrkern._names import nearest
 from asrkern.data._files import check_text, decode, read_lines
+from asrkern.data.recording import Recording
 
 Only = Collection[str] | None
 
@@ -152,11 +153,15 @@ def as_wav(spoken: Spoken, folder: Path) -> Spoken:
 def _blocks(path: Path) -> Iterator[Any]:
     """A recording's rate and channels, then its samples [frames, channels], int16."""
     try:
+        with path.open("rb", buffering=0) as file, Recording(file):
+            pass  # Whole, as far as its header tells.
         with soundfile.SoundFile(path) as source:
             yield source.samplerate, source.channels
             yield from source.blocks(1 << 16, dtype="int16", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path}: expected a recording: {error.error_string}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _librispeech(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:

@@ -38,6 +38,8 @@ _RF64_FRAMES_IN_LOG = re.compile(
     r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)"
 )
 _OGG_DAMAGE_IN_LOG = re.compile(r"Ogg\s*: (.*End-Of-Stream.*|Last page lacks .*|Junk after .*)")
+_VOC_DAMAGE_IN_LOG = "Seems to be a truncated file."
+_NIST_FRAMES = re.compile(rb"sample_count -i (\d+)")  # libsndfile does not look at it
 _MOST_BYTES = 1 << 62  # more is no size
 
 # In Ogg, libsndfile 1.2.2 seeks to a wrong place in the last page, which holds less than so much; and the first second
@@ -92,6 +94,7 @@ class Recording(soundfile.SoundFile):
             raise ValueError("expected audio, received an empty file")
         if found is not None and not found.readable:
             raise ValueError(refusal(found))
+        told = _NIST_FRAMES.search(start + file.read(1024)) if start.startswith(b"NIST_1A") else None
         endless = found is not None and found.name == "MP3" and not _mp3_tells_length(file)
         file.seek(0)
         # A descriptor rather than a name: soundfile would take a name ending in .raw for headerless PCM.
@@ -102,6 +105,8 @@ class Recording(soundfile.SoundFile):
         self._position = 0
         check_form(self.samplerate, self.channels)
         self._check_complete()
+        if told and int(told[1]) > self.frames:
+            raise ValueError(f"expected {int(told[1])} frames, received {self.frames}: it is truncated")
 
     def _open_without_size(self, file: io.FileIO) -> None:
         """WAV from a pipe may declare 0 bytes: to libsndfile an empty file."""
@@ -130,6 +135,8 @@ class Recording(soundfile.SoundFile):
         for present, declared in _RF64_FRAMES_IN_LOG.findall(log):
             if int(present) < int(declared) < _MOST_BYTES:
                 raise ValueError(f"expected {declared} frames, received {present}: it is truncated")
+        if _VOC_DAMAGE_IN_LOG in log:
+            raise ValueError("expected a complete file, received one that is truncated")
         if damage := _OGG_DAMAGE_IN_LOG.search(log):
             raise ValueError(f"expected a complete Ogg stream, received one with this: {damage[1]}")
 

@@ -126,6 +126,15 @@ def test_an4(data_dir: Path, tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "train.jsonl")[1].extra == {"speaker": "mjgm"}
     sphere = root / "wav" / "an4_clstk" / "mjgm" / "an1-mjgm-b.sph"
     assert np.array_equal(soundfile.read(tmp_path / "audio" / "an1-mjgm-b.wav")[0], soundfile.read(sphere)[0])
+    whole = sphere.read_bytes()
+    sphere.write_bytes(whole[:-500])
+    result = run("an4", tmp_path)
+    assert (
+        result.exit_code == 1
+        and "an1-mjgm-b.sph: expected " in result.stderr
+        and "truncated" in result.stderr
+    )
+    sphere.write_bytes(whole)
     (root / "wav" / "an4_clstk" / "fash" / "an251-fash-b.sph").unlink()
     (root / "etc" / "an4_test.transcription").write_text("nothing\n")
     result = run("an4", root)

@@ -27,6 +27,7 @@ FORMS = [
     ("OGG", "OPUS"),
     ("MP3", "MPEG_LAYER_III"),
     ("VOC", "PCM_16"),
+    ("NIST", "PCM_16"),
 ]
 
 
