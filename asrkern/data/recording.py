@@ -38,6 +38,7 @@ _RF64_FRAMES_IN_LOG = re.compile(
     r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)"
 )
 _OGG_DAMAGE_IN_LOG = re.compile(r"Ogg\s*: (.*End-Of-Stream.*|Last page lacks .*|Junk after .*)")
+_CHUNKS_AFTER_DATA = (b"LIST", b"id3 ", b"ID3 ", b"fact", b"PEAK", b"bext", b"cue ", b"JUNK")
 _VOC_DAMAGE_IN_LOG = "Seems to be a truncated file."
 _NIST_FRAMES = re.compile(rb"sample_count -i (\d+)")  # libsndfile does not look at it
 _MOST_BYTES = 1 << 62  # more is no size
@@ -114,9 +115,13 @@ class Recording(soundfile.SoundFile):
         header = read_wav_header(file.read)
         if header.encoding is None or header.data_bytes is not None:
             return
+        data = file.tell()
+        if file.read(4) in _CHUNKS_AFTER_DATA:
+            return
         self.close()
+        file.seek(data)
         super().__init__(
-            _Part(file, file.tell()),
+            _Part(file, data),
             samplerate=header.sample_rate,
             channels=header.channels,
             subtype=RAW[header.encoding][0],

@@ -89,11 +89,14 @@ def test_a_directory_is_refused(tmp_path):
         load_audio(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["empty.wav", "empty.raw", "text.flac", "text.raw", "header_only.wav"])
+@pytest.mark.parametrize(
+    "name", ["empty.wav", "empty.raw", "text.flac", "text.raw", "header_only.wav", "tags_only.wav"]
+)
 def test_what_is_not_audio_is_refused(tmp_path, name):
     path = tmp_path / name
-    if name == "header_only.wav":
+    if name in ("header_only.wav", "tags_only.wav"):
         soundfile.write(path, noise(0), 16000)
+        path.write_bytes(path.read_bytes() + b"LIST\x08\0\0\0INFOabcd" * (name == "tags_only.wav"))
     else:
         path.write_bytes(b"" if name.startswith("empty") else b"It is cheaper to mend a roof in June. " * 20)
     with pytest.raises(ValueError, match=rf"path: expected .*received .*{name}"):
