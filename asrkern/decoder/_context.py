@@ -280,4 +280,5 @@ def build_context(
             unknown_look_ahead=unknown,
         )
         begin_reach = max(0.0, float(reach[0]))
-    return Built(context._replace(begin_reach=begin_reach), tokens, words)
+    texts = _decoder.text_hashes(*_code_points([tokens.joiner, *tokens.texts, *words]))
+    return Built(context._replace(begin_reach=begin_reach, texts=torch.from_numpy(texts)), tokens, words)

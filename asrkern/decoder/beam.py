@@ -36,14 +36,18 @@ class Word(NamedTuple):
 class Hypothesis(NamedTuple):
     """One text that an utterance may be.
 
+    Several sequences of labels may be one text: with more spaces between or around words, or spelled by other labels.
+    Scores are the text's, sums over all of them; tokens and times are of the likeliest.
+
     Attributes:
         text: the words, with a space between them where the labels have one.
         tokens: indices of labels, without blanks and repeats.
         timesteps: the frame where each token begins in the best alignment.
         words: the text's words with their times.
         score: ``am_score + lm_score``, in nats.
-        am_score: log-probability of the tokens by CTC (within the beam: of the alignments that were kept).
-        lm_score: ``alpha · ln p_lm + beta · words``, unk_score and hotwords included.
+        am_score: log-probability of the text by CTC (within the beam: of the alignments that were kept).
+        lm_score: ``alpha · ln p_lm + beta · words``, unk_score and hotwords included; where these differ between
+            sequences of labels (a model of characters counts spaces), the mean by their probabilities.
     """
 
     text: str
@@ -79,7 +83,7 @@ def _number(name: str, value: float) -> float:
 
 
 def _addresses(context: CTCContext) -> list[int]:
-    others = () if context.lm_tokens is None else (context.lm_tokens,)
+    others = [tensor for tensor in (context.lm_tokens, context.texts) if tensor is not None]
     tensors = (context.token_kinds, *context.language_model, *context.lexicon, *context.hotwords, *others)
     return [tensor.data_ptr() for tensor in tensors]
 
@@ -89,7 +93,8 @@ class CTCBeamDecoder:
 
     The score of a text is ``log p_ctc + alpha · ln p_lm + beta · words``, where ``p_ctc`` sums over all alignments
     (Graves et al. 2006; Hannun et al. 2014). Equal prefixes are merged before the best are chosen; prefixes with equal
-    language model states are not. A state of :meth:`start` fed with the frames in any pieces gives bit for bit what
+    language model states are not. At the end those that are the same text become one hypothesis, and the likeliest
+    texts are returned. A state of :meth:`start` fed with the frames in any pieces gives bit for bit what
     :meth:`decode` gives for the whole.
 
     Args:
@@ -106,7 +111,7 @@ class CTCBeamDecoder:
         alpha: weight of the language model's log-probabilities.
         beta: added for each word (each token with a model of characters). None: 1.5 with a language model, else 0.
         beam_width: prefixes kept at each frame.
-        nbest: hypotheses returned, at most beam_width.
+        nbest: hypotheses returned, of different texts, at most beam_width.
         token_min_logp: less likely tokens are impossible in a frame, unless they are its likeliest.
         beam_prune_logp: prefixes whose score is that far below the best are dropped, ≤ 0.
         top_tokens: only that many of the likeliest tokens of a frame are possible; None: all.
@@ -139,6 +144,9 @@ class CTCBeamDecoder:
         UserWarning: the language model does not know the space, has words of the other case, or has characters where
             words are expected; or a letter is taken for the blank since no label is named as one.
     """
+
+    # Whether hypotheses are texts; else they are sequences of labels.
+    _joins_texts = True
 
     def __init__(
         self,
@@ -183,6 +191,8 @@ class CTCBeamDecoder:
             unk_score=unk_score,
             smearing=smearing,
         )
+        if not self._joins_texts:
+            self._built = self._built._replace(context=self._built.context._replace(texts=None))
         self.context = self._built.context
         self._options: dict[str, Any] = {"blank": self._built.tokens.blank}
         self._set(
@@ -362,6 +372,7 @@ class CTCBeamDecoder:
             lm_tokens=None if context.lm_tokens is None else context.lm_tokens.numpy(),
             lexicon=arrays(context.lexicon),
             hotwords=arrays(context.hotwords),
+            texts=None if context.texts is None else context.texts.numpy(),
             **{
                 name: getattr(context, name)
                 for name in ("alpha", "beta", "unk_score", "unknown_look_ahead", "begin_reach")

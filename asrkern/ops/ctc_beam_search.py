@@ -33,6 +33,9 @@ class CTCContext(NamedTuple):
         unk_score: added for each word that is not in the lexicon; None: there must be none.
         unknown_look_ahead: expected of such a word as soon as it is one.
         begin_reach: the most that beginning a word gains.
+        texts: [1 + V + words, 2] int64, hashes of what stands between words, of each token's text and of each word of
+            the lexicon (``kernels/common/text_hash.h``): prefixes with the same text are one result, whose scores are
+            the logarithm of the sum. None: each prefix is one.
     """
 
     token_kinds: Tensor
@@ -48,6 +51,7 @@ class CTCContext(NamedTuple):
     unk_score: float | None = 0.0
     unknown_look_ahead: float = 0.0
     begin_reach: float = 0.0
+    texts: Tensor | None = None
 
     def to(self, device: torch.device | str) -> CTCContext:
         """The same with its tensors on ``device``.
@@ -66,7 +70,8 @@ class CTCContext(NamedTuple):
 
 
 class CTCBeamSearchResult(NamedTuple):
-    """The n-best of each row, the best first; L = T is the room for tokens.
+    """The n-best of each row, the best first; L = T is the room for tokens. Of prefixes that are one text
+    (:attr:`CTCContext.texts`) tokens, times and words are those of the best, scores of all.
 
     Attributes:
         tokens: [N, nbest, L] int32, −1 beyond token_lengths.
@@ -188,7 +193,7 @@ def ctc_beam_search(
         list(context.lexicon), list(context.hotwords),
         context.alpha, context.beta, context.unk_score, context.unknown_look_ahead, context.begin_reach,
         blank, beam_width, nbest, vocabulary if top_tokens is None else top_tokens, token_min_logp,
-        beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads,
+        beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, context.texts,
     )  # fmt: skip
     return CTCBeamSearchResult(*found)
 
@@ -197,7 +202,7 @@ def ctc_beam_search(
 def _fake(
     log_probs, lengths, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon, hotwords,
     alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width, nbest, top_tokens, token_min_logp,
-    beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads,
+    beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, texts=None,
 ):  # fmt: skip
     rows, frames, _ = log_probs.shape
 

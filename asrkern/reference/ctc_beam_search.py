@@ -89,6 +89,18 @@ def ctc_beam_search(
     return sorted((h for h in found if h.score > -math.inf), key=lambda h: -h.score)
 
 
+def join_texts(found: Sequence[Hypothesis], text: Callable[[Prefix], str]) -> list[Hypothesis]:
+    """The texts that hypotheses, the best first, are, the likeliest first: of each its best, with the scores of all."""
+    by_text: dict[str, list[Hypothesis]] = defaultdict(list)
+    for h in found:
+        by_text[text(h.tokens)].append(h)
+    joined = [
+        Hypothesis(same[0].tokens, log_add(*(h.score for h in same)), log_add(*(h.am_score for h in same)))
+        for same in by_text.values()
+    ]
+    return sorted(joined, key=lambda h: -h.score)
+
+
 def collapse(path: Sequence[int], blank: int) -> Prefix:
     """The tokens of an alignment: repeats merged, blanks dropped."""
     return tuple(v for v, _ in itertools.groupby(path) if v != blank)

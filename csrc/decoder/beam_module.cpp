@@ -58,10 +58,10 @@ uint64_t model_digest(const NGramTables& tables) {
 class CtcBeamSearch {
  public:
   CtcBeamSearch(const py::array& token_kinds, const py::object& language_model, const py::object& lm_tokens,
-                const py::sequence& lexicon, const py::sequence& hotwords, double alpha, double beta,
-                std::optional<double> unk_score, double unknown_look_ahead, double begin_reach, int64_t blank,
-                int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp, double beam_prune_logp,
-                double blank_penalty, bool log_add, bool check_normalized)
+                const py::sequence& lexicon, const py::sequence& hotwords, const py::object& texts, double alpha,
+                double beta, std::optional<double> unk_score, double unknown_look_ahead, double begin_reach,
+                int64_t blank, int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp,
+                double beam_prune_logp, double blank_penalty, bool log_add, bool check_normalized)
       : nbest_(int32_t(nbest)) {
     ContextArrays arrays{};
     arrays.token_kinds = keeper_.view<uint8_t>(token_kinds, "token_kinds");
@@ -84,6 +84,7 @@ class CtcBeamSearch {
       arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
     }
     if (!lm_tokens.is_none()) arrays.lm_tokens = keeper_.view<int32_t>(lm_tokens, "lm_tokens");
+    if (!texts.is_none()) arrays.texts = keeper_.view<int64_t>(texts, "texts");
     arrays.alpha = alpha;
     arrays.beta = beta;
     arrays.allow_unknown = unk_score.has_value();
@@ -146,7 +147,7 @@ class CtcBeamSearch {
       py::gil_scoped_release release;
       const auto lock = stream.lock();
       check_state(stream);
-      found = stream.results(model_, nbest_, final);
+      found = stream.results(model_, options_, nbest_, final);
       stable = stream.stable_tokens();
     }
     py::list result;
@@ -176,6 +177,21 @@ class CtcBeamSearch {
   uint64_t digest_ = 0;  // of all that a state depends on; see model_digest
 };
 
+// The hash of each text of code points, [texts, 2]; see kernels/common/text_hash.h. begin: [texts + 1].
+py::array_t<int64_t> text_hashes(const py::array_t<uint32_t, py::array::c_style | py::array::forcecast>& symbols,
+                                 const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& begin) {
+  py::array_t<int64_t> result({std::max<py::ssize_t>(begin.size() - 1, 0), py::ssize_t(2)});
+  TextHash* hashes = reinterpret_cast<TextHash*>(result.mutable_data());
+  for (py::ssize_t i = 0; i + 1 < begin.size(); ++i) {
+    if (begin.at(i) < 0 || begin.at(i) > begin.at(i + 1) || begin.at(i + 1) > symbols.size())
+      throw py::value_error("begin: expected the beginnings of all texts, then the number of symbols");
+    hashes[i] = kNoText;
+    for (int64_t k = begin.at(i); k < begin.at(i + 1); ++k)
+      hashes[i] = joined(hashes[i], hash_of_character(symbols.at(k)));
+  }
+  return result;
+}
+
 // A method of streams, while no other thread is in one of them. Those that hold the lock never wait for the GIL.
 template <class Result>
 auto locked(Result (CtcBeamStream::*method)() const) {
@@ -198,16 +214,17 @@ void bind_ctc_beam(py::module_& m) {
                       [](const py::bytes& bytes) { return CtcBeamStream::load(bytes); }));
   py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/common/ctc_beam.h.")
       .def(py::init<const py::array&, const py::object&, const py::object&, const py::sequence&, const py::sequence&,
-                    double, double, std::optional<double>, double, double, int64_t, int64_t, int64_t, int64_t, double,
-                    double, double, bool, bool>(),
+                    const py::object&, double, double, std::optional<double>, double, double, int64_t, int64_t, int64_t,
+                    int64_t, double, double, double, bool, bool>(),
            py::kw_only(), py::arg("token_kinds"), py::arg("language_model"), py::arg("lm_tokens"), py::arg("lexicon"),
-           py::arg("hotwords"), py::arg("alpha"), py::arg("beta"), py::arg("unk_score"), py::arg("unknown_look_ahead"),
-           py::arg("begin_reach"), py::arg("blank"), py::arg("beam_width"), py::arg("nbest"), py::arg("top_tokens"),
-           py::arg("token_min_logp"), py::arg("beam_prune_logp"), py::arg("blank_penalty"), py::arg("log_add"),
-           py::arg("check_normalized"))
+           py::arg("hotwords"), py::arg("texts"), py::arg("alpha"), py::arg("beta"), py::arg("unk_score"),
+           py::arg("unknown_look_ahead"), py::arg("begin_reach"), py::arg("blank"), py::arg("beam_width"),
+           py::arg("nbest"), py::arg("top_tokens"), py::arg("token_min_logp"), py::arg("beam_prune_logp"),
+           py::arg("blank_penalty"), py::arg("log_add"), py::arg("check_normalized"))
       .def("start", &CtcBeamSearch::start)
       .def("step", &CtcBeamSearch::step)
       .def("results", &CtcBeamSearch::results);
+  m.def("text_hashes", &text_hashes);
 }
 
 }  // namespace asrkern

@@ -40,6 +40,7 @@ struct ContextArrays {
   LexiconArrays lexicon;
   HotwordArrays hotwords;
   Array<int32_t> lm_tokens;
+  Array<int64_t> texts;
   double alpha, beta, unk_score, unknown_look_ahead, begin_reach;
   bool allow_unknown;
 };
@@ -184,6 +185,12 @@ inline ContextModel make_context(const ContextArrays& arrays, const NGramTables*
   const int64_t lm_vocabulary = lm ? lm->vocabulary : 0;
   if (arrays.lexicon.edge_begin.size) model.lexicon = make_lexicon(arrays.lexicon, vocabulary, lm_vocabulary);
   if (arrays.hotwords.edge_begin.size) model.hotwords = make_hotwords(arrays.hotwords, vocabulary);
+  model.vocabulary = vocabulary;
+  if (arrays.texts.size) {
+    const int64_t texts = 1 + int64_t(vocabulary) + arrays.lexicon.lm_words.size;
+    check_array(arrays.texts.size == 2 * texts, "texts", std::to_string(texts) + " hashes, two values each");
+    model.texts = reinterpret_cast<const TextHash*>(arrays.texts.data);
+  }
   model.lm = lm;
   if (arrays.lm_tokens.size) {
     check_array(lm && arrays.lm_tokens.size == vocabulary, "lm_tokens",

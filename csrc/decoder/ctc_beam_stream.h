@@ -67,8 +67,9 @@ class CtcBeamStream {
     return ctc_beam::step(beam_, model, options, log_probs);
   }
 
-  std::vector<CtcHypothesis> results(const ContextModel& model, int32_t nbest, bool final) const {
-    return ctc_beam::results(beam_, model, nbest, final);
+  std::vector<CtcHypothesis> results(const ContextModel& model, const CtcBeamOptions& options, int32_t nbest,
+                                     bool final) const {
+    return ctc_beam::results(beam_, model, options.add, nbest, final);
   }
 
   // One thread at a time.

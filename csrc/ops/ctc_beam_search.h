@@ -84,7 +84,7 @@ struct CtcArguments {
                const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords, double alpha, double beta,
                std::optional<double> unk_score, double unknown_look_ahead, double begin_reach, int64_t blank,
                int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp, double beam_prune_logp,
-               double blank_penalty, bool log_add, bool check_normalized)
+               double blank_penalty, bool log_add, bool check_normalized, const std::optional<Tensor>& texts)
       : keeper(log_probs), nbest(nbest) {
     const auto int32 = [](int64_t value) { return int32_t(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX)); };
     options.row = {int32(log_probs.size(2)), int32(blank),         int32(top_tokens),
@@ -111,6 +111,7 @@ struct CtcArguments {
       arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
     }
     if (lm_tokens) arrays.lm_tokens = keeper.view<int32_t>(*lm_tokens, "lm_tokens");
+    if (texts) arrays.texts = keeper.view<int64_t>(*texts, "texts");
     arrays.alpha = alpha;
     arrays.beta = beta;
     arrays.allow_unknown = unk_score.has_value();

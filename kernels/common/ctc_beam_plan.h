@@ -23,6 +23,7 @@ struct CtcTeamBeam : CtcBeam {
   int32_t ending_room;
   ctc_beam::Ending* endings;  // [ending_room]
   int32_t* order;             // [ending_room] the endings, the best first
+  int32_t* ranks;             // [ending_room] the first endings of each text, the likeliest text first
   ctc_beam::WordSpan* words;  // [frames] of a hypothesis
   uint64_t* shares;           // [frames] of its words
 };
@@ -81,6 +82,7 @@ ASRKERN_HOST_DEVICE inline void bind_arena(CtcTeamBeam& beam, MemoryCutter& aren
   arena.take(beam.moved, beam.tree_room);
   arena.take(beam.endings, beam.ending_room);
   arena.take(beam.order, beam.ending_room);
+  arena.take(beam.ranks, beam.ending_room);
   arena.take(beam.words, frames);
   arena.take(beam.shares, frames);
 }

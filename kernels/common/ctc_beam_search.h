@@ -47,7 +47,7 @@ ASRKERN_HOST_DEVICE CtcError ctc_search_frames(Team& team, const CtcBeamSearch& 
     if (error != kCtcOk) return error;
   }
   frame = -1;
-  return ctc_beam::write_results(team, state.beam, state.model, ctc_output_of_row(search.output, row));
+  return ctc_beam::write_results(team, state.beam, state.model, options.add, ctc_output_of_row(search.output, row));
 }
 
 // fast: ctc_fast_bytes of memory that the team shares, aligned to 16 bytes.

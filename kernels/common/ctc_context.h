@@ -10,6 +10,7 @@
 #include "kernels/common/host_device.h"
 #include "kernels/common/log_space.h"
 #include "kernels/common/ngram.h"
+#include "kernels/common/text_hash.h"
 #include "kernels/common/token_trie.h"
 
 namespace asrkern {
@@ -54,7 +55,10 @@ struct ContextModel {
   const uint8_t* token_kinds;  // [vocabulary] TokenKind
   Lexicon lexicon;
   Hotwords hotwords;
-  const NGramTables* lm;     // null: none
+  const TextHash* texts;  // [1 + vocabulary + words] of what stands between words, of tokens, of the lexicon's words;
+                          // null: prefixes of equal texts are results of their own
+  int32_t vocabulary;     // tokens
+  const NGramTables* lm;  // null: none
   const int32_t* lm_tokens;  // [vocabulary] ids of tokens if the model is one of tokens, null: it is one of words
   float alpha;               // times ln 10: the tables are log10
   float beta;                // for each word (or token, if the model is one of tokens)
@@ -133,6 +137,16 @@ ASRKERN_HOST_DEVICE inline int32_t word_of_choice(const ContextModel& model, int
   if (lexicon_node == kUnknownWord) return kUnknownWord;
   const int32_t begin = model.lexicon.word_begin[lexicon_node];
   return begin == model.lexicon.word_begin[lexicon_node + 1] ? kUnknownWord : model.lexicon.words[begin + choice];
+}
+
+// What a token adds to the text of its word; where texts are not known, something of its own.
+ASRKERN_HOST_DEVICE inline TextHash token_text(const ContextModel& model, int32_t token) {
+  return model.texts ? model.texts[1 + token] : hash_of_character(uint32_t(token));
+}
+
+// The text of a word, of which `spelled` is what its tokens spell.
+ASRKERN_HOST_DEVICE inline TextHash word_text(const ContextModel& model, int32_t word, const TextHash& spelled) {
+  return model.texts && word >= 0 ? model.texts[1 + model.vocabulary + word] : spelled;
 }
 
 // The language model's score of a word, weighted, and its state after it.

@@ -2,6 +2,7 @@
 // to the first, as the trees hold them.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/common/ctc_beam.h"
@@ -24,10 +25,15 @@ struct Ending {
   int32_t word;
   double gain;
   double score;
+  bool first;     // no better one has its text:
+  uint64_t text;  // the value of its hash
+  // Of all endings with that text, if this is the first of them.
+  double text_score;
+  double text_am_score;  // log-probability by CTC
 };
 
 struct WordSpan {
-  uint64_t text;  // hash of its tokens
+  TextHash text;
   int32_t word;
   int32_t first, last;  // its tokens
   int32_t start, end;   // its frames
@@ -40,21 +46,39 @@ ASRKERN_HOST_DEVICE inline int32_t ending_choices(const CtcBeam& beam, const Con
   return whole_words ? word_choices(model, beam.context[slot].lexicon_node) : 1;
 }
 
+// A prefix with its last word ended by a gain.
+ASRKERN_HOST_DEVICE inline Ending make_ending(const CtcBeam& beam, int32_t slot, int32_t word, double gain) {
+  const double score = beam.offset + beam.now.total[slot] + gain;
+  return {slot, word, gain, score, true, 0, score, score - (beam.context_score[slot] + gain)};
+}
+
 // One of them; the language model ends its sentence.
 ASRKERN_HOST_DEVICE inline Ending ending(const CtcBeam& beam, const ContextModel& model, int32_t slot, int32_t choice,
                                          bool whole_words) {
   const PrefixContext& context = beam.context[slot];
   NGramState after = context.lm, ended;
-  Ending result{slot, kUnknownWord, 0, 0};
+  int32_t word = kUnknownWord;
+  double gain;
   if (whole_words) {
-    result.word = word_of_choice(model, context.lexicon_node, choice);
-    result.gain = word_end_gain(model, context, result.word, after);
+    word = word_of_choice(model, context.lexicon_node, choice);
+    gain = word_end_gain(model, context, word, after);
   } else {
-    result.gain = -look_ahead(model, context.lexicon_node) - hotword_credit(model, context.hotword_node);
+    gain = -look_ahead(model, context.lexicon_node) - hotword_credit(model, context.hotword_node);
   }
-  if (model.lm) result.gain += lm_score(model, after, model.lm->eos, ended);
-  result.score = beam.offset + beam.now.total[slot] + result.gain;
-  return result;
+  if (model.lm) gain += lm_score(model, after, model.lm->eos, ended);
+  return make_ending(beam, slot, word, gain);
+}
+
+ASRKERN_HOST_DEVICE inline double log_sum(double a, double b) {
+  const double high = a > b ? a : b, low = a > b ? b : a;
+  return high + log1p(exp(low - high));
+}
+
+// Adds a worse ending with the same text. add: alignments are added; else the best one counts.
+ASRKERN_HOST_DEVICE inline void join(Ending& first, const Ending& other, bool add) {
+  if (!add) return;
+  first.text_score = log_sum(first.text_score, other.score);
+  first.text_am_score = log_sum(first.text_am_score, other.text_am_score);
 }
 
 // The tokens of a prefix of the beam from the last to the first, with the times of its best alignment.
@@ -87,36 +111,46 @@ struct TokenWalk {
 // The words of a prefix from the last to the first; `word` is what its end ends.
 struct WordWalk {
   TokenWalk tokens;
-  const uint8_t* token_kinds;
+  const ContextModel& model;
   int32_t word;
 
   ASRKERN_HOST_DEVICE WordWalk(const CtcBeam& beam, const ContextModel& model, int32_t slot, int32_t last_word)
-      : tokens(beam, slot), token_kinds(model.token_kinds), word(last_word) {}
+      : tokens(beam, slot), model(model), word(last_word) {}
 
   ASRKERN_HOST_DEVICE bool next(WordSpan& span) {
-    uint64_t power = 1;
     bool open = false;
     CtcToken token;
     while (tokens.next(token)) {
       const int32_t index = tokens.left();
-      const uint8_t kind = token_kinds[token.token];
+      const uint8_t kind = model.token_kinds[token.token];
       if (kind == kEndsWord) {
         word = token.word;
-        if (open) return true;
+        if (open) break;
         continue;
       }
-      if (!open) span = {0, word, index, index, token.start, token.end};
+      if (!open) span = {kNoText, word, index, index, token.start, token.end};
       open = true;
       span.first = index;
       span.start = token.start;
-      span.text += (uint64_t(token.token) + 1) * power;
-      power *= 0x9e3779b97f4a7c15ull;
+      span.text = joined(token_text(model, token.token), span.text);
       if (kind == kBeginsWord) {
         word = token.word;
-        return true;
+        break;
       }
     }
+    if (open) span.text = word_text(model, span.word, span.text);
     return open;
+  }
+};
+
+// The hash of a text whose words come from the last to the first.
+struct TextOfWords {
+  TextHash text = kNoText;
+  bool empty = true;
+
+  ASRKERN_HOST_DEVICE void add(const ContextModel& model, const WordSpan& word) {
+    text = joined(empty ? word.text : joined(word.text, model.texts[0]), text);
+    empty = false;
   }
 };
 
@@ -135,7 +169,7 @@ struct SharedWords {
   ASRKERN_HOST_DEVICE void show(const WordSpan& other, const F& share) {
     while (from < count && words[from].start >= other.end) ++from;
     for (int32_t i = from; i < count && words[i].end > other.start; ++i) {
-      if (words[i].text != other.text || i < found) continue;
+      if (words[i].text.value != other.text.value || i < found) continue;
       share(i);
       found = i + 1;
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 #include "kernels/common/ctc_ending.h"
@@ -14,7 +15,7 @@ namespace asrkern {
 struct CtcHypothesis {
   std::vector<CtcToken> tokens;
   double score;     // am_score, language model, words, hotwords
-  double am_score;  // log-probability of the tokens by CTC
+  double am_score;  // log-probability of the text by CTC
 };
 
 namespace ctc_beam {
@@ -27,7 +28,7 @@ inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& mode
     for (int32_t slot = 0; slot < beam.count; ++slot) {
       if (!final) {
         const bool between = beam.context[slot].lexicon_node == kBetweenWords;
-        result.push_back({slot, between ? kNoWord : kUnknownWord, 0, beam.offset + beam.now.total[slot]});
+        result.push_back(make_ending(beam, slot, between ? kNoWord : kUnknownWord, 0));
         continue;
       }
       const int32_t choices = ending_choices(beam, model, slot, whole_words);
@@ -40,9 +41,11 @@ inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& mode
   return result;
 }
 
-// From the last to the first.
-inline std::vector<WordSpan> read_words(const CtcBeam& beam, const ContextModel& model, const Ending& ending) {
+// From the last to the first; about `expected` of them.
+inline std::vector<WordSpan> read_words(const CtcBeam& beam, const ContextModel& model, const Ending& ending,
+                                        size_t expected) {
   std::vector<WordSpan> words;
+  words.reserve(expected);
   WordWalk walk(beam, model, ending.slot, ending.word);
   for (WordSpan span; walk.next(span);) words.push_back(span);
   return words;
@@ -55,22 +58,46 @@ inline std::vector<CtcToken> read_tokens(const CtcBeam& beam, int32_t slot) {
   return tokens;
 }
 
-// The `nbest` best hypotheses. A word's confidence is its posterior probability within the beam: the share of e^score
-// of the hypotheses that have the same word at an overlapping time.
-inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextModel& model, int32_t nbest, bool final) {
-  const std::vector<Ending> all = endings(beam, model, final);
+// The first endings of each text, the likeliest text first. endings: the best first.
+inline std::vector<int32_t> rank_texts(std::vector<Ending>& endings, const ContextModel& model, bool add) {
+  std::vector<int32_t> firsts;
+  std::unordered_map<uint64_t, int32_t> first_of;
+  for (int32_t i = 0; i < int32_t(endings.size()); ++i) {
+    const auto [known, is_new] = first_of.try_emplace(model.texts ? endings[i].text : uint64_t(i), i);
+    if (is_new)
+      firsts.push_back(i);
+    else
+      join(endings[known->second], endings[i], add);
+  }
+  std::stable_sort(firsts.begin(), firsts.end(),
+                   [&](int32_t a, int32_t b) { return endings[a].text_score > endings[b].text_score; });
+  return firsts;
+}
+
+// The `nbest` likeliest texts, each with the tokens and times of its best prefix. A word's confidence is its posterior
+// probability within the beam: the share of e^score of the hypotheses that have the same word at an overlapping time.
+inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextModel& model, bool add, int32_t nbest,
+                                          bool final) {
+  std::vector<Ending> all = endings(beam, model, final);
   std::vector<std::vector<WordSpan>> words;
+  words.reserve(all.size());
   std::vector<double> shares;
   double sum = 0;
-  for (const Ending& ending : all) {
-    words.push_back(read_words(beam, model, ending));
+  for (Ending& ending : all) {
+    words.push_back(read_words(beam, model, ending, words.empty() ? 16 : words.back().size() + 4));
+    if (model.texts) {
+      TextOfWords text;
+      for (const WordSpan& word : words.back()) text.add(model, word);
+      ending.text = text.text.value;
+    }
     shares.push_back(std::exp(ending.score - all[0].score));
     sum += shares.back();
   }
   std::vector<CtcHypothesis> found;
-  for (size_t i = 0; i < all.size() && int32_t(i) < nbest; ++i) {
-    const double lm = beam.context_score[all[i].slot] + all[i].gain;
-    found.push_back({read_tokens(beam, all[i].slot), all[i].score, all[i].score - lm});
+  for (const int32_t i : rank_texts(all, model, add)) {
+    if (int32_t(found.size()) == nbest) break;
+    found.push_back({read_tokens(beam, all[i].slot), all[i].text_score, all[i].text_am_score});
+    std::vector<CtcToken>& tokens = found.back().tokens;
     std::vector<double> confidences(words[i].size());
     for (size_t k = 0; k < all.size(); ++k) {
       SharedWords shared(words[i].data(), int32_t(words[i].size()));
@@ -79,8 +106,8 @@ inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextMode
     }
     for (size_t w = 0; w < words[i].size(); ++w)
       for (int32_t k = words[i][w].first; k <= words[i][w].last; ++k) {
-        found[i].tokens[k].word = words[i][w].word;
-        found[i].tokens[k].confidence = float(confidences[w]);
+        tokens[k].word = words[i][w].word;
+        tokens[k].confidence = float(confidences[w]);
       }
   }
   return found;

@@ -53,6 +53,13 @@ ASRKERN_HOST_DEVICE void ctc_clear(Team& team, const CtcOutput& output) {
 
 namespace ctc_beam {
 
+ASRKERN_HOST_DEVICE inline uint64_t text_of(const CtcBeam& beam, const ContextModel& model, const Ending& ending) {
+  TextOfWords text;
+  WordWalk walk(beam, model, ending.slot, ending.word);
+  for (WordSpan word; walk.next(word);) text.add(model, word);
+  return text.text.value;
+}
+
 // All endings, in order; −1 if there are more than there is room for.
 template <class Team>
 ASRKERN_HOST_DEVICE int32_t list_endings(Team& team, CtcTeamBeam& beam, const ContextModel& model) {
@@ -65,8 +72,11 @@ ASRKERN_HOST_DEVICE int32_t list_endings(Team& team, CtcTeamBeam& beam, const Co
       const int32_t at = count + team.scan(choices, here);
       count += here;
       if (count > beam.ending_room) return -1;
-      for (int32_t choice = 0; choice < choices; ++choice)
-        beam.endings[at + choice] = ending(beam, model, slot, choice, cut == 0);
+      for (int32_t choice = 0; choice < choices; ++choice) {
+        Ending& made = beam.endings[at + choice];
+        made = ending(beam, model, slot, choice, cut == 0);
+        if (model.texts) made.text = text_of(beam, model, made);
+      }
     }
   team.sync();
   for (int32_t i = team.rank(); i < count; i += team.size()) {
@@ -80,12 +90,39 @@ ASRKERN_HOST_DEVICE int32_t list_endings(Team& team, CtcTeamBeam& beam, const Co
   return count;
 }
 
+// Of all endings, in order, the first of each text into beam.ranks; returns how many texts.
+template <class Team>
+ASRKERN_HOST_DEVICE int32_t rank_texts(Team& team, CtcTeamBeam& beam, const ContextModel& model, int32_t endings,
+                                       bool add) {
+  int32_t texts = 0;
+  for (int32_t i = team.rank(); i < endings; i += team.size()) {
+    Ending& own = beam.endings[beam.order[i]];
+    for (int32_t k = 0; k < i && model.texts && own.first; ++k)
+      own.first = beam.endings[beam.order[k]].text != own.text;
+    for (int32_t k = i + 1; k < endings && model.texts && own.first; ++k)
+      if (beam.endings[beam.order[k]].text == own.text) join(own, beam.endings[beam.order[k]], add);
+    texts += own.first;
+  }
+  texts = team.sum(texts);
+  for (int32_t i = team.rank(); i < endings; i += team.size()) {
+    const Ending& own = beam.endings[beam.order[i]];
+    int32_t before = 0;
+    for (int32_t k = 0; k < endings && own.first; ++k) {
+      const Ending& other = beam.endings[beam.order[k]];
+      before += other.first && (other.text_score > own.text_score || (other.text_score == own.text_score && k < i));
+    }
+    if (own.first) beam.ranks[before] = beam.order[i];
+  }
+  team.sync();
+  return texts;
+}
+
 ASRKERN_HOST_DEVICE inline void write_tokens(const CtcBeam& beam, const Ending& ending, const CtcOutput& output,
                                              int32_t rank) {
   TokenWalk walk(beam, ending.slot);
   output.token_lengths[rank] = walk.left();
-  output.scores[rank] = ending.score;
-  output.am_scores[rank] = ending.score - (beam.context_score[ending.slot] + ending.gain);
+  output.scores[rank] = ending.text_score;
+  output.am_scores[rank] = ending.text_am_score;
   for (CtcToken token; walk.next(token);) {
     const int64_t at = rank * output.frames + walk.left();
     output.tokens[at] = token.token;
@@ -103,7 +140,7 @@ ASRKERN_HOST_DEVICE void write_words(Team& team, CtcTeamBeam& beam, const Contex
                                      double best, double sum, const CtcOutput& output, int32_t rank) {
   int32_t words = 0;
   if (team.rank() == 0) {
-    const Ending& own = beam.endings[beam.order[rank]];
+    const Ending& own = beam.endings[beam.ranks[rank]];
     WordWalk walk(beam, model, own.slot, own.word);
     for (; walk.next(beam.words[words]); ++words) beam.shares[words] = 0;
   }
@@ -125,7 +162,7 @@ ASRKERN_HOST_DEVICE void write_words(Team& team, CtcTeamBeam& beam, const Contex
 }
 
 template <class Team>
-ASRKERN_HOST_DEVICE CtcError write_results(Team& team, CtcTeamBeam& beam, const ContextModel& model,
+ASRKERN_HOST_DEVICE CtcError write_results(Team& team, CtcTeamBeam& beam, const ContextModel& model, bool add,
                                            const CtcOutput& output) {
   const int32_t endings = list_endings(team, beam, model);
   if (endings < 0) return kCtcNoRoom;
@@ -133,8 +170,9 @@ ASRKERN_HOST_DEVICE CtcError write_results(Team& team, CtcTeamBeam& beam, const 
   double sum = 0;
   for (int32_t i = team.rank(); i < endings; i += team.size()) sum += exp(beam.endings[i].score - best);
   sum = team.reduce(sum, [](double a, double b) { return a + b; });
-  const int32_t found = endings < output.nbest ? endings : int32_t(output.nbest);
-  for (int32_t i = team.rank(); i < found; i += team.size()) write_tokens(beam, beam.endings[beam.order[i]], output, i);
+  const int32_t texts = rank_texts(team, beam, model, endings, add);
+  const int32_t found = texts < output.nbest ? texts : int32_t(output.nbest);
+  for (int32_t i = team.rank(); i < found; i += team.size()) write_tokens(beam, beam.endings[beam.ranks[i]], output, i);
   for (int32_t i = 0; i < found; ++i) write_words(team, beam, model, endings, best, sum, output, i);
   return kCtcOk;
 }

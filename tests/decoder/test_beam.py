@@ -1,6 +1,7 @@
 import json
 import math
 import pickle
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,8 +13,14 @@ from hypothesis import strategies as st
 
 from asrkern.decoder import CTCBeamDecoder, NGramLM, forced_align, greedy_decode
 from asrkern.decoder._tokens import read_tokens
-from asrkern.reference.ctc_beam_search import ctc_beam_search, enumerate_prefixes
-from asrkern.reference.ctc_context import word_context
+from asrkern.reference.ctc_beam_search import (
+    Hypothesis,
+    ctc_beam_search,
+    enumerate_prefixes,
+    join_texts,
+    log_add,
+)
+from asrkern.reference.ctc_context import read_text, word_context
 from tests.decoder.models import Scorer, random_log_probs, small_lm
 
 INF = math.inf
@@ -41,8 +48,10 @@ class TestOracles:
             assert best.text == about["expected"]["pyctcdecode_default_no_lm"]
 
     def test_parlance(self, oracles):
+        """Whose texts are sequences of labels: none is a space here."""
         about = oracles["parlance_6x7"]
-        decoder = CTCBeamDecoder(about["labels"], blank=about["blank"], beam_width=20)
+        labels = [label.replace(" ", "+") for label in about["labels"]]
+        decoder = CTCBeamDecoder(labels, blank=about["blank"], beam_width=20)
         found = decoder.decode(torch.tensor(about["probs"]).log())
         texts = ["".join(about["labels"][token] for token in best.tokens) for [best] in found]
         assert texts == about["expected"]["prefix_beam_20"]
@@ -68,6 +77,22 @@ def reference_context(labels, blank=0, lm=None, alpha=0.5, lexicon=None, **optio
         options |= Scorer(lm, alpha).functions()
         lexicon = lexicon or [word for word in lm.words if word not in ("<s>", "</s>", "<unk>")]
     return word_context(tokens.kinds, tokens.texts, lexicon=lexicon, **options)
+
+
+def text_of(labels, blank=0):
+    """The text of tokens where no lexicon spells words in other ways."""
+    known = read_tokens(labels, blank, None, False)
+
+    def text(tokens):
+        found = read_text(tokens, known.kinds, known.texts)
+        return known.joiner.join([*found.complete, *[found.partial] * bool(found.partial)])
+
+    return text
+
+
+def reference_nbest(log_probs, labels, blank, beam_width, context):
+    found = ctc_beam_search(log_probs.tolist(), blank, beam_width, context=context)
+    return join_texts(found, text_of(labels, blank))
 
 
 def assert_same_nbest(found, expected, tolerance=3e-5):
@@ -114,8 +139,8 @@ def test_equals_the_reference(name, labels, blank, beam_width):
     options, context = options_of(name)
     log_probs = random_log_probs(21, len(labels), sharpness=1.5)
     decoder = CTCBeamDecoder(labels, blank=blank, beam_width=beam_width, nbest=beam_width, **options)
-    expected = ctc_beam_search(
-        log_probs.tolist(), blank, beam_width, context=reference_context(labels, blank, **context)
+    expected = reference_nbest(
+        log_probs, labels, blank, beam_width, reference_context(labels, blank, **context)
     )
     assert_same_nbest(decoder.decode(log_probs), expected)
 
@@ -129,16 +154,14 @@ def test_sure_and_unsure_frames_in_turn(name, beam_width):
     sharpness = torch.tensor([9.0, 0.1, 0.1, 9.0, 1.5])[torch.arange(40) % 5]
     log_probs = (random_log_probs(40, len(LETTERS)) * sharpness[:, None]).log_softmax(-1)
     decoder = CTCBeamDecoder(LETTERS, beam_width=beam_width, nbest=beam_width, **options)
-    expected = ctc_beam_search(
-        log_probs.tolist(), 0, beam_width, context=reference_context(LETTERS, 0, **context)
-    )
+    expected = reference_nbest(log_probs, LETTERS, 0, beam_width, reference_context(LETTERS, 0, **context))
     assert_same_nbest(decoder.decode(log_probs), expected, tolerance=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(list(LM_OPTIONS)), st.integers(0, 2**32), st.integers(1, 6))
 def test_an_unlimited_beam_finds_the_best_text(name, seed, frames):
-    """The best of all token sequences by exact probability and the context's score."""
+    """The best of all texts by exact probability and the context's score."""
     torch.manual_seed(seed)
     options, context = options_of(name)
     labels = ["-", " ", "a", "b"]
@@ -149,19 +172,99 @@ def test_an_unlimited_beam_finds_the_best_text(name, seed, frames):
         kept = {phrase: weight for phrase, weight in options["hotwords"].items() if "c" not in phrase}
         options["hotwords"] = context["hotwords"] = kept
     log_probs = random_log_probs(frames, len(labels))
-    score = reference_context(labels, **context)
-    exact = {
-        tokens: am + score(tokens, True) for tokens, am in enumerate_prefixes(log_probs.tolist()).items()
-    }
-    exact = {tokens: value for tokens, value in exact.items() if value > -INF}
+    exact = exact_texts(log_probs, labels, 0, reference_context(labels, **context))
     found = CTCBeamDecoder(labels, beam_width=5000, nbest=5000, **options).decode(log_probs)
     if not exact:
         # No text is allowed: what there is, with its last word cut short.
         assert found and found[0].words
         return
-    assert {tuple(h.tokens) for h in found} == exact.keys()
-    assert all(abs(h.score - exact[tuple(h.tokens)]) < 3e-5 for h in found)
-    assert abs(found[0].score - max(exact.values())) < 3e-5
+    assert_exact(found, exact)
+
+
+def exact_texts(log_probs, labels, blank, context):
+    """Every allowed text's score, by summing over all alignments."""
+    prefixes = enumerate_prefixes(log_probs.tolist(), blank).items()
+    scored = [Hypothesis(tokens, am + context(tokens, True), am) for tokens, am in prefixes]
+    allowed = sorted((h for h in scored if h.score > -INF), key=lambda h: -h.score)
+    text = text_of(labels, blank)
+    return {text(h.tokens): h for h in join_texts(allowed, text)}
+
+
+def assert_exact(found, exact):
+    """found holds all texts, each once, the likeliest first."""
+    assert len(found) == len(exact) and {h.text for h in found} == exact.keys()
+    for h in found:
+        wanted = exact[h.text]
+        assert abs(h.score - wanted.score) < 3e-5 and abs(h.am_score - wanted.am_score) < 3e-5
+        assert h.score == pytest.approx(h.am_score + h.lm_score, abs=1e-9)
+    scores = [h.score for h in found]
+    assert (
+        scores == sorted(scores, reverse=True)
+        and abs(scores[0] - max(h.score for h in exact.values())) < 3e-5
+    )
+
+
+SPELLINGS = {
+    "spaces": (["-", " ", "a", "b"], 0),
+    "pieces": (["▁a", "▁", "a", "b", "-"], 4),
+    "marks alone": (["-", "▁", "a", "▁a"], 0),
+    "words of several labels": (["-", "a", "b", "ab"], 0),
+    "another space": (["|", "a", "aa", "-"], 3),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_texts_of_several_spellings_are_one(name):
+    labels, blank = SPELLINGS[name]
+    log_probs = random_log_probs(6, len(labels), sharpness=1.0)
+    exact = exact_texts(log_probs, labels, blank, lambda tokens, final: 0.0)
+    decoder = CTCBeamDecoder(labels, blank=blank, beam_width=5000, nbest=5000)
+    found = decoder.decode(log_probs)
+    assert_exact(found, exact)
+    assert (
+        len({tuple(h.tokens) for h in found})
+        == len(found)
+        < len(enumerate_prefixes(log_probs.tolist(), blank))
+    )
+    state = decoder.start()
+    decoder.step(state, log_probs)
+    assert decoder.finish(state) == found
+    # Nothing has ended the last word yet, which makes no difference here.
+    best = decoder.partial(state).hypothesis
+    assert best.text == found[0].text and best.score == pytest.approx(found[0].score, abs=1e-9)
+    # The n-best come from the whole beam.
+    assert decoder.replace(nbest=3).decode(log_probs) == found[:3]
+    # Where alignments are not added, neither are the texts' prefixes.
+    best_alone = decoder.replace(log_add=False).decode(log_probs)
+    assert {h.text for h in best_alone} == exact.keys()
+    assert all(h.score <= exact[h.text].score + 3e-5 for h in best_alone)
+
+
+def test_two_frames_whose_likeliest_prefix_is_not_the_likeliest_text():
+    """In probabilities: "a" 0.37 with a space before or after it or without, "ba" 0.30."""
+    labels = ["-", "a", "b", " "]
+    log_probs = torch.tensor([[0.1, 0.2, 0.5, 0.2], [0.1, 0.6, 0.05, 0.25]]).log()
+    found = CTCBeamDecoder(labels, nbest=9).decode(log_probs)
+    exact = {"a": 0.1 * 0.6 + 0.2 * 0.1 + 0.2 * 0.6 + 0.2 * 0.25 + 0.2 * 0.6, "ba": 0.5 * 0.6}
+    assert [h.text for h in found[:2]] == ["a", "ba"] and len({h.text for h in found}) == len(found)
+    assert [math.exp(h.score) for h in found[:2]] == pytest.approx(list(exact.values()), abs=1e-5)
+    # Of "a", " a" and "a " the likeliest.
+    assert (found[0].tokens, found[0].timesteps, found[0].words[0][:3]) == ([1], [0], ("a", 0, 2))
+
+
+def test_words_of_the_lexicon_are_their_texts_and_not_their_labels():
+    labels = ["-", "|", "r", "e", "d", "ea"]
+    lexicon = {"red": [["r", "e", "d", "|"], ["r", "ea", "d", "|"]], "read": [["r", "ea", "d", "|"]]}
+    decoder = CTCBeamDecoder(labels, lexicon=lexicon, beam_width=500, nbest=500, beta=0.5)
+    log_probs = random_log_probs(6, 6, sharpness=1.0)
+    found = decoder.decode(log_probs)
+    score = {h.text: h.score for h in found}
+    assert len(score) == len(found)
+    spelled = defaultdict(list)
+    for tokens, log_prob in enumerate_prefixes(log_probs.tolist()).items():
+        spelled["".join(labels[t] for t in tokens).strip("|")].append(log_prob)
+    assert score["read"] == pytest.approx(log_add(*spelled["read"]) + 0.5, abs=1e-4)
+    assert score["red"] == pytest.approx(log_add(*spelled["red"], *spelled["read"]) + 0.5, abs=1e-4)
 
 
 def test_a_model_of_characters():
@@ -176,8 +279,7 @@ def test_a_model_of_characters():
         )
 
     decoder = CTCBeamDecoder(LETTERS, lm, alpha=alpha, beta=beta, beam_width=25, nbest=25)
-    expected = ctc_beam_search(log_probs.tolist(), beam_width=25, context=context)
-    assert_same_nbest(decoder.decode(log_probs), expected)
+    assert_same_nbest(decoder.decode(log_probs), reference_nbest(log_probs, LETTERS, 0, 25, context))
 
 
 def test_spellings():
@@ -219,8 +321,11 @@ def test_confidence_is_the_posterior_of_the_word():
     """Of an unlimited beam: the probability of all texts with that word at that time."""
     log_probs = random_log_probs(6, 4)
     labels = ["-", " ", "a", "b"]
-    found = CTCBeamDecoder(labels, beam_width=5000, nbest=5000).decode(log_probs)
-    for word in found[0].words:
+    decoder = CTCBeamDecoder(labels, beam_width=5000, nbest=5000)
+    prefixes = decoder.replace()
+    prefixes.context = decoder.context._replace(texts=None)
+    found = prefixes.decode(log_probs)
+    for word in decoder.decode(log_probs)[0].words:
         mass = sum(
             math.exp(h.score)
             for h in found
@@ -476,7 +581,7 @@ def test_equal_scores_and_nearly_equal_ones():
     for scale in (0.0, 1e-39, 1e-30):
         flat = torch.full((12, 5), 0.0)
         flat[:, 2] = scale
-        decoder = CTCBeamDecoder(LETTERS, beam_width=3, nbest=3, check_normalized=False)
+        decoder = CTCBeamDecoder(["-", *"abcd"], beam_width=3, nbest=3, check_normalized=False)
         assert len(decoder.decode(flat)) == 3
 
 

@@ -64,11 +64,13 @@ class TestOracles:
         probs = torch.tensor(about["probs"])
         found = [decoder.idxs_to_tokens(best.tokens) for [best] in decoder(probs.log())]
         assert [spelled(tokens) for tokens in found] == [text.split() for text in expected]
+        # A text's probability is the sum over spaces: where none of the labels is one, texts are sequences of labels.
         labels = ["" if index == about["blank"] else label for index, label in enumerate(labels)]
+        labels = [label.replace(" ", "+") for label in labels]
         python = build_ctcdecoder(labels)
         options = {"beam_width": 20, "token_min_logp": -100.0, "beam_prune_logp": -100.0}
         found = [python.decode(p, **options) for p in probs.numpy()]
-        assert [text.split() for text in found] == [text.split() for text in expected]
+        assert found == [text.replace(" ", "+") for text in expected]
 
     def test_handwriting(self, oracles, tmp_path):
         about, arrays = oracles["handwriting"], oracles["handwriting arrays"]
@@ -146,6 +148,18 @@ class TestTorchaudio:
                 same = by_words[tuple(h.words)]
                 assert abs(same.score - h.score) < 1e-4 and torch.equal(same.tokens, h.tokens)
                 assert log_add or torch.equal(same.timesteps, h.timesteps)
+
+    def test_words_are_one_result(self, lexicon):
+        """However many spaces are between them; without lexicon the result is the tokens."""
+        emissions = random_log_probs(1, 6, len(TOKENS))
+        # A space there is the one that the originals add.
+        emissions[:, [0, 5], 1] = -math.inf
+        [found] = ctc_decoder(lexicon, TOKENS, **EVERYTHING)(emissions)
+        assert len(found) == len({tuple(h.words) for h in found}) > 20
+        [found] = ctc_decoder(None, TOKENS, **EVERYTHING)(emissions)
+        tokens = {tuple(h.tokens.tolist()) for h in found}
+        assert len(found) == len(tokens)
+        assert len({" ".join(spelled(TOKENS[t] for t in text)) for text in tokens}) < len(tokens)
 
     def test_with_a_language_model(self, torchaudio_ctc_decoder, lexicon, tmp_path):
         """flashlight keeps of texts with equal states of the model one, the best of which is the best of all."""

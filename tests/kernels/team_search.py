@@ -73,6 +73,7 @@ def search(
         *(*context.language_model, empty, empty, empty)[:3],
         empty if context.lm_tokens is None else context.lm_tokens,
         *(context.lexicon or [empty] * 9), *(context.hotwords or [empty] * 7),
+        empty if context.texts is None else context.texts,
     ]  # fmt: skip
     problem, result = program.with_suffix(".problem"), program.with_suffix(".result")
     with problem.open("wb") as file:

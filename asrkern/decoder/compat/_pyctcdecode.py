@@ -209,14 +209,12 @@ def _refuse(name: str, value: object, *allowed: object) -> None:
 
 
 def _beams(found: list[Hypothesis], prune: float) -> list[Beam]:
-    """Without those far below the best, and of equal texts the best."""
-    beams: dict[str, Beam] = {}
-    for h in found:
-        if h.score < found[0].score + prune:
-            break
-        frames = [(word.text, (word.start, word.end)) for word in h.words]
-        beams.setdefault(h.text, (h.text, None, frames, h.am_score, h.score))
-    return list(beams.values())
+    """Without those far below the best."""
+    return [
+        (h.text, None, [(word.text, (word.start, word.end)) for word in h.words], h.am_score, h.score)
+        for h in found
+        if h.score >= found[0].score + prune
+    ]
 
 
 def build_ctcdecoder(
@@ -231,8 +229,8 @@ def build_ctcdecoder(
     """``pyctcdecode.build_ctcdecoder``; arguments as there, and the model may be any file that NGramLM opens.
 
     Differs from pyctcdecode: prefixes that end in a blank and in a token count as one, in the sums as in the beam
-    width; texts that differ in spaces only, "a b" and "a  b", are searched apart and the better one is returned, where
-    there they become one whose probabilities are added; a space at the end is no unknown word; words of the model that
+    width; texts that differ in spaces only, "a b" and "a  b", are searched apart and become one, whose probabilities are
+    added, at the end, where there they do in each frame; a space at the end is no unknown word; words of the model that
     ``unigrams`` lacks score as ``<unk>``; and words not yet complete are expected to score as the best word that they
     can become, unknown ones without regard to their length. Labels may be there twice; "|" is a space,
     but not among consecutive characters: as these NeMo writes subwords.

@@ -47,6 +47,12 @@ class _BeamDecoder(CTCBeamDecoder):
         return found, (ends[-1] if ends else 0)
 
 
+class _TokenBeamDecoder(_BeamDecoder):
+    """Without lexicon the results are tokens, not texts."""
+
+    _joins_texts = False
+
+
 class CTCDecoder:
     """Made by :func:`ctc_decoder`; torchaudio's methods."""
 
@@ -191,8 +197,8 @@ def ctc_decoder(
     """``torchaudio.models.decoder.ctc_decoder``; arguments as there.
 
     Differs from flashlight-text, which torchaudio calls: a prefix takes one place in the beam, there two, after a blank
-    and after its last token; texts are apart until the end, where flashlight joins those with equal states of the
-    language model, and those that differ in the number of spaces between words; the last word needs no ``sil_token``
+    and after its last token; prefixes are apart until the end, where those of equal words (without lexicon: of equal
+    tokens) become one, while flashlight joins those with equal states of the language model as it goes; the last word needs no ``sil_token``
     after it; an unknown word is one that the lexicon lacks, there also any beginning of a word; with ``log_add`` the
     times are those of the best alignment.
 
@@ -230,7 +236,7 @@ def ctc_decoder(
     marked = words is not None and not all(
         spelling[-1] == names[sil] for spellings in words.values() for spelling in spellings
     )
-    decoder = _BeamDecoder(
+    decoder = (_TokenBeamDecoder if words is None else _BeamDecoder)(
         names,
         lm,
         words,

@@ -100,6 +100,7 @@ void run(const char* problem, const char* result) {
   hotwords.credit = reader.next<float>();
   hotwords.completed = reader.next<float>();
   hotwords.reach = reader.next<float>();
+  arrays.texts = reader.next<int64_t>();
   arrays.alpha = *reals++;
   arrays.beta = *reals++;
   arrays.unk_score = *reals++;
