@@ -48,12 +48,12 @@ class Chain:
     def in_chunks(self, samples: Tensor, chunk: int) -> tuple[Tensor, list[Hypothesis], list[float]]:
         """Log-probabilities, hypotheses, and the seconds that each chunk and then the end took."""
         features, model, search = self.features.start(), self.stream.start(), self.decoder.start()
-        log_probs, seconds = [], []
+        log_probs, seconds, told = [], [], 0
         for part in samples.split(chunk):
             start = time.perf_counter()
             log_probs.append(self.stream.step(model, self.features.step(features, part)))
             self.decoder.step(search, log_probs[-1])
-            self.decoder.partial(search)
+            told = self.decoder.partial(search, after=told).word_count
             seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
         log_probs += [

@@ -18,6 +18,7 @@ from asrkern.cli.evaluate import CheckpointPath
 from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
 
 if TYPE_CHECKING:
+    from asrkern.training.stream import Heard
     from asrkern.training.transcription import Transcriber, Transcript
 
 STDIN = Path("-")
@@ -86,8 +87,9 @@ def transcribe(
     cannot be read are named on stderr and left out, and the exit status is 1.
 
     With --stream, of a unidirectional DeepSpeech2, what libsndfile reads: WAV as it comes, FLAC, Ogg, MP3 and others
-    when they have ended; raw samples only with --encoding. A line for each new result: seconds, text, with a tab
-    between; the last one is the whole text.
+    when they have ended; raw samples only with --encoding. A line whenever words are certain, which nothing that follows
+    can change: seconds, these words, with a tab between; the last line has what is left. A terminal shows below them what
+    may still change; --json tells it as "tail", and at the end the whole.
     """
     _check_usage(files, as_json, srt, out, stream)
     if window <= 2 * margin:
@@ -207,7 +209,9 @@ def listen(
     as_json: bool,
     original_rate: int | None = None,
 ) -> None:
-    """Transcribe stdin, showing each new result; on a terminal in one line. What raw samples are, read_stream says.
+    """Transcribe stdin, showing words once they are certain, and on a terminal what may follow them in a line below.
+
+    What raw samples are, read_stream says.
 
     Raises:
         ValueError: the stream or the model cannot be read so. What was heard before a stream broke off is shown.
@@ -232,28 +236,35 @@ def listen(
         original_rate=original_rate,
     )
     broken: list[ValueError] = []
-    overwrite = sys.stdout.isatty() and not as_json
+    live = sys.stdout.isatty() and not as_json
     shown = ""
     for heard in listener(_until_broken(chunks, broken)):
         final = heard.transcript is not None
-        if heard.text == shown and not final:
+        news = heard.text or final
+        if not news and heard.tail == shown:
             continue
+        # To the line's start, and clear it.
+        out = "\r\x1b[K" if live else ""
         if as_json:
-            value = {"seconds": round(heard.seconds, 3), "final": final}
-            value |= _value(heard.transcript) if final else {"text": heard.text, "stable": heard.stable_text}
-            line = json.dumps(value, ensure_ascii=False)
-        else:
-            line = f"{heard.seconds:.2f}\t{heard.text}"
-        if overwrite:
-            # To the line's start, and clear it; a longer line could not be overwritten.
-            line = "\r\x1b[K" + (line if final else line[1 - shutil.get_terminal_size().columns :])
-        sys.stdout.write(line if overwrite else f"{line}\n")
+            out = json.dumps(_heard(heard), ensure_ascii=False) + "\n"
+        elif news:
+            out += f"{heard.seconds:.2f}\t{heard.text}\n"
+        if live and not final:
+            # A longer line could not be cleared.
+            out += heard.tail[1 - shutil.get_terminal_size().columns :]
+        sys.stdout.write(out)
         sys.stdout.flush()
-        shown = heard.text
-    if overwrite:
-        sys.stdout.write("\n")
+        shown = heard.tail
     if broken:
         raise broken[0]
+
+
+def _heard(heard: Heard) -> dict[str, Any]:
+    value = {"seconds": round(heard.seconds, 3), "final": heard.transcript is not None}
+    if heard.transcript is not None:
+        return value | _value(heard.transcript)
+    words = [asdict(word) for word in heard.words]
+    return value | {"stable": heard.text, "words": words, "tail": heard.tail}
 
 
 def _until_broken(chunks: Iterable[Tensor], broken: list[ValueError]) -> Iterator[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 
 Array = Tensor | np.ndarray
-_COUNTS = ("beam_width", "nbest", "top_tokens")
+_COUNTS = ("beam_width", "nbest", "top_tokens", "history")
+_NO_LIMIT = (1 << 31) - 1
 _OPTIONS = (*_COUNTS, "token_min_logp", "beam_prune_logp", "blank_penalty", "log_add", "check_normalized")
 
 
@@ -59,13 +61,48 @@ class Hypothesis(NamedTuple):
     lm_score: float
 
 
-class Partial(NamedTuple):
-    """hypothesis: the best so far; stable_tokens: how many of its tokens no later frame can change; stable_text: the
-    text of the words that are complete among them."""
+class Partial:
+    """What is known of a stream so far: words that no later frame changes, then what may still change.
 
-    hypothesis: Hypothesis
-    stable_tokens: int
-    stable_text: str
+    A caller that asks for the words behind those that it has gets each of them once, and pays for what is new; what is
+    about the whole text (``hypothesis``, ``stable_text``) is made when it is asked for and takes time with its length.
+
+    Attributes:
+        words: words that no later frame changes, as :meth:`CTCBeamDecoder.finish` will return them; without those that
+            the caller had.
+        word_count: how many such words there are, those among them.
+        tail: the best text so far behind all of them.
+        stable_tokens: how many tokens of the hypothesis no later frame changes.
+    """
+
+    def __init__(
+        self, decoder: CTCBeamDecoder, state: _decoder.CtcBeamState, after: int, found: tuple[Any, ...]
+    ) -> None:
+        columns, self._best, self._first, self.word_count, self.stable_tokens = found
+        self._decoder, self._state = decoder, state
+        self.words: list[Word] = decoder._read_words(*columns)
+        self.tail: str = decoder.join(decoder._read_words(*self._best[2:]))
+
+    @cached_property
+    def hypothesis(self) -> Hypothesis:
+        """The best of the whole text so far, as if more frames were to come."""
+        return self._decoder._hypothesis(*self._best[:2], *self._columns)
+
+    @cached_property
+    def stable_text(self) -> str:
+        """The text of the words that are complete among the stable tokens; their times may still change."""
+        words = self._decoder._read_words(*(column[: self.stable_tokens] for column in self._columns))
+        tokens = self._decoder._built.tokens
+        # The last one may still grow, unless something has ended it.
+        if words and tokens.joiner and tokens.kinds[self._columns[0][self.stable_tokens - 1]] != ENDS_WORD:
+            words.pop()
+        return self._decoder.join(words)
+
+    @cached_property
+    def _columns(self) -> list[list[Any]]:
+        # What is committed stays, however far the state has gone on.
+        before = self._decoder._search.committed(self._state, self._first)
+        return [head + tail for head, tail in zip(before, self._best[2:], strict=True)]
 
 
 def _count(name: str, value: int) -> int:
@@ -132,6 +169,8 @@ class CTCBeamDecoder:
         smearing: words not yet complete are expected to score as the best word that they can become does on its own.
             Changes which prefixes survive, not the scores of texts.
         log_add: False: the best alignment counts in place of the sum.
+        history: tokens. Prefixes that differ from the best one further back are dropped once texts are half of that
+            longer, so that recordings of hours take no more memory and time a second than short ones; None: never.
         check_normalized: refuse rows whose probabilities do not sum to 1 within a factor of e^0.5.
         num_threads: of torch's threads, at most; None: all.
 
@@ -170,6 +209,7 @@ class CTCBeamDecoder:
         blank_penalty: float = 0.0,
         smearing: bool = True,
         log_add: bool = True,
+        history: int | None = 512,
         check_normalized: bool = True,
         num_threads: int | None = None,
     ) -> None:
@@ -198,7 +238,7 @@ class CTCBeamDecoder:
         self._set(
             beam_width=beam_width, nbest=nbest, token_min_logp=token_min_logp, beam_prune_logp=beam_prune_logp,
             top_tokens=top_tokens, hotwords=hotwords, hotword_weight=hotword_weight, blank_penalty=blank_penalty,
-            log_add=log_add, check_normalized=check_normalized, num_threads=num_threads,
+            log_add=log_add, history=history, check_normalized=check_normalized, num_threads=num_threads,
         )  # fmt: skip
 
     def replace(self, **options: Any) -> CTCBeamDecoder:
@@ -206,7 +246,7 @@ class CTCBeamDecoder:
 
         Args:
             options: any of beam_width, nbest, token_min_logp, beam_prune_logp, top_tokens, hotwords, hotword_weight,
-                blank_penalty, log_add, check_normalized and num_threads.
+                blank_penalty, log_add, history, check_normalized and num_threads.
 
         Raises:
             TypeError: another option.
@@ -260,6 +300,8 @@ class CTCBeamDecoder:
                 )
             if name == "top_tokens" and value is None:
                 value = len(self.labels)
+            if name == "history" and value is None:
+                value = _NO_LIMIT
             self._options[name] = (_count if name in _COUNTS else _number)(name, value)
         # Made now, so that options out of range are refused here.
         self._make_search()
@@ -336,21 +378,29 @@ class CTCBeamDecoder:
         if error:
             raise ValueError(error_message(error, state.frames if frame < len(chunk) else frame))
 
-    def partial(self, state: _decoder.CtcBeamState) -> Partial:
-        """The best text so far, as if more frames were to come, and how much of it is certain.
+    def partial(self, state: _decoder.CtcBeamState, after: int = 0) -> Partial:
+        """What is known so far, as if more frames were to come.
 
-        What all prefixes of the beam begin with stays, whatever follows.
+        What all prefixes of the beam begin with stays, whatever follows; ``history`` bounds what does not. In a loop:
+
+        >>> found = decoder.partial(state, after=len(words))
+        >>> words += found.words  # each once
+        >>> show(found.tail)  # in place of the tail before
+
+        Args:
+            state: of :meth:`start`.
+            after: how many of the stable words the caller has.
+
+        Raises:
+            ValueError: after is more than there are, or a state of another decoder.
         """
-        (best, *_), stable = self._search.results(state, False)
-        words = self._read_words(*(column[:stable] for column in best[2:]))
-        # The last one may still grow, unless something has ended it.
-        if words and self._built.tokens.joiner and self._built.tokens.kinds[best[2][stable - 1]] != ENDS_WORD:
-            words.pop()
-        return Partial(self._hypothesis(*best), stable, self._join(words))
+        if isinstance(after, bool) or not isinstance(after, Integral) or not 0 <= after < 1 << 31:
+            raise ValueError(f"after: expected how many stable words are known, received {after!r}")
+        return Partial(self, state, after, self._search.partial(state, after))
 
     def finish(self, state: _decoder.CtcBeamState) -> list[Hypothesis]:
         """The n-best of the whole stream, the last word and the sentence ended; the state stays as it is."""
-        return [self._hypothesis(*found) for found in self._search.results(state, True)[0]]
+        return [self._hypothesis(*found) for found in self._search.results(state)]
 
     @property
     def _search(self) -> _decoder.CtcBeamSearch:
@@ -449,7 +499,7 @@ class CTCBeamDecoder:
         confidences: list[float],
     ) -> Hypothesis:
         found = self._read_words(tokens, starts, ends, words, confidences)
-        return Hypothesis(self._join(found), tokens, starts, found, score, am_score, score - am_score)
+        return Hypothesis(self.join(found), tokens, starts, found, score, am_score, score - am_score)
 
     def _read_words(
         self,
@@ -480,5 +530,6 @@ class CTCBeamDecoder:
         close(len(tokens) - 1)
         return found
 
-    def _join(self, words: list[Word]) -> str:
+    def join(self, words: Iterable[Word]) -> str:
+        """The text of words: with a space between them where the labels have one."""
         return self._built.tokens.joiner.join(word.text for word in words)

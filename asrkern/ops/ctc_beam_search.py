@@ -11,6 +11,8 @@ from torch import Tensor
 from asrkern import _library
 from asrkern.ops._common import check_tensor, lengths_on
 
+_NO_LIMIT = (1 << 31) - 1
+
 
 class CTCContext(NamedTuple):
     """What prefixes are worth beside their acoustics, as tensors; :func:`asrkern.decoder.build_context` makes it.
@@ -130,6 +132,7 @@ def ctc_beam_search(
     beam_prune_logp: float = -math.inf,
     blank_penalty: float = 0.0,
     log_add: bool = True,
+    history: int | None = 512,
     check_normalized: bool = True,
     context: CTCContext | None = None,
     num_threads: int = 0,
@@ -155,6 +158,8 @@ def ctc_beam_search(
         beam_prune_logp: prefixes whose score is that far below the best are dropped, ≤ 0.
         blank_penalty: subtracted from blank's log-probability, before all pruning.
         log_add: False: the best alignment counts in place of the sum.
+        history: tokens. Prefixes that differ from the best one further back are dropped once texts are half of that
+            longer, so that long recordings take no more memory and time a frame than short ones; None: never.
         check_normalized: report rows whose probabilities do not sum to 1 within a factor of e^0.5.
         context: words, language model, hotwords; None: acoustics only. On the CPU all of it is checked; on a GPU its
             values are taken as they are: :meth:`CTCContext.to` has checked them.
@@ -194,6 +199,7 @@ def ctc_beam_search(
         context.alpha, context.beta, context.unk_score, context.unknown_look_ahead, context.begin_reach,
         blank, beam_width, nbest, vocabulary if top_tokens is None else top_tokens, token_min_logp,
         beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, context.texts,
+        _NO_LIMIT if history is None else history,
     )  # fmt: skip
     return CTCBeamSearchResult(*found)
 
@@ -203,6 +209,7 @@ def _fake(
     log_probs, lengths, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon, hotwords,
     alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width, nbest, top_tokens, token_min_logp,
     beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, texts=None,
+    history=512,
 ):  # fmt: skip
     rows, frames, _ = log_probs.shape
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 Prefix = tuple[int, ...]
+# How often it is looked at whether prefixes are to be dropped that differ too far back.
+SETTLE_FRAMES = 64
 # What a prefix is worth beside its acoustic score: context(tokens, final) in nats, −inf if it is not allowed.
 Context = Callable[[Prefix, bool], float]
 
@@ -48,16 +50,18 @@ def ctc_beam_search(
     top_tokens: int | None = None,
     blank_penalty: float = 0.0,
     log_add: Callable[..., float] = log_add,
+    history: int = 512,
     context: Context = no_context,
 ) -> list[Hypothesis]:
     """Reference of :func:`asrkern.ops.ctc_beam_search` for one utterance [T, V]; all hypotheses, the best first.
 
     Graves et al. 2006, Hannun et al. 2014: each prefix has the probability of its alignments that end in blank and of
-    those that do not.
+    those that do not. history: prefixes that differ from the best more tokens back are dropped, once in a while.
     """
     nothing = (-math.inf, -math.inf)
     beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
-    for frame in log_probs:
+    settled = 0
+    for number, frame in enumerate(log_probs, 1):
         frame = [x - blank_penalty * (v == blank) for v, x in enumerate(frame)]
         tokens = possible_tokens(frame, token_min_logp, top_tokens)
         for possible in (tokens, set(range(len(frame)))):
@@ -83,6 +87,9 @@ def ctc_beam_search(
                 break
         kept = [p for p in totals if totals[p] >= best + beam_prune_logp and totals[p] > -math.inf]
         kept = sorted(kept, key=lambda p: -totals[p])[:beam_width]
+        if number % SETTLE_FRAMES == 0 and len(kept[0]) - settled > history + history // 2:
+            settled = len(kept[0]) - history
+            kept = [p for p in kept if p[:settled] == kept[0][:settled]]
         beam = {p: following[p] for p in kept}
     acoustic = {p: log_add(*scores) for p, scores in beam.items()}
     found = [Hypothesis(p, am + context(p, True), am) for p, am in acoustic.items()]

@@ -10,22 +10,24 @@ from torch import Tensor
 
 from asrkern.data import SpectrogramStream
 from asrkern.models import DeepSpeech2, StreamingDeepSpeech2
-from asrkern.training.transcription import Transcriber, Transcript
+from asrkern.training.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
 
 
 class Heard(NamedTuple):
-    """What is known after so many seconds of audio.
+    """What is new after so many seconds of audio.
 
     Attributes:
         seconds: of audio so far.
-        text: the best so far.
-        stable_text: its words that nothing that follows can change.
+        words: those that nothing that follows can change, each told once; the last time all that are left.
+        text: of these words.
+        tail: the best text so far behind all words told, which may still change; at the stream's end "".
         transcript: of the whole, at the stream's end; None before.
     """
 
     seconds: float
+    words: list[SpokenWord]
     text: str
-    stable_text: str
+    tail: str
     transcript: Transcript | None = None
 
 
@@ -57,19 +59,24 @@ class StreamTranscriber:
         self._transcriber, self._sample_rate = transcriber, settings.sample_rate
         self._features = SpectrogramStream(settings.make())
         self._model = StreamingDeepSpeech2(recognizer.model)
+        self._times = FrameTimes.of(recognizer)
 
     def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Heard]:
         """What is heard after each chunk, [samples] at ``features.sample_rate``, and at the end."""
         decoder = self._transcriber.decoder
         features, model, search = self._features.start(), self._model.start(), decoder.start()
-        samples = 0
+        samples = told = 0
         for chunk in chunks:
             samples += len(chunk)
             decoder.step(search, self._model.step(model, self._features.step(features, chunk)))
-            found = decoder.partial(search)
-            yield Heard(samples / self._sample_rate, found.hypothesis.text, found.stable_text)
+            found = decoder.partial(search, after=told)
+            told = found.word_count
+            seconds = samples / self._sample_rate
+            words = [self._times.spoken(word, seconds) for word in found.words]
+            yield Heard(seconds, words, decoder.join(found.words), found.tail)
         ending = [self._model.step(model, self._features.finish(features)), self._model.finish(model)]
         decoder.step(search, torch.cat(ending))
         seconds = samples / self._sample_rate
-        transcript = self._transcriber.timed(decoder.finish(search)[0], seconds)
-        yield Heard(seconds, transcript.text, transcript.text, transcript)
+        best = decoder.finish(search)[0]
+        transcript = self._transcriber.timed(best, seconds)
+        yield Heard(seconds, transcript.words[told:], decoder.join(best.words[told:]), "", transcript)

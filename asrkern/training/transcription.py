@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern.data import collate
-from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM
+from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
 from asrkern.training.checkpoint import Recognizer
 from asrkern.training.tokenizer import Tokenizer
 
@@ -155,11 +155,8 @@ class Transcriber:
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
         """A hypothesis of the decoder with its words' times in seconds, within a recording of that length."""
-        times, words = FrameTimes.of(self.recognizer), []
-        for word in found.words:
-            start, end = times.seconds(word.start, word.end, duration_seconds)
-            words.append(SpokenWord(word.text, start, end, word.confidence))
-        return Transcript(found.text, words)
+        times = FrameTimes.of(self.recognizer)
+        return Transcript(found.text, [times.spoken(word, duration_seconds) for word in found.words])
 
     def _checked(self, features: Tensor) -> Transcript:
         check_frames(self.recognizer.model, features.shape[1])
@@ -204,6 +201,12 @@ class FrameTimes(NamedTuple):
         edges = (self.offset_seconds + (frame - 0.5) * self.step_seconds for frame in (start, end))
         first, last = (min(max(edge, 0.0), duration_seconds) for edge in edges)
         return first, last
+
+    def spoken(self, word: Word, duration_seconds: float) -> SpokenWord:
+        """A word of the decoder with its times within a recording of that length."""
+        return SpokenWord(
+            word.text, *self.seconds(word.start, word.end, duration_seconds), confidence=word.confidence
+        )
 
 
 def make_decoder(

@@ -61,7 +61,7 @@ class CtcBeamSearch {
                 const py::sequence& lexicon, const py::sequence& hotwords, const py::object& texts, double alpha,
                 double beta, std::optional<double> unk_score, double unknown_look_ahead, double begin_reach,
                 int64_t blank, int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp,
-                double beam_prune_logp, double blank_penalty, bool log_add, bool check_normalized)
+                double beam_prune_logp, double blank_penalty, bool log_add, bool check_normalized, int64_t history)
       : nbest_(int32_t(nbest)) {
     ContextArrays arrays{};
     arrays.token_kinds = keeper_.view<uint8_t>(token_kinds, "token_kinds");
@@ -97,6 +97,7 @@ class CtcBeamSearch {
     options_.beam_width = int32(beam_width);
     options_.beam_prune_logp = float(beam_prune_logp);
     options_.add = log_add;
+    options_.history = int32(history);
     check_options(options_, nbest);
     const NGramTables* tables = nullptr;
     if (!language_model.is_none()) tables = &keeper_.keep(language_model).cast<const NGramModel&>().tables();
@@ -113,6 +114,7 @@ class CtcBeamSearch {
                               beam_prune_logp,
                               blank_penalty,
                               double(log_add),
+                              double(history),
                               double(check_normalized),
                               tables ? double(tables->order) : 0};
     digest_ = keeper_.digest() ^ murmur_hash(reinterpret_cast<const char*>(numbers), sizeof numbers);
@@ -130,7 +132,7 @@ class CtcBeamSearch {
     const float* values = chunk.data();
     py::gil_scoped_release release;
     const auto lock = stream.lock();
-    check_state(stream);
+    restore(stream);
     for (int64_t t = 0; t < frames; ++t) {
       const CtcError error = stream.step(model_, options_, values + t * options_.row.vocabulary);
       if (error != kCtcOk) return {error, t};
@@ -138,35 +140,69 @@ class CtcBeamSearch {
     return {kCtcOk, frames};
   }
 
-  // A tuple for each hypothesis: score, am_score, then of its tokens: token, start, end, word, confidence. And how many
-  // tokens are stable.
-  std::pair<py::list, int32_t> results(const CtcBeamStream& stream, bool final) const {
+  // A tuple for each hypothesis of the whole: score, am_score, then the columns of its tokens.
+  py::list results(CtcBeamStream& stream) const {
     std::vector<CtcHypothesis> found;
-    int32_t stable;
     {
       py::gil_scoped_release release;
       const auto lock = stream.lock();
-      check_state(stream);
-      found = stream.results(model_, options_, nbest_, final);
-      stable = stream.stable_tokens();
+      restore(stream);
+      found = stream.results(model_, options_, nbest_);
     }
     py::list result;
-    for (const CtcHypothesis& h : found) {
-      const auto column = [&](auto CtcToken::* field) {
-        using T = std::decay_t<decltype(std::declval<CtcToken>().*field)>;
-        std::vector<T> values;
-        for (const CtcToken& token : h.tokens) values.push_back(token.*field);
-        return values;
-      };
-      result.append(py::make_tuple(h.score, h.am_score, column(&CtcToken::token), column(&CtcToken::start),
-                                   column(&CtcToken::end), column(&CtcToken::word), column(&CtcToken::confidence)));
+    for (const CtcHypothesis& hypothesis : found) result.append(tuple(hypothesis));
+    return result;
+  }
+
+  // (columns of the tokens of complete words, from word `after` on; the best hypothesis behind the last complete word;
+  // the index of its first token; complete words; stable tokens)
+  py::tuple partial(CtcBeamStream& stream, int32_t after) const {
+    CtcPartial found;
+    std::vector<CtcToken> tokens;
+    {
+      py::gil_scoped_release release;
+      const auto lock = stream.lock();
+      restore(stream);
+      found = stream.partial(model_, options_);
+      tokens = stream.committed(stream.word_begin(after), found.first);
     }
-    return {result, stable};
+    if (after < 0 || after > found.words)
+      throw py::value_error("after: expected 0 to " + std::to_string(found.words) + " stable words, received " +
+                            std::to_string(after));
+    return py::make_tuple(columns(tokens), tuple(found.best), found.first, found.words, found.stable);
+  }
+
+  // Columns of the first `end` tokens, none of which is beyond the words that are complete.
+  py::tuple committed(CtcBeamStream& stream, int32_t end) const {
+    std::vector<CtcToken> tokens;
+    {
+      const auto lock = stream.lock();
+      restore(stream);
+      tokens = stream.committed(0, end);
+    }
+    return columns(tokens);
   }
 
  private:
-  void check_state(const CtcBeamStream& stream) const {
-    if (stream.search() != digest_ || !stream.fits(model_, options_))
+  // Of tokens: token, start, end, word, confidence.
+  static py::tuple columns(const std::vector<CtcToken>& tokens) {
+    const auto column = [&](auto CtcToken::* field) {
+      using T = std::decay_t<decltype(std::declval<CtcToken>().*field)>;
+      std::vector<T> values;
+      values.reserve(tokens.size());
+      for (const CtcToken& token : tokens) values.push_back(token.*field);
+      return values;
+    };
+    return py::make_tuple(column(&CtcToken::token), column(&CtcToken::start), column(&CtcToken::end),
+                          column(&CtcToken::word), column(&CtcToken::confidence));
+  }
+
+  static py::tuple tuple(const CtcHypothesis& hypothesis) {
+    return py::make_tuple(hypothesis.score, hypothesis.am_score) + columns(hypothesis.tokens);
+  }
+
+  void restore(CtcBeamStream& stream) const {
+    if (stream.search() != digest_ || !stream.restore(model_, options_))
       throw py::value_error("state: expected one that this decoder, or an equal one, has started");
   }
 
@@ -209,21 +245,27 @@ void bind_ctc_beam(py::module_& m) {
       .def_property_readonly("stable_tokens", locked(&CtcBeamStream::stable_tokens),
                              "How many tokens all prefixes of the beam begin with.")
       .def_property_readonly("tree_bytes", locked(&CtcBeamStream::tree_bytes),
-                             "Memory that grows with the text, in bytes.")
-      .def(py::pickle([](const CtcBeamStream& stream) { return py::bytes(locked(&CtcBeamStream::save)(stream)); },
-                      [](const py::bytes& bytes) { return CtcBeamStream::load(bytes); }));
+                             "Memory of what the prefixes of the beam differ in, in bytes.")
+      .def(py::pickle(
+          [](CtcBeamStream& stream) {
+            const auto lock = stream.lock();
+            return py::bytes(stream.save());
+          },
+          [](const py::bytes& bytes) { return std::make_unique<CtcBeamStream>(bytes); }));
   py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/common/ctc_beam.h.")
       .def(py::init<const py::array&, const py::object&, const py::object&, const py::sequence&, const py::sequence&,
                     const py::object&, double, double, std::optional<double>, double, double, int64_t, int64_t, int64_t,
-                    int64_t, double, double, double, bool, bool>(),
+                    int64_t, double, double, double, bool, bool, int64_t>(),
            py::kw_only(), py::arg("token_kinds"), py::arg("language_model"), py::arg("lm_tokens"), py::arg("lexicon"),
            py::arg("hotwords"), py::arg("texts"), py::arg("alpha"), py::arg("beta"), py::arg("unk_score"),
            py::arg("unknown_look_ahead"), py::arg("begin_reach"), py::arg("blank"), py::arg("beam_width"),
            py::arg("nbest"), py::arg("top_tokens"), py::arg("token_min_logp"), py::arg("beam_prune_logp"),
-           py::arg("blank_penalty"), py::arg("log_add"), py::arg("check_normalized"))
+           py::arg("blank_penalty"), py::arg("log_add"), py::arg("check_normalized"), py::arg("history"))
       .def("start", &CtcBeamSearch::start)
       .def("step", &CtcBeamSearch::step)
-      .def("results", &CtcBeamSearch::results);
+      .def("results", &CtcBeamSearch::results)
+      .def("partial", &CtcBeamSearch::partial)
+      .def("committed", &CtcBeamSearch::committed);
   m.def("text_hashes", &text_hashes);
 }
 

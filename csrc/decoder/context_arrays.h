@@ -144,6 +144,7 @@ inline Lexicon make_lexicon(const LexiconArrays& arrays, int32_t vocabulary, int
   check_per_node("lexicon", arrays.look_ahead, nodes);
   check_per_node("lexicon", arrays.reach, nodes);
   lexicon.nodes = int32_t(nodes);
+  lexicon.word_count = int32_t(arrays.lm_words.size);
   lexicon.word_begin = arrays.word_begin.data;
   lexicon.words = arrays.words.data;
   lexicon.lm_words = arrays.lm_words.data;
@@ -226,6 +227,7 @@ inline void check_options(const CtcBeamOptions& options, int64_t nbest) {
   check(nbest >= 1 && nbest <= options.beam_width, "nbest", "1 to beam_width, " + std::to_string(options.beam_width),
         nbest);
   check(row.top_tokens >= 1, "top_tokens", "at least 1", row.top_tokens);
+  check(options.history >= 1, "history", "at least 1", options.history);
   check(row.token_min_logp <= 0, "token_min_logp", "at most 0", row.token_min_logp);
   check(options.beam_prune_logp <= 0, "beam_prune_logp", "at most 0", options.beam_prune_logp);
   check(std::fabs(row.blank_penalty) < 1e20f, "blank_penalty", "a number between -1e20 and 1e20", row.blank_penalty);

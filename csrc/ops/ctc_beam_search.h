@@ -84,7 +84,8 @@ struct CtcArguments {
                const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords, double alpha, double beta,
                std::optional<double> unk_score, double unknown_look_ahead, double begin_reach, int64_t blank,
                int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp, double beam_prune_logp,
-               double blank_penalty, bool log_add, bool check_normalized, const std::optional<Tensor>& texts)
+               double blank_penalty, bool log_add, bool check_normalized, const std::optional<Tensor>& texts,
+               int64_t history)
       : keeper(log_probs), nbest(nbest) {
     const auto int32 = [](int64_t value) { return int32_t(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX)); };
     options.row = {int32(log_probs.size(2)), int32(blank),         int32(top_tokens),
@@ -92,6 +93,7 @@ struct CtcArguments {
     options.beam_width = int32(beam_width);
     options.beam_prune_logp = float(beam_prune_logp);
     options.add = log_add;
+    options.history = int32(history);
     check_options(options, nbest);
 
     ContextArrays arrays{};

@@ -48,11 +48,11 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
                                  double begin_reach, int64_t blank, int64_t beam_width, int64_t nbest,
                                  int64_t top_tokens, double token_min_logp, double beam_prune_logp,
                                  double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
-                                 const std::optional<Tensor>& texts) {
+                                 const std::optional<Tensor>& texts, int64_t history) {
   const CtcArguments arguments(log_probs, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon,
                                hotwords, alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width,
                                nbest, top_tokens, token_min_logp, beam_prune_logp, blank_penalty, log_add,
-                               check_normalized, texts);
+                               check_normalized, texts, history);
   const ContextModel& model = arguments.model;
   const CtcBeamOptions& options = arguments.options;
   const int64_t rows = log_probs.size(0), frames = log_probs.size(1), vocabulary = log_probs.size(2);
@@ -74,7 +74,7 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
     }
     error[0] = kCtcOk;
     error[1] = -1;
-    const std::vector<CtcHypothesis> hypotheses = stream.results(model, options, int32_t(nbest), true);
+    const std::vector<CtcHypothesis> hypotheses = stream.results(model, options, int32_t(nbest));
     for (size_t i = 0; i < hypotheses.size(); ++i) write(output, int64_t(i), hypotheses[i]);
   });
   return results.tensors;

@@ -26,11 +26,11 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
                                  double begin_reach, int64_t blank, int64_t beam_width, int64_t nbest,
                                  int64_t top_tokens, double token_min_logp, double beam_prune_logp,
                                  double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
-                                 const std::optional<Tensor>& texts) {
+                                 const std::optional<Tensor>& texts, int64_t history) {
   const CtcArguments arguments(log_probs, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon,
                                hotwords, alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width,
                                nbest, top_tokens, token_min_logp, beam_prune_logp, blank_penalty, log_add,
-                               check_normalized, texts);
+                               check_normalized, texts, history);
   (void)num_threads;  // of the CPU
   const torch::stable::accelerator::DeviceGuard guard(log_probs.get_device_index());
   CtcBeamSearch search{};

@@ -14,6 +14,7 @@
 #include "kernels/common/ctc_row.h"
 #include "kernels/common/host_device.h"
 #include "kernels/common/log_space.h"
+#include "kernels/common/text_hash.h"
 
 namespace asrkern {
 
@@ -22,6 +23,7 @@ struct CtcBeamOptions {
   int32_t beam_width;
   float beam_prune_logp;  // ≤ 0: prefixes that are more than that below the best are dropped
   bool add;               // scores of alignments are added; else the best one counts
+  int32_t history;        // tokens; how far back prefixes may differ, see settle()
 };
 
 // Of each prefix, relative to CtcBeam::offset; context included.
@@ -55,6 +57,16 @@ struct CtcEntrant {
   PrefixContext context;
 };
 
+// The part of a word that is before the tree's first token.
+struct BegunWord {
+  TextHash text;
+  int32_t first;  // the indices of its tokens so far; −1: there is no such word
+  int32_t last;
+  int32_t start, end;  // and its frames
+};
+
+constexpr BegunWord kNoBegunWord{kNoText, -1, -1, 0, 0};
+
 // The beam: `count` prefixes, in no order. Arrays belong to the caller; [W] is of beam_width entries, [W + 1] has a
 // sentinel of impossible scores at the end. What depends on the prefix alone stays with it as long as it is in the
 // beam.
@@ -80,6 +92,9 @@ struct CtcBeam {
   PrefixContext* context;     // [W]
   uint32_t* phrase_edges[2];  // [W] tokens that phrases go on with, a bit each, in two words; see ctc_collect.h
   PrefixTree tree;
+  int32_t settled;    // tokens that all prefixes begin with since settle() was here
+  int32_t committed;  // tokens of the tree's root, which all prefixes begin with and which are no longer in it
+  BegunWord begun;    // the word that those end in
   // Scratch.
   float* row;                // [vocabulary + 1]
   float* row_scratch;        // [vocabulary]
@@ -130,6 +145,8 @@ ASRKERN_HOST_DEVICE inline void clear(CtcBeam& beam, const CtcBeamOptions& optio
   beam.offset = beam.shift = 0;
   beam.spread = -kLogZero;
   beam.tree.prefix_count = beam.tree.alignment_count = 0;
+  beam.settled = beam.committed = 0;
+  beam.begun = kNoBegunWord;
   beam.last[sentinel] = -1;
   for (const CtcBeamScores& scores : {beam.now, beam.next}) {
     scores.blank[sentinel] = scores.token[sentinel] = scores.total[sentinel] = kLogZero;

@@ -122,6 +122,23 @@ ASRKERN_HOST_DEVICE inline float end_gain(CtcBeam& beam, const ContextModel& mod
   return gain;
 }
 
+// Prefixes that differ from the best one more than `history` tokens back hardly ever overtake it, but may fill the beam
+// of a long recording with what is over: once texts are half of that longer, those that differ there are dropped. This
+// comes after a frame and depends on the frames alone, so that streams find what whole utterances do.
+constexpr int32_t kSettleFrames = 64;
+
+// How many tokens all are to begin with, given the slot of the best; as many as before: they may stay as they are.
+ASRKERN_HOST_DEVICE inline int32_t tokens_to_settle(const CtcBeam& beam, const CtcBeamOptions& options, int32_t best) {
+  const int64_t depth = beam.tree.prefixes[beam.node[best]].depth, history = options.history;
+  return int32_t(depth - beam.settled > history + history / 2 ? depth - history : beam.settled);
+}
+
+// The first `depth` tokens of a prefix, or of the tree's root if that has more.
+ASRKERN_HOST_DEVICE inline int32_t beginning(const PrefixTree& tree, int32_t node, int32_t depth) {
+  while (tree.prefixes[node].depth > depth && tree.prefixes[node].parent >= 0) node = tree.prefixes[node].parent;
+  return node;
+}
+
 // The prefix that a candidate is, its node and alignment apart.
 ASRKERN_HOST_DEVICE inline void describe(const CtcBeam& beam, const ContextModel& model, const CtcCandidate& candidate,
                                          CtcEntrant& result) {

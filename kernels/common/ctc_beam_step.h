@@ -95,6 +95,22 @@ inline void replace(CtcBeam& beam, const ContextModel& model) {
   beam.count = count;
 }
 
+// See kSettleFrames.
+inline void settle(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+  if (beam.frame % kSettleFrames) return;
+  int32_t best = 0;
+  for (int32_t i = 1; i < beam.count; ++i)
+    if (beam.now.total[i] > beam.now.total[best]) best = i;
+  const int32_t tokens = tokens_to_settle(beam, options, best);
+  if (tokens == beam.settled) return;
+  beam.settled = tokens;
+  const int32_t prefix = beginning(beam.tree, beam.node[best], tokens);
+  for (int32_t i = 0; i < beam.count; ++i)
+    if (beginning(beam.tree, beam.node[i], tokens) != prefix) beam.now.total[i] = kLogZero;
+  beam.candidate_count = 0;
+  replace(beam, model);
+}
+
 // How far behind the best to expect the last place: what it was, which rises at once and falls slowly.
 inline float next_spread(float before, float now) {
   constexpr float KEPT = 0.8f;
@@ -135,8 +151,10 @@ inline CtcError step(CtcBeam& beam, const ContextModel& model, const CtcBeamOpti
     ctc_make_row(log_probs, options.row, false, shift, beam.row, beam.row_scratch);
     error = step_row(beam, model, options);
   }
-  if (error == kCtcOk) beam.offset += shift;
-  return error;
+  if (error != kCtcOk) return error;
+  beam.offset += shift;
+  settle(beam, model, options);
+  return kCtcOk;
 }
 
 }  // namespace ctc_beam

@@ -343,6 +343,32 @@ ASRKERN_HOST_DEVICE void replace(Team& team, CtcTeamBeam& beam, const ContextMod
   team.sync();
 }
 
+// As settle() of one thread.
+template <class Team>
+ASRKERN_HOST_DEVICE void settle(Team& team, CtcTeamBeam& beam, const ContextModel& model,
+                                const CtcBeamOptions& options) {
+  if (beam.frame % kSettleFrames) return;
+  struct Best {
+    float total;
+    int32_t slot;
+  };
+  Best best{2 * kLogZero, 0};
+  for (int32_t i = team.rank(); i < beam.count; i += team.size())
+    if (beam.now.total[i] > best.total) best = {beam.now.total[i], i};
+  best = team.reduce(best, [](const Best& a, const Best& b) {
+    return a.total > b.total || (a.total == b.total && a.slot < b.slot) ? a : b;
+  });
+  const int32_t tokens = tokens_to_settle(beam, options, best.slot);
+  if (tokens == beam.settled) return;
+  team.sync();  // all have seen that
+  if (team.rank() == 0) beam.settled = tokens;
+  const int32_t prefix = beginning(beam.tree, beam.node[best.slot], tokens);
+  for (int32_t i = team.rank(); i < beam.count; i += team.size())
+    if (beginning(beam.tree, beam.node[i], tokens) != prefix) beam.now.total[i] = kLogZero;
+  team.sync();
+  replace(team, beam, model, 0);
+}
+
 template <class Team>
 ASRKERN_HOST_DEVICE CtcError step_row(Team& team, CtcTeamBeam& beam, const ContextModel& model,
                                       const CtcBeamOptions& options) {
@@ -404,6 +430,7 @@ ASRKERN_HOST_DEVICE CtcError step(Team& team, CtcTeamBeam& beam, const ContextMo
   }
   if (error == kCtcOk && team.rank() == 0) beam.offset += shift;
   team.sync();
+  if (error == kCtcOk) settle(team, beam, model, options);
   return error;
 }
 

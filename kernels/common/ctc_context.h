@@ -33,6 +33,7 @@ constexpr int32_t kNoWord = -2;       // the word that a token ends which ends n
 struct Lexicon {
   TokenTrie trie;  // root: kBetweenWords
   int32_t nodes;
+  int32_t word_count;
   const int32_t* word_begin;  // [nodes + 1] the words that may end at each node
   const int32_t* words;       // their indices
   const int32_t* lm_words;    // [words] each word's id in the language model
@@ -89,7 +90,10 @@ ASRKERN_HOST_DEVICE inline bool context_fits(const ContextModel& model, const Pr
   const int32_t hotword_nodes = model.hotwords.nodes ? model.hotwords.nodes : 1;
   if (context.hotword_node < 0 || context.hotword_node >= hotword_nodes) return false;
   if (context.lm.length < 0 || context.lm.length >= MAX_ORDER) return false;
-  return !model.lm || context.lm.length < model.lm->order;
+  if (model.lm && context.lm.length >= model.lm->order) return false;
+  for (int32_t i = 0; model.lm && i < context.lm.length; ++i)
+    if (context.lm.words[i] < 0 || context.lm.words[i] >= model.lm->vocabulary) return false;
+  return true;
 }
 
 ASRKERN_HOST_DEVICE inline float look_ahead(const ContextModel& model, int32_t node) {

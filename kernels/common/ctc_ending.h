@@ -92,13 +92,13 @@ struct TokenWalk {
     end = blank ? beam.blank_end[slot] + 1 : beam.frame;
   }
 
-  // How many are left.
+  // How many are left, those that are no longer in the tree among them.
   ASRKERN_HOST_DEVICE int32_t left() const { return tree.prefixes[node].depth; }
 
   // token.word: the word that the token ends.
   ASRKERN_HOST_DEVICE bool next(CtcToken& token) {
     const PrefixNode& prefix = tree.prefixes[node];
-    if (prefix.depth == 0) return false;
+    if (prefix.parent < 0) return false;
     const AlignmentNode& at = tree.alignments[alignment];
     token = {prefix.token, at.start, end, prefix.word, 0};
     end = at.previous_end + 1;
@@ -112,20 +112,21 @@ struct TokenWalk {
 struct WordWalk {
   TokenWalk tokens;
   const ContextModel& model;
+  BegunWord begun;
   int32_t word;
 
   ASRKERN_HOST_DEVICE WordWalk(const CtcBeam& beam, const ContextModel& model, int32_t slot, int32_t last_word)
-      : tokens(beam, slot), model(model), word(last_word) {}
+      : tokens(beam, slot), model(model), begun(beam.begun), word(last_word) {}
 
   ASRKERN_HOST_DEVICE bool next(WordSpan& span) {
-    bool open = false;
+    bool open = false, whole = false;
     CtcToken token;
-    while (tokens.next(token)) {
+    while (!whole && tokens.next(token)) {
       const int32_t index = tokens.left();
       const uint8_t kind = model.token_kinds[token.token];
       if (kind == kEndsWord) {
         word = token.word;
-        if (open) break;
+        whole = open;
         continue;
       }
       if (!open) span = {kNoText, word, index, index, token.start, token.end};
@@ -135,8 +136,16 @@ struct WordWalk {
       span.text = joined(token_text(model, token.token), span.text);
       if (kind == kBeginsWord) {
         word = token.word;
-        break;
+        whole = true;
       }
+    }
+    if (!whole && begun.first >= 0) {
+      if (!open) span = {kNoText, word, begun.first, begun.last, begun.start, begun.end};
+      open = true;
+      span.first = begun.first;
+      span.start = begun.start;
+      span.text = joined(begun.text, span.text);
+      begun = kNoBegunWord;
     }
     if (open) span.text = word_text(model, span.word, span.text);
     return open;

@@ -10,7 +10,7 @@
 namespace asrkern {
 
 struct PrefixNode {
-  int32_t parent;  // −1: the empty prefix
+  int32_t parent;  // −1: the root, of which there is one: the empty prefix, or one that all begin with
   int32_t token;
   int32_t word;     // the word that the token ended: an index of the lexicon, kUnknownWord or kNoWord
   int32_t depth;    // tokens of the prefix
@@ -21,7 +21,7 @@ struct PrefixNode {
 
 // One token of an alignment. The last token's end is kept beside the alignment, since it still moves.
 struct AlignmentNode {
-  int32_t parent;        // −1: the first token
+  int32_t parent;        // −1: the first token after the root's
   int32_t start;         // frame where the token begins
   int32_t previous_end;  // frame where the token before it ends (its last)
 };
@@ -67,14 +67,22 @@ struct PrefixTree {
     return a;
   }
 
+  // The longest alignment that two have in common; −1: none. A parent is before its children.
+  ASRKERN_HOST_DEVICE int32_t common_alignment(int32_t a, int32_t b) const {
+    while (a != b && a >= 0 && b >= 0) {
+      int32_t& later = a > b ? a : b;
+      later = alignments[later].parent;
+    }
+    return a == b ? a : -1;
+  }
+
   // Keeps the prefixes and alignments named and what they stem from, and renames those in the lists. `moved`, `marked`:
   // scratch of the larger of the two counts, and one more. Order is kept, so a parent stays before its children.
   ASRKERN_HOST_DEVICE void compact(int32_t* nodes, int32_t node_count, int32_t* const* tails, int32_t lists,
                                    int32_t* moved, int32_t* marked) {
     for (int32_t i = 0; i < prefix_count; ++i) moved[i] = -1;
-    moved[0] = 0;
     for (int32_t i = 0; i < node_count; ++i)
-      for (int32_t node = nodes[i]; moved[node] < 0; node = prefixes[node].parent) moved[node] = 0;
+      for (int32_t node = nodes[i]; node >= 0 && moved[node] < 0; node = prefixes[node].parent) moved[node] = 0;
     prefix_count = list_marked(prefix_count, moved, marked);
     for (int32_t i = 0; i < prefix_count; ++i) {
       PrefixNode node = prefixes[marked[i]];

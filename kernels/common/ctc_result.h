@@ -51,11 +51,12 @@ inline std::vector<WordSpan> read_words(const CtcBeam& beam, const ContextModel&
   return words;
 }
 
-inline std::vector<CtcToken> read_tokens(const CtcBeam& beam, int32_t slot) {
+// Those that are in the tree, behind others.
+inline void read_tokens(const CtcBeam& beam, int32_t slot, std::vector<CtcToken>& tokens) {
   TokenWalk walk(beam, slot);
-  std::vector<CtcToken> tokens(walk.left());
-  for (size_t i = tokens.size(); i-- > 0; tokens[i].word = kNoWord) walk.next(tokens[i]);
-  return tokens;
+  const size_t before = tokens.size();
+  tokens.resize(before + walk.left() - beam.committed);
+  for (size_t i = tokens.size(); i-- > before; tokens[i].word = kNoWord) walk.next(tokens[i]);
 }
 
 // The first endings of each text, the likeliest text first. endings: the best first.
@@ -76,8 +77,9 @@ inline std::vector<int32_t> rank_texts(std::vector<Ending>& endings, const Conte
 
 // The `nbest` likeliest texts, each with the tokens and times of its best prefix. A word's confidence is its posterior
 // probability within the beam: the share of e^score of the hypotheses that have the same word at an overlapping time.
+// begun: the tokens of beam.begun, with which the tokens of each hypothesis begin; those before are left out.
 inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextModel& model, bool add, int32_t nbest,
-                                          bool final) {
+                                          bool final, const std::vector<CtcToken>& begun = {}) {
   std::vector<Ending> all = endings(beam, model, final);
   std::vector<std::vector<WordSpan>> words;
   words.reserve(all.size());
@@ -96,8 +98,10 @@ inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextMode
   std::vector<CtcHypothesis> found;
   for (const int32_t i : rank_texts(all, model, add)) {
     if (int32_t(found.size()) == nbest) break;
-    found.push_back({read_tokens(beam, all[i].slot), all[i].text_score, all[i].text_am_score});
+    found.push_back({begun, all[i].text_score, all[i].text_am_score});
     std::vector<CtcToken>& tokens = found.back().tokens;
+    read_tokens(beam, all[i].slot, tokens);
+    const int32_t before = beam.committed - int32_t(begun.size());
     std::vector<double> confidences(words[i].size());
     for (size_t k = 0; k < all.size(); ++k) {
       SharedWords shared(words[i].data(), int32_t(words[i].size()));
@@ -106,8 +110,8 @@ inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextMode
     }
     for (size_t w = 0; w < words[i].size(); ++w)
       for (int32_t k = words[i][w].first; k <= words[i][w].last; ++k) {
-        tokens[k].word = words[i][w].word;
-        tokens[k].confidence = float(confidences[w]);
+        tokens[k - before].word = words[i][w].word;
+        tokens[k - before].confidence = float(confidences[w]);
       }
   }
   return found;

@@ -49,6 +49,7 @@ def search(
     beam_prune_logp: float = -math.inf,
     blank_penalty: float = 0.0,
     log_add: bool = True,
+    history: int = 512,
     check_normalized: bool = True,
 ) -> CTCBeamSearchResult:
     """asrkern.ops.ctc_beam_search by a team of ``threads`` threads; 0: the team that is one thread.
@@ -60,7 +61,7 @@ def search(
     unknown = context.unk_score is not None
     ints = [
         rows, frames, vocabulary, threads, tree_room, block, context.lm_order, context.lm_bos, context.lm_eos, unknown,
-        blank, top_tokens or vocabulary, check_normalized, beam_width, log_add, nbest,
+        blank, top_tokens or vocabulary, check_normalized, beam_width, log_add, history, nbest,
     ]  # fmt: skip
     reals = [
         context.alpha, context.beta, context.unk_score if unknown else 0.0, context.unknown_look_ahead,

@@ -196,6 +196,16 @@ def test_trees_are_compacted(program, threads):
     assert found.errors[0, 0] == 7 and found.errors[0, 1] > 0 and (found.token_lengths == -1).all()
 
 
+@pytest.mark.parametrize("threads", [0, 3])
+def test_what_differs_too_far_back_is_dropped(program, threads):
+    decoder = make_decoder(LETTERS, beam_width=20, nbest=20, **CONTEXTS["everything"])
+    log_probs = random_log_probs(2, 330, len(LETTERS), sharpness=1.5)
+    found = compare(program, decoder, log_probs, threads=threads, history=7)
+    assert not torch.equal(
+        found.tokens, ops.ctc_beam_search(log_probs, context=decoder.context, **decoder._options).tokens
+    )
+
+
 def test_a_block(program):
     """The kernel itself, but for the instructions of a GPU."""
     decoder = make_decoder(LETTERS, beam_width=9, nbest=4, **CONTEXTS["everything"])

@@ -118,6 +118,7 @@ void run(const char* problem, const char* result) {
   search.options.row.check_normalised = *ints++;
   search.options.beam_width = int32_t(*ints++);
   search.options.add = *ints++;
+  search.options.history = int32_t(*ints++);
   const int64_t nbest = *ints++;
   check_options(search.options, nbest);
 
