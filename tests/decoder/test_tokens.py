@@ -180,7 +180,7 @@ class TestModelsOfTokens:
         assert letters_lm(tmp_path, words).space == "▁"
         lm = letters_lm(tmp_path, words, space="~")
         labels = ["_", " ", "a", "b"]
-        [best] = CTCBeamDecoder(labels, lm, alpha=1.0, beta=0.0).decode(saying(labels, "a", " "))
+        [best] = CTCBeamDecoder(labels, lm, alpha=1.0, beta=0.0).decode(saying(labels, "a", " ", sure=40.0))
         assert lm.space == "~" and abs(best.lm_score - LN10 * (-1.5 - 1.375 - 0.5 - 1.5)) < 1e-4
         # A saved model has its own, unless another is given.
         lm.save(tmp_path / "saved.safetensors")
