@@ -84,8 +84,11 @@ class RecurrentLayers:
             if lengths is not None:
                 raise ValueError("lengths: expected None with a PackedSequence, which has its own")
             data, batch_sizes, sorted_indices, unsorted_indices = input
-            # Tracing must not read the value; the operation checks it then.
-            batch_size = None if torch.compiler.is_compiling() else int(batch_sizes[0])
+            if sorted_indices is not None:
+                batch_size = sorted_indices.shape[0]
+            else:
+                # Tracing must not read the value; the operation checks it then.
+                batch_size = None if torch.compiler.is_compiling() else int(batch_sizes[0])
             states = self._check(data, 2, hx, 3, batch_size)
             output, finals = self._layers(data, _reorder(states, sorted_indices), batch_sizes=batch_sizes)
             packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)

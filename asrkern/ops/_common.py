@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -77,6 +80,28 @@ def clamp_bounds(activation: tuple[float, float] | None) -> tuple[float, float]:
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
         raise ValueError(f"activation: expected (min, max) with min < max, received {activation!r}")
     return float(bounds[0]), float(bounds[1])
+
+
+def register_fake(op: str) -> Callable[[Callable], Callable]:
+    """:func:`torch.library.register_fake`, for a function that makes its results like its first argument.
+
+    torch takes it, too, where one tensor of a real call is on the meta device: that raises ValueError, instead of
+    results that nobody computed.
+    """
+
+    def decorate(fake: Callable) -> Callable:
+        @functools.wraps(fake)
+        def checked(*args):
+            # Those of a tracer are of classes of their own.
+            kinds = {arg.is_meta for arg in args if type(arg) in (Tensor, torch.nn.Parameter)}
+            if len(kinds) > 1:
+                raise ValueError(f"{op}: expected all tensors on the meta device or none, received both")
+            return fake(*args)
+
+        torch.library.register_fake(op, checked)
+        return fake
+
+    return decorate
 
 
 def raise_on_double_backward(op: str) -> None:

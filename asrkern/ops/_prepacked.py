@@ -31,6 +31,8 @@ class PackedWeights(NamedTuple):
 
 def pack_weight(cell: Cell, weight_hh: Tensor) -> Tensor:
     """weight_hh: [gates·hidden_size, hidden_size] in the order of the kernels; ValueError for what cannot be packed."""
+    if not isinstance(weight_hh, Tensor):
+        raise TypeError(f"weight_hh: expected a Tensor, received {type(weight_hh).__name__}")
     shape = tuple(weight_hh.shape)
     if weight_hh.dtype not in _STORED or len(shape) != 2 or shape[0] != cell.gates * shape[1]:
         raise ValueError(
@@ -53,8 +55,17 @@ def run_prepacked(
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
-    size, features = weights.weight_ih.shape[0] // cell.gates, weights.weight_ih.shape[1]
     directions = [weights] if weights_reverse is None else [weights, weights_reverse]
+    for name in ("weight_ih", "packed_hh"):
+        for value in (getattr(direction, name) for direction in directions):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"weights.{name}: expected a Tensor, received {type(value).__name__}")
+    if weights.weight_ih.dim() != 2:
+        raise ValueError(
+            f"weights.weight_ih: expected [{cell.gates}·hidden_size, input_size], received shape "
+            f"{tuple(weights.weight_ih.shape)}"
+        )
+    size, features = weights.weight_ih.shape[0] // cell.gates, weights.weight_ih.shape[1]
     lengths = check_batch(
         cell, input, features, len(directions), size, states, lengths, batch_sizes, batch_first
     )

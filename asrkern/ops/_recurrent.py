@@ -19,6 +19,7 @@ from asrkern.ops._common import (
     lengths_on,
     output_dtype,
     raise_on_double_backward,
+    register_fake,
 )
 
 
@@ -51,7 +52,8 @@ class RecurrentWeights(NamedTuple):
 def _check_weights(
     cell: Cell, name: str, weights: RecurrentWeights, input: Tensor, like: RecurrentWeights
 ) -> None:
-    check_tensor(f"{name}.weight_hh", weights.weight_hh, (2,))
+    for field in ("weight_ih", "weight_hh"):
+        check_tensor(f"{name}.{field}", getattr(weights, field), (2,))
     size, features = like.weight_hh.shape[1], like.weight_ih.shape[-1]
     check_shape(f"{name}.weight_hh", weights.weight_hh, (cell.gates * size, size))
     check_shape(f"{name}.weight_ih", weights.weight_ih, (cell.gates * size, features))
@@ -63,9 +65,9 @@ def _check_weights(
         )
     for field, value in zip(weights._fields, weights):
         if value is not None:
-            check_same_device(f"{name}.{field}", value, input)
             if field.startswith("bias"):
                 check_shape(f"{name}.{field}", value, (cell.gates * size,))
+            check_same_device(f"{name}.{field}", value, input)
 
 
 def check_batch(
@@ -88,6 +90,8 @@ def check_batch(
     if lengths is not None and batch_sizes is not None:
         raise ValueError("lengths: expected None with batch_sizes, received both")
     if batch_sizes is not None:
+        if not isinstance(batch_sizes, Tensor):
+            raise TypeError(f"batch_sizes: expected a Tensor, received {type(batch_sizes).__name__}")
         if batch_sizes.device.type != "cpu" or batch_sizes.dtype != torch.int64 or batch_sizes.dim() != 1:
             raise ValueError(
                 "batch_sizes: expected a 1-dimensional int64 tensor on the CPU, received "
@@ -97,14 +101,12 @@ def check_batch(
     else:
         rows = input.shape[0 if batch_first else 1]
         lengths = lengths_on(input.device, "lengths", lengths, rows)
-    if any(extent == 0 for extent in input.shape[:-1]):
-        raise ValueError(
-            f"input: expected at least one row and one frame, received shape {tuple(input.shape)}"
-        )
+    if input.shape[0 if batch_sizes is not None or not batch_first else 1] == 0:
+        raise ValueError(f"input: expected at least one frame, received shape {tuple(input.shape)}")
     for name, state in zip(cell.states, states):
         if state is not None:
             check_tensor(name, state, (3,))
-            # The value batch_sizes[0] is not read here, but states have to agree.
+            # The value batch_sizes[0] is not read here: the operation compares.
             rows = state.shape[1] if rows is None else rows
             check_shape(name, state, (directions, rows, size))
             check_same_device(name, state, input)
@@ -124,7 +126,6 @@ def run_layer(
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
     weights = RecurrentWeights(*weights)
     check_tensor("input", input)
-    check_tensor("weights.weight_hh", weights.weight_hh, (2,))
     _check_weights(cell, "weights", weights, input, weights)
     if weights_reverse is not None:
         weights_reverse = RecurrentWeights(*weights_reverse)
@@ -157,7 +158,7 @@ def _cuda_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _takes_cuda(cell, input, states, tensors, batch_sizes, batch_first) -> bool:
     """Whether the cell's own CUDA kernels run, rather than cuDNN."""
-    if not input.is_cuda or cell.name not in _CUDA_KERNELS:
+    if not input.is_cuda or cell.name not in _CUDA_KERNELS or input.numel() == 0:
         return False
     weight_hh, weight_hh_reverse = tensors[1], tensors[5]
     dtype = _cuda_dtype(output_dtype(input, weight_hh))
@@ -218,7 +219,7 @@ def _composed(cell, input, lengths, batch_sizes, states, tensors, batch_first):
     flat = [t for t in tensors if t is not None]
     bias, bidirectional = tensors[2] is not None, tensors[4] is not None
     size = tensors[1].shape[1]
-    if batch_sizes is None and lengths is not None:
+    if batch_sizes is None and lengths is not None and len(lengths):
         # PackedSequence has no rows without frames: they get one, which is masked afterwards.
         shown = lengths.clamp(min=1)
         packed = pack_padded_sequence(input, shown.cpu(), batch_first, enforce_sorted=False)
@@ -305,7 +306,7 @@ def register(cell: Cell) -> None:
         dstates = [None if state is None else grad for state, grad in zip(states, dstates)]
         return dx, None, None, *dstates, *of_direction(0), *of_direction(1), None, None
 
-    torch.library.register_fake(f"asrkern::{cell.name}", fake)
-    torch.library.register_fake(f"asrkern::{cell.name}_backward", fake_backward)
+    register_fake(f"asrkern::{cell.name}")(fake)
+    register_fake(f"asrkern::{cell.name}_backward")(fake_backward)
     torch.library.register_autograd(f"asrkern::{cell.name}", backward, setup_context=setup_context)
     raise_on_double_backward(f"{cell.name}_backward")

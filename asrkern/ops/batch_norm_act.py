@@ -18,6 +18,7 @@ from asrkern.ops._common import (
     lengths_on,
     output_dtype,
     raise_on_double_backward,
+    register_fake,
 )
 
 LAYOUTS = ("RC", "NTC", "TNC", "NCT", "NCFT")
@@ -66,14 +67,15 @@ def batch_norm_act(
 
     Raises:
         TypeError: not a floating-point tensor, or float64 with another dtype.
-        ValueError: shapes, devices, lengths, layout, stats or activation that do not fit, or an empty batch.
+        ValueError: shapes, devices, lengths, layout, stats or activation that do not fit, or an empty batch in
+            training.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, received {layout!r}")
     check_stats(stats)
     check_tensor("input", input, (len(layout),))
     channels = input.shape[layout.index("C")]
-    if any(extent == 0 for extent in input.shape):
+    if training and any(extent == 0 for extent in input.shape):
         raise ValueError(
             f"input: expected at least one value in every dimension, received shape {tuple(input.shape)}"
         )
@@ -159,7 +161,7 @@ def _composed(
     return output, mean.detach(), var.detach(), count
 
 
-@torch.library.register_fake("asrkern::batch_norm_act")
+@register_fake("asrkern::batch_norm_act")
 def _fake(
     input, weight, bias, running_mean, running_var, lengths, layout, training, count_padding, eps, min, max
 ):  # fmt: skip
@@ -171,7 +173,7 @@ def _fake(
     )
 
 
-@torch.library.register_fake("asrkern::batch_norm_act_backward")
+@register_fake("asrkern::batch_norm_act_backward")
 def _fake_backward(
     grad_output, input, weight, bias, mean, var, lengths, layout, training, count_padding, eps, min, max
 ):  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _library
-from asrkern.ops._common import check_tensor, lengths_on
+from asrkern.ops._common import check_tensor, lengths_on, register_fake
 
 _NO_LIMIT = (1 << 31) - 1
 
@@ -204,7 +204,7 @@ def ctc_beam_search(
     return CTCBeamSearchResult(*found)
 
 
-@torch.library.register_fake("asrkern::ctc_beam_search")
+@register_fake("asrkern::ctc_beam_search")
 def _fake(
     log_probs, lengths, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon, hotwords,
     alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width, nbest, top_tokens, token_min_logp,

@@ -12,6 +12,7 @@ from asrkern.ops._common import (
     check_tensor,
     compute_dtype,
     output_dtype,
+    register_fake,
 )
 
 
@@ -100,6 +101,8 @@ def linear_quantized(
         ValueError: shapes or devices that do not fit.
     """
     check_tensor("input", input)
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a Tensor, received {type(weight).__name__}")
     if weight.dtype not in (torch.int8, torch.bfloat16):
         raise TypeError(f"weight: expected int8 or bfloat16, received {weight.dtype}")
     if weight.dim() != 2 or input.dim() < 1 or input.shape[-1] != weight.shape[1]:
@@ -117,12 +120,12 @@ def linear_quantized(
     return torch.ops.asrkern.linear_quantized(*args).to(input.dtype)
 
 
-@torch.library.register_fake("asrkern::linear_quantized")
+@register_fake("asrkern::linear_quantized")
 def _fake_quantized(input, weight, scale, bias):
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
-@torch.library.register_fake("asrkern::linear")
+@register_fake("asrkern::linear")
 def _fake(input, weight, bias):
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
@@ -135,10 +138,12 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad):
     input, weight = ctx.saved_tensors
-    rows = grad.reshape(-1, grad.shape[-1])
+    # −1 would say nothing where there are no features.
+    count = grad.shape[:-1].numel()
+    rows = grad.reshape(count, grad.shape[-1])
     with torch.autocast(grad.device.type, enabled=False):
         grad_input = (rows @ weight).reshape(input.shape) if ctx.needs_input_grad[0] else None
-        grad_weight = rows.t() @ input.reshape(-1, input.shape[-1]) if ctx.needs_input_grad[1] else None
+        grad_weight = rows.t() @ input.reshape(count, input.shape[-1]) if ctx.needs_input_grad[1] else None
     return grad_input, grad_weight, rows.sum(0) if ctx.has_bias else None
 
 

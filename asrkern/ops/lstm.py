@@ -51,7 +51,7 @@ def lstm(
 
     Raises:
         TypeError: not a floating-point tensor, or float64 with another dtype.
-        ValueError: shapes, devices, lengths or batch_sizes that do not fit, or an empty batch.
+        ValueError: shapes, devices, lengths or batch_sizes that do not fit, or no frames (a batch may have no rows).
     """
     return run_layer(_CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first)
 

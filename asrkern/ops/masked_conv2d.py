@@ -17,6 +17,7 @@ from asrkern.ops._common import (
     compute_dtype,
     lengths_on,
     output_dtype,
+    register_fake,
 )
 
 
@@ -58,13 +59,20 @@ def check_masked_conv2d(
         raise ValueError(
             f"input: expected {weight.shape[1]} channels, those of weight, received shape {tuple(input.shape)}"
         )
-    if any(extent == 0 for extent in input.shape):
+    if any(extent == 0 for extent in input.shape[1:]):
         raise ValueError(
-            f"input: expected at least one value in every dimension, received shape {tuple(input.shape)}"
+            "input: expected at least one value in every dimension but the first, received shape "
+            f"{tuple(input.shape)}"
         )
-    for name, value, least in (("stride", stride, 1), ("padding", padding, 0)):
+    if any(extent == 0 for extent in weight.shape):
+        raise ValueError(
+            f"weight: expected at least one value in every dimension, received shape {tuple(weight.shape)}"
+        )
+    for name, value, least, most in (("stride", stride, 1, 2**63 - 1), ("padding", padding, 0, 2**31 - 1)):
         if len(value) != 2 or any(v < least for v in value):
             raise ValueError(f"{name}: expected two integers of at least {least}, received {value!r}")
+        if any(v > most for v in value):
+            raise ValueError(f"{name}: expected two integers of at most {most}, received {value!r}")
     for axis, name in enumerate(("F (frequency)", "T (time)")):
         if _output_size(input.shape[2 + axis], weight.shape[2 + axis], stride[axis], padding[axis]) < 1:
             raise ValueError(
@@ -121,7 +129,7 @@ def masked_conv2d(
 
     Raises:
         TypeError: not a floating-point tensor, or float64 with another dtype.
-        ValueError: shapes, devices, lengths, stride, padding or activation that do not fit, or an empty batch.
+        ValueError: shapes, devices, lengths, stride, padding or activation that do not fit, or a row without values.
     """
     lengths, output_lengths = check_masked_conv2d(
         input,
@@ -174,7 +182,7 @@ def _composed(input, weight, bias, scale, shift, lengths, output_lengths, stride
     return mask_frames(y.clamp(low, high), output_lengths)
 
 
-@torch.library.register_fake("asrkern::masked_conv2d")
+@register_fake("asrkern::masked_conv2d")
 def _fake(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min, max):
     return input.new_empty(output_shape(input, weight, stride, padding))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asrkern.ops._common import cast, clamp_bounds, compute_dtype
+from asrkern.ops._common import cast, clamp_bounds, compute_dtype, register_fake
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act, check_stats
 from asrkern.ops.batch_norm_act import takes_kernel as batch_norm_takes_kernel
 from asrkern.ops.masked_conv2d import (
@@ -66,15 +66,16 @@ def masked_conv2d_batch_norm_act(
 
 
 def _takes_kernel(input, weight, bias, norm_weight, norm_bias) -> bool:
-    tensors = [t for t in (input, weight, bias, norm_weight, norm_bias) if t is not None]
+    tensors = [input, weight, *(t for t in (bias, norm_weight, norm_bias) if t is not None)]
     return (
-        all(isinstance(t, Tensor) and t.dtype == input.dtype for t in tensors)
+        isinstance(input, Tensor)
+        and all(isinstance(t, Tensor) and t.dtype == input.dtype for t in tensors)
         and convolution_takes_kernel(input)
         and batch_norm_takes_kernel(input)
     )
 
 
-@torch.library.register_fake("asrkern::masked_conv2d_batch_norm_act")
+@register_fake("asrkern::masked_conv2d_batch_norm_act")
 def _fake(input, weight, bias, norm_weight, norm_bias, lengths, output_lengths, stride, padding, *_):
     size = output_shape(input, weight, stride, padding)
     output, convolved = input.new_empty(size), input.new_empty(size)

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <iterator>
 #include <tuple>
 
 #include "csrc/ops/common.h"
@@ -6,6 +8,20 @@ namespace asrkern {
 namespace {
 
 // layout: one letter a dimension; N rows, C channels, F inner, T time, R frames of a single row.
+constexpr const char* kLayouts[] = {"RC", "NTC", "TNC", "NCT", "NCFT"};
+
+// What both passes are given.
+void check_arguments(const Tensor& input, const std::string& layout, const std::optional<Tensor>& weight,
+                     const std::optional<Tensor>& bias, const std::optional<Tensor>& lengths) {
+  if (std::find(std::begin(kLayouts), std::end(kLayouts), layout) == std::end(kLayouts))
+    invalid("layout: expected one of RC, NTC, TNC, NCT, NCFT, received ", layout);
+  check("input", input).dim(layout.size());
+  const int64_t channels = input.size(int64_t(layout.find('C')));
+  check("weight", weight).dtype(input).shape({channels});
+  check("bias", bias).dtype(input).shape({channels});
+  if (layout == "RC") check("lengths", lengths).given(false, "with layout RC, which has no rows of frames");
+}
+
 struct BatchNormActSizes {
   int64_t batch = 1, channels = 1, inner = 1, time = 1;
   bool time_last, batch_first;
@@ -21,8 +37,6 @@ struct BatchNormActSizes {
     }
   }
 };
-
-std::vector<int64_t> sizes_of(const Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
 
 // `lengths` must outlive the shape.
 cpu::BatchNormActShape make_shape(const Tensor& input, const std::string& layout,
@@ -48,17 +62,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_act(const Tensor& input, c
                                                           const std::optional<Tensor>& lengths, std::string layout,
                                                           bool training, bool count_padding, double eps, double min,
                                                           double max) {
+  check_arguments(input, layout, weight, bias, lengths);
+  const int64_t channels = input.size(int64_t(layout.find('C')));
+  for (const auto& [name, statistics] :
+       {std::pair("running_mean", &running_mean), std::pair("running_var", &running_var)}) {
+    if (!training) check(name, *statistics).given(true, "when not training");
+    check(name, *statistics).dtype(input).shape({channels});
+  }
+  const bool empty = input.numel() == 0;
+  if (training && empty)
+    invalid("input: expected at least one value in every dimension in training, received shape ",
+            shape_text(sizes_of(input)));
   const auto values = optional_lengths(input, layout, lengths);
   const cpu::BatchNormActShape shape = make_shape(input, layout, values, count_padding);
   const Tensor x = dense(input);
   const std::optional<Tensor> w = dense(weight), b = dense(bias);
-  Tensor output = new_output(x, sizes_of(x));
-  Tensor mean = training ? new_output(input, {shape.channels}) : torch::stable::clone(*running_mean);
-  Tensor var = training ? new_output(input, {shape.channels}) : torch::stable::clone(*running_var);
-  Tensor count = torch::stable::new_empty(input, {}, ScalarType::Long);
-  *mutable_data<int64_t>(count) = cpu::batch_norm_act_count(shape);
+  Tensor output = new_output(x, x.sizes());
+  Tensor mean = training ? new_output(input, {channels}) : torch::stable::clone(dense(*running_mean));
+  Tensor var = training ? new_output(input, {channels}) : torch::stable::clone(dense(*running_var));
+  Tensor count = allocate(input, {}, ScalarType::Long);
+  *mutable_data<int64_t>(count) = empty ? 0 : cpu::batch_norm_act_count(shape);
   with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
+    if (empty) return;
     std::vector<T> scale(shape.channels);
     const size_t scratch = training ? size_t(pieces(shape) * shape.channels) : 0;
     std::vector<T> piece_mean(scratch), piece_deviation(scratch);
@@ -85,16 +111,25 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(const Tensor& grad_ou
                                                            const Tensor& var, const std::optional<Tensor>& lengths,
                                                            std::string layout, bool training, bool count_padding,
                                                            double eps, double min, double max) {
+  check_arguments(input, layout, weight, bias, lengths);
+  const int64_t channels = input.size(int64_t(layout.find('C')));
+  check("grad_output", grad_output).dtype(input).shape(sizes_of(input));
+  check("mean", mean).dtype(input).shape({channels});
+  check("var", var).dtype(input).shape({channels});
   const auto values = optional_lengths(input, layout, lengths);
   // Without statistics of the input no gradient goes through its padding.
   const cpu::BatchNormActShape shape = make_shape(input, layout, values, training && count_padding);
   const Tensor dy = dense(grad_output), x = dense(input);
   const Tensor m = dense(mean), v = dense(var);
   const std::optional<Tensor> w = dense(weight), b = dense(bias);
-  Tensor grad_input = new_output(x, sizes_of(x));
-  Tensor grad_weight = new_output(input, {shape.channels}), grad_bias = new_output(input, {shape.channels});
+  Tensor grad_input = new_output(x, x.sizes());
+  const bool empty = input.numel() == 0;
+  // Of no values the sums are 0.
+  const auto sums = [&] { return empty ? allocate_zeros(input, {channels}) : new_output(input, {channels}); };
+  Tensor grad_weight = sums(), grad_bias = sums();
   with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
+    if (empty) return;
     std::vector<T> scale(3 * shape.channels);
     std::vector<T> piece_sum(pieces(shape) * shape.channels), piece_dot(piece_sum.size());
     const cpu::BatchNormActBackward<T> pass{data<T>(dy),
@@ -120,6 +155,6 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(const Tensor& grad_ou
 }  // namespace asrkern
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
-  m.impl("batch_norm_act", TORCH_BOX(&asrkern::batch_norm_act));
-  m.impl("batch_norm_act_backward", TORCH_BOX(&asrkern::batch_norm_act_backward));
+  asrkern::implement<"batch_norm_act", &asrkern::batch_norm_act>(m);
+  asrkern::implement<"batch_norm_act_backward", &asrkern::batch_norm_act_backward>(m);
 }

@@ -1,37 +1,20 @@
-// What every CPU operation needs between torch and a kernel: threads, allocation, checks of values.
+// What every CPU operation needs between torch and a kernel: threads, memory, checks of arguments and their values.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#include <cstdlib>
-#include <limits>
 #include <optional>
-#include <sstream>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "csrc/ops/check.h"
+#include "csrc/ops/memory.h"
 #include "kernels/cpu/dispatch.h"
 
 namespace asrkern {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-// Arrives in Python as a ValueError.
-template <class... Parts>
-[[noreturn]] inline void invalid(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
 
 inline cpu::ThreadPool torch_threads() {
   return {int(torch::stable::get_num_threads()),
@@ -43,20 +26,11 @@ inline cpu::ThreadPool torch_threads() {
 // f(T()) with the C++ type of a float32 or float64 tensor; Python has up-cast everything else.
 template <class F>
 auto with_dtype(const Tensor& tensor, const char* name, const F& f) {
-  if (tensor.scalar_type() == ScalarType::Float) return f(float());
-  if (tensor.scalar_type() == ScalarType::Double) return f(double());
-  invalid(name, ": expected dtype float32 or float64, received another; call it through asrkern.ops, which up-casts");
-}
-
-// Uninitialised, or with ASRKERN_CHECK=1 full of NaN, so that a value that nobody wrote is seen.
-inline Tensor new_output(const Tensor& like, std::vector<int64_t> sizes) {
-  static const bool check = [] {
-    const char* value = std::getenv("ASRKERN_CHECK");
-    return value && std::string(value) == "1";
-  }();
-  Tensor result = torch::stable::new_empty(like, sizes);
-  if (check) torch::stable::fill_(result, std::numeric_limits<double>::quiet_NaN());
-  return result;
+  check(name, tensor);
+  const ScalarType type = dtype_of(tensor);
+  if (type == ScalarType::Float) return f(float());
+  if (type == ScalarType::Double) return f(double());
+  invalid(name, ": expected dtype float32 or float64, received ", dtype_text(type), "; asrkern.ops up-casts");
 }
 
 // Ask for pages of 2 MB in memory that is still to be written: streaming through small ones misses the TLB at each.
@@ -68,12 +42,6 @@ inline void prefer_huge_pages(Tensor& tensor) {
   const uintptr_t end = (first + uintptr_t(tensor.numel()) * tensor.element_size()) / kPage * kPage;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
-}
-
-inline Tensor dense(const Tensor& tensor) { return torch::stable::contiguous(tensor); }
-
-inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
-  return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
 }
 
 template <class T>
@@ -100,7 +68,7 @@ std::vector<T*> row_pointers(T* values, int64_t rows, int64_t stride) {
 
 // The values of an int64 tensor [rows], each within [0, longest].
 inline std::vector<int64_t> read_lengths(const Tensor& lengths, const char* name, int64_t rows, int64_t longest) {
-  if (lengths.numel() != rows) invalid(name, ": expected ", rows, " values, one a row, received ", lengths.numel());
+  check(name, lengths).dtype(ScalarType::Long).shape({rows});
   const Tensor values = dense(lengths);
   const int64_t* p = data<int64_t>(values);
   for (int64_t i = 0; i < rows; ++i)

@@ -5,6 +5,7 @@
 #include <optional>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "csrc/decoder/context_arrays.h"
@@ -19,23 +20,21 @@ using CtcResultTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tens
 class Keeper {
  public:
   // All are to be on the device of `like`.
-  explicit Keeper(const Tensor& like) : readable_(like.is_cpu()), device_(like.get_device_index()) {}
+  explicit Keeper(const Tensor& like) : like_(like), readable_(like.is_cpu()) {}
 
   template <class T>
-  Array<T> view(const Tensor& tensor, const char* name) {
-    if (tensor.is_cpu() != readable_ || tensor.get_device_index() != device_)
-      invalid(name, ": expected tensors on the device of log_probs");
+  Array<T> view(const Tensor& tensor, const char* name, size_t dimensions = 1) {
     constexpr ScalarType kTypes[] = {ScalarType::Byte, ScalarType::Int, ScalarType::Long, ScalarType::Float};
     constexpr int kType = sizeof(T) == 1 ? 0 : std::is_floating_point_v<T> ? 3 : sizeof(T) == 4 ? 1 : 2;
-    if (tensor.scalar_type() != kTypes[kType]) invalid(name, ": expected tensors of other dtypes");
+    check(name, tensor).device(like_).dtype(kTypes[kType]).dim(dimensions);
     kept_.push_back(dense(tensor));
     return {data<T>(kept_.back()), kept_.back().numel(), readable_};
   }
 
  private:
   std::vector<Tensor> kept_;
+  const Tensor like_;
   const bool readable_;
-  const int32_t device_;
 };
 
 // tensors: unigrams [vocabulary, 2], n-grams [slots, 2], or [slots] and a codebook; see kernels/common/ngram.h.
@@ -44,19 +43,20 @@ inline NGramTables make_tables(Keeper& keeper, const std::vector<Tensor>& tensor
   const char* name = "language_model";
   const bool quantized = tensors.size() == 3;
   if (tensors.size() < 2 || tensors.size() > 3 || tensors[0].dim() != 2 || tensors[0].size(1) != 2 ||
-      tensors[0].size(0) < 1 || tensors[1].dim() != (quantized ? 1 : 2) || (!quantized && tensors[1].size(1) != 2) ||
-      tensors[1].size(0) < 1 || tensors[1].size(0) % HASH_GROUP || (quantized && tensors[2].numel() != 512))
+      tensors[0].size(0) < 1 || tensors[0].size(0) > INT32_MAX || tensors[1].dim() != (quantized ? 1 : 2) ||
+      (!quantized && tensors[1].size(1) != 2) || tensors[1].size(0) < 1 || tensors[1].size(0) % HASH_GROUP ||
+      (quantized && tensors[2].numel() != 512))
     invalid(name,
             ": expected unigrams [vocabulary, 2], ngrams [slots, 2], or [slots] and a codebook [2, 256], with a "
             "multiple of ",
             HASH_GROUP, " slots");
   NGramTables tables{};
-  tables.unigrams = reinterpret_cast<const NGramEntry*>(keeper.view<float>(tensors[0], name).data);
+  tables.unigrams = reinterpret_cast<const NGramEntry*>(keeper.view<float>(tensors[0], name, 2).data);
   tables.vocabulary = int32_t(tensors[0].size(0));
-  const int64_t* slots = keeper.view<int64_t>(tensors[1], name).data;
+  const int64_t* slots = keeper.view<int64_t>(tensors[1], name, quantized ? 1 : 2).data;
   if (quantized) {
     tables.quantized = {reinterpret_cast<const uint64_t*>(slots), uint64_t(tensors[1].size(0))};
-    tables.codebook = keeper.view<float>(tensors[2], name).data;
+    tables.codebook = keeper.view<float>(tensors[2], name, 2).data;
   } else {
     tables.ngrams = {reinterpret_cast<const HashSlot*>(slots), uint64_t(tensors[1].size(0))};
   }
@@ -69,6 +69,14 @@ inline NGramTables make_tables(Keeper& keeper, const std::vector<Tensor>& tensor
   tables.bos = int32_t(bos);
   tables.eos = int32_t(eos);
   return tables;
+}
+
+// log_probs: [N, T, V] float32; lengths: [N] int64 or none.
+inline void check_batch(const Tensor& log_probs, const std::optional<Tensor>& lengths) {
+  check("log_probs", log_probs).dtype(ScalarType::Float).dim(3);
+  if (log_probs.size(2) < 1 || log_probs.size(2) > INT32_MAX)
+    invalid("log_probs: expected 1 to ", INT32_MAX, " tokens, received shape ", shape_text(sizes_of(log_probs)));
+  check("lengths", lengths).dtype(ScalarType::Long).shape({log_probs.size(0)}).device(log_probs);
 }
 
 // The arguments of the operation but log_probs, lengths and num_threads. Not to be copied: the model points into it.
@@ -87,6 +95,7 @@ struct CtcArguments {
                double blank_penalty, bool log_add, bool check_normalized, const std::optional<Tensor>& texts,
                int64_t history)
       : keeper(log_probs), nbest(nbest) {
+    for (const Tensor& tensor : language_model) check("language_model", tensor);
     const auto int32 = [](int64_t value) { return int32_t(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX)); };
     options.row = {int32(log_probs.size(2)), int32(blank),         int32(top_tokens),
                    float(token_min_logp),    float(blank_penalty), check_normalized};
@@ -113,7 +122,7 @@ struct CtcArguments {
       arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
     }
     if (lm_tokens) arrays.lm_tokens = keeper.view<int32_t>(*lm_tokens, "lm_tokens");
-    if (texts) arrays.texts = keeper.view<int64_t>(*texts, "texts");
+    if (texts) arrays.texts = keeper.view<int64_t>(*texts, "texts", 2);
     arrays.alpha = alpha;
     arrays.beta = beta;
     arrays.allow_unknown = unk_score.has_value();
@@ -138,7 +147,7 @@ struct CtcResults {
     const int64_t rows = log_probs.size(0), frames = log_probs.size(1);
     auto& [tokens, timesteps, words, confidences, token_lengths, scores, am_scores, error] = tensors;
     const auto make = [&](Tensor& tensor, std::vector<int64_t> sizes, ScalarType type) {
-      tensor = torch::stable::new_empty(log_probs, sizes, type);
+      tensor = allocate(log_probs, sizes, type);
     };
     make(tokens, {rows, nbest, frames}, ScalarType::Int);
     make(timesteps, {rows, nbest, frames, 2}, ScalarType::Int);

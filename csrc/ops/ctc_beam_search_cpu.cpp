@@ -49,6 +49,7 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
                                  int64_t top_tokens, double token_min_logp, double beam_prune_logp,
                                  double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
                                  const std::optional<Tensor>& texts, int64_t history) {
+  check_batch(log_probs, lengths);
   const CtcArguments arguments(log_probs, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon,
                                hotwords, alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width,
                                nbest, top_tokens, token_min_logp, beam_prune_logp, blank_penalty, log_add,
@@ -83,4 +84,4 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
 }  // namespace
 }  // namespace asrkern
 
-STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { m.impl("ctc_beam_search", TORCH_BOX(&asrkern::ctc_beam_search)); }
+STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { asrkern::implement<"ctc_beam_search", &asrkern::ctc_beam_search>(m); }

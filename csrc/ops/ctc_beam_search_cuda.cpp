@@ -27,6 +27,7 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
                                  int64_t top_tokens, double token_min_logp, double beam_prune_logp,
                                  double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
                                  const std::optional<Tensor>& texts, int64_t history) {
+  check_batch(log_probs, lengths);
   const CtcArguments arguments(log_probs, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon,
                                hotwords, alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width,
                                nbest, top_tokens, token_min_logp, beam_prune_logp, blank_penalty, log_add,
@@ -45,7 +46,7 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
   const Tensor values = dense(log_probs);
   const std::optional<Tensor> counts = dense(lengths);
   const CtcResults results(log_probs, nbest);
-  Tensor arena = torch::stable::new_empty(log_probs, {search.rows * search.plan.arena_bytes}, ScalarType::Byte);
+  Tensor arena = allocate(log_probs, {search.rows * search.plan.arena_bytes}, ScalarType::Byte);
   search.log_probs = data<float>(values);
   search.lengths = data_or_null<int64_t>(counts);
   search.arena = static_cast<char*>(arena.mutable_data_ptr());
@@ -61,4 +62,4 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
 }  // namespace
 }  // namespace asrkern
 
-STABLE_TORCH_LIBRARY_IMPL(asrkern, CUDA, m) { m.impl("ctc_beam_search", TORCH_BOX(&asrkern::ctc_beam_search)); }
+STABLE_TORCH_LIBRARY_IMPL(asrkern, CUDA, m) { asrkern::implement<"ctc_beam_search", &asrkern::ctc_beam_search>(m); }

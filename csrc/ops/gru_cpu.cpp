@@ -27,6 +27,10 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
                                        const std::optional<Tensor>& bias_ih_reverse,
                                        const std::optional<Tensor>& bias_hh_reverse, bool batch_first,
                                        bool save_reserve) {
+  check_layer(
+      input, lengths, batch_sizes, batch_first, 3,
+      {{&weight_ih, &weight_hh, pointer(bias_ih), pointer(bias_hh)},
+       {pointer(weight_ih_reverse), pointer(weight_hh_reverse), pointer(bias_ih_reverse), pointer(bias_hh_reverse)}});
   const RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                              batch_first);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
@@ -41,7 +45,7 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
 
 Tensor gru_pack(const Tensor& weight_hh) {
   const cpu::Kernels<float>& kernels = cpu::kernels<float>();
-  return pack_weight(weight_hh, kernels.gru, kernels.gru_bf16, kernels.gru_int8);
+  return pack_weight(weight_hh, 3, kernels.gru, kernels.gru_bf16, kernels.gru_int8);
 }
 
 std::tuple<Tensor, Tensor> gru_prepacked(
@@ -52,9 +56,9 @@ std::tuple<Tensor, Tensor> gru_prepacked(
     const std::optional<Tensor>& scale_ih_reverse, const std::optional<Tensor>& packed_hh_reverse,
     const std::optional<Tensor>& scale_hh_reverse, const std::optional<Tensor>& bias_ih_reverse,
     const std::optional<Tensor>& bias_hh_reverse, bool batch_first) {
-  const RecurrentLayer layer =
-      prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh, weight_ih_reverse,
-                      scale_ih_reverse, packed_hh_reverse, scale_hh_reverse, batch_first, 3);
+  const RecurrentLayer layer = prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh,
+                                               bias_ih, bias_hh, weight_ih_reverse, scale_ih_reverse, packed_hh_reverse,
+                                               scale_hh_reverse, bias_ih_reverse, bias_hh_reverse, batch_first, 3);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
   const cpu::Kernels<float>& all = cpu::kernels<float>();
   return with_weight_type(
@@ -71,6 +75,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
     const std::optional<Tensor>& batch_sizes, const std::optional<Tensor>& h0, const Tensor& weight_ih,
     const Tensor& weight_hh, const std::optional<Tensor>& weight_ih_reverse,
     const std::optional<Tensor>& weight_hh_reverse, const Tensor& output, const Tensor& reserve, bool batch_first) {
+  check_layer(input, lengths, batch_sizes, batch_first, 3,
+              {{&weight_ih, &weight_hh}, {pointer(weight_ih_reverse), pointer(weight_hh_reverse)}});
   const RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                              batch_first);
   return with_dtype(input, "input", [&](auto type) {
@@ -86,8 +92,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
 }  // namespace asrkern
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
-  m.impl("gru", TORCH_BOX(&asrkern::gru));
-  m.impl("gru_pack", TORCH_BOX(&asrkern::gru_pack));
-  m.impl("gru_prepacked", TORCH_BOX(&asrkern::gru_prepacked));
-  m.impl("gru_backward", TORCH_BOX(&asrkern::gru_backward));
+  asrkern::implement<"gru", &asrkern::gru>(m);
+  asrkern::implement<"gru_pack", &asrkern::gru_pack>(m);
+  asrkern::implement<"gru_prepacked", &asrkern::gru_prepacked>(m);
+  asrkern::implement<"gru_backward", &asrkern::gru_backward>(m);
 }

@@ -1,7 +1,9 @@
 #include <torch/csrc/stable/accelerator.h>
 
+#include <initializer_list>
 #include <limits>
 #include <tuple>
+#include <utility>
 
 #include "csrc/ops/packed_order.h"
 #include "kernels/cuda/gru.h"
@@ -17,10 +19,11 @@ void check_cuda(int error, const char* what) {
 }
 
 GruType type_of(const Tensor& input) {
-  if (input.scalar_type() == ScalarType::Float) return GruType::kFloat;
-  if (input.scalar_type() == ScalarType::BFloat16) return GruType::kBf16;
-  if (input.scalar_type() == ScalarType::Half) return GruType::kHalf;
-  invalid("input: expected dtype float32, bfloat16 or float16 on CUDA, received another");
+  const ScalarType type = dtype_of(input);
+  if (type == ScalarType::Float) return GruType::kFloat;
+  if (type == ScalarType::BFloat16) return GruType::kBf16;
+  if (type == ScalarType::Half) return GruType::kHalf;
+  invalid("input: expected dtype float32, bfloat16 or float16 on CUDA, received ", dtype_text(type));
 }
 
 void* current_stream(const Tensor& tensor) {
@@ -33,7 +36,7 @@ void* current_stream(const Tensor& tensor) {
 Tensor stacked(const Tensor& forward, const std::optional<Tensor>& reverse) {
   if (!reverse) return dense(forward);
   const int64_t rows = forward.size(0);
-  Tensor both = torch::stable::new_empty(forward, {2 * rows, forward.size(1)});
+  Tensor both = allocate(forward, {2 * rows, forward.size(1)});
   Tensor first = torch::stable::narrow(both, 0, 0, rows), second = torch::stable::narrow(both, 0, rows, rows);
   torch::stable::copy_(first, forward);
   torch::stable::copy_(second, *reverse);
@@ -41,6 +44,12 @@ Tensor stacked(const Tensor& forward, const std::optional<Tensor>& reverse) {
 }
 
 Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }
+
+void check_devices(const Tensor& input, std::initializer_list<std::pair<const char*, const Tensor*>> others) {
+  check("input", input);
+  if (!input.is_cuda()) invalid("input: expected a tensor on a GPU, as others are, received another");
+  for (const auto& [name, tensor] : others) Argument(name, tensor).device(input);
+}
 
 // A layer as it was called; its rows are ordered on the device, whose lengths the host never sees.
 struct CudaLayer {
@@ -69,7 +78,8 @@ struct CudaLayer {
       rows = int(input.size(batch_first ? 0 : 1));
       steps = int(input.size(batch_first ? 1 : 0));
     }
-    order = torch::stable::new_empty(input, {3 * rows + 2 * steps}, ScalarType::Int);
+    if (rows == 0) return;
+    order = allocate(input, {3 * rows + 2 * steps}, ScalarType::Int);
     int32_t* memory = mutable_data<int32_t>(order);
     const cuda::GruOrder args{rows,
                               steps,
@@ -88,7 +98,7 @@ struct CudaLayer {
 
   // Memory for every frame of the input; zeros where frames beyond a length will not be written.
   Tensor of_frames(std::vector<int64_t> sizes) const {
-    return padded ? torch::stable::new_zeros(input, sizes) : new_output(input, sizes);
+    return padded ? allocate_zeros(input, sizes) : new_output(input, sizes);
   }
 
   // Fills in what both passes have in common. The memory lives as long as the tensors in it.
@@ -98,8 +108,8 @@ struct CudaLayer {
     const int64_t teams = gru_teams(plan, directions), bytes = cuda::value_bytes(type);
     const int64_t values = bytes == 4 ? exchange_values<float>(plan) : exchange_values<Bf16>(plan);
     const int64_t of_arrivals = teams * kArrivalStride * int64_t(sizeof(uint32_t));
-    Tensor shared = torch::stable::new_zeros(input, {of_arrivals + teams * values * bytes}, ScalarType::Byte);
-    Tensor state = torch::stable::new_empty(input, {directions, rows, size}, ScalarType::Float);
+    Tensor shared = allocate_zeros(input, {of_arrivals + teams * values * bytes}, ScalarType::Byte);
+    Tensor state = allocate(input, {directions, rows, size}, ScalarType::Float);
     args.batch = batch;
     args.plan = plan;
     args.hidden_size = int(size);
@@ -119,7 +129,7 @@ struct CudaLayer {
   // Likewise, zero in frames beyond the lengths, whatever the caller has there.
   Tensor valid_input() const {
     if (!padded) return flat_input();
-    Tensor copy = torch::stable::new_empty(input, {frames, features});
+    Tensor copy = allocate(input, {frames, features});
     const cuda::ValidFrames args{rows,
                                  steps,
                                  batch.batch_first,
@@ -137,9 +147,9 @@ struct CudaLayer {
   int directions;
   int64_t size, features, frames;
   bool padded;
-  int rows, steps;
-  GruBatch batch;
-  const int32_t* given_lengths;
+  int rows, steps;  // no rows: there is nothing to launch, and none of the following
+  GruBatch batch{};
+  const int32_t* given_lengths = nullptr;
 };
 
 std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<Tensor>& lengths,
@@ -151,19 +161,33 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
                                        const std::optional<Tensor>& bias_ih_reverse,
                                        const std::optional<Tensor>& bias_hh_reverse, bool batch_first,
                                        bool save_reserve) {
+  check_devices(input, {{"lengths", pointer(lengths)},
+                        {"h0", pointer(h0)},
+                        {"weight_ih", &weight_ih},
+                        {"weight_hh", &weight_hh},
+                        {"bias_ih", pointer(bias_ih)},
+                        {"bias_hh", pointer(bias_hh)},
+                        {"weight_ih_reverse", pointer(weight_ih_reverse)},
+                        {"weight_hh_reverse", pointer(weight_hh_reverse)},
+                        {"bias_ih_reverse", pointer(bias_ih_reverse)},
+                        {"bias_hh_reverse", pointer(bias_hh_reverse)}});
+  check_layer(
+      input, lengths, batch_sizes, batch_first, 3,
+      {{&weight_ih, &weight_hh, pointer(bias_ih), pointer(bias_hh)},
+       {pointer(weight_ih_reverse), pointer(weight_hh_reverse), pointer(bias_ih_reverse), pointer(bias_hh_reverse)}});
   const torch::stable::accelerator::DeviceGuard guard(input.get_device_index());
   const CudaLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                         batch_first);
+  check("h0", h0).dtype(input).shape({layer.directions, layer.rows, layer.size});
   const Tensor gates_x = torch::stable::matmul(layer.flat_input(), transposed(layer.weight_ih));
   const std::optional<Tensor> b_ih[2] = {dense(bias_ih), dense(bias_ih_reverse)};
   const std::optional<Tensor> b_hh[2] = {dense(bias_hh), dense(bias_hh_reverse)}, initial = dense(h0);
 
-  std::vector<int64_t> output_sizes(input.sizes().begin(), input.sizes().end());
-  output_sizes.back() = layer.directions * layer.size;
-  Tensor output = layer.of_frames(output_sizes);
+  Tensor output = layer.of_frames(with_features(input, layer.directions * layer.size));
   Tensor h_n = new_output(layer.input, {layer.directions, layer.rows, layer.size});
   Tensor reserve = save_reserve ? new_output(layer.input, {layer.directions, layer.frames, 4 * layer.size})
-                                : torch::stable::new_empty(layer.input, {0});
+                                : allocate(layer.input, {0});
+  if (layer.rows == 0) return {output, h_n, reserve};
 
   GruPlan plan;
   check_cuda(cuda::gru_forward_plan(layer.type, int(layer.size), layer.rows, layer.directions, &plan), "planning");
@@ -187,10 +211,35 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
     const std::optional<Tensor>& batch_sizes, const std::optional<Tensor>& h0, const Tensor& weight_ih,
     const Tensor& weight_hh, const std::optional<Tensor>& weight_ih_reverse,
     const std::optional<Tensor>& weight_hh_reverse, const Tensor& output, const Tensor& reserve, bool batch_first) {
+  check_devices(input, {{"grad_output", &grad_output},
+                        {"grad_h_n", &grad_h_n},
+                        {"lengths", pointer(lengths)},
+                        {"h0", pointer(h0)},
+                        {"weight_ih", &weight_ih},
+                        {"weight_hh", &weight_hh},
+                        {"weight_ih_reverse", pointer(weight_ih_reverse)},
+                        {"weight_hh_reverse", pointer(weight_hh_reverse)},
+                        {"output", &output},
+                        {"reserve", &reserve}});
+  check_layer(input, lengths, batch_sizes, batch_first, 3,
+              {{&weight_ih, &weight_hh}, {pointer(weight_ih_reverse), pointer(weight_hh_reverse)}});
   const torch::stable::accelerator::DeviceGuard guard(input.get_device_index());
   const CudaLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                         batch_first);
   const int64_t directions = layer.directions, size = layer.size, frames = layer.frames;
+  const std::vector<int64_t> output_sizes = with_features(input, directions * size);
+  check("grad_output", grad_output).dtype(input).shape(output_sizes);
+  check("grad_h_n", grad_h_n).dtype(input).shape({directions, layer.rows, size});
+  check("h0", h0).dtype(input).shape({directions, layer.rows, size});
+  check("output", output).dtype(input).shape(output_sizes);
+  check("reserve", reserve).dtype(input).shape({directions, frames, 4 * size});
+  if (layer.rows == 0)
+    return {allocate_zeros(input, input.sizes()),
+            allocate_zeros(input, {directions, 0, size}),
+            allocate_zeros(input, {directions, 3 * size, layer.features}),
+            allocate_zeros(input, {directions, 3 * size, size}),
+            allocate_zeros(input, {directions, 3 * size}),
+            allocate_zeros(input, {directions, 3 * size})};
   const Tensor dy = dense(grad_output), dh_n = dense(grad_h_n), y = dense(output), saved = dense(reserve);
   const std::optional<Tensor> initial = dense(h0);
   const Tensor weights[2] = {dense(transposed(layer.weight_hh[0])), dense(transposed(layer.weight_hh[1]))};
@@ -240,10 +289,10 @@ int64_t gru_cuda_rows(int64_t device, int64_t value_bytes, int64_t hidden_size, 
 }  // namespace asrkern
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CUDA, m) {
-  m.impl("gru", TORCH_BOX(&asrkern::gru));
-  m.impl("gru_backward", TORCH_BOX(&asrkern::gru_backward));
+  asrkern::implement<"gru", &asrkern::gru>(m);
+  asrkern::implement<"gru_backward", &asrkern::gru_backward>(m);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CompositeExplicitAutograd, m) {
-  m.impl("gru_cuda_rows", TORCH_BOX(&asrkern::gru_cuda_rows));
+  asrkern::implement<"gru_cuda_rows", &asrkern::gru_cuda_rows>(m);
 }

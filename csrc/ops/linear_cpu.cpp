@@ -8,7 +8,13 @@ template <class T, class W>
 Tensor run(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& scale,
            const std::optional<Tensor>& bias,
            typename cpu::Kernels<T>::template LinearKernel<W> cpu::Kernels<T>::* kernel) {
+  check("weight", weight).dim(2);
   const int64_t in_features = weight.size(1), out_features = weight.size(0);
+  if (sizes_of(input).empty() || sizes_of(input).back() != in_features)
+    invalid("input: expected ", in_features, " features in the last dimension, received shape ",
+            shape_text(sizes_of(input)));
+  check("scale", scale).dtype(input).shape({out_features});
+  check("bias", bias).dtype(input).shape({out_features});
   const Tensor x = dense(input), w = dense(weight);
   const std::optional<Tensor> a = dense(scale), b = dense(bias);
   std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
@@ -17,7 +23,7 @@ Tensor run(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   const int64_t rows = output.numel() / (out_features > 0 ? out_features : 1);
   const cpu::ThreadPool pool = torch_threads();
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  Tensor scratch = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, in_features)});
+  Tensor scratch = allocate(input, {kernels.linear_scratch_size(pool, in_features)});
   (kernels.*kernel)(pool, {.x = row_pointers(data<T>(x), rows, in_features).data(),
                            .rows = rows,
                            .weight = data<W>(w),
@@ -33,12 +39,15 @@ Tensor run(const Tensor& input, const Tensor& weight, const std::optional<Tensor
 Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
+    check("weight", weight).dtype(input);
     return run<T, T>(input, weight, std::nullopt, bias, &cpu::Kernels<T>::linear);
   });
 }
 
 Tensor linear_quantized(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& scale,
                         const std::optional<Tensor>& bias) {
+  check("input", input).dtype(ScalarType::Float);
+  check("weight", weight).dtype({ScalarType::Char, ScalarType::BFloat16});
   if (weight.scalar_type() == ScalarType::Char)
     return run<float, int8_t>(input, weight, scale, bias, &cpu::Kernels<float>::linear_int8);
   return run<float, cpu::Bf16>(input, weight, scale, bias, &cpu::Kernels<float>::linear_bf16);
@@ -48,6 +57,6 @@ Tensor linear_quantized(const Tensor& input, const Tensor& weight, const std::op
 }  // namespace asrkern
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
-  m.impl("linear", TORCH_BOX(&asrkern::linear));
-  m.impl("linear_quantized", TORCH_BOX(&asrkern::linear_quantized));
+  asrkern::implement<"linear", &asrkern::linear>(m);
+  asrkern::implement<"linear_quantized", &asrkern::linear_quantized>(m);
 }

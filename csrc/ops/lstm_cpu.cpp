@@ -11,7 +11,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(const RecurrentLayer& la
                                                         const std::optional<Tensor>& h0,
                                                         const std::optional<Tensor>& c0, const Biases& bias_ih,
                                                         const Biases& bias_hh, bool save_reserve) {
-  Tensor c = sorted_states(layer.input, c0, layer.order, layer.directions, layer.size);
+  Tensor c = sorted_states("c0", layer.input, c0, layer.order, layer.directions, layer.size);
   const auto [output, h_n, reserve] = recurrent_forward<cpu::LstmCell<T, W>>(
       layer, kernels, linear, h0, bias_ih, bias_hh, layer.gates, save_reserve,
       [&](int d, const cpu::RecurrentForward<T, W>& pass) {
@@ -27,6 +27,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm(
     const std::optional<Tensor>& weight_ih_reverse, const std::optional<Tensor>& weight_hh_reverse,
     const std::optional<Tensor>& bias_ih_reverse, const std::optional<Tensor>& bias_hh_reverse, bool batch_first,
     bool save_reserve) {
+  check_layer(
+      input, lengths, batch_sizes, batch_first, 4,
+      {{&weight_ih, &weight_hh, pointer(bias_ih), pointer(bias_hh)},
+       {pointer(weight_ih_reverse), pointer(weight_hh_reverse), pointer(bias_ih_reverse), pointer(bias_hh_reverse)}});
   const RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                              batch_first);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
@@ -39,7 +43,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm(
 
 Tensor lstm_pack(const Tensor& weight_hh) {
   const cpu::Kernels<float>& kernels = cpu::kernels<float>();
-  return pack_weight(weight_hh, kernels.lstm, kernels.lstm_bf16, kernels.lstm_int8);
+  return pack_weight(weight_hh, 4, kernels.lstm, kernels.lstm_bf16, kernels.lstm_int8);
 }
 
 std::tuple<Tensor, Tensor, Tensor> lstm_prepacked(
@@ -50,9 +54,9 @@ std::tuple<Tensor, Tensor, Tensor> lstm_prepacked(
     const std::optional<Tensor>& weight_ih_reverse, const std::optional<Tensor>& scale_ih_reverse,
     const std::optional<Tensor>& packed_hh_reverse, const std::optional<Tensor>& scale_hh_reverse,
     const std::optional<Tensor>& bias_ih_reverse, const std::optional<Tensor>& bias_hh_reverse, bool batch_first) {
-  const RecurrentLayer layer =
-      prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh, weight_ih_reverse,
-                      scale_ih_reverse, packed_hh_reverse, scale_hh_reverse, batch_first, 4);
+  const RecurrentLayer layer = prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh,
+                                               bias_ih, bias_hh, weight_ih_reverse, scale_ih_reverse, packed_hh_reverse,
+                                               scale_hh_reverse, bias_ih_reverse, bias_hh_reverse, batch_first, 4);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
   const cpu::Kernels<float>& all = cpu::kernels<float>();
   return with_weight_type(packed_hh, all.lstm, all.lstm_bf16, all.lstm_int8,
@@ -71,10 +75,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward
     const std::optional<Tensor>& c0, const Tensor& weight_ih, const Tensor& weight_hh,
     const std::optional<Tensor>& weight_ih_reverse, const std::optional<Tensor>& weight_hh_reverse,
     const Tensor& output, const Tensor& reserve, bool batch_first) {
+  check_layer(input, lengths, batch_sizes, batch_first, 4,
+              {{&weight_ih, &weight_hh}, {pointer(weight_ih_reverse), pointer(weight_hh_reverse)}});
   const RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, weight_hh, weight_ih_reverse, weight_hh_reverse,
                              batch_first);
-  const Tensor initial_c = sorted_states(input, c0, layer.order, layer.directions, layer.size);
-  Tensor grad_c = sorted_states(input, grad_c_n, layer.order, layer.directions, layer.size);
+  const Tensor initial_c = sorted_states("c0", input, c0, layer.order, layer.directions, layer.size);
+  Tensor grad_c = sorted_states("grad_c_n", input, grad_c_n, layer.order, layer.directions, layer.size);
   return with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
     const RecurrentGradients grads = recurrent_backward<cpu::LstmCell<T>>(
@@ -92,8 +98,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward
 }  // namespace asrkern
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
-  m.impl("lstm", TORCH_BOX(&asrkern::lstm));
-  m.impl("lstm_pack", TORCH_BOX(&asrkern::lstm_pack));
-  m.impl("lstm_prepacked", TORCH_BOX(&asrkern::lstm_prepacked));
-  m.impl("lstm_backward", TORCH_BOX(&asrkern::lstm_backward));
+  asrkern::implement<"lstm", &asrkern::lstm>(m);
+  asrkern::implement<"lstm_pack", &asrkern::lstm_pack>(m);
+  asrkern::implement<"lstm_prepacked", &asrkern::lstm_prepacked>(m);
+  asrkern::implement<"lstm_backward", &asrkern::lstm_backward>(m);
 }

@@ -1,31 +1,81 @@
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+#include <utility>
+
 #include "csrc/ops/common.h"
 
 namespace asrkern {
 namespace {
 
-// Exact integers; a row without input has no output, though its padding alone would fill a window.
-int64_t output_length(int64_t length, int64_t kernel, int64_t stride, int64_t padding) {
-  if (length == 0 || length + 2 * padding < kernel) return 0;
-  return (length + 2 * padding - kernel) / stride + 1;
+// One axis of the convolution, in exact integers.
+struct Axis {
+  int64_t size, kernel, stride, padding;
+
+  Axis(const char* name, int64_t size, int64_t kernel, int64_t stride, int64_t padding)
+      : size(size), kernel(kernel), stride(stride), padding(padding) {
+    if (stride < 1) invalid("stride: expected at least 1, received ", stride, " along ", name);
+    if (padding < 0 || padding > kMostPadding)
+      invalid("padding: expected 0 to ", kMostPadding, ", received ", padding, " along ", name);
+    if (size > std::numeric_limits<int64_t>::max() - 2 * padding || padded() < kernel)
+      invalid("input: expected ", name, " of at least ", kernel - 2 * padding,
+              ", the kernel's size less its padding, received ", size);
+    // A longer stride makes one window, too, and this one can be multiplied.
+    this->stride = std::min(stride, padded());
+  }
+
+  int64_t padded() const { return size + 2 * padding; }
+
+  // A row without input has no output, though its padding alone would fill a window.
+  int64_t outputs(int64_t length) const {
+    if (length == 0 || length + 2 * padding < kernel) return 0;
+    return (length + 2 * padding - kernel) / stride + 1;
+  }
+
+ private:
+  // The kernels form addresses of windows that begin this far outside of the input.
+  static constexpr int64_t kMostPadding = std::numeric_limits<int32_t>::max();
+};
+
+using PerChannel = std::initializer_list<std::pair<const char*, const std::optional<Tensor>*>>;
+
+void check_arguments(const Tensor& input, const Tensor& weight, PerChannel per_channel,
+                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding) {
+  check("input", input).dim(4);
+  check("weight", weight).dtype(input).shape({kAny, input.size(1), kAny, kAny});
+  for (int d = 0; d < 4; ++d) {
+    if (d > 0 && input.size(d) == 0)
+      invalid("input: expected at least one value in every dimension but the first, received shape ",
+              shape_text(sizes_of(input)));
+    if (weight.size(d) == 0)
+      invalid("weight: expected at least one value in every dimension, received shape ", shape_text(sizes_of(weight)));
+  }
+  for (const auto& [name, tensor] : per_channel) check(name, *tensor).dtype(input).shape({weight.size(0)});
+  if (stride.size() != 2) invalid("stride: expected two integers, received ", stride.size());
+  if (padding.size() != 2) invalid("padding: expected two integers, received ", padding.size());
 }
 
 Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
                      const std::optional<Tensor>& lengths, const std::optional<Tensor>& output_lengths,
                      std::vector<int64_t> stride, std::vector<int64_t> padding, double min, double max) {
-  const int64_t batch = input.size(0), in_frames = input.size(3);
-  const int64_t out_bins = output_length(input.size(2), weight.size(2), stride[0], padding[0]);
-  const int64_t out_frames = output_length(in_frames, weight.size(3), stride[1], padding[1]);
+  check_arguments(input, weight, {{"bias", &bias}, {"scale", &scale}, {"shift", &shift}}, stride, padding);
+  const Axis bins("F (frequency)", input.size(2), weight.size(2), stride[0], padding[0]);
+  const Axis frames("T (time)", input.size(3), weight.size(3), stride[1], padding[1]);
+  const int64_t batch = input.size(0);
+  // The kernels count the bytes of a padded copy, of which the last tile may take twelve strides more than there are.
+  const int64_t padded[] = {batch, input.size(1), bins.padded(), frames.padded()};
+  bytes_of(padded, 16 * int64_t(sizeof(double)));
+  const int64_t out_bins = bins.outputs(bins.size), out_frames = frames.outputs(frames.size);
+  const Tensor x = dense(input), w = dense(weight);
   const std::vector<int64_t> in_lengths =
-      lengths ? read_lengths(*lengths, "lengths", batch, in_frames) : std::vector<int64_t>(batch, in_frames);
+      lengths ? read_lengths(*lengths, "lengths", batch, frames.size) : std::vector<int64_t>(batch, frames.size);
   std::vector<int64_t> out_lengths;
   if (output_lengths) {
     out_lengths = read_lengths(*output_lengths, "output_lengths", batch, out_frames);
   } else {
-    for (int64_t length : in_lengths)
-      out_lengths.push_back(output_length(length, weight.size(3), stride[1], padding[1]));
+    for (int64_t length : in_lengths) out_lengths.push_back(frames.outputs(length));
   }
-  const Tensor x = dense(input), w = dense(weight);
   const std::optional<Tensor> b = dense(bias), a = dense(scale), c = dense(shift);
   Tensor output = new_output(input, {batch, weight.size(0), out_bins, out_frames});
   with_dtype(input, "input", [&](auto type) {
@@ -33,17 +83,17 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
     const cpu::Kernels<T>& kernels = cpu::kernels<T>();
     cpu::MaskedConv2d<T> conv{batch,
                               weight.size(1),
-                              input.size(2),
-                              in_frames,
+                              bins.size,
+                              frames.size,
                               weight.size(0),
                               out_bins,
                               out_frames,
-                              weight.size(2),
-                              weight.size(3),
-                              stride[0],
-                              stride[1],
-                              padding[0],
-                              padding[1],
+                              bins.kernel,
+                              frames.kernel,
+                              bins.stride,
+                              frames.stride,
+                              bins.padding,
+                              frames.padding,
                               in_lengths.data(),
                               out_lengths.data(),
                               T(min),
@@ -57,8 +107,8 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
                               mutable_data<T>(output)};
     if (output.numel() == 0) return;
     const cpu::ThreadPool pool = torch_threads();
-    Tensor packed = torch::stable::new_empty(w, {kernels.masked_conv2d_packed_size(conv)});
-    Tensor scratch = torch::stable::new_empty(x, {kernels.masked_conv2d_scratch_size(pool, conv)});
+    Tensor packed = allocate(w, {kernels.masked_conv2d_packed_size(conv)});
+    Tensor scratch = allocate(x, {kernels.masked_conv2d_scratch_size(pool, conv)});
     kernels.masked_conv2d_pack(pool, conv, data<T>(w), mutable_data<T>(packed));
     conv.weight = data<T>(packed);
     conv.scratch = mutable_data<T>(scratch);
@@ -70,4 +120,4 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
 }  // namespace
 }  // namespace asrkern
 
-STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { m.impl("masked_conv2d", TORCH_BOX(&asrkern::masked_conv2d)); }
+STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { asrkern::implement<"masked_conv2d", &asrkern::masked_conv2d>(m); }

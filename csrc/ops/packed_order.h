@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "csrc/ops/common.h"
+#include "csrc/ops/recurrent_arguments.h"
 
 namespace asrkern {
 
@@ -30,6 +31,9 @@ inline PackedOrder order_by_batch_sizes(const Tensor& batch_sizes, int64_t frame
   for (int64_t t = 0; t < values.numel(); ++t) {
     if (sizes[t] < 1 || (t > 0 && sizes[t] > sizes[t - 1]))
       invalid("batch_sizes: expected positive values that never grow, received ", sizes[t], " at step ", t);
+    if (sizes[t] > frames - total)
+      invalid("batch_sizes: expected values that sum to the ", frames, " frames of the input, received ", sizes[t],
+              " at step ", t, ", where ", frames - total, " are left");
     order.active.push_back(sizes[t]);
     order.offsets.push_back(total);
     total += sizes[t];
@@ -54,6 +58,10 @@ inline PackedOrder order_by_lengths(const std::optional<Tensor>& lengths, int64_
       lengths ? read_lengths(*lengths, "lengths", rows, steps) : std::vector<int64_t>(rows, steps);
   order.rows.resize(rows);
   std::iota(order.rows.begin(), order.rows.end(), 0);
+  // All at once: one allocation, which fails at once where there are more frames than memory.
+  const int64_t most[] = {rows, steps};
+  bytes_of(most, sizeof(int64_t));
+  order.frames.reserve(size_t(std::accumulate(values.begin(), values.end(), int64_t(0))));
   std::stable_sort(order.rows.begin(), order.rows.end(), [&](int64_t a, int64_t b) { return values[a] > values[b]; });
   for (int64_t row : order.rows) order.lengths.push_back(values[row]);
   const int64_t longest = rows > 0 ? order.lengths[0] : 0;
@@ -75,11 +83,12 @@ inline PackedOrder make_order(const Tensor& input, const std::optional<Tensor>& 
   return order_by_lengths(lengths, input.size(batch_first ? 0 : 1), input.size(batch_first ? 1 : 0), batch_first);
 }
 
-// [directions, rows, hidden_size] in sorted order; zeros where there is no h0.
-inline Tensor sorted_states(const Tensor& like, const std::optional<Tensor>& states, const PackedOrder& order,
-                            int64_t directions, int64_t hidden_size) {
+// [directions, rows, hidden_size] in sorted order; zeros where there is none. name: the argument.
+inline Tensor sorted_states(const char* name, const Tensor& like, const std::optional<Tensor>& states,
+                            const PackedOrder& order, int64_t directions, int64_t hidden_size) {
   const int64_t rows = int64_t(order.rows.size());
-  Tensor sorted = torch::stable::new_zeros(like, {directions, rows, hidden_size});
+  check(name, states).dtype(like).shape({directions, rows, hidden_size});
+  Tensor sorted = allocate_zeros(like, {directions, rows, hidden_size});
   if (!states) return sorted;
   const Tensor from = dense(*states);
   const size_t bytes = size_t(hidden_size) * like.element_size();
@@ -137,7 +146,7 @@ std::vector<T*> reversed_pointers(const PackedOrder& order, const std::vector<T*
 inline Tensor packed_frames(const Tensor& input, const PackedOrder& order, int64_t features) {
   const int64_t frames = int64_t(order.frames.size());
   if (order.identity) return torch::stable::reshape(input, {frames, features});
-  Tensor packed = torch::stable::new_empty(input, {frames, features});
+  Tensor packed = allocate(input, {frames, features});
   const size_t bytes = size_t(features) * input.element_size();
   const char* source = static_cast<const char*>(input.const_data_ptr());
   char* target = static_cast<char*>(packed.mutable_data_ptr());
@@ -149,7 +158,7 @@ inline Tensor packed_frames(const Tensor& input, const PackedOrder& order, int64
 // The inverse of packed_frames, shaped as the caller's tensor `like`; zeros in the frames that no row reaches.
 inline Tensor caller_frames(const Tensor& packed, const PackedOrder& order, const Tensor& like) {
   if (order.identity) return torch::stable::reshape(packed, like.sizes());
-  Tensor result = torch::stable::new_zeros(like, like.sizes());
+  Tensor result = allocate_zeros(like, like.sizes());
   const size_t bytes = size_t(packed.size(1)) * packed.element_size();
   const char* source = static_cast<const char*>(packed.const_data_ptr());
   char* target = static_cast<char*>(result.mutable_data_ptr());

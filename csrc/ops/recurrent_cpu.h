@@ -12,8 +12,8 @@ struct RecurrentLayer {
                  const Tensor& weight_ih, const Tensor& weight_hh, const std::optional<Tensor>& weight_ih_reverse,
                  const std::optional<Tensor>& weight_hh_reverse, bool batch_first,
                  std::optional<int64_t> packed_size = std::nullopt)
-      : order(make_order(input, lengths, batch_sizes, batch_first)),
-        input(dense(input)),
+      : input(dense(input)),
+        order(make_order(input, lengths, batch_sizes, batch_first)),
         weight_ih{dense(weight_ih), dense(weight_ih_reverse.value_or(weight_ih))},
         weight_hh{dense(weight_hh), dense(weight_hh_reverse.value_or(weight_hh))},
         packed(packed_size.has_value()),
@@ -23,8 +23,9 @@ struct RecurrentLayer {
         features(weight_ih.size(1)),
         rows(int64_t(order.rows.size())) {}
 
+  Tensor input;
   PackedOrder order;
-  Tensor input, weight_ih[2], weight_hh[2];
+  Tensor weight_ih[2], weight_hh[2];
   std::optional<Tensor> scale_ih[2], scale_hh[2];  // of quantised weights: [gates] a direction
   bool packed;
   int directions;
@@ -51,16 +52,28 @@ inline int directions_at_once(int directions, int64_t bytes_of_one) {
 }
 
 // A layer whose weight_hh the cell's kernel has packed, and may have quantised.
-inline RecurrentLayer prepacked_layer(const Tensor& input, const std::optional<Tensor>& lengths,
-                                      const std::optional<Tensor>& batch_sizes, const Tensor& weight_ih,
-                                      const std::optional<Tensor>& scale_ih, const Tensor& packed_hh,
-                                      const std::optional<Tensor>& scale_hh,
-                                      const std::optional<Tensor>& weight_ih_reverse,
-                                      const std::optional<Tensor>& scale_ih_reverse,
-                                      const std::optional<Tensor>& packed_hh_reverse,
-                                      const std::optional<Tensor>& scale_hh_reverse, bool batch_first, int64_t gates) {
+inline RecurrentLayer prepacked_layer(
+    const Tensor& input, const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
+    const Tensor& weight_ih, const std::optional<Tensor>& scale_ih, const Tensor& packed_hh,
+    const std::optional<Tensor>& scale_hh, const std::optional<Tensor>& bias_ih, const std::optional<Tensor>& bias_hh,
+    const std::optional<Tensor>& weight_ih_reverse, const std::optional<Tensor>& scale_ih_reverse,
+    const std::optional<Tensor>& packed_hh_reverse, const std::optional<Tensor>& scale_hh_reverse,
+    const std::optional<Tensor>& bias_ih_reverse, const std::optional<Tensor>& bias_hh_reverse, bool batch_first,
+    int64_t gates) {
+  check("input", input).dtype(ScalarType::Float);
+  check_batch(input, lengths, batch_sizes, batch_first);
+  check("weight_ih", weight_ih).dtype({ScalarType::Float, ScalarType::BFloat16, ScalarType::Char}).dim(2);
+  const int64_t rows = weight_ih.size(0);
+  if (rows == 0 || rows % gates)
+    invalid("weight_ih: expected [", gates, "·hidden_size, input_size], received shape ",
+            shape_text(sizes_of(weight_ih)));
+  const int64_t any_size[] = {kAny};  // check_packed knows it
+  check_parameters(input, rows, any_size, true,
+                   {{&weight_ih, &packed_hh, pointer(bias_ih), pointer(bias_hh), pointer(scale_ih), pointer(scale_hh)},
+                    {pointer(weight_ih_reverse), pointer(packed_hh_reverse), pointer(bias_ih_reverse),
+                     pointer(bias_hh_reverse), pointer(scale_ih_reverse), pointer(scale_hh_reverse)}});
   RecurrentLayer layer(input, lengths, batch_sizes, weight_ih, packed_hh, weight_ih_reverse, packed_hh_reverse,
-                       batch_first, weight_ih.size(0) / gates);
+                       batch_first, rows / gates);
   layer.scale_ih[0] = dense(scale_ih), layer.scale_ih[1] = dense(scale_ih_reverse);
   layer.scale_hh[0] = dense(scale_hh), layer.scale_hh[1] = dense(scale_hh_reverse);
   return layer;
@@ -77,11 +90,14 @@ auto with_weight_type(const Tensor& weight, const Float& for_float, const Bf16& 
 }
 
 template <class Float, class Bf16, class Int8>
-Tensor pack_weight(const Tensor& weight_hh, const Float& for_float, const Bf16& for_bf16, const Int8& for_int8) {
+Tensor pack_weight(const Tensor& weight_hh, int64_t gates, const Float& for_float, const Bf16& for_bf16,
+                   const Int8& for_int8) {
+  check("weight_hh", weight_hh).dtype({ScalarType::Float, ScalarType::BFloat16, ScalarType::Char});
+  check_weight_hh(weight_hh, gates);
   const Tensor weight = dense(weight_hh);
   return with_weight_type(weight, for_float, for_bf16, for_int8, [&](auto type, const auto& kernels, auto) {
     using W = decltype(type);
-    Tensor packed = torch::stable::new_empty(weight, {kernels.packed_size(weight.size(1))});
+    Tensor packed = allocate(weight, {kernels.packed_size(weight.size(1))});
     prefer_huge_pages(packed);
     kernels.pack(torch_threads(), data<W>(weight), weight.size(1), mutable_data<W>(packed));
     return packed;
@@ -121,20 +137,18 @@ RecurrentResult recurrent_forward(
   const int64_t size = layer.size, gates = layer.gates, features = layer.features;
   const int64_t width = layer.directions * size, saved = Cell::kSaved * size;
 
-  std::vector<int64_t> output_sizes(input.sizes().begin(), input.sizes().end());
-  output_sizes.back() = width;
-  Tensor output = new_output(input, output_sizes);
-  const int64_t frames = output.numel() / (width > 0 ? width : 1);
+  Tensor output = new_output(input, with_features(input, width));
+  const int64_t frames = caller_frames_of(input);
   Tensor reserve = save_reserve ? new_output(input, {layer.directions, frames, saved}) : new_output(input, {0});
-  const Tensor initial = sorted_states(input, h0, layer.order, layer.directions, size);
+  const Tensor initial = sorted_states("h0", input, h0, layer.order, layer.directions, size);
   Tensor h_n = torch::stable::clone(initial);  // where rows of no length stay
 
   const int64_t longest_part = std::min(batch.frames, std::max(kFramesAtOnce, batch.rows));
   const int64_t packed_size = cell.packed_size(size);
   const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(W)));
-  Tensor gates_x = torch::stable::new_empty(input, {at_once, longest_part, gates});
-  Tensor states = torch::stable::new_empty(input, {at_once, 2, batch.rows, size});
-  Tensor scratch_ih = torch::stable::new_empty(input, {kernels.linear_scratch_size(pool, features)});
+  Tensor gates_x = allocate(input, {at_once, longest_part, gates});
+  Tensor states = allocate(input, {at_once, 2, batch.rows, size});
+  Tensor scratch_ih = allocate(input, {kernels.linear_scratch_size(pool, features)});
   std::vector<int64_t> scratch(pool.threads * at_once * batch.rows);
   std::vector<const T*> inputs[2] = {frame_pointers(layer.order, data<T>(input), features, 0)};
   if (layer.directions == 2) inputs[1] = reversed_pointers(layer.order, inputs[0]);
@@ -151,7 +165,7 @@ RecurrentResult recurrent_forward(
       T* x = mutable_data<T>(gates_x) + (d - from) * longest_part * gates;
       projected[d] = row_pointers(x, longest_part, gates);
       if (!layer.packed) {
-        packed_hh[d] = torch::stable::new_empty(layer.weight_hh[d], {packed_size});
+        packed_hh[d] = allocate(layer.weight_hh[d], {packed_size});
         cell.pack(pool, data<W>(layer.weight_hh[d]), size, mutable_data<W>(packed_hh[d]));
       }
       outputs[d] = frame_pointers(layer.order, mutable_data<T>(output), width, d * size);
@@ -267,22 +281,25 @@ RecurrentGradients recurrent_backward(const RecurrentLayer& layer, const Kernels
   const cpu::RecurrentBatch batch = layer.order.batch();
   const Tensor& input = layer.input;
   const int64_t size = layer.size, gates = layer.gates, features = layer.features, directions = layer.directions;
-  const int64_t width = directions * size, frames = reserve.size(1), saved = Cell::kSaved * size;
+  const int64_t width = directions * size, frames = caller_frames_of(input), saved = Cell::kSaved * size;
+  check("grad_output", grad_output).dtype(input).shape(with_features(input, width));
+  check("output", output).dtype(input).shape(with_features(input, width));
+  check("reserve", reserve).dtype(input).shape({directions, frames, saved});
   const int64_t longest_part = std::min(batch.frames, std::max(kFramesAtOnce, batch.rows));
   const Tensor dy = dense(grad_output), y = dense(output), kept = dense(reserve);
-  const Tensor initial = sorted_states(input, h0, layer.order, directions, size);
-  Tensor grad_h = sorted_states(input, grad_h_n, layer.order, directions, size);
+  const Tensor initial = sorted_states("h0", input, h0, layer.order, directions, size);
+  Tensor grad_h = sorted_states("grad_h_n", input, grad_h_n, layer.order, directions, size);
   const int64_t packed_size = kernels.linear_packed_size(size, gates);
   const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(T)));
   Tensor previous = new_output(input, {at_once, longest_part, size});
   Tensor grad_gates = new_output(input, {at_once, longest_part, gates});
   Tensor grad_last_x = new_output(input, {at_once, Cell::kLastOfItsOwn ? longest_part : 0, size});
-  Tensor packed = torch::stable::new_empty(input, {at_once, packed_size});
-  Tensor grad_input = torch::stable::new_zeros(input, input.sizes());
-  Tensor grad_weight_ih = torch::stable::new_zeros(input, {directions, gates, features});
-  Tensor grad_weight_hh = torch::stable::new_zeros(input, {directions, gates, size});
-  Tensor grad_bias_ih = torch::stable::new_zeros(input, {directions, gates});
-  Tensor grad_bias_hh = torch::stable::new_zeros(input, {directions, gates});
+  Tensor packed = allocate(input, {at_once, packed_size});
+  Tensor grad_input = allocate_zeros(input, input.sizes());
+  Tensor grad_weight_ih = allocate_zeros(input, {directions, gates, features});
+  Tensor grad_weight_hh = allocate_zeros(input, {directions, gates, size});
+  Tensor grad_bias_ih = allocate_zeros(input, {directions, gates});
+  Tensor grad_bias_hh = allocate_zeros(input, {directions, gates});
 
   typename DeferredGradients<T>::Scratch scratch;
   std::vector<const T*> outputs[2], grads[2];

@@ -112,7 +112,7 @@ BAD = {
         r"input: expected T \(time\) of at least 5.*received 4",
     ),
     "too low": (dict(input=torch.randn(3, 2, 6, 31)), r"input: expected F \(frequency\) of at least 7"),
-    "empty": (dict(input=torch.randn(0, 2, 20, 31)), "input: expected at least one value"),
+    "empty": (dict(input=torch.randn(3, 2, 20, 0)), "input: expected at least one value"),
     "stride": (dict(stride=(0, 1)), r"stride: expected two integers of at least 1, received \(0, 1\)"),
     "padding": (dict(padding=(0, -1)), "padding: expected two integers of at least 0"),
     "scale": (dict(scale=torch.randn(4)), r"scale: expected shape \(5,\), received \(4,\)"),
