@@ -20,7 +20,8 @@ Tensor run(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   std::vector<int64_t> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = out_features;
   Tensor output = new_output(input, sizes);
-  const int64_t rows = output.numel() / (out_features > 0 ? out_features : 1);
+  if (output.numel() == 0) return output;
+  const int64_t rows = output.numel() / out_features;
   const cpu::ThreadPool pool = torch_threads();
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   Tensor scratch = allocate(input, {kernels.linear_scratch_size(pool, in_features)});

@@ -64,7 +64,7 @@ inline void check_parameters(const Tensor& input, int64_t rows, std::span<const 
   } kNames[] = {{"weight_ih", "weight_hh", "packed_hh", "bias_ih", "bias_hh", "scale_ih", "scale_hh"},
                 {"weight_ih_reverse", "weight_hh_reverse", "packed_hh_reverse", "bias_ih_reverse", "bias_hh_reverse",
                  "scale_ih_reverse", "scale_hh_reverse"}};
-  const auto& [forward, reverse] = directions;
+  const DirectionArguments& forward = directions[0];
   const ScalarType type = dtype_of(*forward.weight_ih), values = dtype_of(input);
   for (int d = 0; d < 2; ++d) {
     const DirectionArguments& given = directions[d];

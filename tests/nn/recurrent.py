@@ -209,6 +209,22 @@ class RecurrentTests:
         stock.load_state_dict(weights)
         torch.testing.assert_close(got, stock(x)[0], **EXACT)
 
+    @pytest.mark.parametrize("train", [False, True])
+    @pytest.mark.parametrize("batch_first", [False, True])
+    def test_a_batch_of_no_rows_equals_torch(self, batch_first, train):
+        ours = self.ours(4, 5, 2, bidirectional=True, batch_first=batch_first).train(train)
+        stock = self.stock(4, 5, 2, bidirectional=True, batch_first=batch_first).train(train)
+        x = torch.zeros((0, 3, 4) if batch_first else (3, 0, 4), requires_grad=True)
+        hx = self.hx([torch.zeros(4, 0, 5)] * self.states)
+        expected, states = stock(x, hx)
+        for arguments in ((x,), (x, hx), (x, hx, torch.zeros(0, dtype=torch.int64))):
+            output, finals = ours(*arguments)
+            assert output.shape == expected.shape
+            assert [s.shape for s in self.tensors(finals)] == [s.shape for s in self.tensors(states)]
+        output.sum().backward()
+        assert x.grad.shape == x.shape
+        assert all(not p.grad.any() for p in ours.parameters())
+
     def test_dropout_falls_between_layers_only(self):
         ours, stock = self.twins(4, 50, 3, dropout=0.4)
         x = torch.randn(20, 5, 4, dtype=torch.float64)

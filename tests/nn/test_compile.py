@@ -205,3 +205,24 @@ def test_runs_under_autocast(name, training):
         assert parameter.grad is not None
         assert parameter.grad.dtype == torch.float32
         assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_compiled_layer_refuses_states_of_another_batch(kind, in_order):
+    torch._dynamo.reset()
+    layer = kind(6, 5, bidirectional=True).train(in_order)
+    compiled = torch.compile(layer, backend="aot_eager", dynamic=True)
+    lengths = torch.tensor([7, 4, 2] if in_order else [4, 7, 2])
+    x = pack_padded_sequence(torch.randn(7, 3, 6), lengths, enforce_sorted=in_order)
+
+    def states(rows):
+        hx = torch.randn(2, rows, 5)
+        return hx if kind is GRU else (hx, torch.randn(2, rows, 5))
+
+    for rows in (1, 2, 4):
+        for run in (layer, compiled):
+            with pytest.raises(ValueError, match=r"(h0|c0|hx.*): expected shape"):
+                run(x, states(rows))
+    hx = states(3)
+    assert torch.equal(compiled(x, hx)[0].data, layer(x, hx)[0].data)

@@ -448,6 +448,11 @@ def test_linear_of_nothing(shape, outputs):
         assert_close(grad, wanted, 1e-6)
 
 
+def test_linear_of_no_rows_takes_no_time():
+    output = op("linear")(g(0, 0), g(1, 0).expand(2**48, 0), None)
+    assert output.shape == (0, 2**48)
+
+
 @pytest.mark.parametrize("layout, shape", [("NCT", (0, 3, 5)), ("NTC", (2, 0, 3)), ("TNC", (4, 0, 3)), ("NCFT", (2, 3, 0, 4)), ("RC", (0, 3))])  # fmt: skip
 def test_batch_norm_of_nothing(layout, shape):
     x, weight, bias = (torch.randn(s, requires_grad=True) for s in (shape, (3,), (3,)))
