@@ -23,4 +23,4 @@ int64_t checksum_of(const Tensor& tensor) {
 }  // namespace
 }  // namespace asrkern
 
-STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { m.impl("checksum", TORCH_BOX(&asrkern::checksum_of)); }
+STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { asrkern::implement<"checksum", &asrkern::checksum_of>(m); }

@@ -122,7 +122,10 @@ struct CtcArguments {
       arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
     }
     if (lm_tokens) arrays.lm_tokens = keeper.view<int32_t>(*lm_tokens, "lm_tokens");
-    if (texts) arrays.texts = keeper.view<int64_t>(*texts, "texts", 2);
+    if (texts) {
+      check("texts", texts).shape({1 + log_probs.size(2) + arrays.lexicon.lm_words.size, 2});
+      arrays.texts = keeper.view<int64_t>(*texts, "texts", 2);
+    }
     arrays.alpha = alpha;
     arrays.beta = beta;
     arrays.allow_unknown = unk_score.has_value();

@@ -441,6 +441,7 @@ def make_ctc_beam_search(rng: np.random.Generator) -> Call:
     beam_width = int(rng.integers(1, 9))
     words, nodes = int(rng.integers(1, 6)), int(rng.integers(2, 6))
     language_model = lexicon = hotwords = ()
+    words_of_lexicon = 0
     if rng.random() < 0.6:
         unigrams, groups = -tensor(rng, (words, 2)).abs(), int(rng.integers(1, 4))
         slots = integers(rng, -(2**62), 2**62, 8 * groups)
@@ -460,6 +461,7 @@ def make_ctc_beam_search(rng: np.random.Generator) -> Call:
             ]
         )
         of_lm = integers(rng, 0, words - 1, max(words, 1)).to(torch.int32)
+        words_of_lexicon = len(of_lm)
         lexicon = (
             *(t["edge_begin"], t["edge_token"], t["edge_target"], t["edge_mask"], begins.to(torch.int32)),
             *(
@@ -501,6 +503,8 @@ def make_ctc_beam_search(rng: np.random.Generator) -> Call:
         "log_add": bool(rng.random() < 0.5),
         "check_normalized": bool(rng.random() < 0.5),
         "num_threads": int(rng.integers(0, 3)),
+        "texts": integers(rng, 0, 2**62, (1 + vocabulary + words_of_lexicon, 2)) if rng.random() < 0.5 else None,
+        "history": int(rng.integers(1, 9)),
     })  # fmt: skip
 
 

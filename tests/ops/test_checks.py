@@ -96,7 +96,7 @@ def beam_search():
         "lm_tokens": None, "lexicon": [], "hotwords": [], "alpha": 0.0, "beta": 0.0, "unk_score": 0.0,
         "unknown_look_ahead": 0.0, "begin_reach": 0.0, "blank": 0, "beam_width": 4, "nbest": 2, "top_tokens": 4,
         "token_min_logp": -INF, "beam_prune_logp": -INF, "blank_penalty": 0.0, "log_add": True, "check_normalized": True,
-        "num_threads": 1,
+        "num_threads": 1, "texts": torch.zeros(5, 2, dtype=torch.int64), "history": 512,
     }  # fmt: skip
 
 

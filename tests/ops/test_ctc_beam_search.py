@@ -277,7 +277,7 @@ def hotwords(edge_begin, credit=None, completed=None, reach=None):
         ({"token_kinds": torch.zeros(4, dtype=torch.uint8)}, "token_kinds: expected 5 values"),
         ({"token_kinds": torch.full((5,), 3, dtype=torch.uint8)}, "token_kinds: expected 0, 1 or 2"),
         ({"token_kinds": torch.zeros(5)}, "token_kinds: expected dtype uint8, received float32"),
-        ({"texts": torch.zeros(5, 2, dtype=torch.int64)}, "texts: expected 6 hashes, two values each"),
+        ({"texts": torch.zeros(5, 2, dtype=torch.int64)}, r"texts: expected shape \(6, 2\), received \(5, 2\)"),
         ({"texts": torch.zeros(6, 2)}, "texts: expected dtype int64, received float32"),
         ({"lexicon": (torch.zeros(1),)}, "lexicon: expected 9 tensors or none, received 1"),
         ({"hotwords": (torch.zeros(1),)}, "hotwords: expected 7 tensors or none, received 1"),
