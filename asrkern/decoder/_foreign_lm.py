@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asrkern._file_kinds import is_safetensors
+
 _KINDS = {
     b"mmap lm http://kheafield.com/code": (
         "a binary file of KenLM",
@@ -39,11 +41,6 @@ _KINDS = {
     b"\xff\xfe": ("text in UTF-16", "`iconv -f utf-16 -t utf-8 FILE > NEW.arpa` converts it"),
     b"\xfe\xff": ("text in UTF-16", "`iconv -f utf-16 -t utf-8 FILE > NEW.arpa` converts it"),
 }
-
-
-def is_safetensors(beginning: bytes) -> bool:
-    """Whether a file that begins so is a safetensors file: the size of a header, then the header, in JSON."""
-    return beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < 1 << 32
 
 
 def refuse_foreign(beginning: bytes) -> None:

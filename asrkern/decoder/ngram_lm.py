@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
+from asrkern._file_kinds import is_safetensors
 from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize, _saved_lm
 from asrkern.decoder._files import about, read_chunks
-from asrkern.decoder._foreign_lm import is_safetensors, refuse_foreign
+from asrkern.decoder._foreign_lm import refuse_foreign
 from asrkern.decoder._ngram_estimate import Estimate, Progress
 
 MAX_ORDER: int = _decoder.MAX_ORDER

@@ -16,9 +16,9 @@ import sys
 import zipfile
 from typing import Any, BinaryIO
 
+from asrkern._file_kinds import in_words, shown, zip_of_others
 from asrkern._memory import in_words as size_in_words
 from asrkern._memory import memory_for
-from asrkern.models._file_kinds import in_words, shown, zip_of_others
 from asrkern.models._unpickler import Inert, Storage, TensorView, Unpickler, Work, plain
 
 __all__ = ["Inert", "module_state_dict", "plain", "read_checkpoint"]

@@ -17,8 +17,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import FSDPStrategy
 
 from asrkern._atomic_write import atomic_write
+from asrkern._file_kinds import in_words
 from asrkern.models import build
-from asrkern.models._file_kinds import in_words
 from asrkern.training.averaging import average_checkpoints
 from asrkern.training.checkpoint import Recognizer, save
 from asrkern.training.recipe import Recipe

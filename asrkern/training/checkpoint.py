@@ -22,11 +22,12 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from asrkern import _file_kinds
 from asrkern._atomic_write import atomic_write
 from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
 from asrkern.data import collate
-from asrkern.models import _file_kinds, build
+from asrkern.models import build
 from asrkern.models.weights import outline
 from asrkern.training.features import FeatureSettings
 from asrkern.training.tasks import RecognitionTask, make_task, task_of

@@ -15,7 +15,7 @@ from asrkern.cli.app import app
 from asrkern.cli.console import errors, one_line
 from asrkern.training.checkpoint import save
 from tests.cli.tiny import make_recognizer
-from tests.models.test_file_kinds import KINDS
+from tests.test_file_kinds import KINDS
 from tests.training.tones import write_tones
 
 

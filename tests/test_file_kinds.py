@@ -20,8 +20,8 @@ import pytest
 import torch
 from safetensors.torch import save as safetensors
 
+from asrkern._file_kinds import in_words
 from asrkern.models import LAS, DeepSpeech2
-from asrkern.models._file_kinds import in_words
 from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
 from asrkern.training.checkpoint import load
 from asrkern.training.conversion import convert
