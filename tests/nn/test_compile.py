@@ -20,6 +20,7 @@ from asrkern.nn import (
     MaskedBatchNorm1d,
     MaskedBatchNorm2d,
     SequenceWise,
+    quantize,
 )
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -226,3 +227,45 @@ def test_a_compiled_layer_refuses_states_of_another_batch(kind, in_order):
                 run(x, states(rows))
     hx = states(3)
     assert torch.equal(compiled(x, hx)[0].data, layer(x, hx)[0].data)
+
+
+class Quantized(nn.Module):
+    def __init__(self, kind, weights) -> None:
+        super().__init__()
+        self.rnn = quantize(kind(6, 5, 2, bidirectional=True), weights)
+
+    def forward(self, x, lengths):
+        return self.rnn(x, lengths=lengths)
+
+
+def export(module: nn.Module) -> torch.export.ExportedProgram:
+    """With dynamic numbers of rows and frames."""
+    rows, frames = Dim("rows", min=1, max=100), Dim("frames", min=1, max=1000)
+    return torch.export.export(module, inputs("TN6", 3, 7), dynamic_shapes=({0: frames, 1: rows}, {0: rows}))
+
+
+@pytest.mark.parametrize("weights", ["int8", "bf16"])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_quantised_layers_compile_and_export(kind, weights):
+    module = Quantized(kind, weights).eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    exported = export(module).module()
+    with torch.no_grad():
+        for batch, steps in SIZES:
+            arguments = inputs("TN6", batch, steps)
+            expected = flat(module(*arguments))
+            for other in (compiled, exported):
+                assert all(map(torch.equal, flat(other(*arguments)), expected))
+        # Packed at each run: weights of today.
+        module.rnn.weight_hh_l0.zero_()
+        assert all(map(torch.equal, flat(compiled(*arguments)), flat(module(*arguments))))
+
+
+def test_a_quantised_layer_through_aotinductor(tmp_path):
+    module = Quantized(nn.GRU, "int8").eval()
+    path = torch._inductor.aoti_compile_and_package(export(module), package_path=str(tmp_path / "layer.pt2"))
+    loaded = torch._inductor.aoti_load_package(path)
+    for batch, steps in SIZES:
+        arguments = inputs("TN6", batch, steps)
+        assert all(map(torch.equal, flat(loaded(*arguments)), flat(module(*arguments))))
