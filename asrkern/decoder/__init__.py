@@ -1,8 +1,9 @@
 """Decoding of CTC outputs, and language models for it."""
 
 from asrkern.decoder.align import Alignment, TokenSpan, ctc_score, forced_align, token_spans
-from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis, Partial, Word
+from asrkern.decoder.beam import CTCBeamDecoder
 from asrkern.decoder.greedy import GreedyPath, greedy_decode
+from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
 from asrkern.decoder.labels import read_labels
 from asrkern.decoder.ngram_lm import NGramLM, WordScore
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from asrkern import _decoder, ops
 from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
 from asrkern.decoder._scores import as_scores
+from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 
@@ -23,86 +23,6 @@ Array = Tensor | np.ndarray
 _COUNTS = ("beam_width", "nbest", "top_tokens", "history")
 _NO_LIMIT = (1 << 31) - 1
 _OPTIONS = (*_COUNTS, "token_min_logp", "beam_prune_logp", "blank_penalty", "log_add", "check_normalized")
-
-
-class Word(NamedTuple):
-    """start, end: frames of the best alignment, the first and the one after the last. confidence: the word's posterior
-    probability within the beam, the share of e^score of all hypotheses that have it at an overlapping time."""
-
-    text: str
-    start: int
-    end: int
-    confidence: float
-
-
-class Hypothesis(NamedTuple):
-    """One text that an utterance may be.
-
-    Several sequences of labels may be one text: with more spaces between or around words, or spelled by other labels.
-    Scores are the text's, sums over all of them; tokens and times are of the likeliest.
-
-    Attributes:
-        text: the words, with a space between them where the labels have one.
-        tokens: indices of labels, without blanks and repeats.
-        timesteps: the frame where each token begins in the best alignment.
-        words: the text's words with their times.
-        score: ``am_score + lm_score``, in nats.
-        am_score: log-probability of the text by CTC (within the beam: of the alignments that were kept).
-        lm_score: ``alpha · ln p_lm + beta · words``, unk_score and hotwords included; where these differ between
-            sequences of labels (a model of characters counts spaces), the mean by their probabilities.
-    """
-
-    text: str
-    tokens: list[int]
-    timesteps: list[int]
-    words: list[Word]
-    score: float
-    am_score: float
-    lm_score: float
-
-
-class Partial:
-    """What is known of a stream so far: words that no later frame changes, then what may still change.
-
-    A caller that asks for the words behind those that it has gets each of them once, and pays for what is new; what is
-    about the whole text (``hypothesis``, ``stable_text``) is made when it is asked for and takes time with its length.
-
-    Attributes:
-        words: words that no later frame changes, as :meth:`CTCBeamDecoder.finish` will return them; without those that
-            the caller had.
-        word_count: how many such words there are, those among them.
-        tail: the best text so far behind all of them.
-        stable_tokens: how many tokens of the hypothesis no later frame changes.
-    """
-
-    def __init__(
-        self, decoder: CTCBeamDecoder, state: _decoder.CtcBeamState, after: int, found: tuple[Any, ...]
-    ) -> None:
-        columns, self._best, self._first, self.word_count, self.stable_tokens = found
-        self._decoder, self._state = decoder, state
-        self.words: list[Word] = decoder._read_words(*columns)
-        self.tail: str = decoder.join(decoder._read_words(*self._best[2:]))
-
-    @cached_property
-    def hypothesis(self) -> Hypothesis:
-        """The best of the whole text so far, as if more frames were to come."""
-        return self._decoder._hypothesis(*self._best[:2], *self._columns)
-
-    @cached_property
-    def stable_text(self) -> str:
-        """The text of the words that are complete among the stable tokens; their times may still change."""
-        words = self._decoder._read_words(*(column[: self.stable_tokens] for column in self._columns))
-        tokens = self._decoder._built.tokens
-        # The last one may still grow, unless something has ended it.
-        if words and tokens.joiner and tokens.kinds[self._columns[0][self.stable_tokens - 1]] != ENDS_WORD:
-            words.pop()
-        return self._decoder.join(words)
-
-    @cached_property
-    def _columns(self) -> list[list[Any]]:
-        # What is committed stays, however far the state has gone on.
-        before = self._decoder._search.committed(self._state, self._first)
-        return [head + tail for head, tail in zip(before, self._best[2:], strict=True)]
 
 
 def _count(name: str, value: int) -> int:

@@ -19,9 +19,10 @@ namespace asrkern {
 struct SavedHead {
   uint64_t search;  // the model and the options
   double offset;
-  float shift;
+  float shift, spread;
   int32_t format, width, vocabulary, frame, settled;
   int32_t slots, prefixes, alignments, committed;  // how many follow
+  int32_t unused;
 };
 
 // A prefix of the beam, as in CtcBeam. What follows from the model or from the trees is not saved.
@@ -42,7 +43,7 @@ struct SavedToken {
   int32_t token, start, end, word;
 };
 
-static_assert(sizeof(SavedHead) == 56 && sizeof(SavedSlot) == 104 && sizeof(AlignmentNode) == 12);
+static_assert(sizeof(SavedHead) == 64 && sizeof(SavedSlot) == 104 && sizeof(AlignmentNode) == 12);
 
 class SavedBeam {
  public:
@@ -120,7 +121,7 @@ class SavedBeam {
     need(hash == murmur_hash(bytes.data(), size));
     need(head.format == kFormat && head.width >= 1 && head.vocabulary >= 1 && head.frame >= 0 && head.settled >= 0);
     need(head.slots >= 1 && head.slots <= head.width && head.prefixes >= 1);
-    need(std::fabs(head.offset) < 1e40);
+    need(std::fabs(head.offset) < 1e40 && std::fabs(head.spread) <= -kLogZero);
     uint64_t expected = sizeof head;
     each_array([&](auto& values, int32_t count) {
       need(count >= 0);
@@ -199,16 +200,15 @@ class SavedBeam {
     for (size_t i = prefixes.size(); i-- > 1; used[prefixes[i].parent] = true) need(used[i]);
   }
 
-  // A sum over alignments and the best of them, both possible or both far below the best prefix.
-  void check_score(float sum, float best) const {
+  // A sum over alignments and the best of them, both possible or neither.
+  static void check_score(float sum, float best) {
     for (const float score : {sum, best}) {
-      need(score >= kLogZero && score <= -kLogZero);
-      need(!is_log_zero(score) || is_log_zero(score - head.shift));
+      need(score == kLogZero || (score > 0.5f * kLogZero && score < 2 * kMostLogProb));
     }
     need(is_log_zero(sum) == is_log_zero(best));
   }
 
-  void check_scores(const SavedSlot& slot) const {
+  static void check_scores(const SavedSlot& slot) {
     check_score(slot.blank, slot.best_blank);
     check_score(slot.token, slot.best_token);
     need(std::fabs(slot.gain) < 1e25f && std::fabs(slot.context_score) < 1e40);

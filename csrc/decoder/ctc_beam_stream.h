@@ -67,6 +67,7 @@ class CtcBeamStream {
     beam_.frame = saved_->head.frame;
     beam_.offset = saved_->head.offset;
     beam_.shift = saved_->head.shift;
+    beam_.spread = saved_->head.spread;
     beam_.settled = saved_->head.settled;
     saved_ = nullptr;
     return true;
@@ -113,6 +114,7 @@ class CtcBeamStream {
     saved.head.vocabulary = vocabulary_;
     saved.head.offset = beam_.offset;
     saved.head.shift = beam_.shift;
+    saved.head.spread = beam_.spread;
     saved.head.frame = beam_.frame;
     saved.head.settled = beam_.settled;
     for (int32_t i = 0; i < beam_.count; ++i) saved.slots.push_back(saved_slot(i));

@@ -30,9 +30,9 @@ ASRKERN_HOST_DEVICE inline void stay_scores(float token, float total, float from
   const float joined = add ? log_add(again, extended) : again > extended ? again : extended;
   const float silent = total + blank;
   const float either = add ? log_add(joined, silent) : joined > silent ? joined : silent;
-  next_token = joined > kLogZero ? joined : kLogZero;
-  next_blank = silent > kLogZero ? silent : kLogZero;
-  next_total = either > kLogZero ? either : kLogZero;
+  next_token = or_log_zero(joined);
+  next_blank = or_log_zero(silent);
+  next_total = or_log_zero(either);
 }
 
 // The same of its best alignments; whether the one that ends in the last token now comes from the parent.
@@ -42,8 +42,8 @@ ASRKERN_HOST_DEVICE inline bool stay_best(float best_token, float best_blank, fl
   const float token = again > extended ? again : extended;
   const float before = best_blank > best_token ? best_blank : best_token;
   const float silent = before + blank;
-  next_token = token > kLogZero ? token : kLogZero;
-  next_blank = silent > kLogZero ? silent : kLogZero;
+  next_token = or_log_zero(token);
+  next_blank = or_log_zero(silent);
   return extended > again && !is_log_zero(extended);
 }
 

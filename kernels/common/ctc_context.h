@@ -153,10 +153,13 @@ ASRKERN_HOST_DEVICE inline TextHash word_text(const ContextModel& model, int32_t
   return model.texts && word >= 0 ? model.texts[1 + model.vocabulary + word] : spelled;
 }
 
-// The language model's score of a word, weighted, and its state after it.
+// The language model's score of a word, weighted, and its state after it. Whatever its tables hold it is a number that
+// leaves the search an order of its prefixes.
 ASRKERN_HOST_DEVICE ASRKERN_CALLED inline float lm_score(const ContextModel& model, const NGramState& before,
                                                          int32_t word, NGramState& after) {
-  return model.alpha * ngram_score(*model.lm, before, word, after);
+  constexpr float kMost = 1e25f;
+  const float score = model.alpha * ngram_score(*model.lm, before, word, after);
+  return score > -kMost ? score < kMost ? score : kMost : -kMost;
 }
 
 // What ending the current word is worth, with what the look-ahead and the hotwords expected of it settled; the state of

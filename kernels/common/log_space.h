@@ -15,6 +15,9 @@ constexpr float kLogZero = -1e30f;
 
 ASRKERN_HOST_DEVICE inline bool is_log_zero(float x) { return x < 0.5f * kLogZero; }
 
+// The same for all that is impossible, so that what is added to it later does not make it possible.
+ASRKERN_HOST_DEVICE inline float or_log_zero(float x) { return x > 0.5f * kLogZero ? x : kLogZero; }
+
 // e^x for x ≤ 0, within 2 ulp; 0 or nearly so below −87. Cephes' expf: x = n ln 2 + r, a polynomial in r.
 ASRKERN_HOST_DEVICE inline float exp_nonpositive(float x) {
   x = x > -87.0f ? x : -87.0f;

@@ -585,7 +585,7 @@ def test_equal_scores_and_nearly_equal_ones():
         assert len(decoder.decode(flat)) == 3
 
 
-@pytest.mark.parametrize("value", [INF, 2e30])
+@pytest.mark.parametrize("value", [INF, 2e30, 1.1e29])
 def test_infinite_scores_are_named(value):
     log_probs = random_log_probs(12, 5)
     log_probs[3, 2] = value
@@ -595,6 +595,33 @@ def test_infinite_scores_are_named(value):
             decoder.decode(log_probs)
         with pytest.raises(ValueError, match=r"log_probs: .* infinite values \(at frame 3\)"):
             decoder.step(decoder.start(), log_probs)
+
+
+@pytest.mark.parametrize("name", LM_OPTIONS)
+def test_huge_scores_of_frames_make_nothing_possible_again(name):
+    """Up and down by what float32 holds: texts stay those of tokens that were possible."""
+    options, _ = options_of(name)
+    log_probs = random_log_probs(40, 5)
+    huge = torch.rand(40, 5) < 0.2
+    log_probs[huge] = torch.tensor([9e28, -9e28, -3e29, -9e29, -INF])[torch.randint(5, (int(huge.sum()),))]
+    decoder = CTCBeamDecoder(
+        LETTERS,
+        beam_width=5,
+        nbest=5,
+        check_normalized=False,
+        unk_score=-1.0,
+        **{k: v for k, v in options.items() if k != "unk_score"},
+    )
+    state = decoder.start()
+    for frame in log_probs:
+        decoder.step(state, frame[None])
+        state = pickle.loads(pickle.dumps(state))
+    found = decoder.finish(state)
+    assert found == decoder.decode(log_probs)
+    for h in found:
+        assert math.isfinite(h.score) and not any(
+            log_probs[t, token] < -1e29 for t, token in zip(h.timesteps, h.tokens)
+        )
 
 
 def test_words_that_no_labels_spell_forbid_no_others():

@@ -166,9 +166,8 @@ def test_saved_states_are_the_same_again(saved):
     assert with_checksum(bytes_[:-8]) == bytes_
 
 
-# search, offset; shift, format, width, vocabulary, frame, settled; slots, prefixes, alignments, committed.
-HEAD = struct.Struct("<Qd f5i 4i")
-FIELDS = ("search", "offset", "shift", "format", "width", "vocabulary", "frame", "settled",
+HEAD = struct.Struct("<Qd 2f 5i 4i 4x")
+FIELDS = ("search", "offset", "shift", "spread", "format", "width", "vocabulary", "frame", "settled",
           "slots", "prefixes", "alignments", "committed")  # fmt: skip
 
 
@@ -186,6 +185,7 @@ FIELDS = ("search", "offset", "shift", "format", "width", "vocabulary", "frame",
         {"offset": math.inf},
         {"shift": -math.inf},
         {"shift": 1e30},
+        {"spread": math.nan},
         {"settled": 10**6},
         {"prefixes": 2**31 - 1},
         {"alignments": -1},

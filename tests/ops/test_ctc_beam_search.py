@@ -301,6 +301,13 @@ def hotwords(edge_begin, credit=None, completed=None, reach=None):
             )
             for tokens, mask in (([1], 4), ([1, 1], 2), ([1, 1], 4), ([1, 2], 2))
         ),
+        *(
+            ({"hotwords": hotwords([0, 1, 1, 1], **{name: [0, 0, value]})}, "hotwords: expected numbers between")
+            for name in ("credit", "completed", "reach")
+            for value in (INF, -INF, float("nan"), 3e38)
+        ),
+        ({"begin_reach": INF}, "unknown_look_ahead, begin_reach: expected numbers"),
+        ({"unknown_look_ahead": float("nan")}, "unknown_look_ahead, begin_reach: expected numbers"),
         ({"hotwords": hotwords([0, 0])}, "hotwords: expected at least the nodes"),
         ({"hotwords": hotwords([0, 0, 1])}, "hotwords: expected a node 1 without edges that is worth nothing"),
         *(
