@@ -57,10 +57,10 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
   const ContextModel& model = arguments.model;
   const CtcBeamOptions& options = arguments.options;
   const int64_t rows = log_probs.size(0), frames = log_probs.size(1), vocabulary = log_probs.size(2);
+  const CtcResults results(log_probs, nbest);
   const std::vector<int64_t> counts =
       lengths ? read_lengths(*lengths, "lengths", rows, frames) : std::vector<int64_t>(size_t(rows), frames);
   const Tensor values = dense(log_probs);
-  const CtcResults results(log_probs, nbest);
   share_out(rows, num_threads, [&](int64_t row) {
     const CtcOutput output = ctc_output_of_row(results.output, row);
     int32_t* error = results.errors + 2 * row;

@@ -58,9 +58,6 @@ inline PackedOrder order_by_lengths(const std::optional<Tensor>& lengths, int64_
       lengths ? read_lengths(*lengths, "lengths", rows, steps) : std::vector<int64_t>(rows, steps);
   order.rows.resize(rows);
   std::iota(order.rows.begin(), order.rows.end(), 0);
-  // All at once: one allocation, which fails at once where there are more frames than memory.
-  const int64_t most[] = {rows, steps};
-  bytes_of(most, sizeof(int64_t));
   order.frames.reserve(size_t(std::accumulate(values.begin(), values.end(), int64_t(0))));
   std::stable_sort(order.rows.begin(), order.rows.end(), [&](int64_t a, int64_t b) { return values[a] > values[b]; });
   for (int64_t row : order.rows) order.lengths.push_back(values[row]);
@@ -79,6 +76,11 @@ inline PackedOrder order_by_lengths(const std::optional<Tensor>& lengths, int64_
 
 inline PackedOrder make_order(const Tensor& input, const std::optional<Tensor>& lengths,
                               const std::optional<Tensor>& batch_sizes, bool batch_first) {
+  // An input without features has no memory of its own, which says that there is some for so many frames.
+  if (input.numel() == 0) {
+    const auto sizes = sizes_of(input);
+    allocate(input, Sizes(sizes.data(), sizes.size() - 1), ScalarType::Long);
+  }
   if (batch_sizes) return order_by_batch_sizes(*batch_sizes, input.size(0));
   return order_by_lengths(lengths, input.size(batch_first ? 0 : 1), input.size(batch_first ? 1 : 0), batch_first);
 }

@@ -342,6 +342,69 @@ def test_beam_search(change, message):
         op("ctc_beam_search")(*(beam_search() | change).values())
 
 
+NODES = {
+    "edge_begin": torch.tensor([0, 2, 2, 3], dtype=torch.int32),
+    "edge_token": torch.tensor([1, 2, 3], dtype=torch.int32),
+    "edge_target": torch.tensor([0, 2, 0], dtype=torch.int32),
+    "edge_mask": torch.tensor([6, 0, 8]),
+}
+
+
+def phrases(**changes):
+    values = {
+        "credit": torch.tensor([0.5, 0.0, 1.0]),
+        "completed": torch.zeros(3),
+        "reach": torch.tensor([1.0, 0.0, 1.0]),
+    }
+    return {"hotwords": [*NODES.values(), *(values | changes).values()]}
+
+
+def words(**changes):
+    arrays = {
+        "word_begin": torch.tensor([0, 0, 1, 2], dtype=torch.int32),
+        "words": torch.tensor([0, 1], dtype=torch.int32),
+        "lm_words": torch.tensor([1, 2], dtype=torch.int32),
+        "look_ahead": torch.tensor([0.0, -1.0, -2.0]),
+        "reach": torch.zeros(3),
+    }
+    lexicon = [*NODES.values(), *(arrays | changes).values()]
+    return {"lexicon": lexicon, "texts": torch.zeros(7, 2, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize("worth", [INF, float("nan"), 1e31, -1e31])
+@pytest.mark.parametrize("name", ["credit", "completed", "reach", "look_ahead"])
+def test_beam_search_refuses_what_would_come_to_infinities(name, worth):
+    """An unlimited worth of a prefix once had more of them chosen than there was room for."""
+    make = words if name == "look_ahead" else phrases
+    op("ctc_beam_search")(*(beam_search() | make()).values())
+    changed = make(**{name: torch.tensor([0.0, 0.0, worth])})
+    with pytest.raises(ValueError, match=f"{next(iter(changed))}: expected numbers between -1e30"):
+        op("ctc_beam_search")(*(beam_search() | changed).values())
+    for option in ("unknown_look_ahead", "begin_reach"):
+        with pytest.raises(ValueError, match=f"{option}.*: expected numbers between"):
+            op("ctc_beam_search")(*(beam_search() | {option: worth}).values())
+
+
+@pytest.mark.parametrize("worth", [INF, -INF, float("nan"), 3e38, -3e38])
+@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_beam_search_over_a_language_model_of_any_numbers(worth, column, width):
+    """Its tables are too long to look through at each call: nothing may be made of them but scores."""
+    unigrams = -g(5, 2).abs()
+    unigrams[torch.randint(5, (2,)), column] = worth
+    context = (
+        model(unigrams=unigrams)
+        | words()
+        | {"alpha": 1.0, "token_kinds": torch.tensor([0, 0, 1, 2], dtype=torch.uint8)}
+    )
+    call = beam_search() | context | {"log_probs": g(3, 40, 4).log_softmax(-1), "lengths": None}
+    tokens, *_, lengths, scores, _, errors = op("ctc_beam_search")(
+        *(call | {"beam_width": width, "nbest": 1}).values()
+    )
+    assert ((tokens >= -1) & (tokens < 4)).all() and (lengths <= 40).all()
+    assert not scores.isnan().any() and (errors[:, 0] >= 0).all()
+
+
 @pytest.mark.parametrize("name", ["gru_pack", "lstm_pack"])
 @pytest.mark.parametrize(
     "weight", [g(7, 2), g(0, 0), g(9), g(), g(6, 2).double(), g(0, 2)], ids=lambda t: str(tuple(t.shape))
@@ -374,6 +437,18 @@ def test_no_memory(name, call):
         call()
     assert re.match(rf"asrkern::{name}: no memory for ", str(error.value)), str(error.value)
     assert not re.search(r"\.h|\.cpp|/", str(error.value)), str(error.value)
+
+
+def test_no_memory_for_frames_without_features():
+    call = (None, None, None, g(18, 0), g(18, 6), *[None] * 6, False, False)
+    with pytest.raises(MemoryError, match=rf"asrkern::gru: .* a tensor of shape \({2**45}, 5\)"):
+        op("gru")(torch.zeros(1, 1, 0).expand(2**45, 5, 0), *call)
+
+
+def test_no_memory_for_utterances_without_frames():
+    log_probs = torch.zeros(1, 0, 4).expand(PETABYTES, 0, 4)
+    with pytest.raises(MemoryError, match=rf"asrkern::ctc_beam_search: .*\({PETABYTES}, 2"):
+        op("ctc_beam_search")(*(beam_search() | {"log_probs": log_probs, "lengths": None}).values())
 
 
 def test_no_memory_says_how_much():
