@@ -6,7 +6,7 @@
 # decoder then lacks bits that earlier frames hold for later ones; of a steady tone in blocks of 1000 nearly everything
 # is lost, of noise in bursts a few per cent. Told that it cannot seek, it is right.
 # asrkern tells it so (asrkern/data/recording.py, Recording.seekable; tests/data/test_audio.py,
-# test_an_mp3_that_does_not_tell_its_length_is_read_to_its_end).
+# test_an_mp3_is_the_same_in_blocks).
 #
 # Output seen:
 #   tone, blocks of 1000: wrong samples: over 90 %, level under a fifth: True

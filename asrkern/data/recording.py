@@ -146,7 +146,8 @@ class Recording(soundfile.SoundFile):
             raise ValueError(f"expected a complete Ogg stream, received one with this: {damage[1]}")
 
     def seekable(self) -> bool:
-        """No: after each read soundfile would seek to where it is, which loses samples (Opus, FLAC of unknown length)."""
+        """No: after each read soundfile would seek to where it is, which loses samples (MP3, Opus, FLAC of unknown
+        length)."""
         return False
 
     def skip(self, frames: int) -> None:
