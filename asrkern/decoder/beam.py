@@ -382,11 +382,13 @@ class CTCBeamDecoder:
             num_threads=self.num_threads or 0,
             **self._options,
         )
-        found = ops.CTCBeamSearchResult(*(tensor.cpu() for tensor in found))
+        if self.device.type != "cpu":
+            found = ops.CTCBeamSearchResult(*(tensor.cpu() for tensor in found))
         results: list[Any] = []
+        ranks = (found.token_lengths.tolist(), found.scores.tolist(), found.am_scores.tolist())
         for row, (error, frame) in enumerate(found.errors.tolist()):
             if not error:
-                results.append(self._read_row(found, row))
+                results.append(self._read_row(found, row, *(values[row] for values in ranks)))
                 continue
             failure = ValueError(error_message(error, frame, row))
             if raise_errors:
@@ -394,12 +396,18 @@ class CTCBeamDecoder:
             results.append(failure)
         return results
 
-    def _read_row(self, found: ops.CTCBeamSearchResult, row: int) -> list[Hypothesis]:
+    def _read_row(
+        self,
+        found: ops.CTCBeamSearchResult,
+        row: int,
+        lengths: list[int],
+        scores: list[float],
+        am_scores: list[float],
+    ) -> list[Hypothesis]:
         hypotheses = []
-        for rank, length in enumerate(found.token_lengths[row].tolist()):
+        for rank, (length, score, am_score) in enumerate(zip(lengths, scores, am_scores)):
             if length < 0:
                 break
-            score, am_score = found.scores[row, rank].item(), found.am_scores[row, rank].item()
             tokens, words, confidences = (
                 column[row, rank, :length].tolist()
                 for column in (found.tokens, found.words, found.confidences)

@@ -159,7 +159,9 @@ ASRKERN_HOST_DEVICE ASRKERN_CALLED inline float lm_score(const ContextModel& mod
                                                          int32_t word, NGramState& after) {
   constexpr float kMost = 1e25f;
   const float score = model.alpha * ngram_score(*model.lm, before, word, after);
-  return score > -kMost ? score < kMost ? score : kMost : -kMost;
+  // A branch that is guessed right, where the smaller of two would have the search wait for it.
+  if (score > -kMost && score < kMost) return score;
+  return score > 0 ? kMost : -kMost;
 }
 
 // What ending the current word is worth, with what the look-ahead and the hotwords expected of it settled; the state of

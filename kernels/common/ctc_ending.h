@@ -33,7 +33,7 @@ struct Ending {
 };
 
 struct WordSpan {
-  TextHash text;
+  uint64_t text;  // the value of its hash
   int32_t word;
   int32_t first, last;  // its tokens
   int32_t start, end;   // its frames
@@ -108,18 +108,22 @@ struct TokenWalk {
   }
 };
 
-// The words of a prefix from the last to the first; `word` is what its end ends.
+// The words of a prefix from the last to the first; `word` is what its end ends. Once all are read, `text` is that of
+// them all, if the texts of tokens are known.
 struct WordWalk {
   TokenWalk tokens;
   const ContextModel& model;
   BegunWord begun;
   int32_t word;
+  TextHash text = kNoText;
+  bool empty = true;
 
   ASRKERN_HOST_DEVICE WordWalk(const CtcBeam& beam, const ContextModel& model, int32_t slot, int32_t last_word)
       : tokens(beam, slot), model(model), begun(beam.begun), word(last_word) {}
 
   ASRKERN_HOST_DEVICE bool next(WordSpan& span) {
     bool open = false, whole = false;
+    TextHash spelled = kNoText;
     CtcToken token;
     while (!whole && tokens.next(token)) {
       const int32_t index = tokens.left();
@@ -129,37 +133,30 @@ struct WordWalk {
         whole = open;
         continue;
       }
-      if (!open) span = {kNoText, word, index, index, token.start, token.end};
+      if (!open) span = {0, word, index, index, token.start, token.end};
       open = true;
       span.first = index;
       span.start = token.start;
-      span.text = joined(token_text(model, token.token), span.text);
+      spelled = joined(token_text(model, token.token), spelled);
       if (kind == kBeginsWord) {
         word = token.word;
         whole = true;
       }
     }
     if (!whole && begun.first >= 0) {
-      if (!open) span = {kNoText, word, begun.first, begun.last, begun.start, begun.end};
+      if (!open) span = {0, word, begun.first, begun.last, begun.start, begun.end};
       open = true;
       span.first = begun.first;
       span.start = begun.start;
-      span.text = joined(begun.text, span.text);
+      spelled = joined(begun.text, spelled);
       begun = kNoBegunWord;
     }
-    if (open) span.text = word_text(model, span.word, span.text);
-    return open;
-  }
-};
-
-// The hash of a text whose words come from the last to the first.
-struct TextOfWords {
-  TextHash text = kNoText;
-  bool empty = true;
-
-  ASRKERN_HOST_DEVICE void add(const ContextModel& model, const WordSpan& word) {
-    text = joined(empty ? word.text : joined(word.text, model.texts[0]), text);
+    if (!open) return false;
+    const TextHash own = word_text(model, span.word, spelled);
+    span.text = own.value;
+    if (model.texts) text = joined(empty ? own : joined(own, model.texts[0]), text);
     empty = false;
+    return true;
   }
 };
 
@@ -178,7 +175,7 @@ struct SharedWords {
   ASRKERN_HOST_DEVICE void show(const WordSpan& other, const F& share) {
     while (from < count && words[from].start >= other.end) ++from;
     for (int32_t i = from; i < count && words[i].end > other.start; ++i) {
-      if (words[i].text.value != other.text.value || i < found) continue;
+      if (words[i].text != other.text || i < found) continue;
       share(i);
       found = i + 1;
     }

@@ -41,16 +41,6 @@ inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& mode
   return result;
 }
 
-// From the last to the first; about `expected` of them.
-inline std::vector<WordSpan> read_words(const CtcBeam& beam, const ContextModel& model, const Ending& ending,
-                                        size_t expected) {
-  std::vector<WordSpan> words;
-  words.reserve(expected);
-  WordWalk walk(beam, model, ending.slot, ending.word);
-  for (WordSpan span; walk.next(span);) words.push_back(span);
-  return words;
-}
-
 // Those that are in the tree, behind others.
 inline void read_tokens(const CtcBeam& beam, int32_t slot, std::vector<CtcToken>& tokens) {
   TokenWalk walk(beam, slot);
@@ -81,17 +71,16 @@ inline std::vector<int32_t> rank_texts(std::vector<Ending>& endings, const Conte
 inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextModel& model, bool add, int32_t nbest,
                                           bool final, const std::vector<CtcToken>& begun = {}) {
   std::vector<Ending> all = endings(beam, model, final);
-  std::vector<std::vector<WordSpan>> words;
-  words.reserve(all.size());
+  // Of one ending after the other, each from the last to the first.
+  std::vector<WordSpan> words;
+  std::vector<size_t> begin{0};
   std::vector<double> shares;
   double sum = 0;
   for (Ending& ending : all) {
-    words.push_back(read_words(beam, model, ending, words.empty() ? 16 : words.back().size() + 4));
-    if (model.texts) {
-      TextOfWords text;
-      for (const WordSpan& word : words.back()) text.add(model, word);
-      ending.text = text.text.value;
-    }
+    WordWalk walk(beam, model, ending.slot, ending.word);
+    for (WordSpan word; walk.next(word);) words.push_back(word);
+    begin.push_back(words.size());
+    ending.text = walk.text.value;
     shares.push_back(std::exp(ending.score - all[0].score));
     sum += shares.back();
   }
@@ -102,15 +91,16 @@ inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextMode
     std::vector<CtcToken>& tokens = found.back().tokens;
     read_tokens(beam, all[i].slot, tokens);
     const int32_t before = beam.committed - int32_t(begun.size());
-    std::vector<double> confidences(words[i].size());
+    const WordSpan* const own = words.data() + begin[i];
+    std::vector<double> confidences(begin[i + 1] - begin[i]);
     for (size_t k = 0; k < all.size(); ++k) {
-      SharedWords shared(words[i].data(), int32_t(words[i].size()));
-      for (const WordSpan& other : words[k])
-        shared.show(other, [&](int32_t word) { confidences[word] += shares[k] / sum; });
+      SharedWords shared(own, int32_t(confidences.size()));
+      for (size_t w = begin[k]; w < begin[k + 1]; ++w)
+        shared.show(words[w], [&](int32_t word) { confidences[word] += shares[k] / sum; });
     }
-    for (size_t w = 0; w < words[i].size(); ++w)
-      for (int32_t k = words[i][w].first; k <= words[i][w].last; ++k) {
-        tokens[k - before].word = words[i][w].word;
+    for (size_t w = 0; w < confidences.size(); ++w)
+      for (int32_t k = own[w].first; k <= own[w].last; ++k) {
+        tokens[k - before].word = own[w].word;
         tokens[k - before].confidence = float(confidences[w]);
       }
   }

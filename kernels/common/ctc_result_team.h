@@ -54,10 +54,9 @@ ASRKERN_HOST_DEVICE void ctc_clear(Team& team, const CtcOutput& output) {
 namespace ctc_beam {
 
 ASRKERN_HOST_DEVICE inline uint64_t text_of(const CtcBeam& beam, const ContextModel& model, const Ending& ending) {
-  TextOfWords text;
   WordWalk walk(beam, model, ending.slot, ending.word);
-  for (WordSpan word; walk.next(word);) text.add(model, word);
-  return text.text.value;
+  for (WordSpan word; walk.next(word);) continue;
+  return walk.text.value;
 }
 
 // All endings, in order; −1 if there are more than there is room for.
