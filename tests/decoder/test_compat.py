@@ -272,6 +272,17 @@ class TestPyctcdecode:
             # Without a model the original counts hotwords in the combined score only; so do we.
             assert abs(same[3] - am_score) < 1e-4
 
+    def test_texts_with_spaces_anywhere(self):
+        """Prefixes that differ in spaces are one text in both."""
+        original = pytest.importorskip("pyctcdecode")
+        logits = 2 * torch.randn(6, len(LABELS)).numpy()
+        options = {"beam_width": 20000, "beam_prune_logp": -60.0, "token_min_logp": -30.0}
+        found = build_ctcdecoder(LABELS).decode_beams(logits, **options)
+        expected = original.build_ctcdecoder(LABELS).decode_beams(logits, **options)
+        assert found[0][0] == expected[0][0] and len(found) == len(expected) > 1000
+        scores = {beam[0]: beam[4] for beam in found}
+        assert all(abs(scores[text] - score) < 1e-4 for text, *_, score in expected)
+
     @pytest.mark.parametrize("with_lm", [False, True])
     def test_librispeech(self, libri, data_dir, tmp_path, with_lm):
         """At the default pruning."""
