@@ -63,12 +63,10 @@ ASRKERN_VECTOR_COPIES inline bool all_below(const int32_t* values, int64_t count
   return !wrong;
 }
 
-// What is worth more, or is no number, would leave the search without an order of its prefixes.
-constexpr float kMostWorth = 1e30f;
-
-ASRKERN_VECTOR_COPIES inline bool all_within(const float* values, int64_t count, float limit) {
+// Or impossible. More, or what is no number, would leave the search without an order of its prefixes.
+ASRKERN_VECTOR_COPIES inline bool all_scores(const float* values, int64_t count) {
   int32_t wrong = 0;
-  for (int64_t i = 0; i < count; ++i) wrong |= !(std::fabs(values[i]) <= limit);
+  for (int64_t i = 0; i < count; ++i) wrong |= !(std::fabs(values[i]) < kLargestScore) & (values[i] != kLogZero);
   return !wrong;
 }
 
@@ -137,8 +135,7 @@ inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, c
 
 inline void check_per_node(const char* name, const Array<float>& values, int64_t nodes) {
   check_array(values.size == nodes, name, std::to_string(nodes) + " values for each node");
-  check_array(!values.readable || all_within(values.data, values.size, kMostWorth), name,
-              "numbers between -1e30 and 1e30");
+  check_array(!values.readable || all_scores(values.data, values.size), name, "numbers between -1e20 and 1e20");
 }
 
 // lm_vocabulary: words of the language model, 0 without one.
@@ -211,12 +208,12 @@ inline ContextModel make_context(const ContextArrays& arrays, const NGramTables*
     model.lm_tokens = arrays.lm_tokens.data;
   }
   // In float32, and far from what stands for the impossible.
-  const auto finite = [](double value) { return std::fabs(value) < 1e20; };
+  const auto finite = [](double value) { return std::fabs(value) < kLargestScore; };
   check_array(arrays.alpha >= 0 && finite(arrays.alpha), "alpha", "a number from 0 to 1e20");
   check_array(finite(arrays.beta), "beta", "a number between -1e20 and 1e20");
   check_array(finite(arrays.unk_score), "unk_score", "a number between -1e20 and 1e20");
-  for (const double reach : {arrays.unknown_look_ahead, arrays.begin_reach})
-    check_array(std::fabs(reach) <= kMostWorth, "unknown_look_ahead, begin_reach", "numbers between -1e30 and 1e30");
+  check_array(finite(arrays.unknown_look_ahead) && finite(arrays.begin_reach), "unknown_look_ahead, begin_reach",
+              "numbers between -1e20 and 1e20");
   check_array(model.lexicon.nodes || arrays.allow_unknown, "lexicon", "one where unknown words are not allowed");
   model.alpha = float(arrays.alpha * std::log(10.0));
   model.beta = float(arrays.beta);

@@ -203,7 +203,7 @@ class SavedBeam {
   // A sum over alignments and the best of them, both possible or neither.
   static void check_score(float sum, float best) {
     for (const float score : {sum, best}) {
-      need(score == kLogZero || (score > 0.5f * kLogZero && score < 2 * kMostLogProb));
+      need(score == kLogZero || (score > 0.5f * kLogZero && score < -0.5f * kLogZero));
     }
     need(is_log_zero(sum) == is_log_zero(best));
   }

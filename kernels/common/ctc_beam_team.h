@@ -28,7 +28,7 @@ ASRKERN_HOST_DEVICE void make_row(Team& team, const float* log_probs, const CtcR
   const int32_t vocabulary = options.vocabulary;
   float best = 2 * kLogZero;
   for (int32_t v = team.rank(); v < vocabulary; v += team.size()) {
-    row[v] = log_probs[v] > -kMostLogProb ? log_probs[v] : kLogZero;
+    row[v] = log_probs[v] > -kLargestScore ? log_probs[v] : kLogZero;
     if (v == options.blank) row[v] -= options.blank_penalty;
     best = row[v] > best ? row[v] : best;
   }

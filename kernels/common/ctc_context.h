@@ -157,11 +157,10 @@ ASRKERN_HOST_DEVICE inline TextHash word_text(const ContextModel& model, int32_t
 // leaves the search an order of its prefixes.
 ASRKERN_HOST_DEVICE ASRKERN_CALLED inline float lm_score(const ContextModel& model, const NGramState& before,
                                                          int32_t word, NGramState& after) {
-  constexpr float kMost = 1e25f;
   const float score = model.alpha * ngram_score(*model.lm, before, word, after);
   // A branch that is guessed right, where the smaller of two would have the search wait for it.
-  if (score > -kMost && score < kMost) return score;
-  return score > 0 ? kMost : -kMost;
+  if (score > -kLargestScore && score < kLargestScore) return score;
+  return score > 0 ? kLargestScore : -kLargestScore;
 }
 
 // What ending the current word is worth, with what the look-ahead and the hotwords expected of it settled; the state of

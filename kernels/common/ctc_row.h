@@ -21,9 +21,6 @@ enum CtcError : int32_t {
   kCtcInfinite = 8,       // +inf, or nearly
 };
 
-// What is beyond is infinite, or impossible: far from kLogZero, so that one added to the other stays impossible.
-constexpr float kMostLogProb = 1e29f;
-
 struct CtcRowOptions {
   int32_t vocabulary;
   int32_t blank;
@@ -58,8 +55,8 @@ struct CtcRowCheck {
   // What they are instead of log-probabilities, or kCtcOk.
   ASRKERN_HOST_DEVICE CtcError verdict(bool check_normalised) const {
     if (!number) return kCtcNaN;
-    if (best < -kMostLogProb) return kCtcAllZero;
-    if (best > kMostLogProb) return kCtcInfinite;
+    if (best < -kLargestScore) return kCtcAllZero;
+    if (best > kLargestScore) return kCtcInfinite;
     if (!check_normalised || (best < 0.5f && sum > 0.6065f && sum < 1.6488f)) return kCtcOk;
     return probabilities ? kCtcProbabilities : kCtcNotNormalised;
   }
@@ -76,7 +73,7 @@ inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool c
 inline void ctc_make_row(const float* log_probs, const CtcRowOptions& options, bool prune, float shift, float* row,
                          float* scratch) {
   const int32_t vocabulary = options.vocabulary;
-  for (int32_t v = 0; v < vocabulary; ++v) row[v] = log_probs[v] > -kMostLogProb ? log_probs[v] : kLogZero;
+  for (int32_t v = 0; v < vocabulary; ++v) row[v] = log_probs[v] > -kLargestScore ? log_probs[v] : kLogZero;
   row[vocabulary] = kLogZero;
   row[options.blank] -= options.blank_penalty;
   if (prune) {

@@ -13,6 +13,10 @@ namespace asrkern {
 // as impossible.
 constexpr float kLogZero = -1e30f;
 
+// Of a frame, a word or a phrase: what is beyond is infinite, or impossible. Sums over any number of frames are numbers
+// then, and far from kLogZero, so that what is impossible stays so.
+constexpr float kLargestScore = 1e20f;
+
 ASRKERN_HOST_DEVICE inline bool is_log_zero(float x) { return x < 0.5f * kLogZero; }
 
 // The same for all that is impossible, so that what is added to it later does not make it possible.

@@ -585,7 +585,7 @@ def test_equal_scores_and_nearly_equal_ones():
         assert len(decoder.decode(flat)) == 3
 
 
-@pytest.mark.parametrize("value", [INF, 2e30, 1.1e29])
+@pytest.mark.parametrize("value", [INF, 2e30, 1.1e20])
 def test_infinite_scores_are_named(value):
     log_probs = random_log_probs(12, 5)
     log_probs[3, 2] = value
@@ -603,7 +603,7 @@ def test_huge_scores_of_frames_make_nothing_possible_again(name):
     options, _ = options_of(name)
     log_probs = random_log_probs(40, 5)
     huge = torch.rand(40, 5) < 0.2
-    log_probs[huge] = torch.tensor([9e28, -9e28, -3e29, -9e29, -INF])[torch.randint(5, (int(huge.sum()),))]
+    log_probs[huge] = torch.tensor([9e19, -9e19, -3e20, -9e29, -INF])[torch.randint(5, (int(huge.sum()),))]
     decoder = CTCBeamDecoder(
         LETTERS,
         beam_width=5,
@@ -620,7 +620,7 @@ def test_huge_scores_of_frames_make_nothing_possible_again(name):
     assert found == decoder.decode(log_probs)
     for h in found:
         assert math.isfinite(h.score) and not any(
-            log_probs[t, token] < -1e29 for t, token in zip(h.timesteps, h.tokens)
+            log_probs[t, token] < -1e20 for t, token in zip(h.timesteps, h.tokens)
         )
 
 

@@ -23,7 +23,23 @@ LABELS = (
     ["-", *"abc", *map(chr, range(0x4E00, 0x4E00 + 70)), " "],
 )
 WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
-EXTREMES = (0.0, -0.0, math.nan, math.inf, -math.inf, 1e30, -1e30, 3e38, -3e38, 1e-40, -1e29, 4.9e29, -4.9e29)
+EXTREMES = (
+    0.0,
+    -0.0,
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e30,
+    -1e30,
+    3e38,
+    -3e38,
+    1e-40,
+    -1e29,
+    4.9e29,
+    -4.9e29,
+    9.9e19,
+    -9.9e19,
+)
 
 
 def prepare(folder: Path) -> list[NGramLM]:

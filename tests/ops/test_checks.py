@@ -371,14 +371,14 @@ def words(**changes):
     return {"lexicon": lexicon, "texts": torch.zeros(7, 2, dtype=torch.int64)}
 
 
-@pytest.mark.parametrize("worth", [INF, float("nan"), 1e31, -1e31])
+@pytest.mark.parametrize("worth", [INF, float("nan"), 1e21, -1e21])
 @pytest.mark.parametrize("name", ["credit", "completed", "reach", "look_ahead"])
 def test_beam_search_refuses_what_would_come_to_infinities(name, worth):
     """An unlimited worth of a prefix once had more of them chosen than there was room for."""
     make = words if name == "look_ahead" else phrases
     op("ctc_beam_search")(*(beam_search() | make()).values())
     changed = make(**{name: torch.tensor([0.0, 0.0, worth])})
-    with pytest.raises(ValueError, match=f"{next(iter(changed))}: expected numbers between -1e30"):
+    with pytest.raises(ValueError, match=f"{next(iter(changed))}: expected numbers between -1e20"):
         op("ctc_beam_search")(*(beam_search() | changed).values())
     for option in ("unknown_look_ahead", "begin_reach"):
         with pytest.raises(ValueError, match=f"{option}.*: expected numbers between"):
