@@ -64,8 +64,9 @@ def one(rng: np.random.Generator, folder: Path, prepared: object) -> None:
             output.sum().backward()
     except REFUSALS as error:
         assert spoilt or not call.valid, f"{call.op}: refused what is valid: {error}"
-        # How torch reports what nobody has checked before.
-        if not isinstance(error, NotImplementedError):
+        # How torch reports what nobody has checked before, but for casts to float32 in asrkern.ops without the memory.
+        cast = through_python and "DefaultCPUAllocator" in str(error)
+        if not cast and not isinstance(error, NotImplementedError):
             assert ".h" not in str(error) and ".cpp" not in str(error), str(error)
         raise
     results = (results,) if isinstance(results, Tensor) else tuple(results)
