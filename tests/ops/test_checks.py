@@ -9,117 +9,8 @@ import torch
 
 from asrkern import ops
 from asrkern.ops import GRUWeights, LSTMWeights
-from tests.compare import assert_close
+from tests.ops.calls import CALLS, CELLS, INF, batch_norm, beam_search, conv, g, model, op, recurrent
 
-INF = float("inf")
-PETABYTES = 2**50
-
-
-def g(*shape):
-    return torch.randn(shape)
-
-
-def op(name):
-    return getattr(torch.ops.asrkern, name)
-
-
-def recurrent(cell, *, prepacked=False, directions=2, steps=4, rows=3, features=5, size=6):
-    """The arguments of a recurrent operation by name, all of them there."""
-    gates, states = (3, ("h0",)) if cell == "gru" else (4, ("h0", "c0"))
-
-    def one(end, there=True):
-        parameters = {
-            "weight_ih": g(gates * size, features),
-            "scale_ih": g(gates * size),
-            "packed_hh" if prepacked else "weight_hh": g(gates * size, size),
-            "scale_hh": g(gates * size),
-            "bias_ih": g(gates * size),
-            "bias_hh": g(gates * size),
-        }
-        if prepacked:
-            parameters["packed_hh"] = op(f"{cell}_pack")(parameters["packed_hh"])
-        parameters = {
-            k + end: v if there else None for k, v in parameters.items() if prepacked or "scale" not in k
-        }
-        return parameters
-
-    return {
-        "input": g(steps, rows, features),
-        "lengths": torch.randint(0, steps + 1, (rows,)),
-        "batch_sizes": None,
-        **{name: g(directions, rows, size) for name in states},
-        **one(""),
-        **one("_reverse", directions == 2),
-        "batch_first": False,
-        **({} if prepacked else {"save_reserve": True}),
-    }
-
-
-def backward(cell, **options):
-    a = recurrent(cell, **options)
-    output, *finals, reserve = op(cell)(*a.values())
-    del a["save_reserve"]
-    batch_first = a.pop("batch_first")
-    a = {k: v for k, v in a.items() if "bias" not in k}
-    grads = {f"grad_{k}": torch.randn_like(v) for k, v in zip(("output", "h_n", "c_n"), (output, *finals))}
-    return grads | a | {"output": output, "reserve": reserve, "batch_first": batch_first}
-
-
-def batch_norm(layout="NCFT", training=False):
-    return {
-        "input": g(*(dict(N=4, C=3, F=2, T=7, R=5)[d] for d in layout)), "weight": g(3), "bias": g(3), "running_mean": g(3),
-        "running_var": g(3).abs() + 0.5, "lengths": None if layout == "RC" else torch.tensor([7, 0, 3, 5]),
-        "layout": layout, "training": training, "count_padding": False, "eps": 1e-5, "min": 0.0, "max": 20.0,
-    }  # fmt: skip
-
-
-def batch_norm_backward():
-    a = batch_norm()
-    a["mean"], a["var"] = a.pop("running_mean"), a.pop("running_var")
-    order = ("input", "weight", "bias", "mean", "var", "lengths")
-    rest = {k: v for k, v in a.items() if k not in order}
-    return {"grad_output": torch.randn_like(a["input"])} | {k: a[k] for k in order} | rest
-
-
-def conv():
-    return {
-        "input": g(4, 2, 9, 7), "weight": g(6, 2, 5, 3), "bias": g(6), "scale": g(6), "shift": g(6),
-        "lengths": torch.tensor([7, 0, 3, 5]), "output_lengths": None, "stride": [2, 1], "padding": [2, 1],
-        "min": 0.0, "max": 20.0,
-    }  # fmt: skip
-
-
-def beam_search():
-    return {
-        "log_probs": g(2, 5, 4).log_softmax(-1), "lengths": torch.tensor([5, 3]),
-        "token_kinds": torch.zeros(4, dtype=torch.uint8), "language_model": [], "lm_order": 0, "lm_bos": 0, "lm_eos": 0,
-        "lm_tokens": None, "lexicon": [], "hotwords": [], "alpha": 0.0, "beta": 0.0, "unk_score": 0.0,
-        "unknown_look_ahead": 0.0, "begin_reach": 0.0, "blank": 0, "beam_width": 4, "nbest": 2, "top_tokens": 4,
-        "token_min_logp": -INF, "beam_prune_logp": -INF, "blank_penalty": 0.0, "log_add": True, "check_normalized": True,
-        "num_threads": 1, "texts": torch.zeros(5, 2, dtype=torch.int64), "history": 512,
-    }  # fmt: skip
-
-
-def model(**changes):
-    tensors = {"unigrams": -g(5, 2).abs(), "ngrams": torch.zeros(4, 2, dtype=torch.int64), **changes}
-    return {"language_model": list(tensors.values()), "lm_order": 2}
-
-
-QUANTIZED = {"input": g(3, 5), "weight": torch.ones(4, 5, dtype=torch.int8), "scale": g(4), "bias": g(4)}
-CALLS = {
-    "gru": lambda: recurrent("gru"),
-    "gru_backward": lambda: backward("gru"),
-    "gru_prepacked": lambda: recurrent("gru", prepacked=True),
-    "lstm": lambda: recurrent("lstm"),
-    "lstm_backward": lambda: backward("lstm"),
-    "lstm_prepacked": lambda: recurrent("lstm", prepacked=True),
-    "linear": lambda: {"input": g(3, 5), "weight": g(4, 5), "bias": g(4)},
-    "linear_quantized": lambda: dict(QUANTIZED),
-    "batch_norm_act": batch_norm,
-    "batch_norm_act_backward": batch_norm_backward,
-    "masked_conv2d": conv,
-    "ctc_beam_search": beam_search,
-}
 INTEGERS = ("lengths", "output_lengths", "token_kinds")
 
 
@@ -186,9 +77,6 @@ def test_tensors_where_none_belong(name):
         if value is None and argument not in ("output_lengths", "lm_tokens"):
             with pytest.raises(ValueError):
                 op(name)(*(arguments | {argument: g(3)}).values())
-
-
-CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
 
 
 @CELLS
@@ -372,7 +260,7 @@ def words(**changes):
 
 
 @pytest.mark.parametrize("worth", [INF, float("nan"), 1e21, -1e21])
-@pytest.mark.parametrize("name", ["credit", "completed", "reach", "look_ahead"])
+@pytest.mark.parametrize("name", ["credit", "completed", "look_ahead"])
 def test_beam_search_refuses_what_would_come_to_infinities(name, worth):
     """An unlimited worth of a prefix once had more of them chosen than there was room for."""
     make = words if name == "look_ahead" else phrases
@@ -414,57 +302,6 @@ def test_packs_of_other_weights(name, weight):
         op(name)(weight)
 
 
-def wide(*shape):
-    """One value as often as there is no memory for."""
-    return torch.zeros([1] * len(shape)).expand(shape)
-
-
-@pytest.mark.parametrize(
-    "name, call",
-    [
-        ("linear", lambda: op("linear")(wide(PETABYTES, 4), g(3, 4), None)),
-        ("linear", lambda: op("linear")(torch.zeros(1, 0).expand(PETABYTES, 0), g(3, 0), None)),
-        ("gru", lambda: op("gru")(wide(PETABYTES, 1, 5), None, None, None, g(18, 5), g(18, 6), *[None] * 6, False, False)),
-        ("gru", lambda: op("gru")(wide(2, PETABYTES, 5), None, None, None, g(18, 5), g(18, 6), *[None] * 6, False, False)),
-        ("batch_norm_act", lambda: op("batch_norm_act")(*(batch_norm("NTC") | {"input": wide(4, PETABYTES, 3)}).values())),
-        ("masked_conv2d", lambda: op("masked_conv2d")(wide(1, 1, 3, PETABYTES), g(1, 1, 3, 3), *[None] * 5, [1, 1], [0, 0], -INF, INF)),
-        ("ctc_beam_search", lambda: op("ctc_beam_search")(*(beam_search() | {"log_probs": wide(1, PETABYTES, 4), "lengths": None}).values())),
-    ],
-)  # fmt: skip
-def test_no_memory(name, call):
-    """Which operation wanted how much for what, and nothing of how torch was built."""
-    with pytest.raises(MemoryError) as error:
-        call()
-    assert re.match(rf"asrkern::{name}: no memory for ", str(error.value)), str(error.value)
-    assert not re.search(r"\.h|\.cpp|/", str(error.value)), str(error.value)
-
-
-def test_no_memory_for_frames_without_features():
-    call = (None, None, None, g(18, 0), g(18, 6), *[None] * 6, False, False)
-    with pytest.raises(MemoryError, match=rf"asrkern::gru: .* a tensor of shape \({2**45}, 5\)"):
-        op("gru")(torch.zeros(1, 1, 0).expand(2**45, 5, 0), *call)
-
-
-def test_no_memory_for_utterances_without_frames():
-    log_probs = torch.zeros(1, 0, 4).expand(PETABYTES, 0, 4)
-    with pytest.raises(MemoryError, match=rf"asrkern::ctc_beam_search: .*\({PETABYTES}, 2"):
-        op("ctc_beam_search")(*(beam_search() | {"log_probs": log_probs, "lengths": None}).values())
-
-
-def test_no_memory_says_how_much():
-    with pytest.raises(MemoryError) as error:
-        op("linear")(torch.zeros(1, 0).expand(PETABYTES, 0), g(3, 0), None)
-    expected = f"asrkern::linear: no memory for {PETABYTES * 12} bytes, a tensor of shape ({PETABYTES}, 3)"
-    assert str(error.value) == expected
-
-
-def test_more_bytes_than_integers():
-    with pytest.raises(
-        ValueError, match=r"a tensor of shape \(4611686018427387904, 3\) would have more bytes than"
-    ):
-        op("linear")(torch.zeros(1, 0).expand(2**62, 0), g(3, 0), None)
-
-
 @pytest.mark.parametrize("argument", ["lengths", "h0", "weight_hh", "bias_hh_reverse"])
 def test_a_tensor_without_memory_never_reaches_a_kernel(argument):
     arguments = recurrent("gru")
@@ -472,91 +309,3 @@ def test_a_tensor_without_memory_never_reaches_a_kernel(argument):
         op("gru")(*(arguments | {argument: arguments[argument].to("meta")}).values())
     on_meta = {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
     assert all(result.is_meta for result in op("gru")(*on_meta.values()))
-
-
-# --- batches of no rows ---------------------------------------------------------------------------------------------
-
-
-@CELLS
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("with_lengths", [False, True])
-def test_no_rows_as_torch(cell, batch_first, bidirectional, with_lengths):
-    stock = getattr(torch.nn, cell.upper())(5, 6, bidirectional=bidirectional, batch_first=batch_first)
-    parameters = [p.detach().requires_grad_() for p in stock.parameters()]
-    x = torch.randn((0, 4, 5) if batch_first else (4, 0, 5), requires_grad=True)
-    lengths = torch.zeros(0, dtype=torch.int64) if with_lengths else None
-    expected, finals = stock(x)
-    finals = (finals,) if cell == "gru" else finals
-    weights = (parameters[:4], parameters[4:] if bidirectional else None)
-    output, *states = getattr(ops, cell)(x, *weights, lengths=lengths, batch_first=batch_first)
-    assert output.shape == expected.shape
-    assert [s.shape for s in states] == [s.shape for s in finals]
-    (output.sum() + sum(s.sum() for s in states)).backward()
-    assert x.grad.shape == x.shape
-    for p in parameters:
-        assert torch.equal(p.grad, torch.zeros_like(p))
-    arguments = recurrent(cell, prepacked=True, rows=0)
-    output, *states = op(f"{cell}_prepacked")(*arguments.values())
-    assert output.shape == (4, 0, 12) and all(s.shape == (2, 0, 6) for s in states)
-
-
-@CELLS
-@pytest.mark.parametrize("rows", [0, 3])
-def test_no_frames_are_refused_as_by_torch(cell, rows):
-    arguments = recurrent(cell, steps=1, rows=rows) | {"input": g(0, rows, 5)}
-    with pytest.raises(
-        ValueError, match=rf"input: expected at least one frame, received shape \(0, {rows}, 5\)"
-    ):
-        op(cell)(*arguments.values())
-
-
-@pytest.mark.parametrize("shape", [(0, 5), (2, 0, 5), (3, 0)])
-@pytest.mark.parametrize("outputs", [0, 4])
-def test_linear_of_nothing(shape, outputs):
-    x, weight, bias = (torch.randn(s, requires_grad=True) for s in (shape, (outputs, shape[-1]), (outputs,)))
-    output, expected = ops.linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias)
-    assert_close(output, expected, 0.0)
-    seed = torch.randn_like(expected)
-    grads = torch.autograd.grad(output, (x, weight, bias), seed)
-    for grad, wanted in zip(grads, torch.autograd.grad(expected, (x, weight, bias), seed)):
-        assert_close(grad, wanted, 1e-6)
-
-
-def test_linear_of_no_rows_takes_no_time():
-    output = op("linear")(g(0, 0), g(1, 0).expand(2**48, 0), None)
-    assert output.shape == (0, 2**48)
-
-
-@pytest.mark.parametrize("layout, shape", [("NCT", (0, 3, 5)), ("NTC", (2, 0, 3)), ("TNC", (4, 0, 3)), ("NCFT", (2, 3, 0, 4)), ("RC", (0, 3))])  # fmt: skip
-def test_batch_norm_of_nothing(layout, shape):
-    x, weight, bias = (torch.randn(s, requires_grad=True) for s in (shape, (3,), (3,)))
-    mean, var = g(3), g(3).abs() + 1
-    result = ops.batch_norm_act(x, weight, bias, mean, var, layout=layout, training=False)
-    assert result.output.shape == shape and result.count == 0
-    assert torch.equal(result.mean, mean) and torch.equal(result.var, var)
-    result.output.sum().backward()
-    assert (
-        x.grad.shape == shape
-        and torch.equal(weight.grad, torch.zeros(3))
-        and torch.equal(bias.grad, torch.zeros(3))
-    )
-    with pytest.raises(ValueError, match="input: expected at least one value in every dimension"):
-        ops.batch_norm_act(x, weight, bias, mean, var, layout=layout, training=True)
-
-
-def test_masked_conv2d_of_no_rows():
-    x, weight, bias = (torch.randn(s, requires_grad=True) for s in ((0, 2, 9, 7), (6, 2, 5, 3), (6,)))
-    output = ops.masked_conv2d(
-        x, weight, bias, stride=(2, 1), padding=(2, 1), lengths=torch.zeros(0, dtype=torch.int64)
-    )
-    expected = torch.nn.functional.conv2d(x, weight, bias, (2, 1), (2, 1))
-    assert output.shape == expected.shape == (0, 6, 5, 7)
-    output.sum().backward()
-    assert x.grad.shape == x.shape and torch.equal(weight.grad, torch.zeros_like(weight))
-    assert torch.equal(bias.grad, torch.zeros(6))
-
-
-def test_beam_search_of_no_utterances():
-    result = ops.ctc_beam_search(g(0, 5, 4), torch.zeros(0, dtype=torch.int64), beam_width=3, nbest=2)
-    assert result.tokens.shape == (0, 2, 5) and result.errors.shape == (0, 2)

@@ -1,0 +1,116 @@
+"""The arguments of each operation by name, as torch.ops.asrkern takes them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+INF = float("inf")
+
+
+def g(*shape):
+    return torch.randn(shape)
+
+
+def op(name):
+    return getattr(torch.ops.asrkern, name)
+
+
+def recurrent(cell, *, prepacked=False, directions=2, steps=4, rows=3, features=5, size=6):
+    """The arguments of a recurrent operation by name, all of them there."""
+    gates, states = (3, ("h0",)) if cell == "gru" else (4, ("h0", "c0"))
+
+    def one(end, there=True):
+        parameters = {
+            "weight_ih": g(gates * size, features),
+            "scale_ih": g(gates * size),
+            "packed_hh" if prepacked else "weight_hh": g(gates * size, size),
+            "scale_hh": g(gates * size),
+            "bias_ih": g(gates * size),
+            "bias_hh": g(gates * size),
+        }
+        if prepacked:
+            parameters["packed_hh"] = op(f"{cell}_pack")(parameters["packed_hh"])
+        parameters = {
+            k + end: v if there else None for k, v in parameters.items() if prepacked or "scale" not in k
+        }
+        return parameters
+
+    return {
+        "input": g(steps, rows, features),
+        "lengths": torch.randint(0, steps + 1, (rows,)),
+        "batch_sizes": None,
+        **{name: g(directions, rows, size) for name in states},
+        **one(""),
+        **one("_reverse", directions == 2),
+        "batch_first": False,
+        **({} if prepacked else {"save_reserve": True}),
+    }
+
+
+def backward(cell, **options):
+    a = recurrent(cell, **options)
+    output, *finals, reserve = op(cell)(*a.values())
+    del a["save_reserve"]
+    batch_first = a.pop("batch_first")
+    a = {k: v for k, v in a.items() if "bias" not in k}
+    grads = {f"grad_{k}": torch.randn_like(v) for k, v in zip(("output", "h_n", "c_n"), (output, *finals))}
+    return grads | a | {"output": output, "reserve": reserve, "batch_first": batch_first}
+
+
+def batch_norm(layout="NCFT", training=False):
+    return {
+        "input": g(*(dict(N=4, C=3, F=2, T=7, R=5)[d] for d in layout)), "weight": g(3), "bias": g(3), "running_mean": g(3),
+        "running_var": g(3).abs() + 0.5, "lengths": None if layout == "RC" else torch.tensor([7, 0, 3, 5]),
+        "layout": layout, "training": training, "count_padding": False, "eps": 1e-5, "min": 0.0, "max": 20.0,
+    }  # fmt: skip
+
+
+def batch_norm_backward():
+    a = batch_norm()
+    a["mean"], a["var"] = a.pop("running_mean"), a.pop("running_var")
+    order = ("input", "weight", "bias", "mean", "var", "lengths")
+    rest = {k: v for k, v in a.items() if k not in order}
+    return {"grad_output": torch.randn_like(a["input"])} | {k: a[k] for k in order} | rest
+
+
+def conv():
+    return {
+        "input": g(4, 2, 9, 7), "weight": g(6, 2, 5, 3), "bias": g(6), "scale": g(6), "shift": g(6),
+        "lengths": torch.tensor([7, 0, 3, 5]), "output_lengths": None, "stride": [2, 1], "padding": [2, 1],
+        "min": 0.0, "max": 20.0,
+    }  # fmt: skip
+
+
+def beam_search():
+    return {
+        "log_probs": g(2, 5, 4).log_softmax(-1), "lengths": torch.tensor([5, 3]),
+        "token_kinds": torch.zeros(4, dtype=torch.uint8), "language_model": [], "lm_order": 0, "lm_bos": 0, "lm_eos": 0,
+        "lm_tokens": None, "lexicon": [], "hotwords": [], "alpha": 0.0, "beta": 0.0, "unk_score": 0.0,
+        "unknown_look_ahead": 0.0, "begin_reach": 0.0, "blank": 0, "beam_width": 4, "nbest": 2, "top_tokens": 4,
+        "token_min_logp": -INF, "beam_prune_logp": -INF, "blank_penalty": 0.0, "log_add": True, "check_normalized": True,
+        "num_threads": 1, "texts": torch.zeros(5, 2, dtype=torch.int64), "history": 512,
+    }  # fmt: skip
+
+
+def model(**changes):
+    tensors = {"unigrams": -g(5, 2).abs(), "ngrams": torch.zeros(4, 2, dtype=torch.int64), **changes}
+    return {"language_model": list(tensors.values()), "lm_order": 2}
+
+
+QUANTIZED = {"input": g(3, 5), "weight": torch.ones(4, 5, dtype=torch.int8), "scale": g(4), "bias": g(4)}
+CALLS = {
+    "gru": lambda: recurrent("gru"),
+    "gru_backward": lambda: backward("gru"),
+    "gru_prepacked": lambda: recurrent("gru", prepacked=True),
+    "lstm": lambda: recurrent("lstm"),
+    "lstm_backward": lambda: backward("lstm"),
+    "lstm_prepacked": lambda: recurrent("lstm", prepacked=True),
+    "linear": lambda: {"input": g(3, 5), "weight": g(4, 5), "bias": g(4)},
+    "linear_quantized": lambda: dict(QUANTIZED),
+    "batch_norm_act": batch_norm,
+    "batch_norm_act_backward": batch_norm_backward,
+    "masked_conv2d": conv,
+    "ctc_beam_search": beam_search,
+}
+CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
