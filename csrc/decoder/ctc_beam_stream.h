@@ -283,7 +283,8 @@ class CtcBeamStream {
   static bool fits(const SavedBeam& saved, const ContextModel& model, const CtcBeamOptions& options) {
     if (saved.head.width != options.beam_width || saved.head.vocabulary != options.row.vocabulary) return false;
     for (const SavedSlot& slot : saved.slots)
-      if (!context_fits(model, slot.context)) return false;
+      // No search comes to where no word goes on.
+      if (!context_fits(model, slot.context) || is_log_zero(look_ahead(model, slot.context.lexicon_node))) return false;
     const auto good = [&](const auto& tokens) {
       return std::all_of(tokens.begin(), tokens.end(), [&](const auto& token) {
         return token.token != options.row.blank && token.word < model.lexicon.word_count;

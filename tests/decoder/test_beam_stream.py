@@ -12,7 +12,7 @@ from asrkern.decoder import CTCBeamDecoder
 from asrkern.reference.ctc_beam_search import ctc_beam_search
 from tests.decoder.models import random_log_probs, small_lm
 from tests.decoder.states import with_checksum
-from tests.decoder.test_beam import LETTERS, PIECES, options_of, reference_context
+from tests.decoder.test_beam import LETTERS, PIECES, WORDS, options_of, reference_context
 
 DECODERS = {
     "letters": (LETTERS, 0, {}),
@@ -209,6 +209,20 @@ def test_a_claimed_size_takes_no_memory(saved):
         state = load(with_checksum(HEAD.pack(*(values | changes).values()) + bytes_[HEAD.size : -8]))
         with pytest.raises(ValueError, match="state: expected one that this decoder"):
             decoder.finish(state)
+
+
+def test_a_state_where_no_word_goes_on_is_refused():
+    """As behind the letters of a word that no labels spell: what is expected there is impossible, and less is a gain."""
+    decoder = CTCBeamDecoder(LETTERS, small_lm([*WORDS, "axb", "xa"]), beam_width=4, unk_score=-3.0)
+    look_ahead = decoder.context.lexicon[7]
+    nowhere = int((look_ahead < -1e29).nonzero()[0])
+    state = decoder.start()
+    decoder.step(state, random_log_probs(9, 5))
+    bytes_ = bytearray(state.__getstate__()[:-8])
+    # The node is the first number of a prefix's context, behind 48 bytes of its slot.
+    struct.pack_into("<i", bytes_, HEAD.size + 48, nowhere)
+    with pytest.raises(ValueError, match="state: expected one that this decoder"):
+        decoder.step(load(with_checksum(bytes(bytes_))), random_log_probs(1, 5))
 
 
 def test_values_of_a_state_are_checked(saved):

@@ -53,6 +53,8 @@ def prepare(folder: Path) -> list[Seed]:
         {"lm": lm, "lexicon": WORDS},
         {"lexicon": {"Ab": [["a", "b"]], "AB": [["a", "b"], ["c"]]}, "beam_prune_logp": -9.0},
         {"lm": small_lm(["ab", "b a"], unit="character"), "log_add": False},
+        # With a word that no labels spell.
+        {"lm": small_lm([*WORDS, "axb"]), "unk_score": -3.0},
     ]
     seeds = []
     for options in kinds:
