@@ -39,7 +39,7 @@ py::array_t<T> zeros(std::vector<py::ssize_t> shape) {
 template <class T>
 py::array_t<T> copied(const void* values, std::vector<py::ssize_t> shape) {
   py::array_t<T> array = zeros<T>(std::move(shape));
-  memcpy(array.mutable_data(), values, size_t(array.nbytes()));
+  if (array.nbytes()) memcpy(array.mutable_data(), values, size_t(array.nbytes()));
   return array;
 }
 
