@@ -163,6 +163,9 @@ class _Outlining(TorchFunctionMode):
         self._left = operations
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # What ends torch.no_grad() comes by here, too, and has to whatever else happens.
+        if func is torch._C._set_grad_enabled:
+            return func(*args, **(kwargs or {}))
         self._left -= 1
         if self._left < 0:
             raise ValueError(

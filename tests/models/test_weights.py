@@ -176,6 +176,8 @@ def test_models_larger_than_their_file_are_given_up(name: str, options: dict[str
     ):
         outline(partial(build, name, **options), 40)
     assert time.process_time() - began < 2
+    # A model that is given up leaves no_grad() on its way out.
+    assert torch.is_grad_enabled()
 
 
 def test_sizes_that_torch_cannot_have_are_named() -> None:
