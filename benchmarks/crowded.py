@@ -1,6 +1,6 @@
 """A command alone, and beside processes that want the same CPUs: its seconds of wall clock and of CPU.
 
-    python benchmarks/crowded.py --load 9 -- asrkern train recipes/s1_grid.toml -o runs/crowded --overwrite
+    python benchmarks/crowded.py -- sh -c 'asrkern train recipes/s1_grid.toml trainer.epochs=1 -o $(mktemp -d)/run'
 
 The exit status is 1 where the command fails, or takes more than ``--most`` times the CPU time in the crowd.
 """
