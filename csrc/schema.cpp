@@ -77,6 +77,17 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " float blank_penalty, bool log_add, bool check_normalized, int num_threads, Tensor? texts=None, int history=512)"
       " -> (Tensor tokens, Tensor timesteps, Tensor words, Tensor confidences, Tensor token_lengths,"
       " Tensor scores, Tensor am_scores, Tensor errors)");
+  m.def("speller_pack(Tensor weight, int gates) -> Tensor");
+  m.def(
+      "speller_step(Tensor tokens, Tensor states, Tensor context, Tensor? previous, Tensor keys, Tensor values,"
+      " Tensor lengths, bool gru, Tensor embedding, Tensor[] cells, str scores, int heads, float scale, bool smoothing,"
+      " Tensor[] attention, int features_begin, Tensor[] outputs, int[] widths, bool feeds_context)"
+      " -> (Tensor logits, Tensor weights, Tensor states, Tensor context)");
+  m.def(
+      "speller_greedy(Tensor tokens, Tensor states, Tensor context, Tensor keys, Tensor values, Tensor lengths,"
+      " bool gru, Tensor embedding, Tensor[] cells, str scores, int heads, float scale, bool smoothing,"
+      " Tensor[] attention, int features_begin, Tensor[] outputs, int[] widths, bool feeds_context, int eos,"
+      " int max_length) -> (Tensor tokens, Tensor counts, Tensor log_probs)");
   // Of a tensor's values as bytes, in the order of its elements.
   m.def("checksum(Tensor tensor) -> int");
   m.def("cpu_isa() -> str");

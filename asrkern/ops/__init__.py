@@ -8,16 +8,31 @@ from asrkern.ops.linear import linear, linear_quantized, quantize_weight
 from asrkern.ops.lstm import LSTMWeights, PackedLSTMWeights, lstm, lstm_prepacked, pack_lstm_weight
 from asrkern.ops.masked_conv2d import conv_output_lengths, masked_conv2d
 from asrkern.ops.masked_conv2d_batch_norm_act import masked_conv2d_batch_norm_act
+from asrkern.ops.speller import (
+    Dense,
+    PackedSpeller,
+    SpellerCell,
+    SpellerStep,
+    SpellerWeights,
+    pack_speller,
+    speller_greedy,
+    speller_step,
+)
 
 __all__ = [
     "BatchNormActResult",
     "CTCBeamSearchResult",
     "CTCContext",
     "ConvTile",
+    "Dense",
     "GRUWeights",
     "LSTMWeights",
     "PackedGRUWeights",
     "PackedLSTMWeights",
+    "PackedSpeller",
+    "SpellerCell",
+    "SpellerStep",
+    "SpellerWeights",
     "batch_norm_act",
     "conv_output_lengths",
     "conv_tile",
@@ -32,5 +47,8 @@ __all__ = [
     "masked_conv2d_batch_norm_act",
     "pack_gru_weight",
     "pack_lstm_weight",
+    "pack_speller",
     "quantize_weight",
+    "speller_greedy",
+    "speller_step",
 ]

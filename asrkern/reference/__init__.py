@@ -6,5 +6,15 @@ from asrkern.reference.light_gru import light_gru
 from asrkern.reference.linear import linear
 from asrkern.reference.lstm import lstm
 from asrkern.reference.masked_conv2d import masked_conv2d
+from asrkern.reference.speller import speller_greedy, speller_step
 
-__all__ = ["batch_norm_act", "gru", "light_gru", "linear", "lstm", "masked_conv2d"]
+__all__ = [
+    "batch_norm_act",
+    "gru",
+    "light_gru",
+    "linear",
+    "lstm",
+    "masked_conv2d",
+    "speller_greedy",
+    "speller_step",
+]

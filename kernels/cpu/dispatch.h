@@ -8,6 +8,7 @@
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/lstm.h"
 #include "kernels/cpu/masked_conv2d.h"
+#include "kernels/cpu/speller.h"
 
 namespace asrkern::cpu {
 
@@ -24,6 +25,14 @@ struct RecurrentKernels : RecurrentInference<T, T, Forward> {
   using Inference = RecurrentInference<T, T, Forward>;
   void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, int64_t first,
                    int64_t last, const T** gates, T** states);
+};
+
+// Those of a speller with weights stored as W; see speller.h.
+template <class T, class W>
+struct SpellerKernels {
+  void (*pack)(const ThreadPool&, const W* weight, int64_t units, int64_t gates, int64_t in_features, W* packed);
+  void (*spell)(const ThreadPool&, const Speller<T, W>&, const SpellerMemory<T>&, const SpellerRows<T>&,
+                const SpellerGreedy*);
 };
 
 // Packed layouts depend on the ISA's vector width: pack and compute with the same table.
@@ -53,6 +62,10 @@ struct Kernels {
   int64_t (*masked_conv2d_scratch_size)(const ThreadPool&, const MaskedConv2d<T>&);
   void (*masked_conv2d_pack)(const ThreadPool&, const MaskedConv2d<T>&, const T* weight, T* packed);
   void (*masked_conv2d)(const ThreadPool&, const MaskedConv2d<T>&);
+  int64_t (*dense_packed_size)(int64_t units, int64_t gates, int64_t in_features);
+  SpellerKernels<T, T> speller;
+  SpellerKernels<T, Bf16> speller_bf16;
+  SpellerKernels<T, int8_t> speller_int8;
 };
 
 namespace {
@@ -88,6 +101,10 @@ constexpr Kernels<T> make_kernels() {
       masked_conv2d_scratch_size<T>,
       masked_conv2d_pack<T>,
       masked_conv2d<T>,
+      dense_packed_size<T>,
+      {dense_pack<T, T>, spell<T, T>},
+      {dense_pack<T, Bf16>, spell<T, Bf16>},
+      {dense_pack<T, int8_t>, spell<T, int8_t>},
   };
 }
 

@@ -92,6 +92,10 @@ Vec<T> inside(Vec<T> value, Vec<T> x, T lo, T hi) {
   return Vec<T>::map([&](int i) { return x.lane[i] > lo && x.lane[i] < hi ? value.lane[i] : T(0); });
 }
 template <class T>
+Vec<T> exp(Vec<T> x) {
+  return Vec<T>::map([&](int i) { return std::exp(x.lane[i]); });
+}
+template <class T>
 Vec<T> sigmoid(Vec<T> x) {
   return Vec<T>::map([&](int i) { return T(1) / (T(1) + std::exp(-x.lane[i])); });
 }
@@ -269,6 +273,7 @@ inline Vec<float> select_less(Vec<float> a, Vec<float> b, Vec<float> x, Vec<floa
 
 // e^x for finite x: Cephes' expf (range reduction by ln 2 in two parts, degree-5 polynomial), within 2 ulp over
 // [-87, 88] and saturating there. A NaN stays a NaN.
+template <>
 inline Vec<float> exp(Vec<float> x) {
   using V = Vec<float>;
   x = clamp(x, -87.0f, 88.0f);
