@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asrkern.models.speller import Speller
+from asrkern.models.speller_steps import steps_of
 from asrkern.nn import AttentionMemory
 
 
@@ -32,25 +33,13 @@ def greedy_search(
     speller: Speller, memory: AttentionMemory, sos_token: int, eos_token: int, max_length: int
 ) -> list[Hypothesis]:
     """The most probable token at each step, until each row has ended; one hypothesis per row."""
-    rows, device = memory.valid.shape[0], memory.valid.device
-    state = speller.start(memory)
-    token = torch.full((rows,), sos_token, device=device)
-    total = torch.zeros(rows, dtype=torch.float64, device=device)
-    open_rows = torch.ones(rows, dtype=torch.bool, device=device)
-    tokens = []
-    for _ in range(max_length):
-        logits, _, state = speller.step(token, state, memory)
-        best, token = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).max(-1)
-        # What a row says after its end counts nothing.
-        total += torch.where(open_rows, best.double(), 0)
-        open_rows = open_rows & (token != eos_token)
-        tokens.append(token)
-        if not open_rows.any():
-            break
+    steps = steps_of(speller, memory)
     found = []
-    for row, log_prob in zip(torch.stack(tokens, 1).tolist(), total.tolist(), strict=True):
-        ended = eos_token in row
-        spelled = row[: row.index(eos_token)] if ended else row
+    for row, count, log_prob in zip(
+        *(result.tolist() for result in steps.greedy(sos_token, eos_token, max_length)), strict=True
+    ):
+        ended = row[count - 1] == eos_token
+        spelled = row[: count - 1] if ended else row[:count]
         found.append(Hypothesis([t for t in spelled if t != sos_token], log_prob, log_prob, ended))
     return found
 
@@ -97,14 +86,15 @@ def beam_search(
     """
     rows, device = memory.valid.shape[0], memory.valid.device
     lengths = memory.valid.sum(1).tolist()
-    memory = memory.select(torch.arange(rows, device=device).repeat_interleave(beam_width))
-    state = speller.start(memory)
+    steps = steps_of(speller, memory, beam_width)
+    state = steps.start()
     token = torch.full((rows * beam_width,), sos_token, device=device)
     # Of the slots only the first of each row holds a hypothesis yet; -inf marks the others.
     log_probs = torch.full((rows, beam_width), -torch.inf, dtype=torch.float64, device=device)
     log_probs[:, 0] = 0
     tokens = torch.empty(rows * beam_width, 0, dtype=torch.long, device=device)
-    coverage = torch.zeros_like(memory.valid, dtype=torch.float64)
+    frames = memory.valid.shape[1]
+    coverage = torch.zeros(rows * beam_width, frames, dtype=torch.float64, device=device)
     found: list[list[Hypothesis]] = [[] for _ in range(rows)]
 
     def add(slot: int, log_prob: float, ended: bool) -> None:
@@ -114,7 +104,7 @@ def beam_search(
         found[row].append(Hypothesis(spelled, score, log_prob, ended))
 
     for _ in range(max_length):
-        logits, weights, state = speller.step(token, state, memory)
+        logits, weights, state = steps.step(token, state)
         step = logits.log_softmax(-1, dtype=torch.float64).unflatten(0, (rows, beam_width))
         candidates = (log_probs[..., None] + step).flatten(1)
         log_probs, chosen = candidates.topk(beam_width)

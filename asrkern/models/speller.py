@@ -20,6 +20,7 @@ from asrkern.nn import (
     MeanAttention,
     MultiHeadAttention,
 )
+from asrkern.nn._packed import PackedCache
 
 
 class SpellerState(NamedTuple):
@@ -48,6 +49,14 @@ class Speller(nn.Module):
     """What the two spellers share. The state begins with zeros, so that nothing is random in eval mode."""
 
     embedding: nn.Embedding
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed = PackedCache()
+
+    def stacked(self, state: SpellerState) -> tuple[Tensor, Tensor]:
+        """A state as :func:`asrkern.ops.speller_step` takes it: of all cells [states, N, size], and the context [N, C]."""
+        raise NotImplementedError
 
     def tie_output(self) -> None:
         """Make the weight of the output layer that of the embedding."""
@@ -162,6 +171,10 @@ class CellSpeller(Speller):
         context = memory.values.new_zeros(rows, self.context_size)
         return SpellerState((context, *(zeros,) * (2 * len(self.lstm_cells))), None, masks)
 
+    def stacked(self, state: SpellerState) -> tuple[Tensor, Tensor]:
+        context, *cells = state.hidden
+        return torch.stack(cells), context
+
     def run(
         self, tokens: Tensor, state: SpellerState, memory: AttentionMemory
     ) -> tuple[Tensor, Tensor, SpellerState]:
@@ -238,7 +251,7 @@ class GRUSpeller(Speller):
         build = combined.get(config.attention, make_attention) if config.use_attention else make_attention
         # The key has the name twice.
         self.attention = nn.ModuleDict({"attention": build(config)})
-        self.use_attention = config.use_attention
+        self.use_attention, self.context_size = config.use_attention, config.context_size
         self.out = nn.Linear(config.gru_output_size, config.num_tokens)
 
     def tie_output(self) -> None:
@@ -258,6 +271,11 @@ class GRUSpeller(Speller):
         if isinstance(self.input_dropout, LockedDropout):
             masks = (self.input_dropout.sample(h.new_empty(rows, self.rnn.input_size)),)
         return SpellerState((h,), None, masks)
+
+    def stacked(self, state: SpellerState) -> tuple[Tensor, Tensor]:
+        h = state.hidden[0]
+        # Its cells do not see the context.
+        return h.transpose(0, 1), h.new_zeros(h.shape[0], self.context_size)
 
     def run(
         self, tokens: Tensor, state: SpellerState, memory: AttentionMemory

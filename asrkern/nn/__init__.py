@@ -23,7 +23,7 @@ from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
 from asrkern.nn.mask_conv_stream import MaskConvStream
 from asrkern.nn.pyramidal_rnn import PyramidalRNN, stack_frames
-from asrkern.nn.quantize import QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
+from asrkern.nn.quantize import QuantizedCell, QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
 from asrkern.nn.revert import revert
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
@@ -52,6 +52,7 @@ __all__ = [
     "MeanAttention",
     "MultiHeadAttention",
     "PyramidalRNN",
+    "QuantizedCell",
     "QuantizedGRU",
     "QuantizedLSTM",
     "QuantizedLinear",
@@ -72,6 +73,7 @@ _torchscript.refuse(
         FusedSequential,
         MaskedBatchNorm2d,
         PyramidalRNN,
+        QuantizedCell,
         QuantizedGRU,
         QuantizedLSTM,
         QuantizedLinear,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +18,20 @@ class PackedCache:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[tuple, Tensor]] = {}
+        self._entries: dict[str, tuple[tuple, Any]] = {}
 
     def __reduce__(self) -> tuple:
         return PackedCache, ()
 
-    def get(self, name: str, weight: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
-        """``pack(weight)``, or what it returned before. Within a trace it is packed there, of the weight at each run."""
+    def get(self, name: str, weights: Tensor | tuple[Tensor, ...], pack: Callable[..., Any]) -> Any:
+        """``pack(*weights)``, or what it returned before. Within a trace it is packed there, of the weights at each run."""
+        weights = (weights,) if isinstance(weights, Tensor) else weights
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return pack(weight)
-        key = (torch.ops.asrkern.checksum(weight), weight.shape, weight.dtype)
+            return pack(*weights)
+        key = tuple((torch.ops.asrkern.checksum(w), w.shape, w.dtype) for w in weights)
         entry = self._entries.get(name)
         if entry is None or entry[0] != key:
-            entry = self._entries[name] = (key, pack(weight))
+            entry = self._entries[name] = (key, pack(*weights))
         return entry[1]
 
     def clear(self) -> None:

@@ -49,6 +49,45 @@ class QuantizedLinear(_EvalOnly):
         return f"in_features={self.in_features}, out_features={self.out_features}, weights={self.format}"
 
 
+class QuantizedCell(_EvalOnly):
+    """torch.nn.LSTMCell or GRUCell with int8 or bfloat16 weights; see :func:`quantize`.
+
+    Buffers: weight_ih, weight_hh, their scales weight_ih_scale, weight_hh_scale (int8), and the biases in float32.
+    """
+
+    def __init__(self, cell: nn.LSTMCell | nn.GRUCell, weights: str) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.format = cell.input_size, cell.hidden_size, weights
+        self.gates = 4 if isinstance(cell, nn.LSTMCell) else 3
+        for part in ("ih", "hh"):
+            weight, scale = ops.quantize_weight(getattr(cell, f"weight_{part}"), weights)
+            bias = getattr(cell, f"bias_{part}")
+            self.register_buffer(f"weight_{part}", weight)
+            self.register_buffer(f"weight_{part}_scale", scale)
+            self.register_buffer(f"bias_{part}", None if bias is None else bias.detach().float())
+        self.train(cell.training)
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        """As torch's: input [N, input_size] or [input_size], h or (h, c) of an LSTM → the new h or (h, c)."""
+        self._require_eval()
+        if hx is None:
+            zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
+            hx = (zeros, zeros) if self.gates == 4 else zeros
+        h = hx[0] if self.gates == 4 else hx
+        of_input = ops.linear_quantized(input, self.weight_ih, self.weight_ih_scale, self.bias_ih)
+        of_state = ops.linear_quantized(h, self.weight_hh, self.weight_hh_scale, self.bias_hh)
+        if self.gates == 4:
+            i, f, g, o = (of_input + of_state).chunk(4, -1)
+            c = torch.sigmoid(f) * hx[1] + torch.sigmoid(i) * torch.tanh(g)
+            return torch.sigmoid(o) * torch.tanh(c), c
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = of_input.chunk(3, -1), of_state.chunk(3, -1)
+        z, n = torch.sigmoid(x_z + h_z), torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
+        return (1 - z) * n + z * h
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}, weights={self.format}"
+
+
 class _QuantizedRNN(RecurrentLayers, _EvalOnly):
     """Buffers: weight_ih_l0, weight_hh_l0, …, their scales weight_ih_l0_scale, … (int8), and the biases in float32."""
 
@@ -119,7 +158,7 @@ class QuantizedLSTM(_QuantizedRNN):
 
 
 def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
-    """A copy of a model whose GRUs, LSTMs and linear layers hold their weights in fewer bits.
+    """A copy of a model whose GRUs, LSTMs, their cells and linear layers hold their weights in fewer bits.
 
     Few rows at a time are bound by the bytes of the weights, of which int8 has a quarter and bfloat16 half. Sums stay
     in float32, activations are not rounded, and a row's result is bit-identical whatever its batch, as with float32.
@@ -127,7 +166,7 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
     largest one, as ``benchmarks/peers.py --only gru-quantized`` prints.
 
     Args:
-        model: torch.nn.GRU, torch.nn.LSTM and torch.nn.Linear inside it (and asrkern's) are replaced; the rest is copied.
+        model: torch.nn.GRU, LSTM, GRUCell, LSTMCell and Linear inside it (and asrkern's) are replaced; the rest is copied.
         weights: "int8" (symmetric, one scale a row) or "bf16".
 
     Returns:
@@ -145,7 +184,13 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
                 f"model: expected one that is not frozen, received {type(module).__name__} in {name or 'the layer itself'}; "
                 "asrkern.nn.unfreeze(model) gives the weights back"
             )
-    kinds = {nn.GRU: QuantizedGRU, nn.LSTM: QuantizedLSTM, nn.Linear: QuantizedLinear}
+    kinds = {
+        nn.GRU: QuantizedGRU,
+        nn.LSTM: QuantizedLSTM,
+        nn.GRUCell: QuantizedCell,
+        nn.LSTMCell: QuantizedCell,
+        nn.Linear: QuantizedLinear,
+    }
     found = [
         (name, kind)
         for name, module in model.named_modules()

@@ -221,7 +221,7 @@ BAD = {
     "states of another size": (dict(states=torch.zeros(4, 3, 22)), "packed for this speller"),
     "states' dtype": (dict(states=torch.zeros(4, 3, 21).double()), "states: expected dtype float32"),
     "context": (dict(context=torch.zeros(3, 14)), r"context: expected shape \(3, 15\)"),
-    "keys": (dict(keys=torch.zeros(3, 19, 17)), "packed for this speller"),
+    "keys": (dict(keys=torch.zeros(3, 19, 17)), "attention: W: expected shape"),
     "keys' rank": (dict(keys=torch.zeros(3, 19)), "keys: expected 3 dimensions"),
     "values": (dict(values=torch.zeros(3, 18, 15)), r"values: expected shape \(3, 19, any\)"),
     "values' size": (

@@ -1,0 +1,247 @@
+"""How a search takes a speller from token to token: its layers one by one, or all of a step in one operation."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asrkern import ops
+from asrkern.models.speller import CellSpeller, GRUSpeller, Speller, SpellerState
+from asrkern.nn import (
+    AdditiveAttention,
+    Attention,
+    AttentionMemory,
+    DotAttention,
+    LocationAwareAttention,
+    MeanAttention,
+    MultiHeadAttention,
+    QuantizedCell,
+    QuantizedLinear,
+)
+from asrkern.nn._hooks import has_hooks
+from asrkern.ops import Dense, PackedSpeller, SpellerCell, SpellerWeights
+
+
+class Steps:
+    """Of a batch of utterances, each with ``copies`` rows of its own.
+
+    Args:
+        speller: in eval mode.
+        memory: of :meth:`Speller.remember`.
+        copies: rows of an utterance, such as the width of a beam.
+    """
+
+    def __init__(self, speller: Speller, memory: AttentionMemory, copies: int = 1) -> None:
+        self.speller, self.memory = speller, memory
+        if copies > 1:
+            rows = torch.arange(memory.valid.shape[0], device=memory.valid.device)
+            self.memory = memory.select(rows.repeat_interleave(copies))
+
+    def start(self) -> SpellerState:
+        """The state before the first token."""
+        return self.speller.start(self.memory)
+
+    def step(self, tokens: Tensor, state: SpellerState) -> tuple[Tensor, Tensor, SpellerState]:
+        """One token per row, [N] → logits [N, num_tokens], attention weights [N, T'] and the state after it."""
+        return self.speller.step(tokens, state, self.memory)
+
+    def greedy(self, sos_token: int, eos_token: int, max_length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The most probable token at each step; results as of :func:`asrkern.ops.speller_greedy`."""
+        rows, device = self.memory.valid.shape[0], self.memory.valid.device
+        state = self.start()
+        token = torch.full((rows,), sos_token, device=device)
+        log_probs = torch.zeros(rows, dtype=torch.float64, device=device)
+        counts = torch.zeros_like(token)
+        running = torch.ones(rows, dtype=torch.bool, device=device)
+        tokens = []
+        for _ in range(max_length):
+            logits, _, state = self.step(token, state)
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            best, token = logits.log_softmax(-1, dtype=dtype).max(-1)
+            # What a row says after its end counts nothing.
+            log_probs += torch.where(running, best.double(), 0)
+            counts += running
+            running = running & (token != eos_token)
+            tokens.append(token)
+            if not running.any():
+                break
+        return torch.stack(tokens, 1), counts, log_probs
+
+
+class _FusedState(NamedTuple):
+    """As :class:`SpellerState`: of the cells [states, N, size], context [N, C], weights [N, T'] or None."""
+
+    states: Tensor
+    context: Tensor
+    weights: Tensor | None = None
+
+    def select(self, rows: Tensor) -> _FusedState:
+        weights = None if self.weights is None else self.weights.index_select(0, rows)
+        return _FusedState(self.states.index_select(1, rows), self.context.index_select(0, rows), weights)
+
+
+class FusedSteps(Steps):
+    """The same on :func:`asrkern.ops.speller_step` and :func:`~asrkern.ops.speller_greedy`.
+
+    The rows of an utterance share its memory. Weights are looked at once, when this is made.
+    """
+
+    def __init__(
+        self, speller: Speller, memory: AttentionMemory, packed: PackedSpeller, copies: int = 1
+    ) -> None:
+        super().__init__(speller, memory)
+        self.packed, self.copies = packed, copies
+        self._memory = memory.keys, memory.values, memory.valid.sum(1)
+
+    def start(self) -> _FusedState:
+        states, context = self.speller.stacked(super().start())
+        return _FusedState(
+            states.repeat_interleave(self.copies, 1), context.repeat_interleave(self.copies, 0)
+        )
+
+    def step(self, tokens: Tensor, state: _FusedState) -> tuple[Tensor, Tensor, _FusedState]:
+        after = ops.speller_step(self.packed, tokens, *state, *self._memory)
+        return after.logits, after.weights, _FusedState(after.states, after.context, after.weights)
+
+    def greedy(self, sos_token: int, eos_token: int, max_length: int) -> tuple[Tensor, Tensor, Tensor]:
+        states, context, _ = self.start()
+        tokens = torch.full((context.shape[0],), sos_token)
+        return ops.speller_greedy(self.packed, tokens, states, context, *self._memory, eos_token, max_length)
+
+
+def steps_of(speller: Speller, memory: AttentionMemory, copies: int = 1) -> Steps:
+    """Fused where the kernels have all of the speller: in eval mode, on the CPU, float32 or quantised, without hooks."""
+    weights = None
+    if not speller.training and all(
+        type(t) is Tensor and t.device.type == "cpu" and t.dtype == torch.float32
+        for t in (memory.keys, memory.values)
+    ):
+        weights = _weights_of(speller)
+    if weights is None or not _can_fuse(speller, weights):
+        return Steps(speller, memory, copies)
+    packed = speller.packed.get("speller", tuple(_tensors(weights)), lambda *_: ops.pack_speller(weights))
+    return FusedSteps(speller, memory, packed, copies)
+
+
+def _can_fuse(speller: Speller, weights: SpellerWeights) -> bool:
+    layers = [*weights.outputs, *(weights.query,) * (weights.query is not None)]
+    for cell in weights.cells:
+        layers += cell
+    stored = {layer.weight.dtype for layer in layers}
+    return (
+        len(stored) == 1
+        and stored <= {torch.float32, torch.bfloat16, torch.int8}
+        and all(
+            t.device.type == "cpu" and (t.dtype == torch.float32 or t.dtype in stored)
+            for t in _tensors(weights)
+        )
+        and not any(has_hooks(m) or nn.utils.parametrize.is_parametrized(m) for m in speller.modules())
+    )
+
+
+def _tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [t for part in value for t in _tensors(part)] if isinstance(value, tuple) else []
+
+
+def _dense(layer: nn.Module, bias: Tensor | None = None) -> Dense:
+    return Dense(layer.weight, getattr(layer, "scale", None), layer.bias if bias is None else bias)
+
+
+def _matrix(layer: nn.Module) -> Tensor:
+    """The weight of a small layer in float32."""
+    weight = layer.weight.detach()
+    return weight if getattr(layer, "scale", None) is None else weight.float() * layer.scale[:, None]
+
+
+def _attention(attend: Attention) -> dict[str, object] | None:
+    """Fields of :class:`SpellerWeights`, or None for an attention that is not one of asrkern's."""
+    linears = [m for m in attend.children() if not isinstance(m, nn.Conv1d)]
+    if any(type(m) not in (nn.Linear, QuantizedLinear) for m in linears):
+        return None
+    if isinstance(attend, MeanAttention):
+        return {"scores": "mean"}
+    if isinstance(attend, DotAttention):
+        return {"scores": "dot"}
+    if isinstance(attend, MultiHeadAttention):
+        heads, size = attend.num_heads, attend.QW.out_features
+        return {
+            "scores": "dot",
+            "query": _dense(attend.QW),
+            "heads": heads,
+            "scale": 1 / math.sqrt(size // heads),
+        }
+    if not isinstance(attend, AdditiveAttention):
+        return None
+    fields = {
+        "scores": "additive",
+        "query": _dense(attend.W, attend.b),
+        "energy": _matrix(attend.w)[0].float(),
+    }
+    if isinstance(attend, LocationAwareAttention):
+        # Convolution and projection are linear, one after the other.
+        u, convolution = _matrix(attend.U).float(), attend.loc_conv
+        fields |= {
+            "location": (u @ convolution.weight.detach()[:, 0]).t().contiguous(),
+            "location_bias": u @ convolution.bias.detach(),
+            "smoothing": attend.smoothing,
+        }
+    return fields
+
+
+def _cells(kind: str, cells: list[tuple[object, str]]) -> tuple[SpellerCell, ...]:
+    """Of modules that have ``weight_ih<suffix>`` and so on, and their scales if they are quantised."""
+
+    def dense(module: object, part: str, suffix: str) -> Dense:
+        name = f"weight_{part}{suffix}"
+        return Dense(
+            getattr(module, name),
+            getattr(module, f"{name}_scale", None),
+            getattr(module, f"bias_{part}{suffix}", None),
+        )
+
+    return tuple(SpellerCell(dense(m, "ih", suffix), dense(m, "hh", suffix)) for m, suffix in cells)
+
+
+def _weights_of(speller: Speller) -> SpellerWeights | None:
+    linear = (nn.Linear, QuantizedLinear)
+    if type(speller) is CellSpeller:
+        layers = speller.output_to_char, speller.linear1, speller.char_prob
+        fields = _attention(speller.attend)
+        plain = all(type(m) in linear for m in layers) and all(
+            type(cell) in (nn.LSTMCell, QuantizedCell) for cell in speller.lstm_cells
+        )
+        if fields is None or not plain:
+            return None
+        return SpellerWeights(
+            "lstm",
+            speller.embedding.weight,
+            _cells("lstm", [(cell, "") for cell in speller.lstm_cells]),
+            tuple(_dense(layer) for layer in layers),
+            feeds_context=True,
+            **fields,
+        )
+    if type(speller) is not GRUSpeller or type(speller.out) not in linear:
+        return None
+    attend, rnn = speller.attention["attention"], speller.rnn
+    fields = _attention(attend)
+    if fields is None or not hasattr(rnn, "weight_hh_l0") or getattr(rnn, "merge", None) != "concat":
+        return None
+    outputs, features = (_dense(speller.out),), "context" if speller.use_attention else "query"
+    if hasattr(attend, "W") and not isinstance(attend, AdditiveAttention):
+        # It takes [context; query], and the kernel has the query first.
+        size, combine = rnn.hidden_size, _dense(attend.W)
+        turned = torch.cat((combine.weight[:, -size:], combine.weight[:, :-size]), 1).detach()
+        outputs, features = (combine._replace(weight=turned), *outputs), "both"
+    return SpellerWeights(
+        "gru",
+        speller.embedding.weight,
+        _cells("gru", [(rnn, f"_l{layer}") for layer in range(rnn.num_layers)]),
+        outputs,
+        features,
+        **fields,
+    )
