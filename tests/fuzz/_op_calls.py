@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asrkern import reference
+from asrkern.ops import Dense, SpellerCell, SpellerWeights
 from tests.compare import assert_close
 from tests.fuzz._spoil import INF, tensor
 
@@ -375,6 +376,72 @@ def doubled(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.double()
 
 
+def make_speller_pack(rng: np.random.Generator) -> Call:
+    gates, units, features = (int(rng.integers(1, 6)) for _ in range(3))
+    return Call("speller_pack", {"weight": tensor(rng, (gates * units, features)), "gates": gates})
+
+
+def make_speller_step(rng: np.random.Generator) -> Call:
+    rows, memories, frames, size, values, tokens, count = (int(n) for n in rng.integers(1, 5, 7))
+    rows, gru, scores = (
+        rows * memories,
+        bool(rng.random() < 0.5),
+        str(rng.choice(["mean", "dot", "additive"])),
+    )
+    feeds, width, bare = (
+        bool(rng.random() < 0.5),
+        int(rng.integers(1, 20)),
+        scores == "mean" or rng.random() < 0.3,
+    )
+    heads = int(rng.integers(1, 4)) if scores == "dot" else 1
+    values, gates, nothing = values * heads, 3 if gru else 4, torch.empty(0)
+    size = size * heads if bare else size
+    attended = size if bare else int(rng.integers(1, 5)) * heads
+
+    def dense(gates: int, units: int, features: int) -> tuple[Dense, list[Tensor]]:
+        weight, bias = tensor(rng, (gates * units, features)), maybe(rng, gates * units)
+        packed = raw("speller_pack")(weight, gates)
+        return Dense(weight, None, bias), [packed, nothing, nothing if bias is None else bias]
+
+    cells, packed_cells = [], []
+    for index in range(count):
+        features = size if index else 3 + (values if feeds else 0)
+        (ih, (packed_ih, _, bias)), (hh, (packed_hh, *_)) = (
+            dense(gates, size, features),
+            dense(gates, size, size),
+        )
+        cells.append(SpellerCell(ih, hh._replace(bias=None)))
+        packed_cells += [packed_ih, packed_hh, nothing, nothing, bias, nothing]
+    query, packed_query = (None, [nothing] * 3) if bare else dense(1, attended, size)
+    energy = tensor(rng, (attended,)) if scores == "additive" else None
+    (first, packed_first), (last, packed_last) = dense(1, width, size + values), dense(1, tokens, width)
+    weights = SpellerWeights(
+        "gru" if gru else "lstm", tensor(rng, (tokens, 3)), tuple(cells), (first, last), "both", feeds, scores, query,
+        heads, 0.5, energy, smoothing=bool(rng.random() < 0.5),
+    )  # fmt: skip
+    given = {
+        "tokens": integers(rng, 0, tokens - 1, rows),
+        "states": tensor(rng, (count * (1 if gru else 2), rows, size)),
+        "context": tensor(rng, (rows, values)),
+        "previous": maybe(rng, rows, frames),
+        "keys": tensor(rng, (memories, frames, attended)),
+        "values": tensor(rng, (memories, frames, values)),
+        "lengths": integers(rng, 0, frames, memories),
+    }
+
+    def equals(results: tuple[Tensor, ...]) -> None:
+        for actual, expected in zip(results, reference.speller_step(weights, **given), strict=True):
+            assert_close(actual, expected, 1e-4)
+
+    arguments = {
+        **given, "gru": gru, "embedding": weights.embedding, "cells": packed_cells, "scores": scores, "heads": heads,
+        "scale": 0.5, "smoothing": weights.smoothing,
+        "attention": [*packed_query, nothing if energy is None else energy, nothing, nothing], "features_begin": 0,
+        "outputs": [*packed_first, *packed_last], "widths": [width, tokens], "feeds_context": feeds,
+    }  # fmt: skip
+    return Call("speller_step", arguments, True, equals)
+
+
 MAKERS = {
     "gru": make_layer("gru"),
     "gru_backward": make_backward("gru"),
@@ -391,4 +458,6 @@ MAKERS = {
     "masked_conv2d": make_masked_conv2d,
     "masked_conv2d_batch_norm_act": make_masked_conv2d_batch_norm_act,
     "ctc_beam_search": make_ctc_beam_search,
+    "speller_pack": make_speller_pack,
+    "speller_step": make_speller_step,
 }

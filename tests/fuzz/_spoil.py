@@ -11,7 +11,23 @@ INF = float("inf")
 HUGE = 2**48
 INTEGERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 5, 2**31, 2**32 + 1, HUGE, 2**62, 2**63 - 1, 2**63)
 FLOATS = (float("nan"), INF, -INF, 0.0, -1.0, 1.0, 1e30, -1e30, 1e-40)
-STRINGS = ("", "N", "RC", "NTC", "TNC", "NCT", "NCFT", "TCN", "NN", "CFT", "NCFTR", "ñ")
+STRINGS = (
+    "",
+    "N",
+    "RC",
+    "NTC",
+    "TNC",
+    "NCT",
+    "NCFT",
+    "TCN",
+    "NN",
+    "CFT",
+    "NCFTR",
+    "mean",
+    "dot",
+    "additive",
+    "ñ",
+)
 DTYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16, torch.int32,
     torch.int64, torch.bool, torch.complex64,

@@ -144,3 +144,7 @@ def check_shapes(op: str, a: dict, results: tuple[Tensor, ...]) -> None:
         rows, frames, _ = a["log_probs"].shape
         assert first.shape == (rows, a["nbest"], frames)
         assert ((first >= -1) & (first < a["log_probs"].shape[2])).all()
+    elif op == "speller_step":
+        rows, frames = a["tokens"].shape[0], a["keys"].shape[1]
+        assert first.shape == (rows, a["embedding"].shape[0]) and results[1].shape == (rows, frames)
+        assert results[2].shape == a["states"].shape and results[3].shape == (rows, a["values"].shape[2])

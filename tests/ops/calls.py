@@ -98,6 +98,28 @@ def model(**changes):
     return {"language_model": list(tensors.values()), "lm_order": 2}
 
 
+def speller(*, greedy=False, rows=4, frames=7, size=6, tokens=5, values=3, attended=4):
+    """A speller of two LSTM cells with additive, location-aware attention, all of its tensors there."""
+
+    def dense(gates, out_features, in_features):
+        weight = op("speller_pack")(g(gates * out_features, in_features), gates)
+        return weight, g(gates * out_features), g(gates * out_features)
+
+    cells = []
+    for features in (2 + values, size):
+        (ih, scale_ih, bias), (hh, scale_hh, _) = dense(4, size, features), dense(4, size, size)
+        cells += [ih, hh, scale_ih, scale_hh, bias, g(0)]
+    return {
+        "tokens": torch.randint(tokens, (rows,)), "states": g(4, rows, size), "context": g(rows, values),
+        **({} if greedy else {"previous": g(rows, frames).softmax(1)}),
+        "keys": g(2, frames, attended), "values": g(2, frames, values), "lengths": torch.tensor([frames, 1]),
+        "gru": False, "embedding": g(tokens, 2), "cells": cells, "scores": "additive", "heads": 1, "scale": 1.0,
+        "smoothing": False, "attention": [*dense(1, attended, size), g(attended), g(3, attended), g(attended)],
+        "features_begin": 0, "outputs": [*dense(1, 4, size + values), *dense(1, tokens, 4)], "widths": [4, tokens],
+        "feeds_context": True, **({"eos": 1, "max_length": 5} if greedy else {}),
+    }  # fmt: skip
+
+
 QUANTIZED = {"input": g(3, 5), "weight": torch.ones(4, 5, dtype=torch.int8), "scale": g(4), "bias": g(4)}
 CALLS = {
     "gru": lambda: recurrent("gru"),
@@ -112,5 +134,7 @@ CALLS = {
     "batch_norm_act_backward": batch_norm_backward,
     "masked_conv2d": conv,
     "ctc_beam_search": beam_search,
+    "speller_step": speller,
+    "speller_greedy": lambda: speller(greedy=True),
 }
 CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])

@@ -11,7 +11,7 @@ from asrkern import ops
 from asrkern.ops import GRUWeights, LSTMWeights
 from tests.ops.calls import CALLS, CELLS, INF, batch_norm, beam_search, conv, g, model, op, recurrent
 
-INTEGERS = ("lengths", "output_lengths", "token_kinds")
+INTEGERS = ("lengths", "output_lengths", "token_kinds", "tokens")
 
 
 def spoilt(value, integers):
@@ -36,7 +36,9 @@ def test_each_tensor_of_a_call_is_checked(name):
         isinstance(result, torch.Tensor) for result in op(name)(*arguments.values()) if name != "linear"
     )
     tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor)}
-    names = "|".join((*tensors, "weight_hh", "packed_hh"))
+    # A size may be another's in a list of tensors, too.
+    lists = [k for k, v in arguments.items() if isinstance(v, list)]
+    names = "|".join((*tensors, *lists, "weight_hh", "packed_hh"))
     for argument, value in tensors.items():
         for what, other in spoilt(value, argument in INTEGERS):
             if other.dtype == value.dtype and other.shape == value.shape:

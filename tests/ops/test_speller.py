@@ -100,7 +100,7 @@ def sizes(case):
 @pytest.mark.parametrize("first", [True, False])
 def test_a_step_is_the_references(case, format, first):
     weights = make(format=format, **CASES[case])
-    for rows, memories, frames in ((1, 1, 1), (3, 3, 19), (7, 1, 33), (26, 2, 5)):
+    for rows, memories, frames in ((1, 1, 1), (3, 3, 11), (26, 2, 5)):
         given = inputs(weights, rows, memories, frames, **sizes(case))
         previous = None if first else torch.rand(rows, frames).softmax(1)
         got = ops.speller_step(ops.pack_speller(weights), previous=previous, **given)
