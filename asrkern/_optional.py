@@ -18,8 +18,27 @@ def require(package: str, extra: str) -> ModuleType:
     """
     name = package.partition(".")[0]
     if importlib.util.find_spec(name) is None:
-        raise ImportError(f"{name} is not installed: pip install 'asrkern[{extra}]'")
+        raise ImportError(_missing(name, extra))
     return importlib.import_module(package)
+
+
+# What the packages of asrkern import of each extra's; tests/test_optional.py compares with pyproject.toml.
+EXTRAS = {
+    "cli": ("typer", "rich"),
+    "recognizer": ("safetensors", "pydantic"),
+    "train": ("lightning", "lhotse", "rapidfuzz", "pydantic", "safetensors", "matplotlib"),
+}
+
+
+def needs(extra: str) -> None:
+    """Raises ImportError, which says what to install, unless all packages of an extra are there."""
+    for package in EXTRAS[extra]:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(_missing(package, extra))
+
+
+def _missing(package: str, extra: str) -> str:
+    return f"{package} is not installed: pip install 'asrkern[{extra}]'"
 
 
 def import_torchaudio() -> ModuleType:

@@ -1,9 +1,12 @@
+import importlib.util
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from asrkern._optional import import_torchaudio
+from asrkern._optional import EXTRAS, import_torchaudio, needs
 
 
 @pytest.fixture
@@ -50,3 +53,28 @@ def test_says_that_it_is_missing(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install torchaudio"):
         import_torchaudio()
+
+
+def test_the_extras_are_those_of_the_project():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    declared = {
+        name: re.findall(r'"([\w-]+)(?:\[([\w,]+)\])?', packages)
+        for name, packages in re.findall(r"^(\w+) = \[(.*?)\n?\]$", text, re.MULTILINE | re.DOTALL)
+    }
+
+    def packages(extra):
+        found = set()
+        for package, extras in declared[extra]:
+            found |= set().union(*map(packages, extras.split(","))) if extras else {package}
+        return found
+
+    for extra, needed in EXTRAS.items():
+        assert set(needed) <= packages(extra), extra
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    find = importlib.util.find_spec
+    needs("cli")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rich" else find(name))
+    with pytest.raises(ImportError, match=r"^rich is not installed: pip install 'asrkern\[cli\]'$"):
+        needs("cli")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from asrkern._memory import out_of_memory
+from asrkern.cli.command import as_typed, closed_outputs
 
 
 @contextmanager
@@ -24,13 +25,21 @@ def errors(*more: type[Exception]) -> Iterator[None]:
     try:
         with warnings_in_lines():
             yield
-    except (ImportError, OSError, ValueError, MemoryError, RuntimeError, *more) as error:
-        known = (ImportError, OSError, ValueError, *more)
-        said = out_of_memory(error) or (str(error) if isinstance(error, known) else None)
-        if said is None:
+    except Exception as error:
+        found = said(error, *more)
+        # A reader that is gone is told nothing: Command ends it.
+        if found is None or (isinstance(error, BrokenPipeError) and closed_outputs()):
             raise
-        typer.echo(f"error: {one_line(said)}", err=True)
+        typer.echo(f"error: {found}", err=True)
         raise typer.Exit(1) from None
+
+
+def said(error: Exception, *more: type[Exception]) -> str | None:
+    """What to say, in one line, of an error about files, values and memory, or of these classes; None of others."""
+    found = out_of_memory(error)
+    if found is None and isinstance(error, (ImportError, OSError, ValueError, *more)):
+        found = str(error)
+    return None if found is None else one_line(as_typed(found))
 
 
 def one_line(text: str) -> str:
@@ -46,7 +55,7 @@ def warnings_in_lines() -> Iterator[None]:
 
         def show(message: Warning, category: type[Warning], *where: object) -> None:
             if category is UserWarning:
-                typer.echo(f"warning: {one_line(str(message))}", err=True)
+                typer.echo(f"warning: {one_line(as_typed(str(message)))}", err=True)
             else:
                 others(message, category, *where)
 

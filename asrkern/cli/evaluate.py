@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from asrkern._atomic_write import write_text
+from asrkern._optional import needs
 from asrkern.cli.console import bars, errors
-from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
+from asrkern.cli.device import Device
+from asrkern.cli.language_model import LanguageModel, with_language_model
 
 if TYPE_CHECKING:
     from asrkern.training.evaluation import Evaluation
@@ -26,7 +29,9 @@ CheckpointPath = Annotated[
 ]
 
 
+@with_language_model
 def evaluate(
+    *,
     checkpoint: CheckpointPath,
     manifests: Annotated[
         list[Path],
@@ -35,12 +40,7 @@ def evaluate(
             help="Manifests of NeMo, lhotse or deepspeech.pytorch, folders of Kaldi's or LibriSpeech's; measured together.",
         ),
     ],
-    lm: LanguageModel = None,
-    characters: Characters = False,
-    lm_space: LmSpace = None,
-    lm_case: LmCase = None,
-    alpha: Alpha = 0.5,
-    beta: Beta = None,
+    language_model: LanguageModel,
     beam_width: Annotated[
         int | None,
         typer.Option(
@@ -54,6 +54,7 @@ def evaluate(
         typer.Option(help="Field with a clip's class. Default: as in training.", show_default=False),
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Utterances shown, the worst first.")] = 10,
+    device: Device = "cpu",
     as_json: Annotated[
         Path | None,
         typer.Option(
@@ -66,22 +67,17 @@ def evaluate(
     Utterances that cannot be measured are named on stderr and left out, and the exit status is 1.
     """
     with errors():
+        needs("train")
         # Only here: lhotse takes its time.
         from asrkern.training import evaluation as measure
         from asrkern.training.checkpoint import load
         from asrkern.training.manifests import read_cuts
-        from asrkern.training.results import write_text
         from asrkern.training.transcription import Transcriber
 
         recognizer = load(checkpoint)
-        model = open_model(lm, characters, lm_space)
+        recognizer.model.to(device)
         transcriber = Transcriber(
-            recognizer,
-            model,
-            alpha=alpha,
-            beta=beta,
-            beam_width=beam_width,
-            lm_case=lm_case and lm_case.value,
+            recognizer, language_model.open(), beam_width=beam_width, **language_model.weights
         )
         broken: list[Exception] = []
         try:
@@ -128,6 +124,8 @@ def show(evaluation: Evaluation, worst: int) -> None:
 
 
 def _metrics(evaluation: Evaluation) -> Table:
+    from asrkern.training.metrics import in_words
+
     counts = evaluation.counts
     of = {
         "wer": f"{counts.word_edits} of {counts.words} words",
@@ -137,11 +135,14 @@ def _metrics(evaluation: Evaluation) -> Table:
         "accuracy": f"{counts.correct} of {counts.utterances}",
         "rtf": f"{evaluation.processing_seconds:.1f} s for {evaluation.seconds:.1f} s of speech",
     }
-    shown = {"wer": "{:.2%}", "cer": "{:.2%}", "accuracy": "{:.2%}", "crr": "{:.2f} %", "rtf": "{:.4f}"}
-    table = _table(f"{counts.utterances} utterances", "metric", ">value", "of")
+    edits = evaluation.edits()
+    columns = ["substitutions", "deletions", "insertions"] if edits else []
+    table = _table(f"{counts.utterances} utterances", "metric", ">value", "of", *(f">{c}" for c in columns))
     for name, value in evaluation.metrics().items():
         title = name if name in ("distance", "accuracy") else name.upper()
-        _add(table, title, shown.get(name, "{:.4g}").format(value), of[name])
+        shown = f"{value:.4f}" if name == "rtf" else in_words(name, value)
+        unit = edits.get({"wer": "words", "cer": "characters"}.get(name, ""), {})
+        _add(table, title, shown, of[name], *(str(unit.get(column, "")) for column in columns))
     return table
 
 
