@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +15,14 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from asrkern._memory import out_of_memory
 from asrkern.cli.command import as_typed, closed_outputs
+
+
+class Screen(Console):
+    """rich's console, without its own answer to a closed pipe (SystemExit with status 1)."""
+
+    def on_broken_pipe(self) -> None:
+        """Command ends it."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 @contextmanager
@@ -70,7 +80,7 @@ def bars() -> Iterator[Callable[[str, int, int | None], None]]:
     with Progress(
         *Progress.get_default_columns(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         # Else what is written to a file or pipe would end up in the terminal.
         redirect_stdout=sys.stdout.isatty(),
     ) as progress:

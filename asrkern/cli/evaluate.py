@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from asrkern._atomic_write import write_text
 from asrkern._optional import needs
-from asrkern.cli.console import bars, errors
+from asrkern.cli.console import Screen, bars, errors
 from asrkern.cli.device import Device
 from asrkern.cli.language_model import LanguageModel, with_language_model
 
@@ -106,7 +105,7 @@ def evaluate(
 
 def show(evaluation: Evaluation, worst: int) -> None:
     """Tables on stdout."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     console.print(_metrics(evaluation))
     if evaluation.unknown:
         unknown = ", ".join(f"{c!r} in {n}" for c, n in evaluation.unknown.most_common(10))
@@ -116,6 +115,7 @@ def show(evaluation: Evaluation, worst: int) -> None:
     if evaluation.task == "classify":
         console.print(_matrix(evaluation))
     else:
+        console.print(_edits(evaluation))
         for unit in ("word", "character"):
             if unit == "character" or evaluation.has_spaces:
                 console.print(_confusions(evaluation, unit))
@@ -135,14 +135,18 @@ def _metrics(evaluation: Evaluation) -> Table:
         "accuracy": f"{counts.correct} of {counts.utterances}",
         "rtf": f"{evaluation.processing_seconds:.1f} s for {evaluation.seconds:.1f} s of speech",
     }
-    edits = evaluation.edits()
-    columns = ["substitutions", "deletions", "insertions"] if edits else []
-    table = _table(f"{counts.utterances} utterances", "metric", ">value", "of", *(f">{c}" for c in columns))
+    table = _table(f"{counts.utterances} utterances", "metric", ">value", "of")
     for name, value in evaluation.metrics().items():
         title = name if name in ("distance", "accuracy") else name.upper()
-        shown = f"{value:.4f}" if name == "rtf" else in_words(name, value)
-        unit = edits.get({"wer": "words", "cer": "characters"}.get(name, ""), {})
-        _add(table, title, shown, of[name], *(str(unit.get(column, "")) for column in columns))
+        _add(table, title, f"{value:.4f}" if name == "rtf" else in_words(name, value), of[name])
+    return table
+
+
+def _edits(evaluation: Evaluation) -> Table:
+    columns = ("substitutions", "deletions", "insertions")
+    table = _table("Errors", "of", *(f">{column}" for column in columns))
+    for unit, edits in evaluation.edits().items():
+        _add(table, unit, *(str(edits[column]) for column in columns))
     return table
 
 

@@ -59,18 +59,30 @@ def test_a_text_too_small_for_discounts(tmp_path: Path) -> None:
     assert "set --discount-fallback to use" in result.stderr and "discount_fallback" not in result.stderr
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_goes_away_ends_a_command_quietly(tmp_path: Path, unbuffered: str) -> None:
+@pytest.mark.parametrize(("command", "unbuffered"), [("transcribe", ""), ("evaluate", "1")])
+def test_a_reader_that_goes_away_ends_a_command_quietly(
+    command: str, unbuffered: str, tmp_path: Path
+) -> None:
     checkpoint = write(tmp_path, make_recognizer("ctc"))
-    write_tones(tmp_path / "speech", 4)
-    command = [sys.executable, "-m", "asrkern", "transcribe", str(checkpoint), str(tmp_path / "speech")]
+    manifest = write_tones(tmp_path / "speech", 4)
+    arguments = [sys.executable, "-m", "asrkern", command, str(checkpoint), str(manifest)]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered, "COLUMNS": "80"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(arguments, env=environment, **pipes) as process:
         process.stdout.close()
         errors = process.stderr.read().decode()
     assert process.returncode == 141, errors
     assert "error" not in errors.lower() and "Traceback" not in errors
+
+
+def test_so_does_one_of_both_outputs(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b\n" * 9)
+    arguments = ["lm", "build", tmp_path / "text.txt", "-o", tmp_path / "m.arpa", "--discount-fallback"]
+    command = [sys.executable, "-m", "asrkern", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+    assert process.returncode == 141
 
 
 def test_the_version() -> None:
