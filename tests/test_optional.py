@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import asrkern
 from asrkern._optional import EXTRAS, import_torchaudio, needs
 
 
@@ -78,3 +79,10 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rich" else find(name))
     with pytest.raises(ImportError, match=r"^rich is not installed: pip install 'asrkern\[cli\]'$"):
         needs("cli")
+
+
+def test_reading_a_checkpoint_names_what_is_missing(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pydantic" else find(name))
+    with pytest.raises(ImportError, match=r"pip install 'asrkern\[recognizer\]'"):
+        asrkern.load("absent.safetensors")
