@@ -251,7 +251,7 @@ def test_subtitles() -> None:
         subtitles(Transcript("text"))
 
 
-@pytest.mark.parametrize("task", ["ctc", "attention", "classify"])
+@pytest.mark.parametrize("task", ["ctc", "classify"])
 def test_input_goes_to_where_the_model_is(task: str) -> None:
     recognizer = make_recognizer(task)
     recognizer.model.to("meta")
@@ -266,8 +266,6 @@ def test_input_goes_to_where_the_model_is(task: str) -> None:
     batch = collate([recognizer.features.make()(speech(2))])
     calls = [lambda: recognizer.predict(*batch), lambda: Transcriber(recognizer)(*batch)]
     calls.append(lambda: Transcriber(recognizer).recording(speech(2)))
-    if task == "attention":
-        calls.append(lambda: Transcriber(recognizer, beam_width=2)(*batch))
     for call in calls:
         with pytest.raises(InterruptedError):
             call()
