@@ -26,7 +26,7 @@ def require(package: str, extra: str) -> ModuleType:
 EXTRAS = {
     "cli": ("typer", "rich"),
     "recognizer": ("safetensors", "pydantic"),
-    "train": ("lightning", "lhotse", "rapidfuzz", "pydantic", "safetensors", "matplotlib"),
+    "train": ("lightning", "lhotse", "rapidfuzz", "pydantic", "safetensors", "matplotlib", "tensorboard"),
 }
 
 

@@ -130,7 +130,8 @@ class Records(Checkpoint):
         """From here on the time left is reckoned."""
         self._first = time.monotonic(), trainer.global_step
         if trainer.global_step:
-            self.saved = self._place(trainer.current_epoch, trainer.global_step)
+            epoch, batches = trainer.datamodule.position
+            self.saved = self._place(epoch + (batches > 0), trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure."""
@@ -241,13 +242,9 @@ class Progress(Callback):
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02} min"
-        if hours
-        else f"{minutes} min {seconds:02} s"
-        if minutes
-        else f"{seconds} s"
-    )
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def _copy(source: Path, target: Path) -> None:

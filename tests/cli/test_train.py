@@ -76,10 +76,11 @@ def test_an_interrupted_run_says_what_is_saved_and_how_to_go_on(
     usual = RecognitionModule.training_step
 
     def stopped(self: RecognitionModule, *batch: Any) -> Any:
-        if self.global_step == step - 1:
+        if self.global_step == stop_at:
             signal.raise_signal(signal.SIGINT)
         return usual(self, *batch)
 
+    stop_at = step - 1
     handler = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(RecognitionModule, "training_step", stopped)
     out = tmp_path / "the run"
@@ -93,6 +94,11 @@ def test_an_interrupted_run_says_what_is_saved_and_how_to_go_on(
     else:
         assert f"{out}/last.ckpt holds the run up to {saved}" in said and "--resume goes on" in said
     assert command == f"to go on: asrkern train '{recipe}' optimizer.lr=1e-3 --out '{out}' --resume"
+    if saved is not None:
+        # Stopped before anything new is saved.
+        stop_at = int(re.search(r"step (\d+)", saved)[1])
+        result = run("train", recipe, "optimizer.lr=1e-3", "--out", out, "--resume")
+        assert result.exit_code == 130 and f"holds the run up to {saved}" in result.stderr
     monkeypatch.setattr(RecognitionModule, "training_step", usual)
     result = run("train", recipe, "optimizer.lr=1e-3", "--out", out, "--resume")
     assert result.exit_code == 0 and "epoch 3 of 3: " in result.stderr
