@@ -60,6 +60,10 @@ class CMakeBuild(build_ext):
         output = Path("asrkern" if self.inplace else Path(self.build_lib) / "asrkern").resolve()
         # Not build_temp, which an editable install throws away.
         build = Path("build", f"cmake-{sys.implementation.cache_tag}").resolve()
+        cache = build / "CMakeCache.txt"
+        if cache.is_file() and f"={build}\n" not in cache.read_text():
+            # Of a tree that was moved or copied, which CMake refuses.
+            shutil.rmtree(build)
         configure = [
             *("cmake", "-S", str(Path(__file__).parent.resolve()), "-B", str(build), "-G", "Ninja"),
             f"-DASRKERN_TORCH_DIR={torch}",

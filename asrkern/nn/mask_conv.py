@@ -83,9 +83,9 @@ class MaskConv(nn.Module):
                 x = self._batch_norm(stage, x, mask)
             elif is_fusible(stage.module):
                 if lengths is not None and values_are_known(lengths):
-                    # The operation calls them output_lengths.
-                    frames = _lengths_after(stage.module, torch.tensor(x.shape[-1]))
-                    check_range("lengths", lengths, 0, int(frames), "T'")
+                    # The operation calls them output_lengths. What it says of an input without any frames comes first.
+                    frames = int(_lengths_after(stage.module, torch.tensor(x.shape[-1])))
+                    check_range("lengths", lengths, 0, frames or x.shape[-1], "T'")
                 x = self._conv(stage, x, before, mask)
             else:
                 y = stage.module(zero_padding(x, before, "NCFT"))

@@ -17,6 +17,8 @@ def spec_augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor
         features: [N, 1, F, T], normalised.
         lengths: [N], frames of each; what lies beyond stays as it is.
     """
+    if not settings.time_masks and not settings.frequency_masks:
+        return features
     masked = features.clone()
     for row, length in zip(masked, lengths.tolist()):
         for _ in range(settings.time_masks):
