@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from asrkern import _file_kinds
 from asrkern._atomic_write import atomic_write
+from asrkern._lengths import Lengths
 from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
 from asrkern.data import collate
@@ -118,7 +119,7 @@ class Recognizer:
         return make_task(self.task_name, self.model, self.tokenizer, self.tokens_per_frame)
 
     @torch.no_grad()
-    def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
+    def predict(self, features: Tensor, lengths: Lengths) -> list[str]:
         """Greedy transcripts, or classes, in eval mode.
 
         Args:
