@@ -1,4 +1,4 @@
-"""What a layer's check of its kept weights costs: the layer beside its operation over weights packed beforehand.
+"""What a layer's check of its kept weights costs: the layer, and a frozen one, beside the operation over packed weights.
 
     python benchmarks/packed_weights.py
 
@@ -7,6 +7,7 @@ One bidirectional layer, N=1, on the CPU; outputs are compared bit for bit first
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 from pathlib import Path
@@ -40,23 +41,32 @@ def measure(hidden_size: int, frames: int) -> dict[str, str]:
         for suffix in ("", "_reverse"):
             torch.ops.asrkern.checksum(getattr(layer, f"weight_hh_l0{suffix}"))
 
+    frozen = asrkern.nn.freeze(copy.deepcopy(layer))
     calls = {
         "layer": lambda: layer(input)[0],
+        "frozen": lambda: frozen(input)[0],
         "packed beforehand": lambda: ops.gru_prepacked(input, *directions)[0],
         "checksum": checksums,
     }
     with torch.inference_mode():
-        if not torch.equal(calls["layer"](), calls["packed beforehand"]()):
+        expected = calls["packed beforehand"]()
+        if not all(torch.equal(calls[name](), expected) for name in ("layer", "frozen")):
             raise SystemExit(f"H={hidden_size} T={frames}: the outputs differ")
         times = interleaved(calls, rounds=15, seconds=3)
-    layer_s, packed_s, checksum_s = (statistics.median(times[name]) for name in calls)
-    ratio = statistics.median(a / b for a, b in zip(times["layer"], times["packed beforehand"]))
+    layer_s, frozen_s, packed_s, checksum_s = (statistics.median(times[name]) for name in calls)
+
+    def against_packed(name: str) -> str:
+        ratio = statistics.median(a / b for a, b in zip(times[name], times["packed beforehand"]))
+        return f"{100 * (ratio - 1):+.1f} %"
+
     return {
         "H": f"{hidden_size}",
         "T": f"{frames}",
         "layer ms": f"{1e3 * layer_s:.3f}",
+        "frozen ms": f"{1e3 * frozen_s:.3f}",
         "packed beforehand ms": f"{1e3 * packed_s:.3f}",
-        "layer against packed": f"{100 * (ratio - 1):+.1f} %",
+        "layer against packed": against_packed("layer"),
+        "frozen against packed": against_packed("frozen"),
         "checksum ms": f"{1e3 * checksum_s:.3f}",
         "of the layer": f"{100 * checksum_s / layer_s:.2f} %",
     }

@@ -13,6 +13,7 @@ from asrkern.nn.attention import (
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
 from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.convert import ConversionReport, convert
+from asrkern.nn.freeze import FrozenGRU, FrozenLSTM, freeze, unfreeze
 from asrkern.nn.fused_sequential import FusedSequential
 from asrkern.nn.gru import GRU
 from asrkern.nn.light_gru import LightGRU
@@ -36,6 +37,8 @@ __all__ = [
     "BatchRNN",
     "ConversionReport",
     "DotAttention",
+    "FrozenGRU",
+    "FrozenLSTM",
     "FusedSequential",
     "InferenceBatchSoftmax",
     "LightGRU",
@@ -54,14 +57,18 @@ __all__ = [
     "QuantizedLinear",
     "SequenceWise",
     "convert",
+    "freeze",
     "quantize",
     "revert",
     "stack_frames",
+    "unfreeze",
 ]
 
 _torchscript.refuse(
     *(GRU, LSTM, BatchRNN, LightGRU, LockedDropout, Lookahead, MaskConv, MaskConvStream, MaskedBatchNorm1d),
     *(
+        FrozenGRU,
+        FrozenLSTM,
         FusedSequential,
         MaskedBatchNorm2d,
         PyramidalRNN,

@@ -134,10 +134,17 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
         The copy, in eval mode; calling a replaced layer in train mode raises RuntimeError.
 
     Raises:
-        ValueError: another format, weights that are not finite, an LSTM with proj_size, or nothing to replace.
+        ValueError: another format, weights that are not finite, an LSTM with proj_size, a frozen model, or nothing to
+            replace.
     """
     if weights not in ("int8", "bf16"):
         raise ValueError(f'weights: expected "int8" or "bf16", received {weights!r}')
+    for name, module in model.named_modules():
+        if hasattr(module, "_packed_hh"):
+            raise ValueError(
+                f"model: expected one that is not frozen, received {type(module).__name__} in {name or 'the layer itself'}; "
+                "asrkern.nn.unfreeze(model) gives the weights back"
+            )
     kinds = {nn.GRU: QuantizedGRU, nn.LSTM: QuantizedLSTM, nn.Linear: QuantizedLinear}
     found = [
         (name, kind)

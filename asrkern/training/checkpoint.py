@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from asrkern import _file_kinds
 from asrkern._atomic_write import atomic_write
+from asrkern._lengths import Lengths, as_lengths
 from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
 from asrkern.data import collate
@@ -124,7 +125,7 @@ class Recognizer:
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
+    def predict(self, features: Tensor, lengths: Lengths) -> list[str]:
         """Greedy transcripts, or classes, in eval mode.
 
         Args:
@@ -132,6 +133,7 @@ class Recognizer:
             lengths: [N], frames of each.
         """
         self.model.eval()
+        lengths = as_lengths("lengths", lengths, len(features))
         return self.task.predict(features.to(self.device), lengths.to(self.device))
 
     def predict_audio(self, samples: Sequence[Tensor]) -> list[str]:

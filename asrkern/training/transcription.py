@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.data import collate
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
 from asrkern.training.checkpoint import Recognizer
@@ -78,13 +79,14 @@ class Transcriber:
         recognizer.model.eval()
 
     @torch.no_grad()
-    def __call__(self, features: Tensor, lengths: Tensor) -> list[Transcript]:
+    def __call__(self, features: Tensor, lengths: Lengths) -> list[Transcript]:
         """Transcripts of a batch: features [N, 1, F, T] as ``recognizer.features`` makes them, lengths [N] in frames.
 
         Raises:
             ValueError: the batch does not fit the model, or the model's output is not a number.
         """
         recognizer = self.recognizer
+        lengths = as_lengths("lengths", lengths, len(features))
         features, lengths = features.to(recognizer.device), lengths.to(recognizer.device)
         if recognizer.task_name == "classify":
             return self._classes(recognizer.model(features, lengths))

@@ -1,0 +1,226 @@
+"""Weights for inference alone: in the kernels' order, in place of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asrkern import ops
+from asrkern.nn._recurrent import RecurrentLayers
+from asrkern.nn.gru import GRU
+from asrkern.nn.lstm import LSTM
+from asrkern.nn.quantize import QuantizedGRU, QuantizedLSTM
+from asrkern.ops._prepacked import PackedWeights
+
+_WAY_BACK = "asrkern.nn.unfreeze(model) gives the weights back"
+
+
+class _FrozenRNN(RecurrentLayers, nn.Module):
+    """A recurrent layer whose every weight_hh is kept as the kernels read it, and nowhere else."""
+
+    # By the name of the weight that each was packed of. Not buffers: their order depends on this CPU, they are not to
+    # be stored or moved.
+    _packed_hh: dict[str, Tensor]
+    # The class that it was and will be; its weights in their order, and whether they had gradients.
+    _thawed: type[RecurrentLayers]
+    _order: dict[str, bool]
+
+    def train(self, mode: bool = True) -> _FrozenRNN:
+        if mode:
+            raise RuntimeError(f"{type(self).__name__} is for inference; {_WAY_BACK}")
+        return super().train(mode)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("weight_hh_") and name in self.__dict__.get("_packed_hh", ()):
+            raise AttributeError(f"{name}: the model is frozen, {_WAY_BACK}; state_dict() has a copy")
+        return super().__getattr__(name)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+
+    def flatten_parameters(self) -> None:
+        """Nothing to forget: what is kept are the weights."""
+
+    def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            raise RuntimeError(
+                f"a frozen {self._thawed.__name__} is for this process: its weights are in the order of this CPU; "
+                f"before exporting, {_WAY_BACK}"
+            )
+        directions = [
+            PackedWeights(
+                getattr(self, f"weight_ih_{key}"),
+                getattr(self, f"weight_ih_{key}_scale", None),
+                self._packed_hh[f"weight_hh_{key}"],
+                getattr(self, f"weight_hh_{key}_scale", None),
+                getattr(self, f"bias_ih_{key}", None),
+                getattr(self, f"bias_hh_{key}", None),
+            )
+            for key in (f"l{layer}", f"l{layer}_reverse")[: 2 if self.bidirectional else 1]
+        ]
+        reverse = directions[1] if self.bidirectional else None
+        return self._prepacked_operation(x, directions[0], reverse, *states, **options)
+
+    def _unpacked(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights as they were, in memory of their own."""
+        for name, packed in self._packed_hh.items():
+            rows = getattr(self, name.replace("_hh_", "_ih_")).shape[0]
+            weight = _unpack(packed, self._pack, (rows, self.hidden_size))
+            if not torch.equal(self._pack(weight), packed):
+                raise RuntimeError(f"{name}: its packed form cannot be read back")
+            yield name, weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _FrozenRNN:
+        for name, packed in self._packed_hh.items():
+            probe = fn(packed[:0])
+            if probe.device != packed.device or probe.dtype != packed.dtype:
+                raise RuntimeError(
+                    f"{name}: expected a frozen model to stay {packed.dtype} on the CPU, received {probe.dtype} on "
+                    f"{probe.device}; {_WAY_BACK}"
+                )
+        return super()._apply(fn, recurse)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        weights = dict(self._unpacked())
+        for name in self._order:
+            if name in weights or prefix + name in destination:
+                destination[prefix + name] = destination.pop(prefix + name, weights.get(name))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        lists[-1].append(f"{prefix[:-1] or 'the model'} is frozen and takes no weights; {_WAY_BACK}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_packed_hh": dict(self._unpacked())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._packed_hh = {name: self._pack(weight) for name, weight in self._packed_hh.items()}
+
+
+class FrozenGRU(_FrozenRNN):
+    """A GRU, or a quantised one, of a model that :func:`freeze` has frozen."""
+
+    _prepacked_operation = staticmethod(ops.gru_prepacked)
+    _pack = staticmethod(ops.pack_gru_weight)
+
+
+class FrozenLSTM(_FrozenRNN):
+    """An LSTM, or a quantised one, of a model that :func:`freeze` has frozen."""
+
+    _prepacked_operation = staticmethod(ops.lstm_prepacked)
+    _pack = staticmethod(ops.pack_lstm_weight)
+    _state_count = 2
+
+
+_KINDS = {GRU: FrozenGRU, LSTM: FrozenLSTM, QuantizedGRU: FrozenGRU, QuantizedLSTM: FrozenLSTM}
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Keep the recurrent weights of a model for inference alone: packed, and not as parameters beside that.
+
+    Results are the same bits. Each weight_hh is in memory once, where eval mode keeps a packed copy beside it, and calls
+    do not have to find out whether it was edited, which short ones feel (``python benchmarks/packed_weights.py``).
+    Editing, training, moving and exporting are refused until :func:`unfreeze`; ``state_dict()``, pickling and
+    ``copy.deepcopy`` give what they gave before. What was made for the parameters before, such as an optimizer, still
+    holds them.
+
+    Args:
+        model: its asrkern.nn.GRU and LSTM, and quantised ones, are changed in place. In float32, int8 or bfloat16 on the
+            CPU.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        TypeError: model is not a module.
+        ValueError: no such layer inside, or one that is elsewhere, of another dtype, or whose weight_hh is not a plain
+            parameter (parametrizations, weight_norm). The model is as it was then.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
+    found = [(name, m) for name, m in model.named_modules() if type(m) in _KINDS]
+    if not found and not any(isinstance(m, _FrozenRNN) for m in model.modules()):
+        raise ValueError(
+            f"model: expected asrkern.nn.GRU or LSTM inside, received a {type(model).__name__} without; "
+            "asrkern.nn.convert(model) puts them in torch's place"
+        )
+    # Tensors made in inference mode could not be parameters again.
+    with torch.inference_mode(False), torch.no_grad():
+        plans = [(module, _packed_of(name, module)) for name, module in found]
+    for module, packed in plans:
+        own = _own(module)
+        module._order = {name: tensor is not None and tensor.requires_grad for name, tensor in own.items()}
+        module._packed_hh, module._thawed = packed, type(module)
+        for name in packed:
+            del own[name]
+        # torch's own lists of the same parameters.
+        for name in ("_flat_weights", "_flat_weight_refs"):
+            module.__dict__.pop(name, None)
+        module._packed.clear()
+        module.__class__ = _KINDS[type(module)]
+    return model.eval()
+
+
+def unfreeze(model: nn.Module) -> nn.Module:
+    """Undo :func:`freeze`, in place: the same layers with the same weights, which are new parameters; in eval mode.
+
+    Raises:
+        TypeError: model is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
+    for module in [m for m in model.modules() if isinstance(m, _FrozenRNN)]:
+        with torch.inference_mode(False), torch.no_grad():
+            weights = dict(module._unpacked())
+        order, module.__class__ = module._order, module._thawed
+        for name in ("_packed_hh", "_order", "_thawed"):
+            del module.__dict__[name]
+        own = _own(module)
+        if isinstance(module, nn.RNNBase):
+            weights = {name: nn.Parameter(weight, order[name]) for name, weight in weights.items()}
+        own.update(weights)
+        for name in order:
+            own[name] = own.pop(name)
+        if isinstance(module, nn.RNNBase):
+            module._init_flat_weights()
+    return model
+
+
+def _own(module: nn.Module) -> dict[str, Tensor | None]:
+    """Where a layer keeps its weights."""
+    return module._parameters or module._buffers
+
+
+def _packed_of(name: str, module: RecurrentLayers) -> dict[str, Tensor]:
+    """Every weight_hh of a layer, packed; ValueError if one cannot be."""
+    packed = {}
+    for layer in range(module.num_layers):
+        for key in (f"weight_hh_l{layer}", f"weight_hh_l{layer}_reverse")[: 2 if module.bidirectional else 1]:
+            where = f"{name}.{key}" if name else key
+            weight = _own(module).get(key)
+            if type(weight) not in (Tensor, nn.Parameter):
+                raise ValueError(
+                    f"model: expected {where} to be a plain parameter, received one that is computed (a parametrization?)"
+                )
+            try:
+                packed[key] = module._pack(weight)
+            except ValueError as error:
+                raise ValueError(f"model: {where}: {error}") from error
+    return packed
+
+
+def _unpack(packed: Tensor, pack: Callable[[Tensor], Tensor], shape: tuple[int, int]) -> Tensor:
+    """The weight that ``pack`` made ``packed`` of: it is told by where it puts the numbers of rows and columns."""
+    rows, columns = (torch.arange(1, size + 1, dtype=torch.float32) for size in shape)
+    places = [pack(numbers.expand(shape).contiguous()).long() for numbers in (rows[:, None], columns)]
+    # Padding has none.
+    real = places[0] > 0
+    weight = packed.new_empty(shape)
+    weight[places[0][real] - 1, places[1][real] - 1] = packed[real]
+    return weight
