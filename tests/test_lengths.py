@@ -111,6 +111,7 @@ def calls() -> dict[str, tuple]:
     for name in ("GRU", "LSTM"):
         quantized = asrkern.nn.quantize(_recurrent(name)).eval()
         result[f"Quantized{name}.forward"] = (quantized, {"input": rows})
+        result[f"Frozen{name}.forward"] = (asrkern.nn.freeze(_recurrent(name)), {"input": rows})
     for kind, gates in (("gru", 3), ("lstm", 4)):
         for op, weights in zip((kind, f"{kind}_prepacked"), _weights(kind, gates)):
             result[op] = (getattr(asrkern.ops, op), {"weights": weights}, {"batch_sizes": [3, 3, 2, 1, 1]})
