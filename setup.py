@@ -22,6 +22,20 @@ def find_torch():
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
+def keep_pybind11():
+    """A copy of pybind11 under build/: pip's build isolation has it in another folder each time, for which ninja would
+    compile all again."""
+    import pybind11
+
+    kept = Path("build", f"pybind11-{pybind11.__version__}").resolve()
+    if not kept.exists():
+        part = kept.parent / f"{kept.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(Path(pybind11.__file__).parent, part)
+        part.rename(kept)
+    return kept
+
+
 def fail(message):
     sys.exit(f"asrkern: {message}")
 
@@ -41,19 +55,23 @@ class CMakeBuild(build_ext):
         for tool in ("cmake", "ninja"):
             if not shutil.which(tool):
                 fail(f"building without isolation needs {tool}: pip install {tool}")
-        import pybind11
-
         # version.py of a torch with CUDA says cuda = '13.0', of one without cuda = None.
         cuda = bool(re.search(r"^cuda(?:: [^=]*)? = '", (torch / "version.py").read_text(), re.MULTILINE))
         output = Path("asrkern" if self.inplace else Path(self.build_lib) / "asrkern").resolve()
-        build = Path(self.build_temp).resolve()
+        # Not build_temp, which an editable install throws away.
+        build = Path("build", f"cmake-{sys.implementation.cache_tag}").resolve()
+        cache = build / "CMakeCache.txt"
+        if cache.is_file() and f"={build}\n" not in cache.read_text():
+            # Of a tree that was moved or copied, which CMake refuses.
+            shutil.rmtree(build)
         configure = [
             *("cmake", "-S", str(Path(__file__).parent.resolve()), "-B", str(build), "-G", "Ninja"),
             f"-DASRKERN_TORCH_DIR={torch}",
             f"-DASRKERN_OUTPUT_DIR={output}",
             f"-DASRKERN_CUDA={'ON' if cuda and shutil.which('nvcc') else 'OFF'}",
+            f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",
             f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-Dpybind11_DIR={keep_pybind11() / 'share/cmake/pybind11'}",
         ]
         for step in (configure, ["cmake", "--build", str(build)]):
             if subprocess.run(step).returncode:

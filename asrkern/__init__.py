@@ -17,7 +17,7 @@ from asrkern import _threads
 if _threads.is_command():
     _threads.prepare_command()
 
-from asrkern import ops
+from asrkern import _optional, ops
 
 if TYPE_CHECKING:
     from asrkern.training.checkpoint import Recognizer
@@ -29,8 +29,9 @@ __all__ = ["__version__", "load", "ops"]
 def load(path: Any) -> "Recognizer":
     """Read a checkpoint of ``asrkern train`` or ``asrkern convert``: :func:`asrkern.training.checkpoint.load`.
 
-    Also lets torch use no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
+    Raises ImportError, which says what to install, without the extra ``recognizer``. Also lets torch use no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
     """
+    _optional.needs("recognizer")
     from asrkern.training import checkpoint
 
     recognizer = checkpoint.load(path)

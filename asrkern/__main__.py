@@ -12,7 +12,6 @@ import torch
 import asrkern
 from asrkern import _library, _threads
 from asrkern._gpu_kernels import KERNELS
-from asrkern._optional import import_torchaudio
 
 OPTIONAL = (
     "triton",
@@ -48,13 +47,6 @@ def _kernel(name: str) -> str:
     return f"{'on' if _library.cuda_kernel(name) else 'off'}, {state}"
 
 
-def _torchaudio() -> str:
-    try:
-        return import_torchaudio().__version__
-    except ImportError as error:
-        return str(error)
-
-
 def _package(name: str) -> str:
     if importlib.util.find_spec(name) is None:
         return "not installed"
@@ -74,7 +66,6 @@ def describe() -> dict[str, str]:
         "threads": f"{torch.get_num_threads()}, by {_threads.choose().reason}",
         "CUDA": _cuda(),
         **{name: _kernel(name) for name in KERNELS},
-        "torchaudio": _torchaudio(),
         **{name: _package(name) for name in OPTIONAL},
     }
 

@@ -61,6 +61,16 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there before is untouched.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
 def is_full(error: OSError) -> bool:
     """Whether a file cannot be written for lack of space, or of what is left of a quota."""
     return error.errno in _NO_SPACE

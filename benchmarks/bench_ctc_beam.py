@@ -1,9 +1,10 @@
 """CTC beam search on one core: flashlight-text and pyctcdecode beside asrkern, on a real utterance.
 
-    python benchmarks/bench_ctc_beam.py --data ../shared/data
+    python benchmarks/bench_ctc_beam.py
 
-The folder has ``decoder_oracles/libri_371x29.npz`` (log-probabilities of a LibriSpeech utterance) and ``lm/lj.txt``, whose
-model of order 4 every decoder reads from the same ARPA file. Texts and scores are compared before anything is timed; a row
+The folder ``--data`` has ``decoder_oracles/libri_371x29.npz`` and ``.json`` (log-probabilities of a LibriSpeech utterance,
+from pyctcdecode's tests) and ``lm/lj.txt`` (LJ Speech's transcripts, a sentence a line), whose model of order 4 every
+decoder reads from the same ARPA file. Where there is none, both are made up: then figures are of another size. Texts and scores are compared before anything is timed; a row
 in which they differ has no times, and the exit status is 1. Each round runs every decoder once, another one first each
 time. Peers that are not installed are named and left out: ``pip install flashlight-text pyctcdecode kenlm``.
 
@@ -37,6 +38,7 @@ import asrkern
 from asrkern.decoder import CTCBeamDecoder, NGramLM
 from benchmarks import _ctc_peers as peers
 from benchmarks._ctc_peers import ASRKERN, FLASHLIGHT, PYCTCDECODE, Call, LanguageModel
+from benchmarks._made_data import make_log_probs, make_sentences
 from benchmarks._report import Progress, markdown_table, section, write_sections
 from benchmarks._timing import interleaved, machine, peak_memory_mib
 
@@ -45,6 +47,8 @@ CPU = torch.device("cpu")
 # The beams' edges differ, and with them what the sums lack.
 TOLERANCE = 0.05
 ORDER = 4
+MADE_LABELS = [*" abcdefghijklmnopqrstuvwxyz'", ""]
+MADE_SENTENCES = 20_000
 FEW_HOTWORDS, HOTWORDS = 10, 1000
 REPEATS = 20
 DEFAULT_PRUNING = {"beam_width": 100, "token_min_logp": -5.0, "beam_prune_logp": -10.0}
@@ -69,7 +73,10 @@ class Row(NamedTuple):
     calls: dict[str, Callable[[], Call]]
 
 
-def read_utterance(folder: Path) -> tuple[list[str], Tensor]:
+def read_utterance(folder: Path | None) -> tuple[list[str], Tensor]:
+    """Labels and log-probabilities; made up without a folder."""
+    if folder is None:
+        return MADE_LABELS, make_log_probs(make_sentences(1)[0], MADE_LABELS)
     path = folder / "decoder_oracles" / "libri_371x29"
     about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     log_probs = torch.from_numpy(np.load(path.with_suffix(".npz"))["log_probs"]).float()
@@ -77,14 +84,17 @@ def read_utterance(folder: Path) -> tuple[list[str], Tensor]:
     return about["labels"], log_probs.log_softmax(-1)
 
 
-def read_data(folder: Path, arpa: Path) -> Data:
+def read_data(folder: Path | None, arpa: Path) -> Data:
     """The utterance, and a model of the text, written to ``arpa``."""
     labels, log_probs = read_utterance(folder)
     space = torch.full((1, len(labels)), -30.0)
     space[0, labels.index(" ")] = 0
-    text = folder / "lm" / "lj.txt"
-    NGramLM.estimate(text, ORDER).to_arpa(arpa)
-    words = sorted(set(text.read_text(encoding="utf-8").split()))
+    if folder is None:
+        sentences = make_sentences(MADE_SENTENCES)
+    else:
+        sentences = (folder / "lm" / "lj.txt").read_text(encoding="utf-8").splitlines()
+    NGramLM.estimate(sentences, ORDER).to_arpa(arpa)
+    words = sorted({word for sentence in sentences for word in sentence.split()})
     return Data(
         labels, log_probs, torch.cat([log_probs, space]), LanguageModel(arpa, NGramLM.from_arpa(arpa), words)
     )
@@ -232,7 +242,7 @@ def prepare_alone(decoder: str, labels: list[str], log_probs: Tensor) -> Callabl
     return partial(call, log_probs)
 
 
-def memory(folder: Path) -> dict[str, Any]:
+def memory(folder: Path | None) -> dict[str, Any]:
     """Bytes of the tree of prefixes, and MiB that a process grows by; torch's own part of it is in both.
 
     The tree holds each text of the beam once, from where it leaves the others; so it grows with the text, and not with
@@ -293,24 +303,40 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("ASRKERN_DATA"), help="default: $ASRKERN_DATA"
-    )
+    parser.add_argument("--data", type=Path, help="default: $ASRKERN_DATA; without it, data is made up")
     parser.add_argument("--quick", action="store_true", help="fewer rows")
     parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--only", type=groups, default=names, metavar="GROUP[,GROUP]", help=", ".join(names))
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all numbers")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {RESULTS.name}")
     arguments = parser.parse_args(argv)
-    if arguments.data is None or not (arguments.data / "decoder_oracles").is_dir():
-        parser.error(f"--data: expected a folder with decoder_oracles, received {str(arguments.data)!r}")
+    given, known = arguments.data, os.environ.get("ASRKERN_DATA")
+    if given is None and known and not missing_data(Path(known)):
+        arguments.data = Path(known)
+    if given is not None and (missing := missing_data(given)):
+        parser.error(
+            f"--data: expected a folder with {missing}, received {str(given)!r}; without --data such data is made up"
+        )
+    if arguments.write and arguments.data is None:
+        parser.error("--write: expected --data, since figures of made-up data are not kept")
     return arguments
+
+
+def missing_data(folder: Path) -> str | None:
+    """The first file that the folder lacks."""
+    names = ("decoder_oracles/libri_371x29.npz", "decoder_oracles/libri_371x29.json", "lm/lj.txt")
+    return next((name for name in names if not (folder / name).is_file()), None)
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit status: 0, or 1 if a text or a score differed."""
     arguments = parse_arguments(argv)
     torch.set_num_threads(1)
+    if arguments.data is None:
+        print(
+            "Without --data: an utterance and a text are made up; the figures in README are of real ones.\n",
+            flush=True,
+        )
     sections: dict[str, str] = {}
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_ngram.py lj.txt
 
-A model is estimated from the text without its last sentences, which are then scored. kenlm has its default tables,
+Without a text, such as LJ Speech's transcripts, one is made up: then figures are of another size. A model is estimated from the text without its last sentences, which are then scored. kenlm has its default tables,
 ``probing``, and is called for each sentence: its Python interface has no other way. Scores are compared before
 anything is timed; where one differs, nothing is and the exit status is 1. Each round runs everything once, another
 one first each time. Without kenlm (``pip install kenlm``) only asrkern is timed.
@@ -28,6 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from asrkern.decoder import NGramLM
+from benchmarks._made_data import make_sentences
 from benchmarks._report import markdown_table
 from benchmarks._timing import interleaved, machine
 
@@ -35,6 +36,7 @@ PEER, ASRKERN, QUANTIZED, SINGLE = "kenlm", "asrkern", "asrkern, quantized", "as
 # Of log10 probabilities of words; quantised ones differ in their last bits, so only their mean is compared.
 TOLERANCE = 1e-5
 QUANTIZED_TOLERANCE = 0.02
+MADE_SENTENCES = 20_000
 
 
 def positive(text: str) -> int:
@@ -45,14 +47,35 @@ def positive(text: str) -> int:
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("text", type=Path, help="a sentence a line")
+    parser.add_argument(
+        "text", type=Path, nargs="?", help="a sentence a line; default: a text that is made up"
+    )
     parser.add_argument("--order", type=positive, default=4)
     parser.add_argument("--held-out", type=positive, default=3000, help="sentences that are scored")
     parser.add_argument("--rounds", type=positive, default=15)
     arguments = parser.parse_args(argv)
-    if not arguments.text.is_file():
-        parser.error(f"text: expected a file, received {str(arguments.text)!r}")
+    try:
+        arguments.lines = read_lines(arguments.text, arguments.held_out)
+    except (OSError, ValueError) as error:
+        parser.error(f"text: {error}")
     return arguments
+
+
+def read_lines(text: Path | None, held_out: int) -> list[str]:
+    """Sentences, more than are held out."""
+    if text is None:
+        print("Without a text one is made up; the figures in README are of a real one.\n", flush=True)
+        lines = make_sentences(MADE_SENTENCES)
+    elif not text.is_file():
+        raise ValueError(f"expected a file, received {str(text)!r}")
+    else:
+        lines = text.read_text(encoding="utf-8").splitlines()
+    if len(lines) <= held_out:
+        raise ValueError(
+            f"expected more sentences than the {held_out} that are scored, received {len(lines)}; give a longer text or "
+            "a smaller --held-out"
+        )
+    return lines
 
 
 def kenlm_model(arpa: Path) -> Any | None:
@@ -87,15 +110,23 @@ def differs(lm: NGramLM, quantized: NGramLM, peer: Any | None, sentences: Sequen
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit status: 0, or 1 if a score differed."""
+    """Exit status: 0, or 1 if a score differed, or 2 if the text is too small for a model."""
     arguments = parse_arguments(argv)
-    lines = arguments.text.read_text(encoding="utf-8").splitlines()
+    lines = arguments.lines
     training, sentences = lines[: -arguments.held_out], lines[-arguments.held_out :]
     words = sum(len(line.split()) + 1 for line in sentences)
     with tempfile.TemporaryDirectory() as folder:
         arpa = Path(folder) / "model.arpa"
         began = time.perf_counter()
-        NGramLM.estimate(training, arguments.order).to_arpa(arpa)
+        try:
+            NGramLM.estimate(training, arguments.order).to_arpa(arpa)
+        except ValueError as error:
+            print(
+                f"bench_ngram.py: error: {len(training)} sentences are too few, or too much alike, for a model of order "
+                f"{arguments.order}; give a longer text or a smaller --order ({error})",
+                file=sys.stderr,
+            )
+            return 2
         estimated = time.perf_counter() - began
         began = time.perf_counter()
         lm = NGramLM.from_arpa(arpa)

@@ -12,13 +12,18 @@ status is 1.
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":
+    # What comes next takes seconds.
+    print("rtf.py: importing torch and asrkern", file=sys.stderr, flush=True)
+
 import argparse
 import functools
 import gc
 import importlib.util
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -345,6 +350,7 @@ def make_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
         devices.append(torch.device("cuda"))
     for device in devices:
         for name, build in _wanted_models(arguments).items():
+            say(f"{name} on {device}: making the model and reading the utterances")
             torch.manual_seed(0)
             model = build().eval()
             limit = math.inf if arguments.preset else DEFAULT_SECONDS.get(name, math.inf)
@@ -422,6 +428,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def say(text: str) -> None:
+    """What comes next, for those who wait."""
+    print(f"rtf.py: {text}", file=sys.stderr, flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 1 if an output differed, or 2 if the arguments or the data are unusable."""
     arguments = parse_arguments(argv)
@@ -432,6 +443,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     reports = []
     try:
         for job in make_jobs(arguments):
+            rounds = f"comparing {len(job.requests)} requests, then timing each {job.repeats} times"
+            say(f"{job.name} on {job.device}: {rounds}")
             reports.append(run_job(job, Progress()))
             print(format_report(reports[-1]), flush=True)
     except (OSError, ValueError) as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from asrkern._optional import require
+from asrkern._optional import needs
 
 
 def run() -> None:
     """Run the command that ``sys.argv`` names; says what is missing if the extra ``cli`` is not installed."""
     try:
-        for package in ("typer", "rich"):
-            require(package, "cli")
+        needs("cli")
     except ImportError as error:
         sys.exit(f"asrkern: {error}")
     from asrkern.cli.app import app

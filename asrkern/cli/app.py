@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import asrkern
 from asrkern.cli import lm
+from asrkern.cli.command import Command
 from asrkern.cli.convert import convert
 from asrkern.cli.decode import decode
 from asrkern.cli.evaluate import evaluate
@@ -14,17 +18,24 @@ from asrkern.cli.train import sweep, train
 from asrkern.cli.transcribe import transcribe
 
 app = typer.Typer(
-    help="Speech recognition: models, training, language models, decoding. Without a command: what is active on "
-    "this machine.",
     no_args_is_help=True,
     add_completion=False,
 )
-app.command()(models)
-app.command()(decode)
-app.command()(prepare)
-app.command()(train)
-app.command()(sweep)
-app.command()(evaluate)
-app.command()(transcribe)
-app.command()(convert)
+for command in (models, decode, prepare, train, sweep, evaluate, transcribe, convert):
+    app.command(cls=Command)(command)
 app.add_typer(lm.app, name="lm")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"asrkern {asrkern.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Speech recognition: models, training, language models, decoding. Without a command: what is active on this machine."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +14,15 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from asrkern._memory import out_of_memory
+from asrkern.cli.command import as_typed, closed_outputs
+
+
+class Screen(Console):
+    """rich's console, without its own answer to a closed pipe (SystemExit with status 1)."""
+
+    def on_broken_pipe(self) -> None:
+        """Command ends it."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 @contextmanager
@@ -24,13 +35,21 @@ def errors(*more: type[Exception]) -> Iterator[None]:
     try:
         with warnings_in_lines():
             yield
-    except (ImportError, OSError, ValueError, MemoryError, RuntimeError, *more) as error:
-        known = (ImportError, OSError, ValueError, *more)
-        said = out_of_memory(error) or (str(error) if isinstance(error, known) else None)
-        if said is None:
+    except Exception as error:
+        found = said(error, *more)
+        # A reader that is gone is told nothing: Command ends it.
+        if found is None or (isinstance(error, BrokenPipeError) and closed_outputs()):
             raise
-        typer.echo(f"error: {one_line(said)}", err=True)
+        typer.echo(f"error: {found}", err=True)
         raise typer.Exit(1) from None
+
+
+def said(error: Exception, *more: type[Exception]) -> str | None:
+    """What to say, in one line, of an error about files, values and memory, or of these classes; None of others."""
+    found = out_of_memory(error)
+    if found is None and isinstance(error, (ImportError, OSError, ValueError, *more)):
+        found = str(error)
+    return None if found is None else one_line(as_typed(found))
 
 
 def one_line(text: str) -> str:
@@ -46,7 +65,7 @@ def warnings_in_lines() -> Iterator[None]:
 
         def show(message: Warning, category: type[Warning], *where: object) -> None:
             if category is UserWarning:
-                typer.echo(f"warning: {one_line(str(message))}", err=True)
+                typer.echo(f"warning: {one_line(as_typed(str(message)))}", err=True)
             else:
                 others(message, category, *where)
 
@@ -61,7 +80,7 @@ def bars() -> Iterator[Callable[[str, int, int | None], None]]:
     with Progress(
         *Progress.get_default_columns(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         # Else what is written to a file or pipe would end up in the terminal.
         redirect_stdout=sys.stdout.isatty(),
     ) as progress:

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
+from asrkern._optional import needs
 from asrkern.cli.console import errors
+
+
+def _output(path: Path) -> Path:
+    """Other programs would take a file for what its name says."""
+    if path.suffix != ".safetensors":
+        raise typer.BadParameter(
+            f"expected a name that ends in .safetensors, since such a file is written, received {path.name!r}"
+        )
+    return path
 
 
 def convert(
@@ -21,7 +31,15 @@ def convert(
             help="Of deepspeech.pytorch, MLPerf v0.5, HW4P2, KoSpeech or the convolutional classifiers.",
         ),
     ],
-    new: Annotated[Path, typer.Argument(metavar="NEW", dir_okay=False, help="A .safetensors file.")],
+    new: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NEW.safetensors",
+            callback=_output,
+            dir_okay=False,
+            help="What is written: a .safetensors file.",
+        ),
+    ],
     options: Annotated[
         list[str] | None,
         typer.Argument(
@@ -46,6 +64,7 @@ def convert(
     Nothing in the old file is executed. Features, tokenizer and normalisation of text are those of its lineage.
     """
     with errors(TypeError):
+        needs("recognizer")
         from asrkern.decoder import read_labels
         from asrkern.training import conversion
         from asrkern.training.checkpoint import save

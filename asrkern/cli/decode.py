@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from asrkern._file_kinds import in_words
 from asrkern.cli.console import bars, errors
-from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
+from asrkern.cli.language_model import LanguageModel, with_language_model
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_labels
 from asrkern.decoder._files import about
 from asrkern.decoder.labels import fields
@@ -24,6 +25,12 @@ BATCH = 16
 _SHERPA_WEIGHT = re.compile(r"(.*\S)[ ]+:(\S+)\s*")
 
 Found = list[Hypothesis] | ValueError
+
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".model")
+_CHECKPOINT = (
+    "a checkpoint of torch.save: asrkern convert makes one of it that asrkern transcribe and evaluate take; this command "
+    "takes the outputs of a model"
+)
 
 _HINT = "; if the labels lack the blank, as NeMo's do, add a line '<blank>' where the model has it"
 
@@ -85,13 +92,17 @@ def open_arrays(path: Path) -> np.lib.npyio.NpzFile:
     Raises:
         ValueError: the file is no .npz.
     """
+    received: object = "a single array"
     try:
         arrays = np.load(path)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected a file of numpy.savez, {error}") from None
-    if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path}: expected a file of numpy.savez, received a single array")
-    return arrays
+        received = in_words(path) or (_CHECKPOINT if path.suffix in CHECKPOINTS else error)
+    else:
+        if isinstance(arrays, np.lib.npyio.NpzFile):
+            if not any(name.endswith("data.pkl") for name in arrays.files):
+                return arrays
+            received = _CHECKPOINT
+    raise ValueError(f"{path}: expected a file of numpy.savez, received {received}")
 
 
 def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, vocabulary: int) -> np.ndarray | ValueError:
@@ -129,7 +140,9 @@ def as_json(name: str, found: Sequence[Hypothesis]) -> str:
     return json.dumps({"name": name, "hypotheses": hypotheses}, ensure_ascii=False)
 
 
+@with_language_model
 def decode(
+    *,
     log_probs: Annotated[
         Path,
         typer.Argument(
@@ -164,10 +177,7 @@ def decode(
             show_default=False,
         ),
     ] = None,
-    lm: LanguageModel = None,
-    characters: Characters = False,
-    lm_space: LmSpace = None,
-    lm_case: LmCase = None,
+    language_model: LanguageModel,
     lexicon: Annotated[
         Path | None,
         typer.Option(
@@ -185,8 +195,6 @@ def decode(
         ),
     ] = None,
     hotword_weight: Annotated[float, typer.Option(help="Of hotwords without their own, in nats.")] = 10.0,
-    alpha: Alpha = 0.5,
-    beta: Beta = None,
     beam_width: Annotated[int, typer.Option(min=1, help="Prefixes kept at each frame.")] = 100,
     nbest: Annotated[int, typer.Option(min=1, help="Texts of each utterance.")] = 1,
     token_min_logp: Annotated[
@@ -216,20 +224,18 @@ def decode(
         arrays = open_arrays(log_probs)
         decoder = CTCBeamDecoder(
             read_labels(labels),
-            open_model(lm, characters, lm_space),
+            language_model.open(),
             None if lexicon is None else read_lexicon(lexicon),
-            alpha=alpha,
-            beta=beta,
             beam_width=beam_width,
             nbest=nbest,
             token_min_logp=token_min_logp,
             beam_prune_logp=beam_prune_logp,
             blank=blank,
             space=space,
-            lm_case=lm_case and lm_case.value,
             hotwords=None if hotwords is None else read_hotwords(hotwords, hotword_weight),
             unk_score=unk_score,
             num_threads=threads,
+            **language_model.weights,
         )
     failed = 0
     with bars() as progress:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from asrkern.cli.console import bars, errors
-from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
+from asrkern._atomic_write import write_text
+from asrkern._optional import needs
+from asrkern.cli.console import Screen, bars, errors
+from asrkern.cli.device import Device
+from asrkern.cli.language_model import LanguageModel, with_language_model
 
 if TYPE_CHECKING:
     from asrkern.training.evaluation import Evaluation
@@ -26,7 +28,9 @@ CheckpointPath = Annotated[
 ]
 
 
+@with_language_model
 def evaluate(
+    *,
     checkpoint: CheckpointPath,
     manifests: Annotated[
         list[Path],
@@ -35,12 +39,7 @@ def evaluate(
             help="Manifests of NeMo, lhotse or deepspeech.pytorch, folders of Kaldi's or LibriSpeech's; measured together.",
         ),
     ],
-    lm: LanguageModel = None,
-    characters: Characters = False,
-    lm_space: LmSpace = None,
-    lm_case: LmCase = None,
-    alpha: Alpha = 0.5,
-    beta: Beta = None,
+    language_model: LanguageModel,
     beam_width: Annotated[
         int | None,
         typer.Option(
@@ -54,6 +53,7 @@ def evaluate(
         typer.Option(help="Field with a clip's class. Default: as in training.", show_default=False),
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Utterances shown, the worst first.")] = 10,
+    device: Device = "cpu",
     as_json: Annotated[
         Path | None,
         typer.Option(
@@ -66,22 +66,17 @@ def evaluate(
     Utterances that cannot be measured are named on stderr and left out, and the exit status is 1.
     """
     with errors():
+        needs("train")
         # Only here: lhotse takes its time.
         from asrkern.training import evaluation as measure
         from asrkern.training.checkpoint import load
         from asrkern.training.manifests import read_cuts
-        from asrkern.training.results import write_text
         from asrkern.training.transcription import Transcriber
 
         recognizer = load(checkpoint)
-        model = open_model(lm, characters, lm_space)
+        recognizer.model.to(device)
         transcriber = Transcriber(
-            recognizer,
-            model,
-            alpha=alpha,
-            beta=beta,
-            beam_width=beam_width,
-            lm_case=lm_case and lm_case.value,
+            recognizer, language_model.open(), beam_width=beam_width, **language_model.weights
         )
         broken: list[Exception] = []
         try:
@@ -110,7 +105,7 @@ def evaluate(
 
 def show(evaluation: Evaluation, worst: int) -> None:
     """Tables on stdout."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     console.print(_metrics(evaluation))
     if evaluation.unknown:
         unknown = ", ".join(f"{c!r} in {n}" for c, n in evaluation.unknown.most_common(10))
@@ -120,6 +115,7 @@ def show(evaluation: Evaluation, worst: int) -> None:
     if evaluation.task == "classify":
         console.print(_matrix(evaluation))
     else:
+        console.print(_edits(evaluation))
         for unit in ("word", "character"):
             if unit == "character" or evaluation.has_spaces:
                 console.print(_confusions(evaluation, unit))
@@ -128,6 +124,8 @@ def show(evaluation: Evaluation, worst: int) -> None:
 
 
 def _metrics(evaluation: Evaluation) -> Table:
+    from asrkern.training.metrics import in_words
+
     counts = evaluation.counts
     of = {
         "wer": f"{counts.word_edits} of {counts.words} words",
@@ -137,11 +135,18 @@ def _metrics(evaluation: Evaluation) -> Table:
         "accuracy": f"{counts.correct} of {counts.utterances}",
         "rtf": f"{evaluation.processing_seconds:.1f} s for {evaluation.seconds:.1f} s of speech",
     }
-    shown = {"wer": "{:.2%}", "cer": "{:.2%}", "accuracy": "{:.2%}", "crr": "{:.2f} %", "rtf": "{:.4f}"}
     table = _table(f"{counts.utterances} utterances", "metric", ">value", "of")
     for name, value in evaluation.metrics().items():
         title = name if name in ("distance", "accuracy") else name.upper()
-        _add(table, title, shown.get(name, "{:.4g}").format(value), of[name])
+        _add(table, title, f"{value:.4f}" if name == "rtf" else in_words(name, value), of[name])
+    return table
+
+
+def _edits(evaluation: Evaluation) -> Table:
+    columns = ("substitutions", "deletions", "insertions")
+    table = _table("Errors", "of", *(f">{column}" for column in columns))
+    for unit, edits in evaluation.edits().items():
+        _add(table, unit, *(str(edits[column]) for column in columns))
     return table
 
 

@@ -1,10 +1,14 @@
-"""Options of commands that decode with a language model."""
+"""Options of commands that decode with a language model, in one place."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,38 +23,69 @@ class Case(str, Enum):
     lower = "lower"
 
 
-LanguageModel = Annotated[
-    Path | None,
-    typer.Option(
-        "--lm",
-        exists=True,
-        dir_okay=False,
-        help="A language model for CTC: an ARPA file, a .safetensors file, or KenLM's probing .bin.",
-    ),
-]
-Characters = Annotated[bool, typer.Option("--characters", help="The language model's words are characters.")]
-LmSpace = Annotated[
-    str | None,
-    typer.Option(
-        help="The word of a model of characters that stands for the space. Default: ▁, <space> or |, as it has.",
-        show_default=False,
-    ),
-]
-LmCase = Annotated[
-    Case | None,
-    typer.Option(help="Of the language model's words, where the labels have the other.", show_default=False),
-]
-Alpha = Annotated[float, typer.Option(min=0, help="Weight of the language model.")]
-Beta = Annotated[
-    float | None,
-    typer.Option(help="Added for each word. Default: 1.5 with a language model, else 0.", show_default=False),
-]
+@dataclass
+class LanguageModel:
+    """The options, in the order of ``--help``; :func:`with_language_model` gives them to a command."""
+
+    lm: Annotated[
+        Path | None,
+        typer.Option(
+            "--lm",
+            exists=True,
+            dir_okay=False,
+            help="A language model for CTC: an ARPA file, a .safetensors file, or KenLM's probing .bin.",
+        ),
+    ] = None
+    characters: Annotated[
+        bool, typer.Option("--characters", help="The language model's words are characters.")
+    ] = False
+    lm_space: Annotated[
+        str | None,
+        typer.Option(
+            help="The word of a model of characters that stands for the space. Default: ▁, <space> or |, as it has.",
+            show_default=False,
+        ),
+    ] = None
+    lm_case: Annotated[
+        Case | None,
+        typer.Option(
+            help="Of the language model's words, where the labels have the other.", show_default=False
+        ),
+    ] = None
+    alpha: Annotated[float, typer.Option(min=0, help="Weight of the language model.")] = 0.5
+    beta: Annotated[
+        float | None,
+        typer.Option(
+            help="Added for each word. Default: 1.5 with a language model, else 0.", show_default=False
+        ),
+    ] = None
+
+    def open(self) -> NGramLM | None:
+        """The model, None without ``--lm``."""
+        from asrkern.decoder import NGramLM
+
+        unit = "character" if self.characters else "word"
+        return None if self.lm is None else NGramLM.open(self.lm, unit=unit, space=self.lm_space)
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What decoders take beside the model."""
+        return {"alpha": self.alpha, "beta": self.beta, "lm_case": self.lm_case and self.lm_case.value}
 
 
-def open_model(path: Path | None, characters: bool, space: str | None) -> NGramLM | None:
-    """The language model of these options."""
-    from asrkern.decoder import NGramLM
+def with_language_model(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options for Typer where it has the parameter ``language_model``."""
+    mine = inspect.signature(LanguageModel, eval_str=True).parameters
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        parameters += mine.values() if name == "language_model" else [parameter]
 
-    return (
-        None if path is None else NGramLM.open(path, unit="character" if characters else "word", space=space)
-    )
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        language_model = LanguageModel(**{name: given.pop(name) for name in mine})
+        command(language_model=language_model, **given)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    run.__signature__ = inspect.Signature([p.replace(kind=keyword) for p in parameters])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run

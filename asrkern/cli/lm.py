@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from asrkern.cli.command import Command
 from asrkern.cli.console import bars, errors
 from asrkern.decoder import NGramLM
 from asrkern.decoder.ngram_lm import MAX_ORDER, SPACES, perplexity
@@ -56,7 +57,7 @@ def _output(path: Path) -> Path:
     return path
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     texts: Annotated[
         list[Path],
@@ -104,7 +105,7 @@ def build(
     typer.echo(f"{output}: {lm} in {time.perf_counter() - began:.1f} s", err=True)
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     models: Annotated[
         list[Path],
@@ -122,7 +123,7 @@ def verify(
             typer.echo(f"{model}: no damage found: {NGramLM.open(model, verify=True)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def query(
     model: Annotated[
         Path,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from asrkern._atomic_write import write_text
 from asrkern.cli.console import bars, errors
 
 # Where each is, for those whose network allows no download from here.
@@ -61,7 +62,6 @@ def prepare(
     """
     with errors():
         from asrkern.data.layouts import as_wav, manifest_line, read_corpus
-        from asrkern.training.results import write_text
 
         asked = None if only is None else [name.strip() for name in only.split(",")]
         if download:

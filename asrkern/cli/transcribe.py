@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,22 +14,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from torch import Tensor
 
-from asrkern.cli.console import bars, errors
+from asrkern._atomic_write import write_text
+from asrkern._optional import needs
+from asrkern.cli.console import bars, errors, said
+from asrkern.cli.device import Device
 from asrkern.cli.evaluate import CheckpointPath
-from asrkern.cli.language_model import Alpha, Beta, Characters, LanguageModel, LmCase, LmSpace, open_model
+from asrkern.cli.inputs import STDIN, Input, find_inputs
+from asrkern.cli.language_model import LanguageModel, with_language_model
 
 if TYPE_CHECKING:
     from asrkern.training.stream import Heard
     from asrkern.training.transcription import Transcriber, Transcript
 
-STDIN = Path("-")
 
-
+@with_language_model
 def transcribe(
+    *,
     checkpoint: CheckpointPath,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILES...", help="Recordings of any form that libsndfile reads."),
+        typer.Argument(
+            metavar="FILES...",
+            help="Recordings of any form that libsndfile reads, folders of them (and their folders), manifests "
+            "(.jsonl, .json, .csv, .tsv); - is standard input.",
+        ),
     ] = None,
     as_json: Annotated[
         bool,
@@ -49,12 +58,7 @@ def transcribe(
         bool,
         typer.Option("--stream", help="Read from stdin and show what is heard so far."),
     ] = False,
-    lm: LanguageModel = None,
-    characters: Characters = False,
-    lm_space: LmSpace = None,
-    lm_case: LmCase = None,
-    alpha: Alpha = 0.5,
-    beta: Beta = None,
+    language_model: LanguageModel,
     beam_width: Annotated[
         int | None,
         typer.Option(min=1, help="Of the search. Default: 100 for CTC, else 1.", show_default=False),
@@ -68,22 +72,22 @@ def transcribe(
     encoding: Annotated[
         str | None,
         typer.Option(
-            help="Of a stream of raw samples: u8, s16le, s24le, s32le, f32le, f64le, mulaw or alaw.",
+            help="Of raw samples on standard input: u8, s16le, s24le, s32le, f32le, f64le, mulaw or alaw.",
             show_default=False,
         ),
     ] = None,
     rate: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Of a stream of raw samples, in Hz. Default: the model's.", show_default=False
-        ),
+        typer.Option(min=1, help="Of raw samples, in Hz. Default: the model's.", show_default=False),
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, help="Of a stream of raw samples.")] = 1,
+    channels: Annotated[int, typer.Option(min=1, help="Of raw samples.")] = 1,
     chunk_ms: Annotated[int, typer.Option(min=10, help="Of a stream: how often results are shown.")] = 200,
+    device: Device = "cpu",
 ) -> None:
     """Texts of recordings, with words' times and confidences where the model tells them (CTC).
 
-    Prints for each recording: file, text, with a tab between; of a classifier: file, class, probability. Files that
+    Prints for each recording: file, text, with a tab between; of a classifier: file, class, probability. Of a manifest,
+    each line's part of its recording, as a.wav#t=1.5,3.25 (seconds; words' times begin with it). Files and lines that
     cannot be read are named on stderr and left out, and the exit status is 1.
 
     With --stream, of a unidirectional DeepSpeech2, what libsndfile reads: WAV as it comes, FLAC, Ogg, MP3 and others
@@ -96,12 +100,19 @@ def transcribe(
         raise typer.BadParameter(
             f"--window: expected more than twice the margin of {margin} s, received {window}"
         )
+    if stream and device != "cpu":
+        raise typer.BadParameter(f"--stream: expected the device cpu, received {device}")
+    raw = {"encoding": encoding, "channels": channels, "original_rate": rate}
+    left_out: list[Exception] = []
+    inputs = find_inputs(files or [], raw, left_out)
+    _check_outputs(inputs, srt, out)
     with errors():
+        needs("recognizer")
         from asrkern.training.checkpoint import load
         from asrkern.training.transcription import Transcriber
 
         recognizer = load(checkpoint)
-        model = open_model(lm, characters, lm_space)
+        recognizer.model.to(device)
         if recognizer.task_name == "ctc":
             beam_width = beam_width or 100
         elif srt:
@@ -109,24 +120,20 @@ def transcribe(
                 f"--srt: expected a CTC model, received {recognizer.model_name}, which tells no times"
             )
         transcriber = Transcriber(
-            recognizer,
-            model,
-            alpha=alpha,
-            beta=beta,
-            beam_width=beam_width,
-            lm_case=lm_case and lm_case.value,
+            recognizer, language_model.open(), beam_width=beam_width, **language_model.weights
         )
         if as_json and recognizer.task_name == "attention":
             typer.echo("note: an attention model tells no times and confidences of words", err=True)
         if stream:
-            listen(transcriber, encoding, channels, chunk_ms / 1000, as_json, rate)
+            listen(transcriber, raw, chunk_ms / 1000, as_json)
             return
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+        for error in left_out:
+            typer.echo(f"error: {said(error)}", err=True)
         form = "json" if as_json else "srt" if srt else "txt"
-        failed = write_all(transcriber, files or [], form, out, window, margin)
+        failed = len(left_out) + write_all(transcriber, inputs, form, out, window, margin)
     if failed:
-        typer.echo(f"error: {failed} of {len(files or [])} files were not transcribed", err=True)
+        total = len(inputs) + len(left_out)
+        typer.echo(f"error: {failed} of {total} files were not transcribed", err=True)
         raise typer.Exit(1)
 
 
@@ -138,47 +145,53 @@ def _check_usage(files: list[Path] | None, as_json: bool, srt: bool, out: Path |
             raise typer.BadParameter("--stream: expected neither --srt nor --out")
         if files not in (None, [], [STDIN]):
             raise typer.BadParameter("--stream: expected no files, since it reads stdin")
-        return
-    if not files:
+    elif not files:
         raise typer.BadParameter("expected files to transcribe, received none")
-    if srt and out is None and len(files) > 1:
+    elif files.count(STDIN) > 1:
+        raise typer.BadParameter("expected - once, received it twice")
+
+
+def _check_outputs(inputs: list[Input], srt: bool, out: Path | None) -> None:
+    if srt and out is None and len(inputs) > 1:
         raise typer.BadParameter("--srt: expected --out with several files")
-    names = [file.stem for file in files]
-    if out is not None and (twice := next((name for name in names if names.count(name) > 1), None)):
-        raise typer.BadParameter(f"--out: expected files of different names, received {twice!r} twice")
+    twice = [name for name, times in Counter(each.name for each in inputs).items() if times > 1]
+    if out is not None and twice:
+        raise typer.BadParameter(f"--out: expected files of different names, received {twice[0]!r} twice")
 
 
 def write_all(
-    transcriber: Transcriber, files: list[Path], form: str, out: Path | None, window: float, margin: float
+    transcriber: Transcriber, inputs: list[Input], form: str, out: Path | None, window: float, margin: float
 ) -> int:
-    """Transcribe files and write the results; how many failed."""
-    from asrkern.data import load_audio
-    from asrkern.training.results import write_text
-
+    """Transcribe and write the results; how many failed."""
     failed, rate = 0, transcriber.recognizer.features.sample_rate
     with bars() as progress:
-        for index, file in enumerate(files):
+        for index, each in enumerate(inputs):
 
             def part(share: float, before: int = index) -> None:
-                progress("transcribing", round(1000 * (before + share)), 1000 * len(files))
+                progress("transcribing", round(1000 * (before + share)), 1000 * len(inputs))
 
             part(0)
             try:
                 # Taken out, so that they do not stay in memory.
-                samples = [load_audio(file, rate)]
+                samples = [each.load(rate)]
                 seconds = len(samples[0]) / rate
                 found = transcriber.recording(samples.pop(), window, margin, part)
-            except (OSError, ValueError) as error:
+            except Exception as error:
+                reason = said(error)
+                if reason is None:
+                    raise
                 failed += 1
-                typer.echo(f"error: {file}: {error}", err=True)
+                typer.echo(f"error: {each.shown}: {reason}", err=True)
                 continue
             finally:
                 part(1)
             if out is None:
-                typer.echo(formatted(found, form, str(file), seconds), nl=form != "srt")
+                typer.echo(formatted(found, form, each.shown, seconds), nl=form != "srt")
             else:
-                text = found.text if form == "txt" else formatted(found, form, str(file), seconds)
-                write_text(out / f"{file.stem}.{form}", text.rstrip("\n") + "\n")
+                text = found.text if form == "txt" else formatted(found, form, each.shown, seconds)
+                path = out / f"{each.name}.{form}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, text.rstrip("\n") + "\n")
     return failed
 
 
@@ -201,17 +214,11 @@ def _value(found: Transcript) -> dict[str, Any]:
     return {"text": found.text, "words": words}
 
 
-def listen(
-    transcriber: Transcriber,
-    encoding: str | None,
-    channels: int,
-    chunk_seconds: float,
-    as_json: bool,
-    original_rate: int | None = None,
-) -> None:
+def listen(transcriber: Transcriber, raw: dict[str, Any], chunk_seconds: float, as_json: bool) -> None:
     """Transcribe stdin, showing words once they are certain, and on a terminal what may follow them in a line below.
 
-    What raw samples are, read_stream says.
+    Args:
+        raw: what raw samples are: ``encoding``, ``channels`` and ``original_rate`` of read_stream.
 
     Raises:
         ValueError: the stream or the model cannot be read so. What was heard before a stream broke off is shown.
@@ -227,14 +234,7 @@ def listen(
             err=True,
         )
     rate = transcriber.recognizer.features.sample_rate
-    chunks = read_stream(
-        sys.stdin.buffer,
-        rate,
-        chunk_seconds=chunk_seconds,
-        encoding=encoding,
-        channels=channels,
-        original_rate=original_rate,
-    )
+    chunks = read_stream(sys.stdin.buffer, rate, chunk_seconds=chunk_seconds, **raw)
     broken: list[ValueError] = []
     live = sys.stdout.isatty() and not as_json
     shown = ""

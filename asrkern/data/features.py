@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from asrkern._optional import import_torchaudio
+from asrkern.data.mel import dct_matrix, mel_filters
 
 
 def check_samples(samples: Tensor) -> None:
@@ -252,7 +252,6 @@ class LogMelSpectrogram(_UtteranceSpectrum):
         n_fft: samples of the DFT, with the window in their middle; None for the window's own length.
 
     Raises:
-        ImportError: torchaudio, which has the filters, is missing or does not import.
         ValueError: a window or hop without samples, an n_fft below the window, or more bands than the DFT's
             bins can fill.
     """
@@ -275,11 +274,7 @@ class LogMelSpectrogram(_UtteranceSpectrum):
         bins = self.n_fft // 2 + 1
         if not 0 < n_mels <= bins:
             raise ValueError(f"n_mels: expected 1 to {bins}, the bins of n_fft, received {n_mels}")
-        make_filters = import_torchaudio().functional.melscale_fbanks
-        filters = make_filters(
-            bins, 0.0, sample_rate / 2, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
-        )
-        self.register_buffer("filters", filters.t().contiguous(), persistent=False)
+        self.register_buffer("filters", mel_filters(n_mels, bins, sample_rate), persistent=False)
 
     @property
     def bins(self) -> int:
@@ -303,7 +298,6 @@ class MFCC(LogMelSpectrogram):
         n_mels, sample_rate, window_seconds, hop_seconds, n_fft: as in :class:`LogMelSpectrogram`.
 
     Raises:
-        ImportError: torchaudio, which has the filters, is missing or does not import.
         ValueError: as LogMelSpectrogram, or more coefficients than bands.
     """
 
@@ -322,8 +316,7 @@ class MFCC(LogMelSpectrogram):
         super().__init__(n_mels, sample_rate, window_seconds, hop_seconds, n_fft=n_fft)
         if not 0 < n_mfcc <= n_mels:
             raise ValueError(f"n_mfcc: expected 1 to {n_mels}, the mel bands, received {n_mfcc}")
-        dct = import_torchaudio().functional.create_dct(n_mfcc, n_mels, "ortho")
-        self.register_buffer("dct", dct.t().contiguous(), persistent=False)
+        self.register_buffer("dct", dct_matrix(n_mfcc, n_mels), persistent=False)
 
     @property
     def bins(self) -> int:

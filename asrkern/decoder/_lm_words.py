@@ -119,5 +119,5 @@ def _warn_of_case(lm: NGramLM, words: Sequence[str]) -> None:
 def _warn_that(lm_case: str) -> None:
     warn(
         f"lm: the model's words are {lm_case} case and the labels {_OTHER[lm_case]}, so it knows none of what is said; "
-        f"lm_case={lm_case!r}, or --lm-case {lm_case}, asks it for words of its own case"
+        f"lm_case={lm_case!r} asks it for words of its own case"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
+from asrkern._lengths import Lengths, as_integers, as_lengths
 from asrkern.decoder._scores import as_blank, as_scores
 
 Array = Tensor | np.ndarray
@@ -37,9 +38,9 @@ class TokenSpan(NamedTuple):
 
 def forced_align(
     log_probs: Array,
-    targets: Array | Sequence[int],
-    lengths: Array | Sequence[int] | None = None,
-    target_lengths: Array | Sequence[int] | None = None,
+    targets: Lengths,
+    lengths: Lengths | None = None,
+    target_lengths: Lengths | None = None,
     blank: int = 0,
 ) -> Alignment:
     """The best of all alignments of a text to CTC outputs (Viterbi over Graves et al. 2006).
@@ -92,7 +93,7 @@ def token_spans(path: Array, scores: Array, blank: int = 0) -> list[TokenSpan]:
         ValueError: path and scores are not [T] of the same T.
     """
     spans, frame, blank = [], 0, as_blank(blank)
-    values, frames = as_scores(torch.as_tensor(scores)), _integers("path", path)
+    values, frames = as_scores(torch.as_tensor(scores)), as_integers("path", path)
     if frames.dim() != 1 or values.shape != frames.shape:
         raise ValueError(
             f"path, scores: expected shapes [T] of one row, received {list(frames.shape)} and {list(values.shape)}"
@@ -107,9 +108,9 @@ def token_spans(path: Array, scores: Array, blank: int = 0) -> list[TokenSpan]:
 
 def ctc_score(
     log_probs: Array,
-    targets: Array | Sequence[int],
-    lengths: Array | Sequence[int] | None = None,
-    target_lengths: Array | Sequence[int] | None = None,
+    targets: Lengths,
+    lengths: Lengths | None = None,
+    target_lengths: Lengths | None = None,
     blank: int = 0,
 ) -> Tensor:
     """The exact log-probability of a text: the logarithm of the sum over all its alignments, in float64.
@@ -134,22 +135,25 @@ def _shape(log_probs: Array) -> tuple[int, ...]:
 
 def _rows(
     log_probs: Array,
-    targets: Array | Sequence[int],
-    lengths: Array | Sequence[int] | None,
-    target_lengths: Array | Sequence[int] | None,
+    targets: Lengths,
+    lengths: Lengths | None,
+    target_lengths: Lengths | None,
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Each utterance's log-probabilities [frames, V], float32, and tokens, without padding."""
     scores = as_scores(log_probs).cpu()
     if scores.dim() not in (2, 3):
         raise ValueError(f"log_probs: expected shape [T, V] or [N, T, V], received {tuple(scores.shape)}")
-    tokens = _integers("targets", targets)
+    tokens = as_integers("targets", targets).to("cpu", torch.int64)
     if tokens.dim() != scores.dim() - 1 or (scores.dim() == 3 and len(tokens) != len(scores)):
         expected = "[L]" if scores.dim() == 2 else f"[{len(scores)}, L]"
         raise ValueError(f"targets: expected shape {expected}, received {tuple(tokens.shape)}")
     if scores.dim() == 2:
         scores, tokens = scores[None], tokens[None]
-    frames = _counts("lengths", lengths, len(scores), scores.shape[1])
-    counts = _counts("target_lengths", target_lengths, len(scores), tokens.shape[1])
+    rows, steps = scores.shape[:2]
+    frames = as_lengths("lengths", lengths, rows, steps)
+    counts = as_lengths("target_lengths", target_lengths, rows, tokens.shape[1])
+    frames = [steps] * rows if frames is None else frames.tolist()
+    counts = [tokens.shape[1]] * rows if counts is None else counts.tolist()
     for row, (length, count) in enumerate(zip(frames, counts)):
         values = scores[row, :length].float()
         if values.isposinf().any():
@@ -157,24 +161,3 @@ def _rows(
                 f"log_probs: expected log-probabilities, received infinite values (in row {row})"
             )
         yield values, tokens[row, :count].numpy()
-
-
-def _integers(name: str, values: Array | Sequence[int]) -> Tensor:
-    tensor = torch.as_tensor(values)
-    if tensor.numel() == 0:
-        tensor = tensor.to(torch.int64)
-    if tensor.is_floating_point() or tensor.dtype == torch.bool:
-        raise TypeError(f"{name}: expected an integer dtype, received {tensor.dtype}")
-    return tensor.cpu().to(torch.int64)
-
-
-def _counts(name: str, values: Array | Sequence[int] | None, rows: int, most: int) -> list[int]:
-    if values is None:
-        return [most] * rows
-    counts = _integers(name, values).reshape(-1).tolist()
-    if len(counts) != rows:
-        raise ValueError(f"{name}: expected {rows} values, one a row, received {len(counts)}")
-    for count in counts:
-        if not 0 <= count <= most:
-            raise ValueError(f"{name}: expected values between 0 and {most}, received {count}")
-    return counts

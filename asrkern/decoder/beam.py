@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder, ops
+from asrkern._lengths import Lengths
 from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
 from asrkern.decoder._scores import as_scores
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
@@ -232,7 +233,7 @@ class CTCBeamDecoder:
         return self._built.tokens.labels
 
     def decode(
-        self, log_probs: Array, lengths: Array | Sequence[int] | None = None
+        self, log_probs: Array, lengths: Lengths | None = None
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
         """The n-best of one utterance [T, V], or of each row of a padded batch [N, T, V].
 
@@ -257,7 +258,7 @@ class CTCBeamDecoder:
         return self._search_batch(scores, lengths, raise_errors=True)
 
     def decode_batch(
-        self, log_probs: Array | Sequence[Array], lengths: Array | Sequence[int] | None = None
+        self, log_probs: Array | Sequence[Array], lengths: Lengths | None = None
     ) -> list[list[Hypothesis] | ValueError]:
         """:meth:`decode` where one bad utterance does not lose the others.
 
@@ -372,12 +373,10 @@ class CTCBeamDecoder:
             )
         return scores
 
-    def _search_batch(
-        self, log_probs: Tensor, lengths: Array | Sequence[int] | None, *, raise_errors: bool
-    ) -> list[Any]:
+    def _search_batch(self, log_probs: Tensor, lengths: Lengths | None, *, raise_errors: bool) -> list[Any]:
         found = ops.ctc_beam_search(
             log_probs.to(self.device),
-            None if lengths is None else torch.as_tensor(lengths),
+            lengths,
             context=self.context,
             num_threads=self.num_threads or 0,
             **self._options,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _decoder
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.decoder._scores import as_blank, as_scores
 
 
@@ -20,7 +21,7 @@ class GreedyPath(NamedTuple):
 
 
 def greedy_decode(
-    log_probs: Tensor | np.ndarray, lengths: Tensor | np.ndarray | None = None, blank: int = 0
+    log_probs: Tensor | np.ndarray, lengths: Lengths | None = None, blank: int = 0
 ) -> list[GreedyPath]:
     """The best path's labels (Graves et al. 2006): argmax of each frame, repeats merged, blanks dropped.
 
@@ -34,17 +35,13 @@ def greedy_decode(
 
     Raises:
         TypeError: log_probs is not floating-point, or lengths or blank not integer.
-        ValueError: wrong rank, NaN within a row's length, lengths beyond T, or blank out of range.
+        ValueError: wrong rank or number of lengths, NaN within a row's length, lengths beyond T, or blank out of range.
     """
     scores = as_scores(log_probs)
     if scores.dim() != 3:
         raise ValueError(f"log_probs: expected 3 dimensions [N, T, V], received shape {tuple(scores.shape)}")
-    if lengths is None:
-        frames = [scores.shape[1]] * scores.shape[0]
-    else:
-        counts = torch.as_tensor(lengths)
-        if counts.is_floating_point():
-            raise TypeError(f"lengths: expected an integer dtype, received {counts.dtype}")
-        frames = counts.reshape(-1).tolist()
+    rows, steps, _ = scores.shape
+    counts = as_lengths("lengths", lengths, rows)
+    frames = [steps] * rows if counts is None else counts.tolist()
     paths = _decoder.greedy_decode(scores.to("cpu", torch.float32).numpy(), frames, as_blank(blank))
     return [GreedyPath(*path) for path in paths]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asrkern.nn._lengths import values_are_known
+from asrkern._lengths import Lengths, as_integers, check_range, values_are_known
 
 
 def check_choices(**options: tuple[Any, Sequence[Any]]) -> None:
@@ -68,34 +68,16 @@ def check_spectrograms(features: Tensor, n_freq: int) -> Tensor:
     return x
 
 
-def check_lengths(
-    lengths: Tensor, batch_size: int, frames: int, minimum: int = 0, *, name: str = "lengths"
-) -> None:
-    """Check the valid frames of each row of a batch.
-
-    Args:
-        lengths: integers [batch_size] from ``minimum`` to ``frames``.
-        minimum: the fewest frames that a row needs; 0 allows rows that are all padding.
-        name: of the argument.
-
-    Raises:
-        TypeError: lengths is no tensor.
-        ValueError: another shape or dtype, or a length out of range.
-    """
-    _check_integers(name, lengths, [batch_size])
-    _check_range(name, lengths, minimum, frames, "T")
-
-
 def check_targets(
     targets: Tensor,
-    target_lengths: Tensor,
+    target_lengths: Lengths,
     batch_size: int,
     classes: int,
     *,
     first_class: int = 0,
     minimum_length: int = 0,
-) -> None:
-    """Check padded token sequences; what lies beyond a row's length is not looked at.
+) -> tuple[Tensor, Tensor]:
+    """Padded token sequences and their lengths as tensors, checked; what lies beyond a length is not looked at.
 
     Args:
         targets: integers [batch_size, L], from ``first_class`` to ``classes - 1``.
@@ -104,15 +86,16 @@ def check_targets(
         minimum_length: 1 where a model cannot learn from an empty target.
 
     Raises:
-        TypeError: one of them is no tensor.
-        ValueError: another shape or dtype, or a length or a token out of range.
+        TypeError: one of them is not of integers.
+        ValueError: another shape, or a length or a token out of range.
     """
-    _check_integers("targets", targets, [batch_size, "L"])
-    _check_integers("target_lengths", target_lengths, [batch_size])
-    _check_range("target_lengths", target_lengths, minimum_length, targets.shape[1], "L")
+    targets = as_integers("targets", targets, (batch_size, "L"))
+    target_lengths = as_integers("target_lengths", target_lengths, (batch_size,))
+    check_range("target_lengths", target_lengths, minimum_length, targets.shape[1], "L")
     if values_are_known(targets):
         valid = torch.arange(targets.shape[1]) < target_lengths.cpu()[:, None]
-        _check_range("targets", targets[valid], first_class, classes - 1, "classes")
+        check_range("targets", targets[valid], first_class, classes - 1, "classes")
+    return targets, target_lengths
 
 
 def check_scores(name: str, scores: Tensor, axes: Sequence[str]) -> None:
@@ -130,37 +113,18 @@ def check_scores(name: str, scores: Tensor, axes: Sequence[str]) -> None:
         )
 
 
-def check_labels(labels: Tensor, batch_size: int, classes: int) -> None:
-    """Check one class a row: integers [batch_size], 0 to ``classes - 1``.
+def check_labels(labels: Tensor, batch_size: int, classes: int) -> Tensor:
+    """One class a row as a tensor, checked: integers [batch_size], 0 to ``classes - 1``.
 
     Raises:
-        TypeError: labels is no tensor.
-        ValueError: another shape or dtype, or a class out of range.
+        TypeError: labels are not integers.
+        ValueError: another shape, or a class out of range.
     """
-    _check_integers("labels", labels, [batch_size])
-    _check_range("labels", labels, 0, classes - 1, "classes")
+    labels = as_integers("labels", labels, (batch_size,))
+    check_range("labels", labels, 0, classes - 1, "classes")
+    return labels
 
 
 def _check_is_tensor(name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, received {type(value).__name__}")
-
-
-def _check_integers(name: str, value: object, shape: list[int | str]) -> None:
-    """A tensor of integers of this shape, in which a letter stands for any extent."""
-    _check_is_tensor(name, value)
-    if value.dim() != len(shape) or any(
-        isinstance(n, int) and n != m for n, m in zip(shape, value.shape, strict=True)
-    ):
-        expected = ", ".join(map(str, shape))
-        raise ValueError(f"{name}: expected shape [{expected}], received {list(value.shape)}")
-    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        raise ValueError(f"{name}: expected integers, received {value.dtype}")
-
-
-def _check_range(name: str, value: Tensor, low: int, high: int, meaning: str) -> None:
-    if value.numel() == 0 or not values_are_known(value):
-        return
-    least, most = int(value.min()), int(value.max())
-    if least < low or most > high:
-        raise ValueError(f"{name}: expected {low} to {high} ({meaning}), received {least} to {most}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from asrkern.models._checks import check_lengths, check_spectrograms
+from asrkern._lengths import Lengths, as_lengths
+from asrkern.models._checks import check_spectrograms
 from asrkern.nn import MaskConv
 
 CHANNELS = 32
@@ -46,12 +47,12 @@ def make_conv(padding: ConvPadding, stats: str = "valid") -> MaskConv:
 
 
 def check_conv_input(
-    features: Tensor, lengths: Tensor, n_freq: int, padding: ConvPadding, minimum_length: int = 0
-) -> Tensor:
-    """features as [N, 1, F, T], checked together with lengths.
+    features: Tensor, lengths: Lengths, n_freq: int, padding: ConvPadding, minimum_length: int = 0
+) -> tuple[Tensor, Tensor]:
+    """features as [N, 1, F, T] and lengths as a tensor, checked.
 
     Raises:
-        TypeError: features or lengths is no tensor.
+        TypeError: features is no tensor, or lengths are not integers.
         ValueError: a shape, a dtype or a length does not fit, or T is too short for the convolutions.
     """
     x = check_spectrograms(features, n_freq)
@@ -60,8 +61,7 @@ def check_conv_input(
         raise ValueError(
             f"features: {frames} frames are too few for the convolutions, received {list(features.shape)}"
         )
-    check_lengths(lengths, x.shape[0], frames, minimum_length)
-    return x
+    return x, as_lengths("lengths", lengths, x.shape[0], frames, minimum_length)
 
 
 def conv_frames(conv: MaskConv, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

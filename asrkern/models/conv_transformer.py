@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.models._checks import check_choices, check_list, check_probability, check_sizes
 from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_front_end import (
@@ -139,14 +140,14 @@ class _ConvClassifier(nn.Module):
             raise ValueError(f"{os.fspath(path)}: {error}") from error
         return with_weights(model, weights)
 
-    def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def conv_stage(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """Convolutions: as :meth:`forward` → x [T', N, d_model], zero beyond each output length, and those [N]."""
-        x = check_conv_input(features, lengths, self.n_freq, SAME_PADDING, minimum_length=1)
+        x, lengths = check_conv_input(features, lengths, self.n_freq, SAME_PADDING, minimum_length=1)
         if self.training and len(x) < 2:
             raise ValueError("features: expected at least 2 clips in training, for BatchNorm, received 1")
         return conv_frames(self.conv, x, lengths)
 
-    def body_stage(self, x: Tensor, output_lengths: Tensor) -> Tensor:
+    def body_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
         """x [T', N, d_model] and its lengths [N] → one vector a clip, [N, size]."""
         raise NotImplementedError
 
@@ -154,7 +155,7 @@ class _ConvClassifier(nn.Module):
         """[N, size] → logits [N, classes]."""
         return self.fc(x)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lengths: Lengths) -> Tensor:
         """Classify.
 
         Args:
@@ -166,7 +167,7 @@ class _ConvClassifier(nn.Module):
             Logits [N, classes].
 
         Raises:
-            TypeError: features or lengths is no tensor.
+            TypeError: features is no tensor, or lengths are not integers.
             ValueError: a shape, a dtype or a length does not fit (a clip without frames has no class), or there
                 is one clip only in training.
         """
@@ -266,9 +267,10 @@ class ConvTransformerClassifier(_ConvClassifier):
             "dim_feedforward": feedforward,
         }
 
-    def body_stage(self, x: Tensor, output_lengths: Tensor) -> Tensor:
+    def body_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
         """Transformer: x [T', N, d_model] and its lengths [N] → [N, decoder_steps * d_model]."""
         frames, clips, _ = x.shape
+        output_lengths = as_lengths("output_lengths", output_lengths, clips, frames)
         # A clip without frames, which only a GPU's unread lengths can bring here, attends to one of zeros.
         padded = ~frame_mask(output_lengths.clamp(min=1), clips, frames, x.device)
         query = x.new_zeros(self.decoder_steps, self.d_model) if self.query is None else self.query
@@ -356,8 +358,9 @@ class ConvRNNClassifier(_ConvClassifier):
             "bidirectional": bidirectional,
         }
 
-    def body_stage(self, x: Tensor, output_lengths: Tensor) -> Tensor:
+    def body_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
         """Recurrent layers: x [T', N, d_model] and its lengths [N] → [N, vectors * hidden_size]."""
+        output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         output, state = self.rnn(x, lengths=output_lengths)
         hidden = state[0] if isinstance(state, tuple) else state
         vector = hidden.transpose(0, 1).flatten(1)

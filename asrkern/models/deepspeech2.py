@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_front_end import check_conv_input, conv_frames, conv_length, make_conv
 from asrkern.models.deepspeech2_config import PRESETS, DeepSpeech2Config
@@ -131,7 +132,7 @@ class DeepSpeech2(nn.Module):
         """Frames of the output for so many of the input; 0 for too few."""
         return max(0, conv_length(frames, 1, self.config.conv_padding))
 
-    def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def conv_stage(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """Convolutions.
 
         Args:
@@ -140,14 +141,15 @@ class DeepSpeech2(nn.Module):
         Returns:
             x [T', N, rnn_input_size], zero beyond each output length, and the output lengths [N], int64.
         """
-        x = check_conv_input(features, lengths, self.config.n_freq, self.config.conv_padding)
+        x, lengths = check_conv_input(features, lengths, self.config.n_freq, self.config.conv_padding)
         if self.config.emulate_length_rounding:
             frames = x.shape[-1]
             lengths = ((lengths.double() / frames).float() * frames).long()
         return conv_frames(self.conv, x, lengths)
 
-    def rnn_stage(self, x: Tensor, output_lengths: Tensor) -> Tensor:
+    def rnn_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
         """Recurrent layers, and the lookahead if the model has one: [T', N, rnn_input_size] → [T', N, H]."""
+        output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         for rnn in self.rnns:
             x, _ = rnn(x, output_lengths)
         if self.lookahead is not None:
@@ -155,14 +157,15 @@ class DeepSpeech2(nn.Module):
             x = clamp(lookahead(x, output_lengths))
         return x
 
-    def fc_stage(self, x: Tensor, output_lengths: Tensor | None = None) -> Tensor:
+    def fc_stage(self, x: Tensor, output_lengths: Lengths | None = None) -> Tensor:
         """Classifier: x [T', N, H] → output [N, T', V]; lengths matter to BatchNorm in training only."""
+        output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         logits = self.fc[0](x, output_lengths).transpose(0, 1)
         if self.config.output == "softmax" and not self.training:
             return logits.softmax(-1)
         return logits.log_softmax(-1)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """Run the model.
 
         Args:
@@ -176,7 +179,7 @@ class DeepSpeech2(nn.Module):
             frames beyond a length hold no information.
 
         Raises:
-            TypeError: features or lengths is no tensor.
+            TypeError: features is no tensor, or lengths are not integers.
             ValueError: a shape, a dtype or a length does not fit.
         """
         x, output_lengths = self.conv_stage(features, lengths)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asrkern.models._checks import check_lengths, check_sizes, check_spectrograms, check_targets
+from asrkern._lengths import Lengths, as_lengths, values_are_known
+from asrkern.models._checks import check_sizes, check_spectrograms, check_targets
 from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.las_config import PRESETS, LASConfig
 from asrkern.models.las_layouts import KIND, options_of, parse_checkpoint
@@ -18,7 +19,7 @@ from asrkern.models.listener import make_listener
 from asrkern.models.speller import CellSpeller, GRUSpeller, make_attention
 from asrkern.models.weights import fit_weights, outline, with_weights
 from asrkern.nn import AttentionMemory
-from asrkern.nn._lengths import reverse_frames, values_are_known
+from asrkern.nn._lengths import reverse_frames
 
 _IGNORED = -100
 
@@ -130,14 +131,14 @@ class LAS(nn.Module):
         """Frames of the listener for so many of the input; 0 for too few."""
         return int(self.listener.output_lengths(torch.tensor(frames)))
 
-    def listen(self, features: Tensor, lengths: Tensor) -> AttentionMemory:
+    def listen(self, features: Tensor, lengths: Lengths) -> AttentionMemory:
         """The listener's frames, prepared for attention.
 
         Args:
             features, lengths: as in :meth:`forward`.
         """
         x = check_spectrograms(features, self.config.n_features)
-        check_lengths(lengths, x.shape[0], x.shape[-1], minimum=self.listener.minimum_frames)
+        lengths = as_lengths("lengths", lengths, x.shape[0], x.shape[-1], self.listener.minimum_frames)
         lengths = lengths.to(x.device, torch.int64)
         if self.config.reverse_input:
             x = reverse_frames(x, lengths, "NCFT")
@@ -146,9 +147,9 @@ class LAS(nn.Module):
     def forward(
         self,
         features: Tensor,
-        lengths: Tensor,
+        lengths: Lengths,
         targets: Tensor,
-        target_lengths: Tensor,
+        target_lengths: Lengths,
         teacher_forcing: float = 1.0,
     ) -> LASOutput:
         """Predict the tokens of known targets.
@@ -164,8 +165,8 @@ class LAS(nn.Module):
                 rows together.
 
         Raises:
-            TypeError: an argument is no tensor.
-            ValueError: a shape, a dtype, a length, a token or teacher_forcing does not fit.
+            TypeError: features is no tensor, or another argument not of integers.
+            ValueError: a shape, a length, a token or teacher_forcing does not fit.
         """
         if not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing: expected 0 to 1, received {teacher_forcing!r}")
@@ -185,7 +186,7 @@ class LAS(nn.Module):
         logits, alignments = self.speller(tokens, memory, forced)
         return LASOutput(logits, steps, alignments)
 
-    def loss(self, logits: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, target_lengths: Lengths) -> Tensor:
         """Cross entropy with ``config.label_smoothing``, the mean over all steps within the rows' lengths.
 
         Args:
@@ -193,7 +194,7 @@ class LAS(nn.Module):
             targets, target_lengths: as there.
 
         Raises:
-            TypeError: targets or target_lengths is no tensor.
+            TypeError: targets or target_lengths are not integers.
             ValueError: they do not fit, or logits do not fit them.
         """
         labels, _ = self._labels(targets, target_lengths, logits.shape[0])
@@ -208,7 +209,7 @@ class LAS(nn.Module):
             label_smoothing=self.config.label_smoothing,
         )
 
-    def greedy(self, features: Tensor, lengths: Tensor, max_length: int = 500) -> list[Hypothesis]:
+    def greedy(self, features: Tensor, lengths: Lengths, max_length: int = 500) -> list[Hypothesis]:
         """Spell with the most probable token at each step, until eos_token or max_length steps; meant for eval mode.
 
         Args:
@@ -229,7 +230,7 @@ class LAS(nn.Module):
     def beam_search(
         self,
         features: Tensor,
-        lengths: Tensor,
+        lengths: Lengths,
         beam_width: int = 8,
         *,
         length_normalisation: float = 0.0,
@@ -266,10 +267,12 @@ class LAS(nn.Module):
     def _ends(self) -> tuple[int, int]:
         return self.config.sos_token, self.config.eos_token
 
-    def _labels(self, targets: Tensor, target_lengths: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    def _labels(self, targets: Tensor, target_lengths: Lengths, rows: int) -> tuple[Tensor, Tensor]:
         """What each step is to predict, [N, L'], -100 beyond a row's steps; and the steps [N]."""
         config = self.config
-        check_targets(targets, target_lengths, rows, config.num_tokens, minimum_length=1)
+        targets, target_lengths = check_targets(
+            targets, target_lengths, rows, config.num_tokens, minimum_length=1
+        )
         target_lengths = target_lengths.to(targets.device, torch.int64)
         positions = torch.arange(targets.shape[1] + 1, device=targets.device)
         labels = nn.functional.pad(targets.to(torch.int64), (0, 1))

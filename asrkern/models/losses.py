@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asrkern.models._checks import check_labels, check_lengths, check_scores, check_targets
+from asrkern._lengths import Lengths, as_lengths
+from asrkern.models._checks import check_labels, check_scores, check_targets
 
 
 def ctc_loss(
-    log_probs: Tensor, output_lengths: Tensor, targets: Tensor, target_lengths: Tensor, *, blank: int = 0
+    log_probs: Tensor, output_lengths: Lengths, targets: Tensor, target_lengths: Lengths, *, blank: int = 0
 ) -> Tensor:
     """Connectionist temporal classification (Graves et al. 2006), computed in float32 at least.
 
@@ -25,16 +26,16 @@ def ctc_loss(
         their output (length + repeated characters > output length) count as 0 and have no gradient.
 
     Raises:
-        TypeError: an argument is no tensor.
-        ValueError: a shape, a dtype, a length or a token does not fit.
+        TypeError: an argument is no tensor, or not of integers.
+        ValueError: a shape, a length or a token does not fit.
     """
     check_scores("log_probs", log_probs, "NTV")
     rows, frames, classes = log_probs.shape
     if blank not in (0, classes - 1):
         raise ValueError(f"blank: expected 0 or {classes - 1} (the last class), received {blank!r}")
-    check_lengths(output_lengths, rows, frames, name="output_lengths")
+    output_lengths = as_lengths("output_lengths", output_lengths, rows, frames)
     used = {"classes": classes, "first_class": 1} if blank == 0 else {"classes": classes - 1}
-    check_targets(targets, target_lengths, rows, **used)
+    targets, target_lengths = check_targets(targets, target_lengths, rows, **used)
     with torch.autocast(log_probs.device.type, enabled=False):
         return torch.nn.functional.ctc_loss(
             log_probs.to(torch.promote_types(log_probs.dtype, torch.float32)).transpose(0, 1),
@@ -54,9 +55,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         labels: integers [N], 0 to V - 1.
 
     Raises:
-        TypeError: an argument is no tensor.
-        ValueError: a shape, a dtype or a label does not fit.
+        TypeError: an argument is no tensor, or not of integers.
+        ValueError: a shape or a label does not fit.
     """
     check_scores("logits", logits, "NV")
-    check_labels(labels, *logits.shape)
+    labels = check_labels(labels, *logits.shape)
     return torch.nn.functional.cross_entropy(logits, labels.to(torch.int64))

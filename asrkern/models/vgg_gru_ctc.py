@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.models._checks import (
     are_labels,
     check_choices,
-    check_lengths,
     check_list,
     check_probability,
     check_sizes,
@@ -173,25 +173,26 @@ class VGGGRUCTC(nn.Module):
         """Frames of the output for so many of the input."""
         return -(-frames // self.time_stride)
 
-    def conv_stage(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def conv_stage(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """VGG blocks: as :meth:`forward` → x [T', N, width], zero beyond each output length, and those [N], int64."""
         x = check_spectrograms(features, self.n_mels)
         if x.shape[-1] < 1:
             raise ValueError(f"features: expected at least 1 frame, received {list(features.shape)}")
-        check_lengths(lengths, x.shape[0], x.shape[-1])
+        lengths = as_lengths("lengths", lengths, x.shape[0], x.shape[-1])
         return conv_frames(self.conv, x, lengths)
 
-    def rnn_stage(self, x: Tensor, output_lengths: Tensor) -> Tensor:
+    def rnn_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
         """Recurrent layers: [T', N, width] → [T', N, hidden_size]."""
         for rnn in self.rnns:
             x = self.dropout(rnn(x, output_lengths)[0])
         return x
 
-    def dnn_stage(self, x: Tensor, output_lengths: Tensor | None = None) -> Tensor:
+    def dnn_stage(self, x: Tensor, output_lengths: Lengths | None = None) -> Tensor:
         """Hidden layers and output: x [T', N, hidden_size] → log-probabilities [N, T', labels]."""
+        output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         return self.dnn(x, output_lengths).transpose(0, 1).log_softmax(-1)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """Run the model.
 
         Args:
@@ -204,7 +205,7 @@ class VGGGRUCTC(nn.Module):
             up. A row without frames has length zero; frames beyond a length hold no information.
 
         Raises:
-            TypeError: features or lengths is no tensor.
+            TypeError: features is no tensor, or lengths are not integers.
             ValueError: a shape, a dtype or a length does not fit.
         """
         x, output_lengths = self.conv_stage(features, lengths)

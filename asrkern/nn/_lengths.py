@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import is_fake
+
+from asrkern._lengths import Lengths, as_lengths
 
 
-def values_are_known(x: Tensor) -> bool:
-    """Whether values may be looked at: a GPU would have to be waited for, and a trace or a fake tensor has none."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(x)
-
-
-def check_lengths(lengths: Tensor, batch_size: int, steps: int | None = None) -> None:
-    """Raise unless lengths holds one integer per row; with steps, values on the CPU are to be from 0 to steps.
-
-    Raises:
-        ValueError: another shape or dtype, or a value out of range.
-    """
-    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.shape[0] != batch_size:
-        raise ValueError(
-            f"lengths: expected integers of shape [{batch_size}], "
-            f"received {lengths.dtype} of shape {list(lengths.shape)}"
-        )
-    if steps is None or not batch_size or not values_are_known(lengths):
-        return
-    low, high = int(lengths.min()), int(lengths.max())
-    if low < 0 or high > steps:
-        raise ValueError(f"lengths: expected 0 to {steps} (T), received {low} to {high}")
-
-
-def frame_mask(lengths: Tensor, batch_size: int, steps: int, device: torch.device) -> Tensor:
+def frame_mask(lengths: Lengths, batch_size: int, steps: int, device: torch.device) -> Tensor:
     """Boolean mask [batch_size, steps], True at the frames before each row's length.
 
     Raises:
-        ValueError: lengths is not an integer tensor of shape [batch_size].
+        TypeError: lengths are not integers.
+        ValueError: lengths is not [batch_size], or holds a value that is not from 0 to steps.
     """
-    check_lengths(lengths, batch_size)
+    lengths = as_lengths("lengths", lengths, batch_size, steps)
     return torch.arange(steps, device=device) < lengths.to(device)[:, None]
 
 

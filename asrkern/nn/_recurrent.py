@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.nn._dynamo import allow_rnn
 from asrkern.nn._packed import PackedCache, can_pack
 from asrkern.ops._prepacked import PackedWeights
@@ -60,7 +61,7 @@ class RecurrentLayers:
         self._packed = PackedCache()
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: State | None = None, lengths: Tensor | None = None
+        self, input: Tensor | PackedSequence, hx: State | None = None, lengths: Lengths | None = None
     ) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers.
 
@@ -78,7 +79,8 @@ class RecurrentLayers:
             packed if input is; and the final state, shaped as hx.
 
         Raises:
-            ValueError: input or hx has the wrong shape, or lengths comes with packed or unbatched input.
+            TypeError: lengths are not integers.
+            ValueError: input, hx or lengths has the wrong shape, or lengths comes with packed or unbatched input.
         """
         if isinstance(input, PackedSequence):
             if lengths is not None:
@@ -101,6 +103,7 @@ class RecurrentLayers:
             output, finals = self._layers(input.unsqueeze(batch_dim), [s.unsqueeze(1) for s in states])
             return output.squeeze(batch_dim), self._as_hx([final.squeeze(1) for final in finals])
         states = self._check(input, 3, hx, 3, input.shape[0 if self.batch_first else 1])
+        lengths = as_lengths("lengths", lengths, input.shape[0 if self.batch_first else 1])
         output, finals = self._layers(input, states, lengths=lengths)
         return output, self._as_hx(finals)
 

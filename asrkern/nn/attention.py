@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths
 from asrkern.nn._lengths import frame_mask
 
 
@@ -39,7 +40,7 @@ class Attention(nn.Module):
     zero; the models of asrkern refuse it before.
     """
 
-    def remember(self, memory: Tensor, lengths: Tensor | None = None) -> AttentionMemory:
+    def remember(self, memory: Tensor, lengths: Lengths | None = None) -> AttentionMemory:
         """Prepare a batch for any number of queries.
 
         Args:
@@ -47,7 +48,8 @@ class Attention(nn.Module):
             lengths: integers [N], valid frames per row; all T if None.
 
         Raises:
-            ValueError: a shape does not fit.
+            TypeError: lengths are not integers.
+            ValueError: a shape does not fit, or a length is out of range.
         """
         if memory.dim() != 3:
             raise ValueError(f"memory: expected [N, T, features], received {list(memory.shape)}")

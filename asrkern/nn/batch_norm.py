@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern import ops
-from asrkern.nn._lengths import values_are_known
+from asrkern._lengths import Lengths, as_lengths, values_are_known
 from asrkern.nn._sync_batch_norm import synchronised_batch_norm_act, synchronises
 
 
@@ -27,7 +27,7 @@ def uses_batch_stats(module: nn.Module) -> bool:
 def apply_batch_norm(
     module: nn.Module,
     input: Tensor,
-    lengths: Tensor | None = None,
+    lengths: Lengths | None = None,
     *,
     layout: str,
     stats: str = "valid",
@@ -53,6 +53,8 @@ def apply_batch_norm(
             f"input: expected {module.num_features} channels on axis {layout.index('C')} of {layout}, "
             f"received {list(input.shape)}"
         )
+    if lengths is not None:
+        lengths = as_lengths("lengths", lengths, *(input.shape[layout.index(axis)] for axis in "NT"))
     if synchronises(module):
         result = synchronised_batch_norm_act(
             module, input, lengths, layout=layout, stats=stats, activation=activation
@@ -156,7 +158,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         self.stats = stats
         self.layout = layout
 
-    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, lengths: Lengths | None = None) -> Tensor:
         """Normalise and clamp.
 
         Args:
@@ -164,6 +166,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             lengths: integers [N], valid frames per row; the output is zero beyond. All frames if None.
 
         Raises:
+            TypeError: lengths are not integers.
             ValueError: wrong shape, lengths with [rows, C], or fewer than two values per channel in training.
         """
         self._check_input_dim(input)
@@ -209,7 +212,7 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         self.activation = activation
         self.stats = stats
 
-    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, lengths: Lengths | None = None) -> Tensor:
         """Normalise and clamp.
 
         Args:
@@ -217,6 +220,7 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
             lengths: integers [N], valid frames per row; the output is zero beyond. All frames if None.
 
         Raises:
+            TypeError: lengths are not integers.
             ValueError: wrong shape, or fewer than two values per channel in training.
         """
         self._check_input_dim(input)

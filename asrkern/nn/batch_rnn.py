@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn._recurrent import RecurrentLayers, State
 from asrkern.nn.gru import GRU
@@ -74,7 +75,7 @@ class BatchRNN(nn.Module):
         self.rnn.flatten_parameters()
 
     def forward(
-        self, x: Tensor, output_lengths: Tensor | None = None, h: State | None = None
+        self, x: Tensor, output_lengths: Lengths | None = None, h: State | None = None
     ) -> tuple[Tensor, State] | Tensor:
         """Run the layer.
 
@@ -89,8 +90,10 @@ class BatchRNN(nn.Module):
             longest), and the final state unless returns_hidden is False.
 
         Raises:
-            ValueError: a shape does not fit.
+            TypeError: output_lengths are not integers.
+            ValueError: a shape does not fit, or a length is out of range.
         """
+        output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         if self.batch_norm is not None:
             x = self.batch_norm(x, output_lengths)
         if isinstance(self.rnn, RecurrentLayers):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asrkern import ops
-from asrkern.nn._lengths import check_lengths, frame_mask, reverse_frames
+from asrkern.nn._lengths import frame_mask, reverse_frames
 from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.batch_norm import MaskedBatchNorm1d
 
@@ -105,7 +105,6 @@ class LightGRU(RecurrentLayers, _LightParameters):
             )
         if lengths is None:
             lengths = torch.full((rows,), steps)
-        check_lengths(lengths, rows, steps)
         lengths = lengths.to(x.device)
         valid = frame_mask(lengths, rows, steps, x.device).t()[..., None]
         outputs, finals = [], []

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.nn._lengths import zero_padding
 
 
@@ -31,7 +32,7 @@ class Lookahead(nn.Module):
         self.context = context
         self.conv = nn.Conv1d(n_features, n_features, context, groups=n_features, bias=False)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Lengths | None = None) -> Tensor:
         """Convolve.
 
         Args:
@@ -43,10 +44,12 @@ class Lookahead(nn.Module):
             [T, N, n_features].
 
         Raises:
-            ValueError: x or lengths has the wrong shape.
+            TypeError: lengths are not integers.
+            ValueError: x or lengths has the wrong shape, or a length is out of range.
         """
         if x.dim() != 3 or x.shape[2] != self.n_features:
             raise ValueError(f"x: expected [T, N, {self.n_features}], received {list(x.shape)}")
+        lengths = as_lengths("lengths", lengths, x.shape[1])
         x = zero_padding(x, lengths, "TNC")
         padded = nn.functional.pad(x, (0, 0, 0, 0, 0, self.context - 1))
         weight = self.conv.weight.squeeze(1).t().contiguous()

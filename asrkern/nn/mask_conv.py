@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern import ops
+from asrkern._lengths import Lengths, as_lengths, check_range, values_are_known
 from asrkern.nn._hooks import has_hooks
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn._sync_batch_norm import synchronises
@@ -52,7 +53,7 @@ class MaskConv(nn.Module):
         self.stats = stats
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, *, input_lengths: Tensor | None = None
+        self, x: Tensor, lengths: Lengths | None = None, *, input_lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Run the stack; lengths and input_lengths exclude each other, with neither nothing is masked.
 
@@ -67,17 +68,24 @@ class MaskConv(nn.Module):
             Output [N, C', F', T'], and lengths, or the output lengths (int64) derived from input_lengths.
 
         Raises:
-            ValueError: both lengths given, or a module changes T in a way that input_lengths cannot follow.
+            TypeError: lengths are not integers.
+            ValueError: both lengths given, of another shape or out of range, or a module changes T in a way that
+                input_lengths cannot follow.
         """
         if lengths is not None and input_lengths is not None:
             raise ValueError("lengths, input_lengths: expected at most one of the two, received both")
-        before = input_lengths
+        lengths = as_lengths("lengths", lengths, x.shape[0])
+        before = as_lengths("input_lengths", input_lengths, x.shape[0], x.shape[-1])
         for stage in stages_of(self.seq_module):
             after = _lengths_after(stage.module, before)
             mask = after if lengths is None else lengths
             if stage.module is None:
                 x = self._batch_norm(stage, x, mask)
             elif is_fusible(stage.module):
+                if lengths is not None and values_are_known(lengths):
+                    # The operation calls them output_lengths. What it says of an input without any frames comes first.
+                    frames = int(_lengths_after(stage.module, torch.tensor(x.shape[-1])))
+                    check_range("lengths", lengths, 0, frames or x.shape[-1], "T'")
                 x = self._conv(stage, x, before, mask)
             else:
                 y = stage.module(zero_padding(x, before, "NCFT"))

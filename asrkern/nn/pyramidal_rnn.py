@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from asrkern.nn._lengths import check_lengths, zero_padding
+from asrkern._lengths import Lengths, as_lengths
+from asrkern.nn._lengths import zero_padding
 from asrkern.nn.gru import GRU
 from asrkern.nn.lstm import LSTM
 
 
 def stack_frames(
-    input: Tensor, lengths: Tensor | None = None, factor: int = 2, *, remainder: str = "pad"
+    input: Tensor, lengths: Lengths | None = None, factor: int = 2, *, remainder: str = "pad"
 ) -> tuple[Tensor, Tensor | None]:
     """Concatenate the features of ``factor`` frames in a row; composed of torch's operations.
 
@@ -30,6 +31,7 @@ def stack_frames(
         the new lengths, int64 (None if lengths is).
 
     Raises:
+        TypeError: lengths are not integers.
         ValueError: input has not three dimensions, lengths the wrong shape, factor is less than 1, or
             remainder is neither.
     """
@@ -38,8 +40,7 @@ def stack_frames(
         raise ValueError(f"input: expected [N, T, C], received {list(input.shape)}")
     if lengths is not None:
         # Halved, a length that is too large could pass for a valid one.
-        check_lengths(lengths, *input.shape[:2])
-        lengths = lengths.to(torch.int64)
+        lengths = as_lengths("lengths", lengths, *input.shape[:2]).to(torch.int64)
     rest = input.shape[1] % factor
     if remainder == "pad":
         x = nn.functional.pad(zero_padding(input, lengths, "NTC"), (0, 0, 0, factor - rest if rest else 0))
@@ -105,7 +106,7 @@ class PyramidalRNN(nn.Module):
             bidirectional=bidirectional,
         )
 
-    def forward(self, input: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, input: Tensor, lengths: Lengths | None = None) -> tuple[Tensor, Tensor | None]:
         """Run the layer.
 
         Args:
@@ -117,7 +118,8 @@ class PyramidalRNN(nn.Module):
             if lengths is); as :func:`stack_frames`.
 
         Raises:
-            ValueError: a shape does not fit.
+            TypeError: lengths are not integers.
+            ValueError: a shape does not fit, or a length is out of range.
         """
         x, lengths = stack_frames(input, lengths, self.factor, remainder=self.remainder)
         return self.rnn(x, lengths=lengths)[0], lengths

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from asrkern import ops
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.nn._hooks import has_hooks
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, apply_batch_norm
@@ -33,7 +34,7 @@ class SequenceWise(nn.Module):
         self.module = module
         self.stats = stats
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Lengths | None = None) -> Tensor:
         """Run the module.
 
         Args:
@@ -44,10 +45,12 @@ class SequenceWise(nn.Module):
             [T, N, H'].
 
         Raises:
-            ValueError: x has fewer than three dimensions, or lengths the wrong shape.
+            TypeError: lengths are not integers.
+            ValueError: x has fewer than three dimensions, lengths the wrong shape, or a length is out of range.
         """
         if x.dim() < 3:
             raise ValueError(f"x: expected [T, N, H], received {list(x.shape)}")
+        lengths = as_lengths("lengths", lengths, x.shape[1])
         x = x.flatten(2)
         unpacked = type(self.module) in (nn.Sequential, FusedSequential) and not has_hooks(self.module)
         for module, activation in with_activations(self.module if unpacked else (self.module,)):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from asrkern._lengths import Lengths, as_lengths
+
 
 def check_tensor(name: str, value: object, dims: tuple[int, ...] | None = None) -> None:
     """Raise TypeError or ValueError unless ``value`` is a floating-point tensor of one of the given ranks."""
@@ -33,17 +35,10 @@ def check_same_device(name: str, value: Tensor, input: Tensor) -> None:
         raise ValueError(f"{name}: expected device {input.device}, that of input, received {value.device}")
 
 
-def lengths_on(device: torch.device, name: str, lengths: Tensor | None, rows: int) -> Tensor | None:
+def lengths_on(device: torch.device, name: str, lengths: Lengths | None, rows: int) -> Tensor | None:
     """``lengths`` as int64 on ``device``; raises unless it holds one integer a row. Values are checked in C++."""
-    if lengths is None:
-        return None
-    if not isinstance(lengths, Tensor):
-        raise TypeError(f"{name}: expected a Tensor of integers, received {type(lengths).__name__}")
-    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-        raise TypeError(f"{name}: expected an integer dtype, received {lengths.dtype}")
-    if lengths.dim() != 1 or lengths.shape[0] != rows:
-        raise ValueError(f"{name}: expected shape ({rows},), one a row, received {tuple(lengths.shape)}")
-    return lengths.to(device, torch.int64)
+    lengths = as_lengths(name, lengths, rows)
+    return None if lengths is None else lengths.to(device, torch.int64)
 
 
 def compute_dtype(input: Tensor, **others: Tensor | None) -> torch.dtype:

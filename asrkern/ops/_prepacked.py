@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asrkern._lengths import Lengths
 from asrkern.ops._common import cast, check_shape
 from asrkern.ops._recurrent import Cell, check_batch
 
@@ -50,8 +51,8 @@ def run_prepacked(
     weights: PackedWeights,
     weights_reverse: PackedWeights | None,
     states: tuple[Tensor | None, ...],
-    lengths: Tensor | None,
-    batch_sizes: Tensor | None,
+    lengths: Lengths | None,
+    batch_sizes: Lengths | None,
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
@@ -66,7 +67,7 @@ def run_prepacked(
             f"{tuple(weights.weight_ih.shape)}"
         )
     size, features = weights.weight_ih.shape[0] // cell.gates, weights.weight_ih.shape[1]
-    lengths = check_batch(
+    lengths, batch_sizes = check_batch(
         cell, input, features, len(directions), size, states, lengths, batch_sizes, batch_first
     )
     if input.device.type != "cpu":

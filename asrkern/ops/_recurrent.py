@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asrkern import _library
+from asrkern._lengths import Lengths, as_integers
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -77,11 +78,11 @@ def check_batch(
     directions: int,
     size: int,
     states: tuple[Tensor | None, ...],
-    lengths: Tensor | None,
-    batch_sizes: Tensor | None,
+    lengths: Lengths | None,
+    batch_sizes: Lengths | None,
     batch_first: bool,
-) -> Tensor | None:
-    """Check a batch against a layer of ``size`` units; returns lengths as the kernels take them."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """Check a batch against a layer of ``size`` units; returns lengths and batch_sizes as the kernels take them."""
     check_tensor("input", input, (2,) if batch_sizes is not None else (3,))
     if input.shape[-1] != features:
         raise ValueError(
@@ -90,12 +91,10 @@ def check_batch(
     if lengths is not None and batch_sizes is not None:
         raise ValueError("lengths: expected None with batch_sizes, received both")
     if batch_sizes is not None:
-        if not isinstance(batch_sizes, Tensor):
-            raise TypeError(f"batch_sizes: expected a Tensor, received {type(batch_sizes).__name__}")
-        if batch_sizes.device.type != "cpu" or batch_sizes.dtype != torch.int64 or batch_sizes.dim() != 1:
+        batch_sizes = as_integers("batch_sizes", batch_sizes, ("T",)).to(torch.int64)
+        if batch_sizes.device.type != "cpu":
             raise ValueError(
-                "batch_sizes: expected a 1-dimensional int64 tensor on the CPU, received "
-                f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
+                f"batch_sizes: expected integers on the CPU, received those on {batch_sizes.device}"
             )
         rows = None
     else:
@@ -110,7 +109,7 @@ def check_batch(
             rows = state.shape[1] if rows is None else rows
             check_shape(name, state, (directions, rows, size))
             check_same_device(name, state, input)
-    return lengths
+    return lengths, batch_sizes
 
 
 def run_layer(
@@ -119,8 +118,8 @@ def run_layer(
     weights: RecurrentWeights,
     weights_reverse: RecurrentWeights | None,
     states: tuple[Tensor | None, ...],
-    lengths: Tensor | None,
-    batch_sizes: Tensor | None,
+    lengths: Lengths | None,
+    batch_sizes: Lengths | None,
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
@@ -132,7 +131,9 @@ def run_layer(
         _check_weights(cell, "weights_reverse", weights_reverse, input, weights)
     size, features = weights.weight_hh.shape[1], weights.weight_ih.shape[1]
     directions = 1 if weights_reverse is None else 2
-    lengths = check_batch(cell, input, features, directions, size, states, lengths, batch_sizes, batch_first)
+    lengths, batch_sizes = check_batch(
+        cell, input, features, directions, size, states, lengths, batch_sizes, batch_first
+    )
     reverse = weights_reverse or RecurrentWeights(None, None)
     initial = dict(zip(cell.states, states))
     dtype = compute_dtype(input, **initial, weight_ih=weights.weight_ih, weight_hh=weights.weight_hh)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _library
+from asrkern._lengths import Lengths
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -39,7 +40,7 @@ def batch_norm_act(
     bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    lengths: Tensor | None = None,
+    lengths: Lengths | None = None,
     *,
     layout: str,
     training: bool,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _library
+from asrkern._lengths import Lengths
 from asrkern.ops._common import check_tensor, lengths_on, register_fake
 
 _NO_LIMIT = (1 << 31) - 1
@@ -122,7 +123,7 @@ def has_kernel(device: torch.device) -> bool:
 
 def ctc_beam_search(
     log_probs: Tensor,
-    lengths: Tensor | None = None,
+    lengths: Lengths | None = None,
     *,
     blank: int = 0,
     beam_width: int = 100,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from asrkern._lengths import Lengths
 from asrkern.ops._prepacked import PackedWeights, pack_weight, run_prepacked
 from asrkern.ops._recurrent import Cell, RecurrentWeights, register, run_layer
 
@@ -26,8 +27,8 @@ def gru(
     weights_reverse: GRUWeights | None = None,
     h0: Tensor | None = None,
     *,
-    lengths: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
+    lengths: Lengths | None = None,
+    batch_sizes: Lengths | None = None,
     batch_first: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One layer of torch.nn.GRU (the reset gate multiplies after the matmul; Cho et al. 2014, cuDNN's variant).
@@ -84,8 +85,8 @@ def gru_prepacked(
     weights_reverse: PackedGRUWeights | None = None,
     h0: Tensor | None = None,
     *,
-    lengths: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
+    lengths: Lengths | None = None,
+    batch_sizes: Lengths | None = None,
     batch_first: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """:func:`gru` for inference on the CPU, over weights that were packed (and perhaps quantised) before.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from asrkern._lengths import Lengths
 from asrkern.ops._prepacked import PackedWeights, pack_weight, run_prepacked
 from asrkern.ops._recurrent import Cell, RecurrentWeights, register, run_layer
 
@@ -27,8 +28,8 @@ def lstm(
     h0: Tensor | None = None,
     c0: Tensor | None = None,
     *,
-    lengths: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
+    lengths: Lengths | None = None,
+    batch_sizes: Lengths | None = None,
     batch_first: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One layer of torch.nn.LSTM without projection.
@@ -86,8 +87,8 @@ def lstm_prepacked(
     h0: Tensor | None = None,
     c0: Tensor | None = None,
     *,
-    lengths: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
+    lengths: Lengths | None = None,
+    batch_sizes: Lengths | None = None,
     batch_first: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`lstm` for inference on the CPU, over weights that were packed (and perhaps quantised) before.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _library
+from asrkern._lengths import Lengths, as_integers
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -21,7 +22,7 @@ from asrkern.ops._common import (
 )
 
 
-def conv_output_lengths(lengths: Tensor, kernel_size: int, stride: int = 1, padding: int = 0) -> Tensor:
+def conv_output_lengths(lengths: Lengths, kernel_size: int, stride: int = 1, padding: int = 0) -> Tensor:
     """Output frames of a convolution over time, ``(length + 2·padding − kernel_size)//stride + 1`` in exact integers.
 
     Rows without frames stay without frames, and so do rows shorter than the kernel allows.
@@ -32,8 +33,11 @@ def conv_output_lengths(lengths: Tensor, kernel_size: int, stride: int = 1, padd
 
     Returns:
         int64, the shape of lengths.
+
+    Raises:
+        TypeError: lengths are not integers.
     """
-    lengths = lengths.to(torch.int64)
+    lengths = as_integers("lengths", lengths).to(torch.int64)
     frames = (lengths + 2 * padding - kernel_size).div(stride, rounding_mode="floor") + 1
     return torch.where(lengths > 0, frames.clamp(min=0), 0)
 
@@ -46,8 +50,8 @@ def check_masked_conv2d(
     input: Tensor,
     weight: Tensor,
     per_channel: dict[str, Tensor | None],
-    lengths: Tensor | None,
-    output_lengths: Tensor | None,
+    lengths: Lengths | None,
+    output_lengths: Lengths | None,
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -101,8 +105,8 @@ def masked_conv2d(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     *,
-    lengths: Tensor | None = None,
-    output_lengths: Tensor | None = None,
+    lengths: Lengths | None = None,
+    output_lengths: Lengths | None = None,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,

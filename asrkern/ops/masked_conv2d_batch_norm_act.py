@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asrkern._lengths import Lengths
 from asrkern.ops._common import cast, clamp_bounds, compute_dtype, register_fake
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act, check_stats
 from asrkern.ops.batch_norm_act import takes_kernel as batch_norm_takes_kernel
@@ -26,8 +27,8 @@ def masked_conv2d_batch_norm_act(
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
     *,
-    lengths: Tensor | None = None,
-    output_lengths: Tensor | None = None,
+    lengths: Lengths | None = None,
+    output_lengths: Lengths | None = None,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     stats: str = "valid",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asrkern._optional import require
 
-pydantic = require("pydantic", "train")
+pydantic = require("pydantic", "recognizer")
 
 
 class Settings(pydantic.BaseModel):

@@ -1,35 +1,39 @@
-"""SpecAugment (Park et al. 2019) by torchaudio, on each utterance's own frames."""
+"""SpecAugment (Park et al. 2019), on each utterance's own frames."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from asrkern._optional import import_torchaudio
 from asrkern.training.recipe import Augment
 
 
 def spec_augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor:
     """Features with masked frames and bins, as the global generator draws them; the mean, 0, takes their place.
 
+    Drawn as ``torchaudio.transforms.SpecAugment`` does: for the same state of the generator the masks are the same.
+
     Args:
         features: [N, 1, F, T], normalised.
         lengths: [N], frames of each; what lies beyond stays as it is.
-
-    Raises:
-        ImportError: torchaudio is missing or does not import.
     """
     if not settings.time_masks and not settings.frequency_masks:
         return features
-    augment = import_torchaudio().transforms.SpecAugment(
-        settings.time_masks,
-        settings.time_mask_frames,
-        settings.frequency_masks,
-        settings.frequency_mask_bins,
-        iid_masks=False,
-        p=settings.mask_share,
-        zero_masking=True,
-    )
     masked = features.clone()
     for row, length in zip(masked, lengths.tolist()):
-        row[..., :length] = augment(row[..., :length])
+        for _ in range(settings.time_masks):
+            _mask(row[..., :length], -1, settings.time_mask_frames, settings.mask_share)
+        for _ in range(settings.frequency_masks):
+            _mask(row[..., :length], -2, settings.frequency_mask_bins, settings.mask_share)
     return masked
+
+
+def _mask(features: Tensor, axis: int, widest: int, share: float) -> None:
+    """Zero a random stretch of an axis in place: fewer than ``widest`` and than this share of it."""
+    extent = features.shape[axis]
+    widest = min(widest, int(extent * share))
+    if widest < 1:
+        return
+    width = torch.rand(1) * widest
+    start = int(torch.rand(1) * (extent - width))
+    features.narrow(axis, start, int(width)).zero_()

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import FSDPStrategy
 
 from asrkern._atomic_write import atomic_write
-from asrkern._file_kinds import in_words
+from asrkern._file_kinds import in_words as kind_in_words
 from asrkern.models import build
 from asrkern.training.averaging import average_checkpoints
 from asrkern.training.checkpoint import Recognizer, save
+from asrkern.training.metrics import in_words
 from asrkern.training.recipe import Recipe
 from asrkern.training.results import Results, peak_memory_mib, reset_peak_memory
 
@@ -63,7 +65,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except Exception as error:
             if isinstance(error, OSError) and error.filename is not None:
                 raise
-            found = in_words(path) or f"a damaged one ({type(error).__name__})"
+            found = kind_in_words(path) or f"a damaged one ({type(error).__name__})"
             raise ValueError(f"{path}: expected the state of a run, received {found}") from error
         missing = [key for key in _STATE if not isinstance(state, dict) or key not in state]
         if missing:
@@ -101,12 +103,20 @@ class Records(Checkpoint):
     """After each epoch: a row of the table, the best checkpoint, a line of the log, and the state to resume from.
 
     Lightning runs callbacks of this base class after the module has its measures.
+
+    Args:
+        total_steps: of the whole training.
+
+    Attributes:
+        saved: what the state to resume from holds, in words; "" before there is one.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, results: Results) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, results: Results, total_steps: int) -> None:
         super().__init__()
         self._folder, self._recipe, self.results = folder, recipe, results
         self._began, self._steps = time.monotonic(), 0
+        self._total_steps, self._first = total_steps, (time.monotonic(), 0)
+        self.saved = ""
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, which a resumed run continues."""
@@ -115,6 +125,13 @@ class Records(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue."""
         self.results.rows = state["rows"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on the time left is reckoned."""
+        self._first = time.monotonic(), trainer.global_step
+        if trainer.global_step:
+            epoch, batches = trainer.datamodule.position
+            self.saved = self._place(epoch + (batches > 0), trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure."""
@@ -135,12 +152,12 @@ class Records(Checkpoint):
             return
         self._steps = step
         if step % settings.log_steps == 0:
-            loss = float(outputs["loss"])
-            log.info("epoch %d, step %d: loss %.4f", trainer.current_epoch + 1, step, loss)
+            place = self._place(trainer.current_epoch + 1, step)
+            log.info("%s: train loss %.4f%s", place, float(outputs["loss"]), self._left(step))
         # After the last batch of an epoch comes its own checkpoint.
         is_last = batch_idx + 1 == trainer.num_training_batches
         if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and not is_last:
-            trainer.save_checkpoint(self._folder / LAST_STATE)
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write everything."""
@@ -154,8 +171,8 @@ class Records(Checkpoint):
         if trainer.is_global_zero:
             self._keep_weights(row, improved)
             self.results.write(self._folder)
-            log.info(self._line(row, improved))
-        trainer.save_checkpoint(self._folder / LAST_STATE)
+            log.info(self._line(row, improved) + self._left(trainer.global_step))
+        self._save(trainer)
         best, patience = self.results.best(), self._recipe.trainer.stop_after
         if patience and row["epoch"] - best["epoch"] >= patience:
             log.info("no improvement for %d epochs: training ends", patience)
@@ -167,6 +184,20 @@ class Records(Checkpoint):
         paths = [path for path in paths if path.exists()]
         if trainer.is_global_zero and self._recipe.averaging.last and paths:
             average_checkpoints(paths, self._folder / "averaged.safetensors")
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self._folder / LAST_STATE)
+        self.saved = self._place(trainer.current_epoch + 1, trainer.global_step)
+
+    def _place(self, epoch: int, step: int) -> str:
+        return f"epoch {epoch} of {self._recipe.trainer.epochs}, step {step} of {self._total_steps}"
+
+    def _left(self, step: int) -> str:
+        began, first = self._first
+        if not first < step < self._total_steps:
+            return ""
+        seconds = (time.monotonic() - began) * (self._total_steps - step) / (step - first)
+        return f", {_duration(seconds)} left"
 
     def _keep_weights(self, row: dict[str, Any], improved: bool) -> None:
         last = self._folder / "last.safetensors"
@@ -182,12 +213,38 @@ class Records(Checkpoint):
 
     def _line(self, row: dict[str, Any], improved: bool) -> str:
         metric = self.results.metric
+        train, valid = (
+            f"{part} loss {row[f'{part}_loss']:.4f}, {metric} {in_words(metric, row[f'{part}_metric'])}"
+            for part in ("train", "valid")
+        )
         extra = "".join(f", {name} {row[name]}" for name in ("infeasible", "skipped") if row[name])
         return (
-            f"epoch {row['epoch']}: loss {row['train_loss']:.4f} (train) {row['valid_loss']:.4f} (valid), "
-            f"{metric} {row['train_metric']:.4g} {row['valid_metric']:.4g}{' (best)' if improved else ''}, "
+            f"epoch {row['epoch']} of {self._recipe.trainer.epochs}: {train}; {valid}{' (best)' if improved else ''}; "
             f"{row['seconds']:.1f} s, {row['memory_mib']:.0f} MiB{extra}"
         )
+
+
+class Progress(Callback):
+    """Tells a function how far training is: ("training", steps done, steps in all)."""
+
+    def __init__(self, report: Callable[[str, int, int | None], None], total_steps: int) -> None:
+        self._report, self._total_steps = report, total_steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where it begins."""
+        self._report("training", trainer.global_step, self._total_steps)
+
+    def on_train_batch_end(self, trainer: Trainer, *more: Any) -> None:
+        """Tell."""
+        self._report("training", trainer.global_step, self._total_steps)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def _copy(source: Path, target: Path) -> None:

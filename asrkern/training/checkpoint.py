@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from asrkern import _file_kinds
 from asrkern._atomic_write import atomic_write
+from asrkern._lengths import Lengths, as_lengths
 from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
 from asrkern.data import collate
@@ -117,16 +119,22 @@ class Recognizer:
         """Loss and transcripts."""
         return make_task(self.task_name, self.model, self.tokenizer, self.tokens_per_frame)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is: ``recognizer.model.to("cuda")`` moves it."""
+        return next(self.model.parameters()).device
+
     @torch.no_grad()
-    def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
+    def predict(self, features: Tensor, lengths: Lengths) -> list[str]:
         """Greedy transcripts, or classes, in eval mode.
 
         Args:
-            features: [N, 1, F, T] as :attr:`features` makes them.
+            features: [N, 1, F, T] as :attr:`features` makes them, on any device.
             lengths: [N], frames of each.
         """
         self.model.eval()
-        return self.task.predict(features, lengths)
+        lengths = as_lengths("lengths", lengths, len(features))
+        return self.task.predict(features.to(self.device), lengths.to(self.device))
 
     def predict_audio(self, samples: Sequence[Tensor]) -> list[str]:
         """The same of recordings: [samples] float32 each, at ``features.sample_rate``."""
@@ -283,7 +291,13 @@ def _in_words(path: str, error: Exception) -> str:
         return f"expected an intact safetensors file, received a damaged one, or a part: {error}"
     found = _file_kinds.in_words(path)
     if found is None:
-        found = "perhaps one of torch.save, of which asrkern convert makes such a file"
+        best = Path(path).with_name("best.safetensors")
+        if Path(path).name == "last.ckpt" and best.is_file():
+            return f"expected an intact safetensors file, received the state of a run; its models are {best} and beside it"
+        found = (
+            "perhaps a checkpoint of torch.save or Lightning; of those that asrkern knows such a file is made by: "
+            f"asrkern convert {shlex.quote(path)} {shlex.quote(str(Path(path).with_suffix('.safetensors')))}"
+        )
     return f"expected an intact safetensors file, received {found}"
 
 

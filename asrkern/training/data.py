@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from asrkern.training.batches import EpochBatches, Loader, plan_epoch, plan_valid, share
 from asrkern.training.corpus import Corpus, prepare, text_of, with_labels
 from asrkern.training.manifests import read_cuts, unique
-from asrkern.training.recipe import Recipe
+from asrkern.training.recipe import Recipe, how_to_make
 from asrkern.training.tokenizer import Tokenizer, make_tokenizer
 
 
@@ -80,4 +80,12 @@ class SpeechData(LightningDataModule):
         self.position = tuple(state["position"])
 
     def _read(self, paths: list[str]) -> list[Cut]:
-        return list(unique(cut for path in paths for cut in read_cuts(self.recipe.path(path))))
+        cuts: list[Cut] = []
+        for value in paths:
+            path = self.recipe.path(value)
+            if not path.exists() and (how := how_to_make(value)):
+                raise FileNotFoundError(
+                    f"{value}: expected a manifest, received {str(path)!r}, which does not exist{how}"
+                )
+            cuts += read_cuts(path)
+        return list(unique(cuts))

@@ -53,6 +53,10 @@ class Confusions:
     insertions: Counter[str] = field(default_factory=Counter)
     deletions: Counter[str] = field(default_factory=Counter)
 
+    def totals(self) -> dict[str, int]:
+        """How many of each kind."""
+        return {kind: getattr(self, kind).total() for kind in ("substitutions", "deletions", "insertions")}
+
     def most_common(self, count: int | None = None) -> list[tuple[str, str, int]]:
         """(reference, hypothesis, how often) of the most frequent; nothing is the empty text."""
         edits = Counter(self.substitutions)
@@ -140,6 +144,14 @@ class Evaluation:
                     found.deletions[reference[edit.src_pos]] += 1
         return found
 
+    def edits(self) -> dict[str, dict[str, int]]:
+        """Substitutions, deletions and insertions of "words", where there are, and "characters"; of no classifier."""
+        return {f"{unit}s": self.confusions(unit).totals() for unit in self._units()}
+
+    def _units(self) -> list[Unit]:
+        words: list[Unit] = ["word"] if self.has_spaces else []
+        return [] if self.task == "classify" else [*words, "character"]
+
     def matrix(self) -> list[list[int]]:
         """Of a classifier: how many clips of each class (row) were taken for each class (column)."""
         index = {label: i for i, label in enumerate(self.classes)}
@@ -162,8 +174,8 @@ class Evaluation:
         if self.task == "classify":
             value["confusion_matrix"] = {"classes": self.classes, "rows": self.matrix()}
         else:
-            units: list[Unit] = ["word", "character"] if self.has_spaces else ["character"]
-            value["confusions"] = {f"{unit}s": self.confusions(unit).most_common() for unit in units}
+            value["edits"] = self.edits()
+            value["confusions"] = {f"{unit}s": self.confusions(unit).most_common() for unit in self._units()}
         value["utterances"] = [
             {**asdict(result), "errors": self.errors(result)[0]} for result in self.results
         ]

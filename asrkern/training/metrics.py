@@ -80,6 +80,13 @@ class ErrorCounts:
         raise ValueError(f"metric: expected wer, cer, crr, distance or accuracy, received {metric!r}")
 
 
+def in_words(metric: str, value: float) -> str:
+    """A value as people read it: "12.34 %", of the distance "1.234", of nothing "nan"."""
+    if metric == "distance" or value != value:
+        return f"{value:.4g}"
+    return f"{value if metric == 'crr' else 100 * value:.2f} %"
+
+
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 

@@ -29,6 +29,14 @@ else:
 Metric = Literal["wer", "cer", "crr", "distance", "accuracy"]
 
 
+# What makes the corpora of the repository's recipes.
+_PREPARED = {
+    "grid": "asrkern prepare grid GRID",
+    "fsdd": "asrkern prepare fsdd FSDD",
+    "commands3": "asrkern prepare speech_commands SPEECH_COMMANDS --only bed,cat,happy",
+}
+
+
 class Model(Settings):
     """A model of ``asrkern models``.
 
@@ -246,9 +254,20 @@ class Recipe(Settings):
         expanded = os.path.expandvars(value)
         if missing := re.search(r"\$\{?(\w+)", expanded):
             raise ValueError(
-                f"{value}: expected the environment variable {missing[1]} to be set, received none"
+                f"{value}: expected the environment variable {missing[1]} to be set, received none{how_to_make(value)}"
             )
         return self.folder / expanded
+
+
+def how_to_make(value: str) -> str:
+    """How one comes by a manifest of a recipe of the repository, ``${ASRKERN_DATA}/grid/train.jsonl`` for one; or ""."""
+    found = re.match(r"\$\{?ASRKERN_DATA\}?/(\w+)/", value)
+    if not found or found[1] not in _PREPARED:
+        return ""
+    return (
+        f"; ASRKERN_DATA is a folder of your choice, in which {_PREPARED[found[1]]} --out $ASRKERN_DATA/{found[1]} makes "
+        "this one (docs/corpora.md)"
+    )
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from asrkern._atomic_write import atomic_write
+from asrkern._atomic_write import atomic_write, write_text
 from asrkern._optional import require
-from asrkern.training.metrics import is_better
+from asrkern.training.metrics import in_words, is_better
 
 Row = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Results:
         folder = Path(folder)
         write_text(folder / "results.csv", as_csv(self.rows))
         notes = "".join(f"{note}\n\n" for note in self.notes)
-        table = as_markdown([self._renamed(row) for row in self.rows])
+        table = as_markdown([self._renamed(row) for row in self.rows], self.metric)
         write_text(folder / "results.md", f"# {self.name}\n\n{notes}{table}")
         self._plot(folder / "learning_curve.png")
 
@@ -105,23 +105,17 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return written.getvalue()
 
 
-def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of equal keys as a Markdown table."""
+def as_markdown(rows: Sequence[Mapping[str, Any]], metric: str = "") -> str:
+    """Rows of equal keys as a Markdown table; train and valid columns of a metric as people read them."""
     if not rows:
         return ""
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([_short(row[name]) for name in names] for row in rows)]
+    names, rated = list(rows[0]), (f"train_{metric}", f"valid_{metric}")
+
+    def cell(name: str, value: Any) -> str:
+        return in_words(metric, value) if name in rated and isinstance(value, float) else _short(value)
+
+    lines = [names, ["---"] * len(names), *([cell(name, row[name]) for name in names] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written; what was there before is untouched.
-    """
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, "utf-8")
 
 
 def _short(value: Any) -> str:

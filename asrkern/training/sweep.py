@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from asrkern._atomic_write import write_text
 from asrkern.training.recipe import Recipe, make_recipe
-from asrkern.training.results import as_csv, as_markdown, write_text
+from asrkern.training.results import as_csv, as_markdown
 from asrkern.training.trainer import train
 
 log = logging.getLogger("asrkern.training")
@@ -32,7 +33,12 @@ def _name(changes: Mapping[str, Any]) -> str:
 
 
 def sweep(
-    recipe: Recipe, variants: Variants, folder: str | os.PathLike[str], *, resume: bool = False
+    recipe: Recipe,
+    variants: Variants,
+    folder: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    device: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train all variants, each in a folder of its name, and write ``sweep.csv`` and ``sweep.md`` after each.
 
@@ -41,6 +47,7 @@ def sweep(
     Args:
         variants: name → changes by dotted keys.
         resume: go on with the runs that are there; those that are complete are only read.
+        device: as of :func:`asrkern.training.trainer.train`.
 
     Returns:
         The table: ``variant``, ``epoch`` (the best one), ``train_loss``, ``valid_loss``, train and valid metric,
@@ -64,18 +71,18 @@ def sweep(
     rows = []
     for name, variant in recipes.items():
         log.info("variant %s", name)
-        rows.append({"variant": name, **_run(variant, folder / name, resume)})
+        rows.append({"variant": name, **_run(variant, folder / name, resume, device)})
         write_text(folder / "sweep.csv", as_csv(rows))
-        write_text(folder / "sweep.md", f"# {recipe.name}\n\n{as_markdown(rows)}")
+        write_text(folder / "sweep.md", f"# {recipe.name}\n\n{as_markdown(rows, recipe.metric)}")
     return rows
 
 
-def _run(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
+def _run(recipe: Recipe, folder: Path, resume: bool, device: str | None) -> dict[str, Any]:
     names = ("epoch", "train_loss", "valid_loss", "train_metric", "valid_metric")
     row: dict[str, Any] = {name.replace("metric", recipe.metric): "" for name in names}
     row.update(seconds="", memory_mib="", error="")
     try:
-        results = train(recipe, folder, resume=resume)
+        results = train(recipe, folder, resume=resume, device=device)
     except (OSError, ValueError, MemoryError, torch.OutOfMemoryError) as error:
         log.error("%s", error)
         row["error"] = str(error)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.decoder import greedy_decode
 from asrkern.models.losses import cross_entropy, ctc_loss
 from asrkern.training.tokenizer import Tokenizer
@@ -71,7 +72,7 @@ class CTCTask:
         """Transcripts."""
         return self.transcripts(step.scores, step.lengths)
 
-    def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
+    def predict(self, features: Tensor, lengths: Lengths) -> list[str]:
         """Transcripts; the model should be in eval mode."""
         return self.transcripts(*self.model(features, lengths))
 
@@ -113,8 +114,9 @@ class AttentionTask:
         chosen = step.scores.argmax(-1).tolist()
         return [self._until_end(row[:length]) for row, length in zip(chosen, step.lengths.tolist())]
 
-    def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
+    def predict(self, features: Tensor, lengths: Lengths) -> list[str]:
         """Transcripts; the model should be in eval mode."""
+        lengths = as_lengths("lengths", lengths, len(features))
         limits = [self.max_tokens(frames) for frames in lengths.tolist()]
         # Two steps more for start and end. What a row says must not depend on the longest one beside it.
         found = self.model.greedy(features, lengths, max(limits) + 2)
@@ -156,7 +158,7 @@ class ClassifyTask:
         """The most probable classes."""
         return [self.tokenizer.decode([best]) for best in step.scores.argmax(-1).tolist()]
 
-    def predict(self, features: Tensor, lengths: Tensor) -> list[str]:
+    def predict(self, features: Tensor, lengths: Lengths) -> list[str]:
         """The most probable classes; the model should be in eval mode."""
         return [self.tokenizer.decode([best]) for best in self.model(features, lengths).argmax(-1).tolist()]
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,24 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 import asrkern
-from asrkern._atomic_write import is_full
+from asrkern._atomic_write import is_full, write_text
 from asrkern.models import build
 from asrkern.training.averaging import MovingAverage
-from asrkern.training.callbacks import LAST_STATE, AtomicCheckpointIO, Exports, Records
+from asrkern.training.callbacks import LAST_STATE, AtomicCheckpointIO, Exports, Progress, Records
 from asrkern.training.checkpoint import Recognizer, load
 from asrkern.training.data import SpeechData
 from asrkern.training.diagnostics.callback import CollapseWatch
-from asrkern.training.metrics import constant_answer
+from asrkern.training.metrics import constant_answer, in_words
 from asrkern.training.module import RecognitionModule
 from asrkern.training.recipe import Recipe
-from asrkern.training.results import Results, write_text
+from asrkern.training.results import Results
 from asrkern.training.tasks import task_of
 from asrkern.training.tokenizer import Tokenizer
 
 log = logging.getLogger("asrkern.training")
+
+# Stage, done, total.
+Report = Callable[[str, int, int | None], None]
 
 
 def train(
@@ -45,7 +49,8 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[pl.Callback] = (),
-    progress: bool = False,
+    device: str | None = None,
+    progress: Report | None = None,
 ) -> Results:
     """Train by a recipe, in one process, or in each of those that torchrun started.
 
@@ -53,7 +58,8 @@ def train(
         folder: of the run, see above.
         resume: go on from its ``last.ckpt``; begin if there is none.
         callbacks: further ones of Lightning's.
-        progress: a bar on the terminal.
+        device: "cpu", "cuda" or "cuda:1", in place of the recipe's ``trainer.accelerator``.
+        progress: is told "training", the steps done and the steps in all.
 
     Raises:
         FileExistsError: the folder has a run, and it is not to be resumed.
@@ -61,6 +67,7 @@ def train(
         OSError: a corpus cannot be read, or a file cannot be written; of a full disk (``errno.ENOSPC``) the message
             says how to go on.
         ValueError: corpora, tokenizer and model do not fit together, or the loss is not finite for long.
+        KeyboardInterrupt: Ctrl-C; the message says what is saved and how to go on.
         torch.OutOfMemoryError: a single utterance does not fit into memory.
     """
     folder = Path(folder)
@@ -77,7 +84,12 @@ def train(
     level = log.level
     log.setLevel(logging.INFO)
     try:
-        return _train(recipe, folder, state if resume and state.exists() else None, callbacks, progress)
+        going_on = state if resume and state.exists() else None
+        return _train(recipe, folder, going_on, callbacks, device, progress)
+    except KeyboardInterrupt as error:
+        kept = f"{state} holds the run up to {error}" if str(error) else f"{state} stays as it was"
+        left = f"{kept}; --resume goes on from there" if state.exists() else "nothing of it is saved yet"
+        raise KeyboardInterrupt(f"{folder}: training was interrupted; {left}") from None
     except OSError as error:
         if not is_full(error):
             raise
@@ -92,7 +104,12 @@ def train(
 
 
 def _train(
-    recipe: Recipe, folder: Path, state: Path | None, callbacks: Sequence[pl.Callback], progress: bool
+    recipe: Recipe,
+    folder: Path,
+    state: Path | None,
+    callbacks: Sequence[pl.Callback],
+    device: str | None,
+    progress: Report | None,
 ) -> Results:
     torch.manual_seed(recipe.seed)
     data = SpeechData(recipe)
@@ -104,7 +121,7 @@ def _train(
         *data.train.describe(data.tokenizer.unit).splitlines(),
         *data.valid.describe(data.tokenizer.unit).splitlines(),
         f"model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters",
-        f"constant answer {constant!r}: {recipe.metric} {value:.4g} on valid",
+        f"constant answer {constant!r}: {recipe.metric} {in_words(recipe.metric, value)} on valid",
     ]
     if _rank() == 0:
         for note in notes:
@@ -124,15 +141,23 @@ def _train(
     results = Results(recipe.name, recipe.metric, notes, constant=value)
     averages = [MovingAverage(recipe.averaging.ema)] if recipe.averaging.ema else []
     watch = [CollapseWatch(folder)] if recipe.diagnose and recipe.task == "ctc" else []
-    records = Records(folder, recipe, results)
-    trainer = _make_trainer(
-        recipe, folder, [Exports(folder, recognizer), *averages, *watch, records, *callbacks], progress
-    )
-    batches = -(-len(data.epoch_plan(0)) // trainer.world_size)
+    batches = -(-len(data.epoch_plan(0)) // int(os.environ.get("WORLD_SIZE", 1)))
     steps = recipe.trainer.epochs * -(-batches // recipe.trainer.accumulate)
+    records = Records(folder, recipe, results, steps)
+    bar = [] if progress is None else [Progress(progress, steps)]
+    trainer = _make_trainer(
+        recipe, folder, [Exports(folder, recognizer), *averages, *watch, records, *bar, *callbacks], device
+    )
     module = RecognitionModule(recognizer.task, recipe, steps)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    except SystemExit:
+        # What Lightning makes of Ctrl-C, which it ignores from then on.
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, interrupt)
+        raise KeyboardInterrupt(records.saved) from None
     except RuntimeError as error:
         if state is None or "loading state_dict" not in str(error):
             raise
@@ -187,8 +212,19 @@ def _new_model(recipe: Recipe, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _make_trainer(recipe: Recipe, folder: Path, callbacks: list[pl.Callback], progress: bool) -> pl.Trainer:
+def _make_trainer(
+    recipe: Recipe, folder: Path, callbacks: list[pl.Callback], device: str | None
+) -> pl.Trainer:
     settings = recipe.trainer
+    accelerator: str = settings.accelerator
+    devices: int | list[int] = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device is not None:
+        kind, _, index = device.partition(":")
+        accelerator = "cpu" if kind == "cpu" else "gpu"
+        if index:
+            if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                raise ValueError(f"device: expected cpu or cuda with several processes, received {device!r}")
+            devices = [int(index)]
     warnings.filterwarnings("ignore", r".*does not have many workers.*")
     warnings.filterwarnings("ignore", r".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", r".*treespec, LeafSpec.*")
@@ -197,8 +233,8 @@ def _make_trainer(recipe: Recipe, folder: Path, callbacks: list[pl.Callback], pr
     warnings.filterwarnings("ignore", r".*that has no `sampler`.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        accelerator=accelerator,
+        devices=devices,
         num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         strategy=settings.strategy,
         precision=settings.precision,
@@ -208,7 +244,7 @@ def _make_trainer(recipe: Recipe, folder: Path, callbacks: list[pl.Callback], pr
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         enable_checkpointing=True,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=settings.log_steps,
         num_sanity_val_steps=0,

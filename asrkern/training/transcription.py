@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.data import collate
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
 from asrkern.training.checkpoint import Recognizer
@@ -45,7 +46,7 @@ class Transcriber:
     """A trained model together with a search.
 
     Args:
-        recognizer: of :func:`asrkern.training.checkpoint.load`.
+        recognizer: of :func:`asrkern.load`; on its device the model runs.
         lm: language model, for CTC models.
         alpha, beta, lm_case: see :class:`asrkern.decoder.CTCBeamDecoder`.
         beam_width: of the search. None: the best path (CTC, unless there is a language model, then 100), or the most
@@ -78,13 +79,15 @@ class Transcriber:
         recognizer.model.eval()
 
     @torch.no_grad()
-    def __call__(self, features: Tensor, lengths: Tensor) -> list[Transcript]:
+    def __call__(self, features: Tensor, lengths: Lengths) -> list[Transcript]:
         """Transcripts of a batch: features [N, 1, F, T] as ``recognizer.features`` makes them, lengths [N] in frames.
 
         Raises:
             ValueError: the batch does not fit the model, or the model's output is not a number.
         """
         recognizer = self.recognizer
+        lengths = as_lengths("lengths", lengths, len(features))
+        features, lengths = features.to(recognizer.device), lengths.to(recognizer.device)
         if recognizer.task_name == "classify":
             return self._classes(recognizer.model(features, lengths))
         if self.decoder is not None:
@@ -147,7 +150,8 @@ class Transcriber:
         frames = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
         if self.decoder is None:
             log_probs = windowed_log_probs(recognizer.model, features, *frames, progress)
-            return Transcript(recognizer.task.transcripts(log_probs[None], torch.tensor([len(log_probs)]))[0])
+            lengths = torch.tensor([len(log_probs)], device=log_probs.device)
+            return Transcript(recognizer.task.transcripts(log_probs[None], lengths)[0])
         search = self.decoder.start()
         for log_probs in _each_window(recognizer.model, features, *frames, progress):
             self.decoder.step(search, log_probs)
@@ -167,7 +171,7 @@ class Transcriber:
         frames, recognizer = features.shape[-1], self.recognizer
         limit = recognizer.task.max_tokens(frames)
         [[best, *_]] = recognizer.model.beam_search(
-            features, torch.tensor([frames]), self.beam_width, max_length=limit + 2
+            features, torch.tensor([frames], device=features.device), self.beam_width, max_length=limit + 2
         )
         return Transcript(recognizer.tokenizer.decode(best.tokens[:limit]))
 
@@ -262,10 +266,10 @@ def _each_window(
 ) -> Iterator[Tensor]:
     """The same in parts, a window each."""
     check_frames(model, features.shape[1])
-    total = model.output_length(features.shape[1])
+    total, device = model.output_length(features.shape[1]), next(model.parameters()).device
     for read, first, kept in _windows(model, features.shape[1], window, margin):
-        part = features[:, read]
-        log_probs, _ = model(part[None, None], torch.tensor([part.shape[1]]))
+        part = features[:, read].to(device)
+        log_probs, _ = model(part[None, None], torch.tensor([part.shape[1]], device=device))
         yield log_probs[0, kept]
         progress((first + kept.stop - kept.start) / total)
 

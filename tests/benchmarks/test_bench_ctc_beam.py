@@ -93,3 +93,15 @@ def test_bad_arguments(data, arguments, capsys):
     with pytest.raises(SystemExit):
         run(data, *arguments)
     assert "expected" in capsys.readouterr().err
+
+
+def test_what_a_folder_lacks_is_named(data, capsys, monkeypatch):
+    (data / "lm" / "lj.txt").unlink()
+    with pytest.raises(SystemExit):
+        run(data)
+    assert "expected a folder with lm/lj.txt" in capsys.readouterr().err
+    monkeypatch.setenv("ASRKERN_DATA", str(data))
+    assert bench_ctc_beam.parse_arguments([]).data is None
+    with pytest.raises(SystemExit):
+        bench_ctc_beam.parse_arguments(["--write"])
+    assert "made-up data are not kept" in capsys.readouterr().err

@@ -65,6 +65,22 @@ def test_sums_that_differ_are_not_timed(text, capsys, monkeypatch):
     assert "FAILED: the sum over sentences" in capsys.readouterr().out
 
 
+def test_a_text_too_small_is_explained(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    path.write_text("a b\n" * 30)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        run(path, "--held-out", "30")
+    assert "more sentences than the 30 that are scored, received 30" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert run(path) == 2
+    assert "10 sentences are too few, or too much alike, for a model of order 4" in capsys.readouterr().err
+    path.write_bytes(b"\xff\n" * 30)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        run(path)
+    assert "can't decode" in capsys.readouterr().err
+
+
 def test_bad_arguments(tmp_path, capsys):
     for arguments, message in [
         ([str(tmp_path / "absent.txt")], "text: expected a file, received"),

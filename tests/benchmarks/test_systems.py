@@ -51,7 +51,7 @@ SMALL = {
 
 
 @pytest.fixture(autouse=True)
-def _with(torchaudio, monkeypatch):
+def _with(monkeypatch):
     monkeypatch.setattr(rtf, "peak_memory_mib", lambda *_: 1.0)
 
 

@@ -81,13 +81,13 @@ def test_labels_of_the_file_and_given_ones(tmp_path: Path) -> None:
     recognizer = converted(package(original, "v2", labels="_abc "), tmp_path)
     assert recognizer.tokenizer.labels == tuple("_abc ") and recognizer.text("A b") == "a b"
     bare = saved(original.state_dict(), tmp_path)
-    result = run("convert", bare, tmp_path / "new")
+    result = run("convert", bare, tmp_path / "new.safetensors")
     assert result.exit_code == 1 and "labels: the file has none for its 5 classes" in result.stderr
     (tmp_path / "labels.json").write_text(json.dumps(list("_가나다 ")))
     recognizer = converted(original.state_dict(), tmp_path, "--labels", tmp_path / "labels.json")
     assert recognizer.tokenizer.labels == tuple("_가나다 ") and recognizer.text.case == "keep"
     (tmp_path / "labels.txt").write_text("_\na\nb\n")
-    result = run("convert", bare, tmp_path / "new", "--labels", tmp_path / "labels.txt")
+    result = run("convert", bare, tmp_path / "new.safetensors", "--labels", tmp_path / "labels.txt")
     assert result.exit_code == 1 and "labels: expected 5" in result.stderr and "received 3" in result.stderr
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_converted(tmp_path: Path) -> None:
 
 
 def test_the_old_file_stays(tmp_path: Path) -> None:
-    path = saved(make_model("v2").state_dict(), tmp_path)
+    path = saved(make_model("v2").state_dict(), tmp_path).rename(tmp_path / "old.safetensors")
     before = path.read_bytes()
     result = run("convert", path, path)
     assert result.exit_code == 1 and "which would be overwritten" in result.stderr

@@ -104,12 +104,12 @@ def test_the_space_of_a_model_of_characters(files, tmp_path):
         assert result.stdout.splitlines() == expected_lines(files, decoder)
     result = run(*arguments)
     [line] = [line for line in result.stderr.splitlines() if "warning" in line]
-    assert line.startswith("warning: lm: what stands between words, ' ', is none of the model's words")
+    assert line.startswith("warning: --lm: what stands between words, ' ', is none of the model's words")
     assert result.exit_code == 0 and result.stdout.splitlines() != expected_lines(files, decoder)
     Path("l.arpa").write_text(
         text.replace("\ta", "\tA").replace("\tb", "\tB").replace(" a", " A").replace(" b", " B")
     )
-    assert "warning: lm: the model's words are upper case" in run(*arguments).stderr
+    assert "warning: --lm: the model's words are upper case" in run(*arguments).stderr
     result = run(*arguments, "--lm-case", "upper")
     assert result.exit_code == 0 and "warning" not in result.stderr
     assert result.stdout.splitlines() == expected_lines(files, decoder)
@@ -146,7 +146,7 @@ def test_the_space_between_words(files):
         assert result.exit_code == 0 and result.stdout.splitlines() == expected_lines(files, decoder)
     assert (
         run(*arguments, "--space", "x").stderr
-        == "error: space: expected a label other than blank, received 'x'\n"
+        == "error: --space: expected a label other than blank, received 'x'\n"
     )
 
 
@@ -262,7 +262,11 @@ def test_what_else_an_archive_may_hold(files):
         (["u.npz", "--labels", "labels.txt", "--blank", "1.5"], 2, "'--blank'"),
         (["u.npz", "--labels", "labels.txt", "--lm-case", "title"], 2, "--lm-case"),
         (["u.npz", "--labels", "labels.txt", "--beam-width", "0"], 2, "--beam-width"),
-        (["u.npz", "--labels", "labels.txt", "--nbest", "101"], 1, "nbest: expected 1 to beam_width, 100"),
+        (
+            ["u.npz", "--labels", "labels.txt", "--nbest", "101"],
+            1,
+            "--nbest: expected 1 to --beam-width, 100",
+        ),
     ],
 )
 def test_errors_are_one_line(files, tmp_path, arguments, status, message):

@@ -32,7 +32,7 @@ def commands(checkpoint: Path, speech: Path) -> dict[str, list[Any]]:
     return {
         "transcribe": ["transcribe", checkpoint, speech.parent / "u0.wav"],
         "evaluate": ["evaluate", checkpoint, speech],
-        "convert": ["convert", checkpoint, checkpoint.with_suffix(".new")],
+        "convert": ["convert", checkpoint, checkpoint.with_suffix(".safetensors")],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from asrkern.training.manifests import read_cuts
 from asrkern.training.recipe import make_recipe
 from asrkern.training.trainer import train
 from asrkern.training.transcription import Transcriber
-from tests.cli.tiny import CLASSES, LAS_OPTIONS, make_recognizer, write
+from tests.cli.tiny import CLASSES, LAS_OPTIONS, make_recognizer, write, write_words
 from tests.decoder.models import small_lm
 from tests.metrics import character_error_rate, edit_distance
 from tests.training.tones import RATE, tiny_recipe, write_tones
@@ -89,12 +90,36 @@ def test_metrics_are_those_of_utterances_on_their_own(task: str, corpus: Path, t
     distance = sum(map(edit_distance, said, meant)) / CLIPS
     assert found["metrics"]["distance"] == pytest.approx(distance)
     for shown in (
-        f"{found['metrics']['cer']:.2%}",
+        f"{100 * found['metrics']['cer']:.2f} %",
         f"{distance:.4g}",
         "Worst utterances",
         f"{CLIPS} utterances",
     ):
         assert shown in result.stdout
+
+
+def test_edits_are_told_by_kind_and_percentages_alike(corpus: Path, tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    write_words(recognizer)
+    result = run(write(tmp_path, recognizer), corpus, "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    rows = [
+        [cell.strip() for cell in line[1:-1].split("│")] for line in result.stdout.splitlines() if "│" in line
+    ]
+    shown = {row[0]: row[1:] for row in rows[::-1]}
+    for unit, metric in (("words", "WER"), ("characters", "CER")):
+        edits = found["edits"][unit]
+        assert all(edits.values()) or unit == "words"
+        assert sum(edits.values()) == found["counts"][f"{unit[:-1]}_edits"]
+        meant, said = (
+            sum(len(u[key].split()) if unit == "words" else len(u[key]) for u in found["utterances"])
+            for key in ("reference", "hypothesis")
+        )
+        assert edits["deletions"] - edits["insertions"] == meant - said
+        assert shown[metric][0] == f"{100 * found['metrics'][metric.lower()]:.2f} %"
+        assert shown[unit] == [str(edits[kind]) for kind in ("substitutions", "deletions", "insertions")]
+    assert shown["CRR"][0] == f"{found['metrics']['crr']:.2f} %"
+    assert not re.search(r"\d%", result.stdout)
 
 
 @pytest.mark.parametrize("task", ["ctc", "attention", "classify"])
@@ -112,7 +137,7 @@ def test_long_utterances_are_read_as_recordings(
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     recognizer = make_recognizer(task)
-    transcriber, cuts = Transcriber(recognizer), list(read_cuts(tmp_path / "m.jsonl", RATE))
+    transcriber, cuts = Transcriber(recognizer), list(read_cuts(tmp_path / "m.jsonl"))
     expected = {
         name: recognizer.predict_audio([load_audio(tmp_path / f"{name}.wav", RATE)])[0] for name in durations
     }
@@ -284,8 +309,13 @@ def test_characters_that_the_model_cannot_write(corpus: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("task", "options", "status", "message"),
     [
-        ("attention", ["--lm", "lm.safetensors"], 1, "lm: expected none, since it is for CTC models"),
-        ("classify", ["--beam-width", "3"], 1, "beam_width: expected none, since this model is a classifier"),
+        ("attention", ["--lm", "lm.safetensors"], 1, "--lm: expected none, since it is for CTC models"),
+        (
+            "classify",
+            ["--beam-width", "3"],
+            1,
+            "--beam-width: expected none, since this model is a classifier",
+        ),
         ("ctc", ["--beam-width", "0"], 2, "--beam-width"),
         ("ctc", ["--alpha", "-1"], 2, "--alpha"),
         ("classify", ["--label", "speaker"], 1, "that can be measured, received none of 21: u"),

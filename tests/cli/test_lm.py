@@ -137,7 +137,7 @@ def test_query_of_words_and_of_parts(model):
         (["build", "text.txt", "-o", "no/m.arpa"], 2, "expected a file in an existing folder"),
         (["build", "text.txt", "-o", "m.arpa", "--order", "7"], 2, "--order"),
         (["build", "text.txt", "-o", "m.arpa", "--prune", "0,x"], 2, "expected numbers such as 0,0,1"),
-        (["build", "text.txt", "-o", "m.arpa", "--prune", "1"], 1, "error: prune: expected 0 first"),
+        (["build", "text.txt", "-o", "m.arpa", "--prune", "1"], 1, "error: --prune: expected 0 first"),
         (["build", "text.txt", "-o", "m.arpa"], 1, "error: discounts of order 3 cannot be told"),
         (["query", "absent.arpa"], 2, "absent.arpa"),
         (["query", "text.txt"], 1, "this is no ARPA file"),

@@ -129,25 +129,98 @@ def test_bad_files_do_not_lose_the_others(files: list[Path], tmp_path: Path) -> 
     soundfile.write(tmp_path / "short.wav", np.zeros(5), RATE)
     cut = tmp_path / "cut.wav"
     cut.write_bytes(files[0].read_bytes()[:-1000])
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
     bad = [tmp_path / "none.wav", tmp_path / "text.wav", tmp_path / "empty.wav", tmp_path / "short.wav", cut]
-    result = run(write(tmp_path, make_recognizer("ctc")), bad[0], files[0], *bad[1:], files[1], tmp_path)
+    result = run(write(tmp_path, make_recognizer("ctc")), bad[0], files[0], *bad[1:], files[1], nothing)
     assert result.exit_code == 1
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == list(map(str, files[:2]))
     for file, message in zip(
-        [*bad, tmp_path],
+        [*bad, nothing],
         (
             "which does not exist",
             "expected a complete audio file",
             "expected at least 1 frames",
             "expected more than half a window",
             "truncated",
-            "expected a regular file",
+            "expected recordings in the folder",
         ),
     ):
         [line] = [line for line in result.stderr.splitlines() if line.startswith(f"error: {file}: ")]
         assert message in line
     assert "error: 6 of 8 files were not transcribed" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_folders_manifests_and_standard_input(files: list[Path], tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    checkpoint = write(tmp_path, recognizer)
+    transcriber = Transcriber(recognizer, beam_width=7)
+
+    def said(file: Path, **part: float) -> str:
+        return transcriber.recording(load_audio(file, RATE, **part)).text
+
+    deep = tmp_path / "mixed" / "b" / "c"
+    deep.mkdir(parents=True)
+    hidden = tmp_path / "mixed" / ".cache"
+    hidden.mkdir()
+    for path in (
+        deep / "x.WAV",
+        tmp_path / "mixed" / "z.flac",
+        hidden / "w.wav",
+        tmp_path / "mixed" / "._z.wav",
+    ):
+        soundfile.write(path, load_audio(files[0], RATE).numpy(), RATE, format=path.suffix[1:].upper())
+    (deep / "notes.txt").write_text("no recording")
+    seconds = soundfile.info(files[1]).duration
+    parts = [
+        {"audio_filepath": str(files[1]), "offset": 0.0, "duration": 0.5},
+        {"audio_filepath": str(files[1]), "offset": 0.25, "duration": seconds - 0.25},
+        {"audio_filepath": "none.wav", "duration": 1},
+        {"audio_filepath": str(files[2])},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(part) + "\n" for part in parts))
+    (tmp_path / "t.csv").write_text(f"wav_filename,wav_filesize,transcript\n{files[0]},1,a\n")
+    given = [tmp_path / "mixed", "-", tmp_path / "m.jsonl", files[0], tmp_path / "t.csv"]
+    options = ["--beam-width", 7, "--encoding", "s16le"]
+    result = run(checkpoint, *given, *options, input=pcm(files[1]))
+    assert result.exit_code == 1, result.output
+    expected = {
+        str(deep / "x.WAV"): said(deep / "x.WAV"),
+        str(tmp_path / "mixed" / "z.flac"): said(tmp_path / "mixed" / "z.flac"),
+        "-": said(files[1]),
+        f"{files[1]}#t=0,0.5": said(files[1], duration_seconds=0.5),
+        f"{files[1]}#t=0.25,{seconds:.10g}": said(files[1], offset_seconds=0.25),
+        str(files[2]): said(files[2]),
+    }
+    lines = [*expected.items(), (str(files[0]), said(files[0])), (str(files[0]), said(files[0]))]
+    assert [tuple(line.split("\t")) for line in result.stdout.splitlines()] == lines
+    assert "none.wav', which does not exist" in result.stderr
+    assert "error: 1 of 9 files were not transcribed" in result.stderr
+    result = run(checkpoint, *given[:3], *options, "--out", tmp_path / "texts", input=pcm(files[1]))
+    written = {
+        str(path.relative_to(tmp_path / "texts")): path.read_text()
+        for path in (tmp_path / "texts").rglob("*.txt")
+    }
+    names = ("b/c/x", "z", "stdin", "stereo_0_0.5", f"stereo_0.25_{seconds:.10g}", "wide")
+    assert written == {
+        f"{name}.txt": f"{text}\n" for name, text in zip(names, expected.values(), strict=True)
+    }
+
+
+def test_too_little_memory_for_a_file_does_not_lose_the_others(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Transcriber.recording
+
+    def recording(self: Transcriber, samples: torch.Tensor, *more: Any) -> Any:
+        return usual(self, samples, *more) if len(samples) != length else torch.empty(2**50)
+
+    length = len(load_audio(files[1], RATE))
+    monkeypatch.setattr(Transcriber, "recording", recording)
+    result = run(write(tmp_path, make_recognizer("ctc")), *files)
+    assert result.exit_code == 1 and len(result.stdout.splitlines()) == 2
+    assert f"error: {files[1]}: out of memory: 4194304.0 GiB" in result.stderr
 
 
 def pcm(file: Path) -> bytes:
@@ -228,7 +301,7 @@ def test_a_terminal_has_words_once_and_one_line_of_what_may_change(
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
     monkeypatch.setenv("COLUMNS", "20")
-    listen(transcriber, "s16le", 1, 0.1, False)
+    listen(transcriber, {"encoding": "s16le"}, 0.1, False)
     monkeypatch.undo()
     start, *shown = screen.getvalue().split("\r\x1b[K")
     assert start == "" and len(shown) > 3
@@ -290,6 +363,9 @@ def test_a_stream_that_breaks_off(files: list[Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
+        (["-", "-"], 2, "expected - once"),
+        (["--stream", "--device", "cuda"], 2, "torch sees no CUDA device"),
+        (["a.wav", "--device", "gpu"], 2, "expected cpu, cuda or cuda:N, received 'gpu'"),
         ([], 2, "expected files to transcribe, received none"),
         (["a.wav", "--json", "--srt"], 2, "received both"),
         (["a.wav", "b.wav", "--srt"], 2, "expected --out with several files"),

@@ -110,7 +110,7 @@ def test_whole_utterance_normalisation_is_refused():
         SpectrogramStream(torch.nn.Linear(1, 1))
 
 
-def test_other_transforms_are_refused(torchaudio):
+def test_other_transforms_are_refused():
     with pytest.raises(TypeError, match="spectrogram: expected a Spectrogram, received LogMelSpectrogram"):
         SpectrogramStream(LogMelSpectrogram())
 

@@ -11,11 +11,6 @@ import torch
 from asrkern.data import LogMelSpectrogram, load_audio, read_manifest
 
 
-@pytest.fixture(autouse=True)
-def _needs(torchaudio):
-    pass
-
-
 def slaney_filters(n_mels: int, n_fft: int) -> numpy.ndarray:
     """[n_mels, n_fft // 2 + 1] at 16 kHz: triangles of equal area, linear in mel below 1 kHz, logarithmic above."""
 
@@ -56,8 +51,8 @@ def test_matches_the_definition(n_mels, n_fft, samples):
     torch.testing.assert_close(y.double(), expected, rtol=0, atol=2e-4)
 
 
-def test_log_mel_of_speech_is_torchaudios(data_dir):
-    import torchaudio.transforms as T
+def test_log_mel_of_speech_is_torchaudios(data_dir, torchaudio):
+    T = torchaudio.transforms
 
     x = load_audio(read_manifest(data_dir / "grid" / "dev.jsonl")[0].audio_path)
     mel = T.MelSpectrogram(

@@ -11,11 +11,6 @@ from torch import Tensor
 from asrkern.data import MFCC, LogMelSpectrogram, load_audio, read_manifest
 
 
-@pytest.fixture(autouse=True)
-def _needs(torchaudio):
-    pass
-
-
 def log_mel(samples: Tensor, n_mels: int) -> Tensor:
     """Log-mel power in float64, not normalised, from the tested filters."""
     module = LogMelSpectrogram(n_mels)
@@ -52,8 +47,8 @@ def test_each_coefficient_has_mean_zero_and_variance_one() -> None:
     torch.testing.assert_close(y.var(1, correction=0), torch.ones(28, dtype=torch.float64), rtol=0, atol=1e-5)
 
 
-def test_mfcc_of_speech_is_torchaudios(data_dir) -> None:
-    import torchaudio.transforms as T
+def test_mfcc_of_speech_is_torchaudios(data_dir, torchaudio) -> None:
+    T = torchaudio.transforms
 
     x = load_audio(read_manifest(data_dir / "grid" / "dev.jsonl")[0].audio_path)
     options = {

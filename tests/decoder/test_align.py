@@ -124,8 +124,11 @@ def test_spans():
         ((torch.zeros(3, 4), [1], None, None, 4), "blank: expected a token between 0 and 3, received 4"),
         ((torch.zeros(3, 4), [1], None, None, -1), "blank: expected the index of a label, .* received -1"),
         ((torch.zeros(3, 4), [1], None, None, 1.5), "blank: expected the index of a label, received 1.5"),
-        ((torch.zeros(1, 3, 4), [[1]], [4]), "lengths: expected values between 0 and 3, received 4"),
-        ((torch.zeros(1, 3, 4), [[1]], None, [1, 1]), "target_lengths: expected 1 values"),
+        ((torch.zeros(1, 3, 4), [[1]], [4]), r"lengths: expected 0 to 3 \(T\), received 4 to 4"),
+        (
+            (torch.zeros(1, 3, 4), [[1]], None, [1, 1]),
+            r"target_lengths: expected shape \[1\], received \[2\]",
+        ),
         ((torch.full((3, 4), float("nan")), [1]), "log_probs: expected numbers, received NaN at frame 0"),
         ((torch.full((3, 4), math.inf), [1]), r"log_probs: .* infinite values \(in row 0\)"),
     ],

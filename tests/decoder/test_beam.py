@@ -515,7 +515,7 @@ LM = small_lm(WORDS)
         (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(3, 5, dtype=torch.int64)), "log_probs: expected a floating"),
         (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(3, 5), [3]), "lengths: expected None"),
         (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(2, 3, 5), [3, 4]), "lengths: expected values between 0"),
-        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(2, 3, 5), [3]), r"lengths: expected shape \(2,\)"),
+        (lambda: CTCBeamDecoder(LETTERS).decode(torch.zeros(2, 3, 5), [3]), r"lengths: expected shape \[2\]"),
         (lambda: CTCBeamDecoder(LETTERS).decode(torch.full((2, 5), float("nan"))), "log_probs: .* received NaN"),
         (lambda: CTCBeamDecoder(LETTERS).decode(torch.full((2, 5), -INF)), "log_probs: .* −inf for every token"),
         (lambda: CTCBeamDecoder(LETTERS).decode(torch.full((2, 5), 0.2)), "log_probs: .* received probabilities"),

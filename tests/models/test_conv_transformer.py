@@ -286,7 +286,6 @@ def test_dropout_acts_in_training_only():
         ((0, N_FREQ, 50), [], r"received \[0, 33, 50\]"),
         ((2, N_FREQ, 0), [0, 0], "features: 0 frames are too few"),
         ((2, N_FREQ, 50), [50], r"lengths: expected shape \[2\], received \[1\]"),
-        ((2, N_FREQ, 50), [50.0, 50.0], "lengths: expected integers, received torch.float32"),
         ((2, N_FREQ, 50), [50, 51], r"lengths: expected 1 to 50 \(T\), received 50 to 51"),
         ((2, N_FREQ, 50), [0, 50], r"lengths: expected 1 to 50 \(T\), received 0 to 50"),
         ((1, N_FREQ, 50), [50], "features: expected at least 2 clips in training"),
@@ -295,8 +294,6 @@ def test_dropout_acts_in_training_only():
 def test_bad_input_is_named(model, shape, lengths, message):
     with pytest.raises(ValueError, match=message):
         model.train()(torch.randn(shape), torch.tensor(lengths))
-    with pytest.raises(TypeError, match="lengths: expected a tensor, received list"):
-        model(torch.randn(2, N_FREQ, 50), [50, 50])
 
 
 @torch.no_grad()

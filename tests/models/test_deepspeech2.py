@@ -289,8 +289,6 @@ def test_padded_statistics_are_those_of_plain_torch() -> None:
         ((2, 161, 30), [30, 30], "features: 30 frames are too few"),
         ((2, 161, 50), [50], r"lengths: expected shape \[2\], received \[1\]"),
         ((2, 161, 50), [[50, 50]], r"lengths: expected shape \[2\], received \[1, 2\]"),
-        ((2, 161, 50), [50.0, 50.0], "lengths: expected integers, received torch.float32"),
-        ((2, 161, 50), [True, True], "lengths: expected integers, received torch.bool"),
         ((2, 161, 50), [50, 51], r"lengths: expected 0 to 50 \(T\), received 50 to 51"),
         ((2, 161, 50), [-1, 50], r"lengths: expected 0 to 50 \(T\), received -1 to 50"),
     ],
@@ -307,10 +305,8 @@ def test_integer_features_are_refused() -> None:
         model(torch.ones(1, 161, 50, dtype=torch.int64), torch.tensor([50]))
 
 
-def test_lists_are_refused() -> None:
+def test_features_are_a_tensor() -> None:
     model = make_model("mlperf", hidden_size=4)
-    with pytest.raises(TypeError, match="lengths: expected a tensor, received list"):
-        model(torch.randn(1, 161, 50), [50])
     with pytest.raises(TypeError, match="features: expected a tensor, received ndarray"):
         model(np.zeros((1, 161, 50), np.float32), torch.tensor([50]))
 

@@ -23,7 +23,6 @@ GOOD = {"features": (2, 28, 40), "lengths": [40, 30], "targets": [[3, 4], [5, 6]
         ({"lengths": [40, 0]}, r"lengths: expected 8 to 40 \(T\), received 0 to 40"),
         ({"lengths": [7, 40]}, r"lengths: expected 8 to 40 \(T\), received 7 to 40"),
         ({"lengths": [40]}, r"lengths: expected shape \[2\], received \[1\]"),
-        ({"lengths": [40.0, 30.0]}, "lengths: expected integers"),
         ({"targets": [[3, 31], [5, 6]]}, r"targets: expected 0 to 30 .*received 3 to 31"),
         ({"targets": [[3, -1], [5, 6]]}, r"targets: expected 0 to 30 .*received -1 to 5"),
         ({"targets": [[3, 0], [5, 6]]}, r"targets: expected tokens without pad, start and end \[0, 1, 2\].*received 0"),
@@ -31,7 +30,6 @@ GOOD = {"features": (2, 28, 40), "lengths": [40, 30], "targets": [[3, 4], [5, 6]
         ({"targets": [[3, 4], [2, 6]]}, r"targets: expected tokens without pad.*received 2"),
         ({"targets": [3, 4]}, r"targets: expected shape \[2, L\], received \[2\]"),
         ({"targets": [[3, 4]]}, r"targets: expected shape \[2, L\], received \[1, 2\]"),
-        ({"targets": [[3.0, 4.0], [5.0, 6.0]]}, "targets: expected integers, received torch.float32"),
         ({"target_lengths": [2, 0]}, r"target_lengths: expected 1 to 2 \(L\), received 0 to 2"),
         ({"target_lengths": [2, 3]}, r"target_lengths: expected 1 to 2 \(L\), received 2 to 3"),
         ({"target_lengths": [2]}, r"target_lengths: expected shape \[2\], received \[1\]"),
@@ -42,23 +40,18 @@ GOOD = {"features": (2, 28, 40), "lengths": [40, 30], "targets": [[3, 4], [5, 6]
 def test_bad_input_is_named(changes: dict, message: str) -> None:
     values = {**GOOD, **changes}
     features = torch.randn(values.pop("features"))
-    tensors = {k: v if k == "teacher_forcing" else torch.as_tensor(v) for k, v in values.items()}
-    if changes.get("lengths") == []:
-        tensors = {k: v.long() for k, v in tensors.items()}
     with pytest.raises(ValueError, match=message):
-        make("hw4")(features, **tensors)
+        make("hw4")(features, **values)
 
 
 def test_bad_types_and_logits_are_named() -> None:
     model = make("hw4")
     x, lengths = torch.randn(2, 28, 40), torch.tensor([40, 30])
     targets, target_lengths = torch.tensor([[3, 4], [5, 6]]), torch.tensor([2, 1])
-    with pytest.raises(TypeError, match="targets: expected a tensor, received list"):
-        model(x, lengths, [[3, 4], [5, 6]], target_lengths)
+    with pytest.raises(TypeError, match=r"targets: expected an integer dtype, received torch\.float32"):
+        model(x, lengths, targets.float(), target_lengths)
     with pytest.raises(TypeError, match="features: expected a tensor, received list"):
         model([[0.0]], lengths, targets, target_lengths)
-    with pytest.raises(TypeError, match="lengths: expected a tensor, received list"):
-        model.greedy(x, [40, 30])
     with pytest.raises(ValueError, match=r"features: expected floating point, received torch\.int64"):
         model.greedy(x.long(), lengths)
     with pytest.raises(ValueError, match=r"logits: expected \[2, 4, 31\], received \[2, 3, 31\]"):

@@ -36,7 +36,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("preset", FORMS)
-def test_eight_utterances_of_speech_are_learned(preset: str, torchaudio, data_dir) -> None:
+def test_eight_utterances_of_speech_are_learned(preset: str, data_dir) -> None:
     """CER 0 when the model is fed its own choices; the lengths differ, since each clip ends after its last word."""
     torch.manual_seed(1)
     utterances = read_manifest(data_dir / "grid" / "dev.jsonl")[::12][:8]

@@ -262,7 +262,6 @@ def test_dropout_can_be_set_while_training():
         ((0, 23, 50), [], r"received \[0, 23, 50\]"),
         ((2, 23, 0), [0, 0], "features: expected at least 1 frame"),
         ((2, 23, 50), [50], r"lengths: expected shape \[2\], received \[1\]"),
-        ((2, 23, 50), [50.0, 50.0], "lengths: expected integers, received torch.float32"),
         ((2, 23, 50), [50, 51], r"lengths: expected 0 to 50 \(T\), received 50 to 51"),
         ((2, 23, 50), [-1, 50], r"lengths: expected 0 to 50 \(T\), received -1 to 50"),
     ],
@@ -270,8 +269,6 @@ def test_dropout_can_be_set_while_training():
 def test_bad_input_is_named(shape, lengths, message):
     with pytest.raises(ValueError, match=message):
         VGGGRUCTC(**SMALL)(torch.randn(shape), torch.tensor(lengths))
-    with pytest.raises(TypeError, match="lengths: expected a tensor, received list"):
-        VGGGRUCTC(**SMALL)(torch.randn(2, 23, 50), [50, 50])
 
 
 @pytest.mark.parametrize(

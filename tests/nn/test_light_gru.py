@@ -200,7 +200,7 @@ def test_initial_state_matrices_are_orthogonal():
         ((0, 3, 4), None, "input: expected at least one row and one frame"),
         ((6, 3, 4), [6, 7, 1], r"lengths: expected 0 to 6 \(T\), received 1 to 7"),
         ((6, 3, 4), [6, -1, 1], r"lengths: expected 0 to 6 \(T\), received -1 to 6"),
-        ((6, 3, 4), [6, 1], r"lengths: expected integers of shape \[3\]"),
+        ((6, 3, 4), [6, 1], r"lengths: expected shape \[3\]"),
     ],
 )
 def test_bad_input_is_named(input, lengths, message):

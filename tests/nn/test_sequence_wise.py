@@ -87,9 +87,7 @@ def test_bad_arguments_are_named():
     ours = SequenceWise(nn.Linear(5, 3))
     with pytest.raises(ValueError, match=r"x: expected \[T, N, H\], received \[7, 5\]"):
         ours(torch.zeros(7, 5))
-    with pytest.raises(ValueError, match=r"lengths: expected integers of shape \[3\], received .*\[2\]"):
+    with pytest.raises(ValueError, match=r"lengths: expected shape \[3\], received \[2\]"):
         ours(torch.zeros(7, 3, 5), torch.tensor([1, 2]))
-    with pytest.raises(ValueError, match="lengths: expected integers"):
-        ours(torch.zeros(7, 3, 5), torch.tensor([1.0, 2.0, 3.0]))
     with pytest.raises(ValueError, match=r"stats.*'x'"):
         SequenceWise(nn.Linear(5, 3), stats="x")

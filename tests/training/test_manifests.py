@@ -101,7 +101,7 @@ def test_kaldi(recording: Path, segments: bool) -> None:
     (folder / "utt2spk").write_text(f"{name} spk\n")
     if segments:
         (folder / "segments").write_text("utt1 rec1 0.25 0.75\n")
-    (cut,) = read_cuts(folder, 8000)
+    (cut,) = read_cuts(folder)
     assert cut.supervisions[0].text == "HELLO WORLD"
     assert cut.supervisions[0].speaker == "spk"
     assert cut.duration == (0.5 if segments else 1.0)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from asrkern.models import build
-from asrkern.training.recipe import load_recipe, make_recipe, parse_override
+from asrkern.training.data import SpeechData
+from asrkern.training.recipe import how_to_make, load_recipe, make_recipe, parse_override
 from asrkern.training.tokenizer import make_tokenizer
 from asrkern.training.trainer import model_options
 
@@ -115,3 +116,22 @@ def test_every_variant_of_a_recipe_fits_its_model(
             model = build(variant.model.name, **model_options(variant, tokenizer))
         assert model.n_features == variant.features.n_features
         assert 0 < model.output_length(200) <= 200
+
+
+def test_corpora_that_are_not_there_name_the_command_that_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = "asrkern prepare speech_commands SPEECH_COMMANDS --only bed,cat,happy --out $ASRKERN_DATA/commands3 makes"
+    recipe = load_recipe(next(path for path in RECIPES if path.stem == "s0_commands3"))
+    monkeypatch.delenv("ASRKERN_DATA", raising=False)
+    with pytest.raises(ValueError, match=r"variable ASRKERN_DATA to be set, received none; ") as raised:
+        SpeechData(recipe)
+    assert how in str(raised.value)
+    monkeypatch.setenv("ASRKERN_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"commands3/train.jsonl', which does not exist; ") as missing:
+        SpeechData(recipe)
+    assert how in str(missing.value)
+    # Of each recipe of the repository.
+    for path in RECIPES:
+        for value in load_recipe(path).data.train:
+            assert bool(how_to_make(value)) == value.startswith("${ASRKERN_DATA}")

@@ -60,7 +60,7 @@ def test_the_table_knows_its_best_row(tmp_path: Path) -> None:
     text = (tmp_path / "results.md").read_text()
     assert "a note" in text
     assert "| epoch | train_loss | valid_loss | train_crr | valid_crr |" in text
-    assert "| 3 | 1 | 2 | 0.5 | 45 |" in text
+    assert "| 3 | 1 | 2 | 0.50 % | 45.00 % |" in text
     width, height = struct.unpack(">II", (tmp_path / "learning_curve.png").read_bytes()[16:24])
     assert (width, height) == (1080, 480)
 
@@ -97,7 +97,7 @@ def test_a_run_leaves_its_table_and_its_files(tones: tuple[Path, Path], tmp_path
     log = (tmp_path / "log.txt").read_text()
     assert "output frames per character" in log
     assert "constant answer" in log
-    assert "epoch 2: loss" in log
+    assert "epoch 2 of 2: train loss" in log
 
 
 def test_training_ends_when_nothing_improves(tones: tuple[Path, Path], tmp_path: Path) -> None:

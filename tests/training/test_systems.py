@@ -28,7 +28,7 @@ PROCESSOR_SECONDS = 240
 @pytest.mark.training
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_each_system_halves_the_error_of_the_best_constant_answer(
-    name: str, data_dir: Path, tmp_path: Path, torchaudio: object
+    name: str, data_dir: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(RECIPES / f"{name}.toml")
     began = time.process_time()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asrkern.data import collate
 from asrkern.models import DeepSpeech2
 from asrkern.nn.mask_conv_stream import MaskConvStream
 from asrkern.training.checkpoint import Recognizer
@@ -248,3 +249,24 @@ def test_subtitles() -> None:
     assert subtitles(Transcript("", [])) == ""
     with pytest.raises(ValueError, match="expected words with times, received text alone"):
         subtitles(Transcript("text"))
+
+
+@pytest.mark.parametrize("task", ["ctc", "classify"])
+def test_input_goes_to_where_the_model_is(task: str) -> None:
+    recognizer = make_recognizer(task)
+    recognizer.model.to("meta")
+    devices: list[str] = []
+
+    def stop(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...], *more: object) -> None:
+        devices.extend(argument.device.type for argument in arguments[:2])
+        raise InterruptedError
+
+    for module in recognizer.model.modules():
+        module.register_forward_pre_hook(stop)
+    batch = collate([recognizer.features.make()(speech(2))])
+    calls = [lambda: recognizer.predict(*batch), lambda: Transcriber(recognizer)(*batch)]
+    calls.append(lambda: Transcriber(recognizer).recording(speech(2)))
+    for call in calls:
+        with pytest.raises(InterruptedError):
+            call()
+    assert len(devices) >= len(calls) and set(devices) == {"meta"}

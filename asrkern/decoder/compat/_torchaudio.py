@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asrkern._lengths import Lengths, as_lengths
 from asrkern.decoder._context import finite
 from asrkern.decoder._files import about
 from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis, _count
@@ -69,17 +70,17 @@ class CTCDecoder:
         self._state = None
 
     @renamed(**_NAMES)
-    def __call__(self, emissions: Tensor, lengths: Tensor | None = None) -> list[list[CTCHypothesis]]:
+    def __call__(self, emissions: Tensor, lengths: Lengths | None = None) -> list[list[CTCHypothesis]]:
         """The n-best of each row.
 
         Args:
             emissions: [N, T, V] float32 on the CPU: log-probabilities or any scores of frames.
             lengths: [N] frames of each row; None: all T.
         """
-        found = self._decoder.decode(self._scored(emissions, 3), lengths)
-        frames = (
-            [emissions.shape[1]] * len(emissions) if lengths is None else torch.as_tensor(lengths).tolist()
-        )
+        emissions = self._scored(emissions, 3)
+        lengths = as_lengths("lengths", lengths, len(emissions))
+        found = self._decoder.decode(emissions, lengths)
+        frames = [emissions.shape[1]] * len(emissions) if lengths is None else lengths.tolist()
         return [[self._convert(h, t) for h in hypotheses] for hypotheses, t in zip(found, frames)]
 
     def decode_begin(self) -> None:

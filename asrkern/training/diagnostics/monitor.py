@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from asrkern._atomic_write import write_text
 from asrkern.training.diagnostics.measures import LayerSignal, Measures, Probe, gradient_stds, measure
 from asrkern.training.diagnostics.verdict import Verdict, diagnose
-from asrkern.training.results import as_csv, write_text
+from asrkern.training.results import as_csv
 
 _COLUMNS = tuple(
     f.name for f in fields(Measures) if f.name not in ("tokens", "target_tokens", "layers", "commonest")

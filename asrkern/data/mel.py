@@ -1,0 +1,57 @@
+"""The matrices of log-mel spectrograms and their cepstra, computed in float64."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+# Slaney's scale: linear up to 1 kHz, the 15th mel, logarithmic above, a factor of 6.4 in 27 mels.
+_HERTZ_PER_MEL = 200 / 3
+_BEND_HERTZ, _BEND_MEL = 1000.0, 15.0
+_LOG_STEP = math.log(6.4) / 27
+
+
+def mel_filters(n_mels: int, bins: int, sample_rate: int) -> Tensor:
+    """Triangles of equal area, evenly spaced in mel from 0 Hz to half the sample rate (Slaney 1998, "Auditory Toolbox";
+    librosa's default).
+
+    Args:
+        n_mels: bands.
+        bins: of the DFT, from 0 Hz to half the sample rate.
+        sample_rate: in Hz.
+
+    Returns:
+        [n_mels, bins] float32. Warned is of bands too narrow to hold a bin, which are always silent.
+    """
+    highest = sample_rate / 2
+    last = (
+        highest / _HERTZ_PER_MEL
+        if highest < _BEND_HERTZ
+        else _BEND_MEL + math.log(highest / _BEND_HERTZ) / _LOG_STEP
+    )
+    mels = torch.linspace(0, last, n_mels + 2, dtype=torch.float64)
+    above = _BEND_HERTZ * torch.exp(_LOG_STEP * (mels - _BEND_MEL))
+    edges = torch.where(mels < _BEND_MEL, _HERTZ_PER_MEL * mels, above)[:, None]
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    hertz = torch.linspace(0, highest, bins, dtype=torch.float64)
+    heights = torch.minimum((hertz - low) / (centre - low), (high - hertz) / (high - centre))
+    filters = heights.clamp(min=0) * 2 / (high - low)
+    empty = int((filters.amax(1) == 0).sum())
+    if empty:
+        warnings.warn(
+            f"n_mels: {empty} of {n_mels} bands are too narrow to hold one of {bins} bins: take fewer, or a longer n_fft",
+            stacklevel=3,
+        )
+    return filters.float()
+
+
+def dct_matrix(n_mfcc: int, n_mels: int) -> Tensor:
+    """The first n_mfcc rows of the orthonormal DCT-II, [n_mfcc, n_mels] float32."""
+    n = torch.arange(n_mels, dtype=torch.float64)
+    k = torch.arange(n_mfcc, dtype=torch.float64)[:, None]
+    dct = torch.cos(math.pi / n_mels * (n + 0.5) * k) * math.sqrt(2 / n_mels)
+    dct[0] /= math.sqrt(2)
+    return dct.float()

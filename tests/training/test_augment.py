@@ -1,0 +1,48 @@
+"""SpecAugment draws what torchaudio's does, and masks no padding."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from asrkern.data import MFCC
+from asrkern.training.augment import spec_augment
+from asrkern.training.recipe import Augment
+
+
+@pytest.mark.parametrize("masks", [(2, 3), (0, 1), (4, 0)])
+def test_masks_are_torchaudios(torchaudio, masks):
+    time_masks, frequency_masks = masks
+    settings = Augment(
+        time_masks=time_masks,
+        time_mask_frames=40,
+        frequency_masks=frequency_masks,
+        frequency_mask_bins=9,
+        mask_share=0.3,
+    )
+    features, lengths = torch.rand(5, 1, 23, 211) + 1, torch.tensor([211, 60, 3, 1, 143])
+    augment = torchaudio.transforms.SpecAugment(
+        time_masks, 40, frequency_masks, 9, iid_masks=False, p=0.3, zero_masking=True
+    )
+    expected = features.clone()
+    torch.manual_seed(5)
+    for row, length in zip(expected, lengths.tolist()):
+        row[..., :length] = augment(row[..., :length])
+    torch.manual_seed(5)
+    found = spec_augment(features, lengths, settings)
+    assert torch.equal(found, expected)
+    assert (found == 0).any() and features.all()
+
+
+def test_without_masks_nothing_changes():
+    features = torch.rand(2, 1, 7, 11)
+    assert torch.equal(spec_augment(features, torch.tensor([11, 4]), Augment()), features)
+
+
+def test_training_needs_no_torchaudio(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    features = MFCC(13, 23)(torch.randn(4000))[None, None]
+    masked = spec_augment(features, torch.tensor([26]), Augment(time_masks=3, frequency_masks=3))
+    assert (masked == 0).any() and masked.shape == features.shape
