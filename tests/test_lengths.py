@@ -16,6 +16,7 @@ import asrkern.models
 import asrkern.models.losses
 import asrkern.nn
 import asrkern.ops
+from tests.ops.calls import speller as speller_call
 
 ROWS, STEPS, SIZE, BINS = 3, 41, 6, 161
 GOOD = [40, 31, 41]
@@ -112,6 +113,13 @@ def calls() -> dict[str, tuple]:
         quantized = asrkern.nn.quantize(_recurrent(name)).eval()
         result[f"Quantized{name}.forward"] = (quantized, {"input": rows})
         result[f"Frozen{name}.forward"] = (asrkern.nn.freeze(_recurrent(name)), {"input": rows})
+    for name in ("speller_step", "speller_greedy"):
+        call = speller_call(greedy=name == "speller_greedy", rows=ROWS, memories=ROWS, frames=STEPS)
+        packed = asrkern.ops.PackedSpeller(*(call.pop(field) for field in asrkern.ops.PackedSpeller._fields))
+        call = {
+            "eos_token" if key == "eos" else key: value for key, value in call.items() if key != "lengths"
+        }
+        result[name] = (getattr(asrkern.ops, name), {"weights": packed, **call})
     for kind, gates in (("gru", 3), ("lstm", 4)):
         for op, weights in zip((kind, f"{kind}_prepacked"), _weights(kind, gates)):
             result[op] = (getattr(asrkern.ops, op), {"weights": weights}, {"batch_sizes": [3, 3, 2, 1, 1]})

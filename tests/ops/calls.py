@@ -98,7 +98,7 @@ def model(**changes):
     return {"language_model": list(tensors.values()), "lm_order": 2}
 
 
-def speller(*, greedy=False, rows=4, frames=7, size=6, tokens=5, values=3, attended=4):
+def speller(*, greedy=False, rows=4, memories=2, frames=7, size=6, tokens=5, values=3, attended=4):
     """A speller of two LSTM cells with additive, location-aware attention, all of its tensors there."""
 
     def dense(gates, out_features, in_features):
@@ -112,7 +112,8 @@ def speller(*, greedy=False, rows=4, frames=7, size=6, tokens=5, values=3, atten
     return {
         "tokens": torch.randint(tokens, (rows,)), "states": g(4, rows, size), "context": g(rows, values),
         **({} if greedy else {"previous": g(rows, frames).softmax(1)}),
-        "keys": g(2, frames, attended), "values": g(2, frames, values), "lengths": torch.tensor([frames, 1]),
+        "keys": g(memories, frames, attended), "values": g(memories, frames, values),
+        "lengths": torch.randint(1, frames + 1, (memories,)),
         "gru": False, "embedding": g(tokens, 2), "cells": cells, "scores": "additive", "heads": 1, "scale": 1.0,
         "smoothing": False, "attention": [*dense(1, attended, size), g(attended), g(3, attended), g(attended)],
         "features_begin": 0, "outputs": [*dense(1, 4, size + values), *dense(1, tokens, 4)], "widths": [4, tokens],
