@@ -273,9 +273,15 @@ class ConvTransformerClassifier(_ConvClassifier):
         output_lengths = as_lengths("output_lengths", output_lengths, clips, frames)
         # A clip without frames, which only a GPU's unread lengths can bring here, attends to one of zeros.
         padded = ~frame_mask(output_lengths.clamp(min=1), clips, frames, x.device)
-        query = x.new_zeros(self.decoder_steps, self.d_model) if self.query is None else self.query
+        # Steps that nothing tells apart are one step: of equal keys and values attention gives what it gives of one.
+        equal = self.query is None and not self.training
+        query = self.query
+        if query is None:
+            query = x.new_zeros(1 if equal else self.decoder_steps, self.d_model)
         queries = query[:, None].expand(-1, clips, -1).to(x.dtype)
         y = self.transformer(x, queries, src_key_padding_mask=padded, memory_key_padding_mask=padded)
+        if equal:
+            y = y.expand(self.decoder_steps, -1, -1)
         return y.transpose(0, 1).flatten(1)
 
 
