@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from asrkern.ops._autograd import transforming
+
 
 def values_are_known(x: Tensor) -> bool:
-    """Whether values may be looked at: a GPU would have to be waited for, and a trace or a fake tensor has none."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(x)
+    """Whether values may be looked at: a GPU would have to be waited for; a trace, vmap or a fake tensor has none."""
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or transforming() or is_fake(x))
 
 
 def check_lengths(lengths: Tensor, batch_size: int, steps: int | None = None) -> None:

@@ -102,15 +102,3 @@ def register_fake(op: str) -> Callable[[Callable], Callable]:
         return fake
 
     return decorate
-
-
-def raise_on_double_backward(op: str) -> None:
-    """Make the backward of ``asrkern::<op>`` raise when it is differentiated itself."""
-
-    def backward(ctx, *grads):
-        raise RuntimeError(
-            f"asrkern::{op} is itself a backward: its derivative (double backward) is not implemented; "
-            "use asrkern.reference for second derivatives"
-        )
-
-    torch.library.register_autograd(f"asrkern::{op}", backward)

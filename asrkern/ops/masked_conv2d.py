@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asrkern import _library
+from asrkern.ops._autograd import call, register_autograd
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -146,9 +147,9 @@ def masked_conv2d(
     small = [cast(t, dtype) for t in (bias, scale, shift)]
     if not (kernel and input.dtype == weight.dtype):
         input, weight = input.to(dtype), weight.to(dtype)
-    run = torch.ops.asrkern.masked_conv2d if kernel or input.device.type == "cpu" else _composed
     bounds = clamp_bounds(activation)
-    output = run(input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds)
+    args = (input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds)
+    output = call("masked_conv2d", *args) if kernel or input.device.type == "cpu" else _composed(*args)
     return output.to(result_dtype)
 
 
@@ -236,4 +237,4 @@ def _backward(ctx, grad):
     return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 6
 
 
-torch.library.register_autograd("asrkern::masked_conv2d", _backward, setup_context=_setup_context)
+register_autograd("masked_conv2d", _backward, _setup_context)
