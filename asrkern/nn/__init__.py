@@ -1,6 +1,6 @@
 """Drop-in layers with the names, constructors and keys of torch.nn and deepspeech.pytorch, on asrkern.ops."""
 
-from asrkern.nn import _torchscript
+from asrkern.nn import _fx, _torchscript
 from asrkern.nn.attention import (
     AdditiveAttention,
     Attention,
@@ -59,15 +59,9 @@ __all__ = [
     "stack_frames",
 ]
 
-_torchscript.refuse(
-    *(GRU, LSTM, BatchRNN, LightGRU, LockedDropout, Lookahead, MaskConv, MaskConvStream, MaskedBatchNorm1d),
-    *(
-        FusedSequential,
-        MaskedBatchNorm2d,
-        PyramidalRNN,
-        QuantizedGRU,
-        QuantizedLSTM,
-        QuantizedLinear,
-        SequenceWise,
-    ),
+_LAYERS = (
+    *(GRU, LSTM, BatchRNN, LightGRU, LockedDropout, Lookahead, MaskConv, MaskedBatchNorm1d),
+    *(MaskedBatchNorm2d, PyramidalRNN, QuantizedGRU, QuantizedLSTM, QuantizedLinear, SequenceWise),
 )
+_torchscript.refuse(*_LAYERS, FusedSequential)
+_fx.make_leaves(*_LAYERS)
