@@ -9,14 +9,13 @@ their int8 or bfloat16 weights in the file and multiply in float32. Needs the ex
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from asrkern import ops as _ops  # noqa: F401  (the operations have to exist)
-
+from asrkern import ops  # noqa: F401  (the operations have to exist)
 from asrkern._optional import require
 
 _onnx = require("onnx", "onnx")
@@ -56,10 +55,12 @@ def _linear(input, weight, bias):
 
 
 def _linear_quantized(input, weight, scale, bias):
-    return _linear(input, _dequantized(weight, scale), bias)
+    return _linear(input, _float(weight, scale), bias)
 
 
-def _dequantized(weight, scale):
+def _float(weight, scale):
+    if weight is None:
+        return None
     weight = op.Cast(weight, to=_onnx.TensorProto.FLOAT)
     return weight if scale is None else op.Mul(weight, op.Unsqueeze(scale, [1]))
 
@@ -69,8 +70,10 @@ def _gru(
     weight_ih, weight_hh, bias_ih, bias_hh, weight_ih_r, weight_hh_r, bias_ih_r, bias_hh_r,
     batch_first: bool, save_reserve: bool,
 ):  # fmt: skip
-    forward, reverse = (weight_ih, weight_hh, bias_ih, bias_hh), (weight_ih_r, weight_hh_r, bias_ih_r, bias_hh_r)
-    output, h_n = _recurrent(input, lengths, batch_sizes, (h0,), forward, reverse, batch_first)
+    directions = _directions(
+        (weight_ih, weight_hh, bias_ih, bias_hh), (weight_ih_r, weight_hh_r, bias_ih_r, bias_hh_r)
+    )
+    output, h_n = _recurrent(input, lengths, batch_sizes, (h0,), directions, weight_hh.shape[1], batch_first)
     return output, h_n, _no_reserve()
 
 
@@ -79,9 +82,13 @@ def _lstm(
     weight_ih, weight_hh, bias_ih, bias_hh, weight_ih_r, weight_hh_r, bias_ih_r, bias_hh_r,
     batch_first: bool, save_reserve: bool,
 ):  # fmt: skip
-    forward, reverse = (weight_ih, weight_hh, bias_ih, bias_hh), (weight_ih_r, weight_hh_r, bias_ih_r, bias_hh_r)
-    output, h_n, c_n = _recurrent(input, lengths, batch_sizes, (h0, c0), forward, reverse, batch_first)
-    return output, h_n, c_n, _no_reserve()
+    directions = _directions(
+        (weight_ih, weight_hh, bias_ih, bias_hh), (weight_ih_r, weight_hh_r, bias_ih_r, bias_hh_r)
+    )
+    output, *finals = _recurrent(
+        input, lengths, batch_sizes, (h0, c0), directions, weight_hh.shape[1], batch_first
+    )
+    return output, *finals, _no_reserve()
 
 
 def _no_reserve():
@@ -99,9 +106,12 @@ def _gru_prepacked(
     weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh,
     weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r, batch_first: bool,
 ):  # fmt: skip
-    forward = _dequantized_direction(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh)
-    reverse = _dequantized_direction(weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r)
-    return _recurrent(input, lengths, batch_sizes, (h0,), forward, reverse, batch_first)
+    directions = _directions(
+        _dequantized(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh),
+        _dequantized(weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r),
+    )
+    size = weight_ih.shape[0] // len(_GRU_GATES)
+    return _recurrent(input, lengths, batch_sizes, (h0,), directions, size, batch_first)
 
 
 def _lstm_prepacked(
@@ -109,25 +119,28 @@ def _lstm_prepacked(
     weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh,
     weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r, batch_first: bool,
 ):  # fmt: skip
-    forward = _dequantized_direction(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh)
-    reverse = _dequantized_direction(weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r)
-    return _recurrent(input, lengths, batch_sizes, (h0, c0), forward, reverse, batch_first)
+    directions = _directions(
+        _dequantized(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh),
+        _dequantized(weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r),
+    )
+    size = weight_ih.shape[0] // len(_LSTM_GATES)
+    return _recurrent(input, lengths, batch_sizes, (h0, c0), directions, size, batch_first)
 
 
-def _dequantized_direction(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh):
-    if weight_ih is None:
-        return None, None, None, None
-    return _dequantized(weight_ih, scale_ih), _dequantized(weight_hh, scale_hh), bias_ih, bias_hh
+def _directions(*directions):
+    # One or two, of weight_ih, weight_hh, bias_ih, bias_hh.
+    return [direction for direction in directions if direction[0] is not None]
 
 
-def _recurrent(input, lengths, batch_sizes, states, forward, reverse, batch_first):
-    """Output and final states; ``forward`` and ``reverse``: weight_ih, weight_hh, bias_ih, bias_hh."""
+def _dequantized(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh):
+    return _float(weight_ih, scale_ih), _float(weight_hh, scale_hh), bias_ih, bias_hh
+
+
+def _recurrent(input, lengths, batch_sizes, states, directions, size, batch_first):
+    """Output and final states of a layer of ``size`` units."""
     if batch_sizes is not None:
         raise ValueError("input: expected a padded batch, which ONNX has, received a PackedSequence")
     gates = _LSTM_GATES if len(states) == 2 else _GRU_GATES
-    directions = [forward] if reverse[0] is None else [forward, reverse]
-
-    size = forward[0].shape[0] // len(gates)
     order = [gate * size + unit for gate in gates for unit in range(size)]
 
     def reordered(value):
@@ -138,7 +151,7 @@ def _recurrent(input, lengths, batch_sizes, states, forward, reverse, batch_firs
 
     x = op.Transpose(input, perm=[1, 0, 2]) if batch_first else input
     bias = None
-    if forward[2] is not None:
+    if directions[0][2] is not None:
         bias = of_directions([op.Concat(reordered(d[2]), reordered(d[3]), axis=0) for d in directions])
     arguments = (
         x,
@@ -156,6 +169,10 @@ def _recurrent(input, lengths, batch_sizes, states, forward, reverse, batch_firs
         y, *finals = op.LSTM(*arguments, **options)
     else:
         y, *finals = op.GRU(*arguments, **options, linear_before_reset=1)
+    if lengths is not None:
+        # Rows without frames keep their initial state.
+        empty = op.Unsqueeze(op.Equal(lengths, 0), [0, 2])
+        finals = [f if s is None else op.Where(empty, s, f) for s, f in zip(states, finals)]
     # [T, directions, N, hidden_size] → features of both directions side by side.
     y = op.Transpose(y, perm=[2, 0, 1, 3] if batch_first else [0, 2, 1, 3])
     return op.Reshape(y, [0, 0, -1]), *finals
@@ -177,7 +194,9 @@ def _batch_norm_act(
 
 
 def _training(*_: Any):
-    raise ValueError("model: expected eval mode, received a batch norm that takes the statistics of its batch")
+    raise ValueError(
+        "model: expected eval mode, received a batch norm that takes the statistics of its batch"
+    )
 
 
 def _masked_conv2d(
@@ -206,10 +225,9 @@ def _channels(value, layout: str):
 
 
 def _clamped(x, low: float, high: float):
-    if math.isinf(low) and math.isinf(high):
-        return x
-    bounds = (None if math.isinf(bound) else op.CastLike(bound, x) for bound in (low, high))
-    return op.Clip(x, *bounds)
+    # The largest number stands for infinity: see asrkern.ops._autograd.call.
+    bounds = [None if abs(bound) >= sys.float_info.max else op.CastLike(bound, x) for bound in (low, high)]
+    return x if all(bound is None for bound in bounds) else op.Clip(x, *bounds)
 
 
 def _masked(x, lengths, layout: str):

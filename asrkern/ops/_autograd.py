@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +28,7 @@ def call(name: str, *args: Any) -> Any:
     """
     operation = getattr(torch.ops.asrkern, name)
     if torch.compiler.is_compiling():
-        return operation(*args)
+        return operation(*map(_finite, args))
     if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
         raise RuntimeError(
             f"asrkern::{name}: torch.onnx.export(dynamo=False) has no translation of it; pass dynamo=True and "
@@ -39,6 +41,14 @@ def call(name: str, *args: Any) -> Any:
     ):
         _raise_in_forward_mode(name)
     return operation(*args)
+
+
+def _finite(arg: Any) -> Any:
+    # AOTInductor (torch 2.13) writes infinity as a string that it does not read as a number. A tracer may have a symbol
+    # for a float, which can be compared.
+    if isinstance(arg, float) and (arg == math.inf or arg == -math.inf):
+        return sys.float_info.max if arg > 0 else -sys.float_info.max
+    return arg
 
 
 def detached(value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 
 import torch
 from torch import Tensor
@@ -215,7 +215,7 @@ def convolution_gradients(grad, input, weight, lengths, stride, padding, needed)
 def _backward(ctx, grad):
     input, weight, bias, scale, lengths, output_lengths, output = ctx.saved_tensors
     stride, padding = ctx.geometry
-    if ctx.low > -math.inf or ctx.high < math.inf:
+    if ctx.low > -sys.float_info.max or ctx.high < sys.float_info.max:
         grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)
     grad = mask_frames(grad, resolve_output_lengths(lengths, output_lengths, weight, stride, padding))
     grad_bias = grad_scale = grad_shift = None
