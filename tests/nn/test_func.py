@@ -159,8 +159,9 @@ def test_a_packed_sequence(kind):
     assert_same(grad(loss)(packed.data), torch.autograd.grad(loss(leaf), leaf)[0])
 
 
-def test_second_derivatives_of_what_is_composed():
-    call = Call("SequenceWise")
+@pytest.mark.parametrize("name", ["SequenceWise", "MaskConv"])
+def test_second_derivatives_of_what_is_composed(name):
+    call = Call(name)
     x = call.input()
     expected = torch.autograd.functional.hessian(lambda x: call.loss(call.parameters, x), x)
     assert expected.abs().sum() > 0
@@ -189,6 +190,24 @@ def test_forward_mode_says_what_to_do(name):
         call(call.parameters, forward_ad.make_dual(x, torch.ones_like(x)))
     with forward_ad.dual_level():
         assert_same(call(call.parameters, x), call(call.parameters, x))
+
+
+def test_running_statistics_under_vmap():
+    """In training, of each of the mapped inputs, if they are mapped with it."""
+    call, x, lengths = Call("MaskedBatchNorm1d", training=True), torch.randn(2, 2, 3, 6), torch.tensor([4, 6])
+    rows = [{key: b.clone() for key, b in call.buffers.items()} for _ in range(2)]
+    buffers = {key: torch.stack([b, b]) for key, b in call.buffers.items()}
+    got = vmap(call, (None, 0, None, 0))(call.parameters, x, lengths, buffers)
+    assert_same(got, torch.stack([call(call.parameters, x[i], lengths, rows[i]) for i in range(2)]))
+    for key, value in buffers.items():
+        assert_same(value, torch.stack([row[key] for row in rows]))
+
+
+def test_forward_mode_of_what_is_composed():
+    call = Call("Lookahead")
+    x, tangent = call.input(), call.input()
+    expected = torch.autograd.functional.jvp(lambda x: call(call.parameters, x), x, tangent)
+    assert_same(jvp(lambda x: call(call.parameters, x), (x,), (tangent,)), expected)
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
