@@ -1,6 +1,6 @@
 """Drop-in layers with the names, constructors and keys of torch.nn and deepspeech.pytorch, on asrkern.ops."""
 
-from asrkern.nn import _torchscript
+from asrkern.nn import _fx, _torchscript
 from asrkern.nn.attention import (
     AdditiveAttention,
     Attention,
@@ -64,17 +64,20 @@ __all__ = [
     "unfreeze",
 ]
 
-_torchscript.refuse(
-    *(GRU, LSTM, BatchRNN, LightGRU, LockedDropout, Lookahead, MaskConv, MaskConvStream, MaskedBatchNorm1d),
+_LAYERS = (
     *(
+        GRU,
+        LSTM,
+        BatchRNN,
         FrozenGRU,
         FrozenLSTM,
-        FusedSequential,
-        MaskedBatchNorm2d,
-        PyramidalRNN,
-        QuantizedGRU,
-        QuantizedLSTM,
-        QuantizedLinear,
-        SequenceWise,
+        LightGRU,
+        LockedDropout,
+        Lookahead,
+        MaskConv,
+        MaskedBatchNorm1d,
     ),
+    *(MaskedBatchNorm2d, PyramidalRNN, QuantizedGRU, QuantizedLSTM, QuantizedLinear, SequenceWise),
 )
+_torchscript.refuse(*_LAYERS, FusedSequential, MaskConvStream)
+_fx.make_leaves(*_LAYERS)

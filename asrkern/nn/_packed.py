@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from asrkern._transforms import transforming
+
 
 class PackedCache:
     """Packed copies of weights by name.
@@ -23,8 +25,8 @@ class PackedCache:
         return PackedCache, ()
 
     def get(self, name: str, weight: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
-        """``pack(weight)``, or what it returned before. Within a trace it is packed there, of the weight at each run."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        """``pack(weight)``, or what it returned before; within a trace or a transform of torch.func always the former."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or transforming():
             return pack(weight)
         key = (torch.ops.asrkern.checksum(weight), weight.shape, weight.dtype)
         entry = self._entries.get(name)
@@ -43,6 +45,7 @@ def can_pack(*tensors: Tensor) -> bool:
         not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not transforming()
         and all(
             type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" and t.dtype == torch.float32
             for t in tensors
