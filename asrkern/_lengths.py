@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from asrkern._transforms import transforming
+
 Lengths = Tensor | np.ndarray | Sequence[int]
 
 
@@ -79,6 +81,6 @@ def check_range(name: str, values: Tensor, low: int, high: int, meaning: str) ->
 
 
 def values_are_known(x: Tensor) -> bool:
-    """Whether values may be looked at: a GPU would have to be waited for, and a trace or a fake tensor has none."""
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    """Whether values may be looked at: a GPU would have to be waited for; a trace, vmap or a fake tensor has none."""
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing() or transforming()
     return x.device.type == "cpu" and not tracing and not is_fake(x)

@@ -1,6 +1,6 @@
 """Drop-in layers with the names, constructors and keys of torch.nn and deepspeech.pytorch, on asrkern.ops."""
 
-from asrkern.nn import _torchscript
+from asrkern.nn import _fx, _torchscript
 from asrkern.nn.attention import (
     AdditiveAttention,
     Attention,
@@ -65,18 +65,10 @@ __all__ = [
     "unfreeze",
 ]
 
-_torchscript.refuse(
-    *(GRU, LSTM, BatchRNN, LightGRU, LockedDropout, Lookahead, MaskConv, MaskConvStream, MaskedBatchNorm1d),
-    *(
-        FrozenGRU,
-        FrozenLSTM,
-        FusedSequential,
-        MaskedBatchNorm2d,
-        PyramidalRNN,
-        QuantizedCell,
-        QuantizedGRU,
-        QuantizedLSTM,
-        QuantizedLinear,
-        SequenceWise,
-    ),
+_LAYERS = (
+    *(GRU, LSTM, BatchRNN, FrozenGRU, FrozenLSTM, LightGRU, LockedDropout, Lookahead, MaskConv),
+    *(MaskedBatchNorm1d, MaskedBatchNorm2d, PyramidalRNN, SequenceWise),
+    *(QuantizedCell, QuantizedGRU, QuantizedLSTM, QuantizedLinear),
 )
+_torchscript.refuse(*_LAYERS, FusedSequential, MaskConvStream)
+_fx.make_leaves(*_LAYERS)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asrkern._transforms import transforming
+
 
 class PackedCache:
     """Packed copies of weights by name.
@@ -24,9 +26,10 @@ class PackedCache:
         return PackedCache, ()
 
     def get(self, name: str, weights: Tensor | tuple[Tensor, ...], pack: Callable[..., Any]) -> Any:
-        """``pack(*weights)``, or what it returned before. Within a trace it is packed there, of the weights at each run."""
+        """``pack(*weights)``, or what it returned before. Within a trace or a transform of
+        torch.func always the former."""
         weights = (weights,) if isinstance(weights, Tensor) else weights
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or transforming():
             return pack(*weights)
         key = tuple((torch.ops.asrkern.checksum(w), w.shape, w.dtype) for w in weights)
         entry = self._entries.get(name)
@@ -45,6 +48,7 @@ def can_pack(*tensors: Tensor) -> bool:
         not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not transforming()
         and all(
             type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" and t.dtype == torch.float32
             for t in tensors

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from asrkern.nn._hooks import has_hooks
 from asrkern.nn.batch_norm import apply_batch_norm, clamp_range
@@ -25,6 +26,9 @@ class FusedSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Run the modules one after the other; takes and returns what they do."""
+        if isinstance(input, Proxy):
+            # To tools of torch.fx, which look for these very modules, what it is made of.
+            return super().forward(input)
         for module, activation in with_activations(self):
             if activation is None:
                 input = module(input)

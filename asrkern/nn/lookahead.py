@@ -57,7 +57,7 @@ class Lookahead(nn.Module):
         # sums stay apart: fused, they could round differently where threads split a row.
         y = x * weight[0]
         for tap in range(1, self.context):
-            y += padded[tap : tap + x.shape[0]] * weight[tap]
+            y += padded.narrow(0, tap, x.shape[0]) * weight[tap]
         return zero_padding(y, lengths, "TNC")
 
     def extra_repr(self) -> str:

@@ -41,16 +41,15 @@ def stack_frames(
     if lengths is not None:
         # Halved, a length that is too large could pass for a valid one.
         lengths = as_lengths("lengths", lengths, *input.shape[:2]).to(torch.int64)
-    rest = input.shape[1] % factor
-    if remainder == "pad":
-        x = nn.functional.pad(zero_padding(input, lengths, "NTC"), (0, 0, 0, factor - rest if rest else 0))
-    else:
-        kept = None if lengths is None else lengths // factor * factor
-        x = zero_padding(input[:, : input.shape[1] - rest], kept, "NTC")
-    x = x.unflatten(1, (x.shape[1] // factor, factor)).flatten(2)
+    steps, rounded_up = input.shape[1], factor - 1 if remainder == "pad" else 0
+    frames = (steps + rounded_up) // factor
+    kept = lengths if lengths is None or remainder == "pad" else lengths // factor * factor
+    # Padded by none, some or fewer than none: one expression of the frames, so that torch.export takes any number.
+    x = nn.functional.pad(zero_padding(input, kept, "NTC"), (0, 0, 0, frames * factor - steps))
+    x = x.reshape(input.shape[0], frames, factor * input.shape[2])
     if lengths is None:
         return x, None
-    return x, (lengths + (factor - 1 if remainder == "pad" else 0)) // factor
+    return x, (lengths + rounded_up) // factor
 
 
 def _check_options(factor: int, remainder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -69,9 +70,7 @@ def clamp_bounds(activation: tuple[float, float] | None) -> tuple[float, float]:
     Raises:
         ValueError: not two numbers with min below max.
     """
-    if activation is None:
-        return float("-inf"), float("inf")
-    bounds = tuple(activation)
+    bounds = (-math.inf, math.inf) if activation is None else tuple(activation)
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
         raise ValueError(f"activation: expected (min, max) with min < max, received {activation!r}")
     return float(bounds[0]), float(bounds[1])
@@ -97,15 +96,3 @@ def register_fake(op: str) -> Callable[[Callable], Callable]:
         return fake
 
     return decorate
-
-
-def raise_on_double_backward(op: str) -> None:
-    """Make the backward of ``asrkern::<op>`` raise when it is differentiated itself."""
-
-    def backward(ctx, *grads):
-        raise RuntimeError(
-            f"asrkern::{op} is itself a backward: its derivative (double backward) is not implemented; "
-            "use asrkern.reference for second derivatives"
-        )
-
-    torch.library.register_autograd(f"asrkern::{op}", backward)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asrkern._lengths import Lengths
+from asrkern.ops._autograd import call, detached
 from asrkern.ops._common import cast, check_shape
 from asrkern.ops._recurrent import Cell, check_batch
 
@@ -42,7 +43,7 @@ def pack_weight(cell: Cell, weight_hh: Tensor) -> Tensor:
         )
     if weight_hh.device.type != "cpu":
         raise ValueError(f"weight_hh: expected a tensor on the CPU, received one on {weight_hh.device}")
-    return getattr(torch.ops.asrkern, f"{cell.name}_pack")(weight_hh.detach())
+    return call(f"{cell.name}_pack", weight_hh.detach())
 
 
 def run_prepacked(
@@ -78,12 +79,12 @@ def run_prepacked(
         weight_ih, scale_ih, packed_hh, *rest = direction
         floats = [cast(t, torch.float32) for t in (scale_ih, *rest)]
         tensors += [weight_ih, floats[0], packed_hh, *floats[1:]]
-    op = getattr(torch.ops.asrkern, f"{cell.name}_prepacked")
-    results = op(
-        input.detach().float(),
+    results = call(
+        f"{cell.name}_prepacked",
+        detached(input).float(),
         lengths,
         batch_sizes,
-        *(None if state is None else state.detach().float() for state in states),
+        *(None if state is None else detached(state).float() for state in states),
         *(t if t is None else t.detach() for t in tensors),
         *([None] * (12 - len(tensors))),
         batch_first,

@@ -11,6 +11,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asrkern import _library
 from asrkern._lengths import Lengths, as_integers
+from asrkern._transforms import transforming
+from asrkern.ops._autograd import (
+    call,
+    not_differentiable,
+    raise_on_double_backward,
+    register_autograd,
+)
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -19,7 +26,6 @@ from asrkern.ops._common import (
     compute_dtype,
     lengths_on,
     output_dtype,
-    raise_on_double_backward,
     register_fake,
 )
 
@@ -198,14 +204,16 @@ _cuda_rows._dynamo_marked_constant = True
 
 def _differentiable(input, states, tensors) -> bool:
     # A trace may be trained later, and torch checks it in another grad mode than it was made in.
-    return (torch.is_grad_enabled() or torch.jit.is_tracing()) and any(
-        t is not None and t.requires_grad for t in (input, *states, *tensors)
+    # Nor does a mapped tensor say whether what it is mapped over requires a gradient.
+    return (torch.is_grad_enabled() and transforming()) or (
+        (torch.is_grad_enabled() or torch.jit.is_tracing())
+        and any(t is not None and t.requires_grad for t in (input, *states, *tensors))
     )
 
 
 def _kernel(cell, input, lengths, batch_sizes, states, tensors, batch_first):
-    op, save_reserve = getattr(torch.ops.asrkern, cell.name), _differentiable(input, states, tensors)
-    *results, _ = op(input, lengths, batch_sizes, *states, *tensors, batch_first, save_reserve)
+    save_reserve = _differentiable(input, states, tensors)
+    *results, _ = call(cell.name, input, lengths, batch_sizes, *states, *tensors, batch_first, save_reserve)
     return results
 
 
@@ -295,8 +303,7 @@ def register(cell: Cell) -> None:
         saved = ctx.saved_tensors
         states, weight_hh_reverse = saved[3 : 3 + count], saved[-3]
         with torch.autocast(saved[0].device.type, enabled=False):
-            op = getattr(torch.ops.asrkern, f"{cell.name}_backward")
-            dx, *rest = op(*grads[:-1], *saved, ctx.batch_first)
+            dx, *rest = call(f"{cell.name}_backward", *grads[:-1], *saved, ctx.batch_first)
         dstates, (dw_ih, dw_hh, db_ih, db_hh) = rest[:count], rest[count:]
 
         def of_direction(d: int) -> tuple[Tensor | None, ...]:
@@ -323,5 +330,6 @@ def register(cell: Cell) -> None:
     register_fake(f"asrkern::{cell.name}_pack")(fake_pack)
     register_fake(f"asrkern::{cell.name}_prepacked")(fake_prepacked)
     register_fake(f"asrkern::{cell.name}_backward")(fake_backward)
-    torch.library.register_autograd(f"asrkern::{cell.name}", backward, setup_context=setup_context)
+    register_autograd(cell.name, backward, setup_context)
+    not_differentiable(f"{cell.name}_pack", f"{cell.name}_prepacked")
     raise_on_double_backward(f"{cell.name}_backward")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asrkern import _library
 from asrkern._lengths import Lengths
+from asrkern.ops._autograd import call, raise_on_double_backward, register_autograd
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -18,7 +19,6 @@ from asrkern.ops._common import (
     compute_dtype,
     lengths_on,
     output_dtype,
-    raise_on_double_backward,
     register_fake,
 )
 
@@ -109,8 +109,7 @@ def batch_norm_act(
         lengths,
         *(layout, training, stats == "padded", float(eps), *clamp_bounds(activation)),
     )
-    run = torch.ops.asrkern.batch_norm_act if kernel or input.device.type == "cpu" else _composed
-    result = run(*args)
+    result = call("batch_norm_act", *args) if kernel or input.device.type == "cpu" else _composed(*args)
     return BatchNormActResult(result[0].to(result_dtype), *result[1:])
 
 
@@ -208,12 +207,12 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad_output, *_):
     input, weight, bias, mean, var, lengths = ctx.saved_tensors
-    grad_input, grad_weight, grad_bias = torch.ops.asrkern.batch_norm_act_backward(
-        grad_output, input, weight, bias, mean, var, lengths, *ctx.options
+    grad_input, grad_weight, grad_bias = call(
+        "batch_norm_act_backward", grad_output, input, weight, bias, mean, var, lengths, *ctx.options
     )
     grads = (grad_input, None if weight is None else grad_weight, None if bias is None else grad_bias)
     return (*grads, *[None] * 9)
 
 
-torch.library.register_autograd("asrkern::batch_norm_act", _backward, setup_context=_setup_context)
+register_autograd("batch_norm_act", _backward, _setup_context)
 raise_on_double_backward("batch_norm_act_backward")

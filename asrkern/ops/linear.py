@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asrkern.ops._autograd import call, detached, not_differentiable, register_autograd
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -50,7 +51,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return torch.nn.functional.linear(cast(input, dtype), cast(weight, dtype), cast(bias, dtype)).to(
             output_dtype(input, weight)
         )
-    output = torch.ops.asrkern.linear(input.to(dtype), weight.to(dtype), cast(bias, dtype))
+    output = call("linear", input.to(dtype), weight.to(dtype), cast(bias, dtype))
     return output.to(output_dtype(input, weight))
 
 
@@ -116,8 +117,8 @@ def linear_quantized(
         if value is not None:
             check_shape(name, value, (weight.shape[0],))
             check_same_device(name, value, input)
-    args = (input.detach().float(), weight, cast(scale, torch.float32), cast(bias, torch.float32))
-    return torch.ops.asrkern.linear_quantized(*args).to(input.dtype)
+    args = (detached(input).float(), weight, cast(scale, torch.float32), cast(bias, torch.float32))
+    return call("linear_quantized", *args).to(input.dtype)
 
 
 @register_fake("asrkern::linear_quantized")
@@ -147,4 +148,5 @@ def _backward(ctx, grad):
     return grad_input, grad_weight, rows.sum(0) if ctx.has_bias else None
 
 
-torch.library.register_autograd("asrkern::linear", _backward, setup_context=_setup_context)
+register_autograd("linear", _backward, _setup_context)
+not_differentiable("linear_quantized")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 
 import torch
 from torch import Tensor
 
 from asrkern import _library
 from asrkern._lengths import Lengths, as_integers
+from asrkern.ops._autograd import call, register_autograd
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -150,9 +151,9 @@ def masked_conv2d(
     small = [cast(t, dtype) for t in (bias, scale, shift)]
     if not (kernel and input.dtype == weight.dtype):
         input, weight = input.to(dtype), weight.to(dtype)
-    run = torch.ops.asrkern.masked_conv2d if kernel or input.device.type == "cpu" else _composed
     bounds = clamp_bounds(activation)
-    output = run(input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds)
+    args = (input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds)
+    output = call("masked_conv2d", *args) if kernel or input.device.type == "cpu" else _composed(*args)
     return output.to(result_dtype)
 
 
@@ -218,7 +219,7 @@ def convolution_gradients(grad, input, weight, lengths, stride, padding, needed)
 def _backward(ctx, grad):
     input, weight, bias, scale, lengths, output_lengths, output = ctx.saved_tensors
     stride, padding = ctx.geometry
-    if ctx.low > -math.inf or ctx.high < math.inf:
+    if ctx.low > -sys.float_info.max or ctx.high < sys.float_info.max:
         grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)
     grad = mask_frames(grad, resolve_output_lengths(lengths, output_lengths, weight, stride, padding))
     grad_bias = grad_scale = grad_shift = None
@@ -240,4 +241,4 @@ def _backward(ctx, grad):
     return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 6
 
 
-torch.library.register_autograd("asrkern::masked_conv2d", _backward, setup_context=_setup_context)
+register_autograd("masked_conv2d", _backward, _setup_context)

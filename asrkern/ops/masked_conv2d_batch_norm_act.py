@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from asrkern._lengths import Lengths
+from asrkern.ops._autograd import call, register_autograd
 from asrkern.ops._common import cast, clamp_bounds, compute_dtype, register_fake
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act, check_stats
 from asrkern.ops.batch_norm_act import takes_kernel as batch_norm_takes_kernel
@@ -59,8 +60,8 @@ def masked_conv2d_batch_norm_act(
     lengths, output_lengths = check_masked_conv2d(input, weight, per_channel, **geometry)
     check_stats(stats)
     after = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
-    output, _, mean, var, count = torch.ops.asrkern.masked_conv2d_batch_norm_act(
-        input, weight, *(cast(t, torch.float32) for t in per_channel.values()), lengths, after,
+    output, _, mean, var, count = call(
+        "masked_conv2d_batch_norm_act", input, weight, *(cast(t, torch.float32) for t in per_channel.values()), lengths, after,
         list(stride), list(padding), stats == "padded", float(eps), *clamp_bounds(activation),
     )  # fmt: skip
     return BatchNormActResult(output, mean, var, count)
@@ -103,8 +104,18 @@ def _backward(ctx, grad, *_):
     input, weight, bias, norm_weight, norm_bias, lengths, output_lengths, convolved, mean, var = (
         ctx.saved_tensors
     )
-    grad, grad_norm_weight, grad_norm_bias = torch.ops.asrkern.batch_norm_act_backward(
-        grad, convolved, norm_weight, norm_bias, mean, var, output_lengths, "NCFT", True, *ctx.options
+    grad, grad_norm_weight, grad_norm_bias = call(
+        "batch_norm_act_backward",
+        grad,
+        convolved,
+        norm_weight,
+        norm_bias,
+        mean,
+        var,
+        output_lengths,
+        "NCFT",
+        True,
+        *ctx.options,
     )
     count_padding = ctx.options[0]
     if count_padding:
@@ -121,6 +132,4 @@ def _backward(ctx, grad, *_):
     return grad_input, grad_weight, grad_bias, *grads, *[None] * 8
 
 
-torch.library.register_autograd(
-    "asrkern::masked_conv2d_batch_norm_act", _backward, setup_context=_setup_context
-)
+register_autograd("masked_conv2d_batch_norm_act", _backward, _setup_context)

@@ -24,9 +24,22 @@ LAYERS = {
     "SequenceWise": (lambda: asrkern.nn.SequenceWise(nn.Linear(3, 5)), lambda n, t: (t, n, 3)),
     "MaskedBatchNorm1d": (lambda: asrkern.nn.MaskedBatchNorm1d(3), lambda n, t: (n, 3, t)),
     "Lookahead": (lambda: asrkern.nn.Lookahead(3, 2), lambda n, t: (t, n, 3)),
+    "PyramidalRNN": (lambda: asrkern.nn.PyramidalRNN(3, 5), lambda n, t: (n, t, 3)),
+    "FusedSequential": (
+        lambda: asrkern.nn.FusedSequential(nn.BatchNorm1d(3), nn.ReLU()),
+        lambda n, t: (n, 3, t),
+    ),
     "MaskConv": (lambda: asrkern.nn.MaskConv(CONVOLUTION), lambda n, t: (n, 1, 7, t)),
 }
-WITH_LENGTHS = ("GRU", "LSTM", "QuantizedGRU", "QuantizedLSTM", "MaskConv", "MaskedBatchNorm1d")
+WITH_LENGTHS = (
+    "GRU",
+    "LSTM",
+    "QuantizedGRU",
+    "QuantizedLSTM",
+    "MaskConv",
+    "MaskedBatchNorm1d",
+    "PyramidalRNN",
+)
 
 
 class Masked(nn.Module):
@@ -45,9 +58,11 @@ def first(output):
     return output[0] if isinstance(output, tuple) else output
 
 
-# A LightGRU is a loop over the frames, of which a trace has a fixed number; a MaskConv alone returns None for lengths.
+# A LightGRU is a loop over the frames, of which a trace has a fixed number; a MaskConv or PyramidalRNN alone returns None for lengths.
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("LightGRU", "MaskConv")])
+@pytest.mark.parametrize(
+    "name", [name for name in LAYERS if name not in ("LightGRU", "MaskConv", "PyramidalRNN")]
+)
 def test_a_trace_takes_other_sizes(name, grad):
     make, shape = LAYERS[name]
     layer = make().eval()

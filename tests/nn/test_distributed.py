@@ -1,4 +1,4 @@
-"""torch.nn.SyncBatchNorm in asrkern's stacks: two ranks give what one process gives on both ranks' rows."""
+"""SyncBatchNorm and DistributedDataParallel: two ranks give what one process gives on both ranks' rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ import torch.distributed
 import torch.multiprocessing
 from torch import nn
 
-from asrkern.nn import FusedSequential, MaskConv, SequenceWise, convert
+from asrkern.nn import (
+    GRU,
+    LSTM,
+    BatchRNN,
+    FusedSequential,
+    LightGRU,
+    Lookahead,
+    MaskConv,
+    MaskedBatchNorm1d,
+    PyramidalRNN,
+    SequenceWise,
+    convert,
+)
 from tests.compare import relative_error
 
 LENGTHS = torch.tensor([9, 4, 7, 1, 3])
@@ -62,6 +74,37 @@ def run(
     }
 
 
+class Recogniser(nn.Module):
+    """Convolutions, recurrent layers and a classifier; statistics of batches would be each rank's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.conv = MaskConv(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU()))
+        self.rnn = GRU(14, 5, bidirectional=True)
+        self.batch_rnn = BatchRNN(10, 6, LSTM)
+        self.light = LightGRU(6, 5)
+        self.pyramid = PyramidalRNN(5, 3)
+        self.norm = MaskedBatchNorm1d(6, layout="NTC")
+        self.fc = SequenceWise(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4)))
+        self.lookahead = Lookahead(4, 2)
+        self.input = torch.randn(5, 1, 7, 9)
+        self.eval()
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        x, lengths = self.conv(x, input_lengths=lengths)
+        x, _ = self.rnn(x.flatten(1, 2).permute(2, 0, 1), lengths=lengths)
+        x, _ = self.light(self.batch_rnn(x, lengths)[0], lengths=lengths)
+        x, lengths = self.pyramid(x.transpose(0, 1), lengths)
+        return self.lookahead(self.fc(self.norm(x, lengths).transpose(0, 1), lengths), lengths)
+
+
+def gradients(model: nn.Module, x: torch.Tensor, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of the sum of squares, by parameter."""
+    model(x, lengths).square().sum().backward()
+    return {key.removeprefix("module."): p.grad for key, p in model.named_parameters()}
+
+
 def rank_main(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     results = {}
@@ -69,6 +112,10 @@ def rank_main(rank: int, folder: str) -> None:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         mine = input.movedim(dim, 0)[ROWS[rank]].movedim(0, dim)
         results[name] = run(name, module, mine, dim, LENGTHS[ROWS[rank]])
+    model = Recogniser()
+    x, lengths = model.input[ROWS[rank]], LENGTHS[ROWS[rank]]
+    model = nn.parallel.DistributedDataParallel(model)
+    results["parallel"] = gradients(model, x, lengths)
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -88,6 +135,11 @@ def test_two_ranks_equal_one_process(tmp_path):
                 assert torch.equal(a, b), (name, key)
                 got = a
             assert relative_error(got, value) < 1e-5, (name, key, got, value)
+    model = Recogniser()
+    for key, value in gradients(model, model.input, LENGTHS).items():
+        assert torch.equal(first["parallel"][key], second["parallel"][key])
+        # DistributedDataParallel takes the mean over the ranks.
+        assert relative_error(2 * first["parallel"][key], value) < 1e-4, (key, value)
 
 
 def test_stays_fused_and_clamped_in_eval_without_a_process_group():
