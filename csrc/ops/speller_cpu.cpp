@@ -227,6 +227,8 @@ class Call {
     check_count("outputs", kPerOutput * d.widths.size(), d.outputs.size());
     if (d.widths.empty() || d.widths.back() != speller_.num_tokens)
       invalid("widths: expected one or more, the last the ", speller_.num_tokens, " of embedding");
+    for (const int64_t width : d.widths)
+      if (width < 1 || width > (int64_t(1) << 31)) invalid("widths: expected sizes of layers, received ", width);
     const int64_t all = size + context_size;
     if (d.features_begin < 0 || d.features_begin > size)
       invalid("features_begin: expected 0 to ", size, ", received ", d.features_begin);
