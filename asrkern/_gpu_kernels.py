@@ -21,11 +21,11 @@ _LAUNCHERS = (
 #: Kernel → the files it starts from, in the repository; the first defines it. The headers and modules of kernels/ that
 #: they include count too.
 KERNELS: dict[str, tuple[str, ...]] = {
-    "gru_forward": ("kernels/cuda/gru_fwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
-    "gru_backward": ("kernels/cuda/gru_bwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
+    "gru_forward": ("kernels/rnn/cuda/gru_fwd.cu", "kernels/rnn/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
+    "gru_backward": ("kernels/rnn/cuda/gru_bwd.cu", "kernels/rnn/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
     "batch_norm_act": ("kernels/triton/batch_norm_act.py", *_LAUNCHERS[:2]),
     "masked_conv2d": ("kernels/triton/masked_conv2d.py", *_LAUNCHERS),
-    "ctc_beam_search": ("kernels/cuda/ctc_beam_search.cu", "csrc/ops/ctc_beam_search_cuda.cpp"),
+    "ctc_beam_search": ("kernels/ctc/cuda/ctc_beam_search.cu", "csrc/ops/ctc_beam_search_cuda.cpp"),
 }
 CHECKED = Path(__file__).with_name("_gpu_checked.json")
 RECORD = "benchmarks/results/gpu.json"

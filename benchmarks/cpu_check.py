@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 RECORD = ROOT / "benchmarks" / "results" / "avx512.json"
-SOURCES = sorted([*(ROOT / "kernels" / "cpu").glob("*.h"), ROOT / "kernels" / "cpu" / "isa_avx512.cpp"])
+SOURCES = sorted([*ROOT.glob("kernels/*/cpu/*.h"), ROOT / "kernels/common/cpu/isa_avx512.cpp"])
 
 
 def sums() -> dict[str, str]:

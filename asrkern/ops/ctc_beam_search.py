@@ -27,7 +27,7 @@ class CTCContext(NamedTuple):
         lm_tokens: [V] int32, its words for the tokens if it is a model of characters, else None.
         lexicon: edge_begin [nodes + 1], edge_token [edges], edge_target [edges], int32, edge_mask [nodes] int64;
             word_begin [nodes + 1], words, lm_words, int32; look_ahead [nodes], reach [nodes], float32
-            (``kernels/common/ctc_context.h``).
+            (``kernels/ctc/ctc_context.h``).
         hotwords: edge_begin, edge_token, edge_target, edge_mask as for lexicon; credit, completed, reach [nodes],
             float32. Node 0: no phrase is begun; 1: none goes on with the word, worth nothing and without edges.
         alpha: weight of the language model's log-probabilities.
@@ -36,7 +36,7 @@ class CTCContext(NamedTuple):
         unknown_look_ahead: expected of such a word as soon as it is one.
         begin_reach: the most that beginning a word gains.
         texts: [1 + V + words, 2] int64, hashes of what stands between words, of each token's text and of each word of
-            the lexicon (``kernels/common/text_hash.h``): prefixes with the same text are one result, whose scores are
+            the lexicon (``kernels/ctc/text_hash.h``): prefixes with the same text are one result, whose scores are
             the logarithm of the sum. None: each prefix is one.
     """
 

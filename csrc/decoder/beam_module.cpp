@@ -213,7 +213,7 @@ class CtcBeamSearch {
   uint64_t digest_ = 0;  // of all that a state depends on; see model_digest
 };
 
-// The hash of each text of code points, [texts, 2]; see kernels/common/text_hash.h. begin: [texts + 1].
+// The hash of each text of code points, [texts, 2]; see kernels/ctc/text_hash.h. begin: [texts + 1].
 py::array_t<int64_t> text_hashes(const py::array_t<uint32_t, py::array::c_style | py::array::forcecast>& symbols,
                                  const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& begin) {
   py::array_t<int64_t> result({std::max<py::ssize_t>(begin.size() - 1, 0), py::ssize_t(2)});
@@ -252,7 +252,7 @@ void bind_ctc_beam(py::module_& m) {
             return py::bytes(stream.save());
           },
           [](const py::bytes& bytes) { return std::make_unique<CtcBeamStream>(bytes); }));
-  py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/common/ctc_beam.h.")
+  py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/ctc/ctc_beam.h.")
       .def(py::init<const py::array&, const py::object&, const py::object&, const py::sequence&, const py::sequence&,
                     const py::object&, double, double, std::optional<double>, double, double, int64_t, int64_t, int64_t,
                     int64_t, double, double, double, bool, bool, int64_t>(),

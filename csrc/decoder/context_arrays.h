@@ -9,8 +9,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/common/ctc_beam.h"
 #include "kernels/common/vector_copies.h"
+#include "kernels/ctc/ctc_beam.h"
 
 namespace asrkern {
 
@@ -34,7 +34,7 @@ struct HotwordArrays {
   Array<float> credit, completed, reach;
 };
 
-// What kernels/common/ctc_context.h takes; sizes 0: there is no such part.
+// What kernels/ctc/ctc_context.h takes; sizes 0: there is no such part.
 struct ContextArrays {
   Array<uint8_t> token_kinds;
   LexiconArrays lexicon;

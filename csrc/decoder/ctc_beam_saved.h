@@ -11,8 +11,8 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/common/ctc_beam.h"
 #include "kernels/common/murmur_hash.h"
+#include "kernels/ctc/ctc_beam.h"
 
 namespace asrkern {
 

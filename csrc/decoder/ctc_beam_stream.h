@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "csrc/decoder/ctc_beam_saved.h"
-#include "kernels/common/ctc_beam_step.h"
-#include "kernels/common/ctc_result.h"
+#include "kernels/ctc/ctc_beam_step.h"
+#include "kernels/ctc/ctc_result.h"
 
 namespace asrkern {
 

@@ -12,7 +12,7 @@
 
 #include "csrc/decoder/hash_builder.h"
 #include "csrc/decoder/tokenizer.h"
-#include "kernels/common/ngram.h"
+#include "kernels/lm/ngram.h"
 
 namespace asrkern {
 

@@ -1,4 +1,4 @@
-// Makes the tables of kernels/common/ngram.h from the n-grams of a back-off model.
+// Makes the tables of kernels/lm/ngram.h from the n-grams of a back-off model.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "csrc/decoder/hash_builder.h"
-#include "kernels/common/ngram.h"
+#include "kernels/lm/ngram.h"
 
 namespace asrkern {
 

@@ -10,7 +10,7 @@
 #include "csrc/decoder/hash_builder.h"
 #include "csrc/decoder/ngram_builder.h"
 #include "csrc/decoder/text_error.h"
-#include "kernels/common/ngram.h"
+#include "kernels/lm/ngram.h"
 
 namespace asrkern {
 

@@ -5,7 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include "csrc/decoder/tokenizer.h"
-#include "kernels/common/ngram.h"
+#include "kernels/lm/ngram.h"
 
 namespace asrkern {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "csrc/decoder/tokenizer.h"
-#include "kernels/common/ngram.h"
+#include "kernels/lm/ngram.h"
 
 namespace asrkern {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "kernels/common/ctc_context.h"
+#include "kernels/ctc/ctc_context.h"
 
 namespace asrkern {
 namespace {

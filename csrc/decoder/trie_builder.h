@@ -1,4 +1,4 @@
-// Builds the graphs of kernels/common/token_trie.h: words and phrases, spelled by tokens in every possible way.
+// Builds the graphs of kernels/ctc/token_trie.h: words and phrases, spelled by tokens in every possible way.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@
 
 #include "csrc/decoder/context_arrays.h"
 #include "csrc/ops/common.h"
-#include "kernels/common/ctc_result_team.h"
+#include "kernels/ctc/ctc_result_team.h"
 
 namespace asrkern {
 
@@ -37,7 +37,7 @@ class Keeper {
   const bool readable_;
 };
 
-// tensors: unigrams [vocabulary, 2], n-grams [slots, 2], or [slots] and a codebook; see kernels/common/ngram.h.
+// tensors: unigrams [vocabulary, 2], n-grams [slots, 2], or [slots] and a codebook; see kernels/lm/ngram.h.
 inline NGramTables make_tables(Keeper& keeper, const std::vector<Tensor>& tensors, int64_t order, int64_t bos,
                                int64_t eos) {
   const char* name = "language_model";

@@ -1,7 +1,7 @@
 #include <torch/csrc/stable/accelerator.h>
 
 #include "csrc/ops/ctc_beam_search.h"
-#include "kernels/cuda/ctc_beam_search.h"
+#include "kernels/ctc/cuda/ctc_beam_search.h"
 
 namespace asrkern {
 namespace {

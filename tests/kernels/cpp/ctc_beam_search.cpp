@@ -1,7 +1,7 @@
-// Runs what kernels/cuda/ctc_beam_search.cu runs, by a team of threads of the CPU or by its own block of such threads.
-// usage: ctc_beam_search PROBLEM RESULT; tests/kernels/test_ctc_beam_team.py writes one and reads the other: arrays,
-// each behind its number of bytes.
-#include "kernels/common/ctc_beam_search.h"
+// Runs what kernels/ctc/cuda/ctc_beam_search.cu runs, by a team of threads of the CPU or by its own block of such
+// threads. usage: ctc_beam_search PROBLEM RESULT; tests/kernels/test_ctc_beam_team.py writes one and reads the other:
+// arrays, each behind its number of bytes.
+#include "kernels/ctc/ctc_beam_search.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -13,7 +13,7 @@
 #include "tests/kernels/cpp/cuda_block.h"
 #include "tests/kernels/cpp/thread_team.h"
 // After what stands in for CUDA.
-#include "kernels/cuda/block_team.cuh"
+#include "kernels/common/cuda/block_team.cuh"
 
 namespace asrkern {
 namespace {
