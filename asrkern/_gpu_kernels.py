@@ -23,8 +23,8 @@ _LAUNCHERS = (
 KERNELS: dict[str, tuple[str, ...]] = {
     "gru_forward": ("kernels/rnn/cuda/gru_fwd.cu", "kernels/rnn/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
     "gru_backward": ("kernels/rnn/cuda/gru_bwd.cu", "kernels/rnn/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
-    "batch_norm_act": ("kernels/triton/batch_norm_act.py", *_LAUNCHERS[:2]),
-    "masked_conv2d": ("kernels/triton/masked_conv2d.py", *_LAUNCHERS),
+    "batch_norm_act": ("kernels/norm/triton/batch_norm_act.py", *_LAUNCHERS[:2]),
+    "masked_conv2d": ("kernels/conv/triton/masked_conv2d.py", *_LAUNCHERS),
     "ctc_beam_search": ("kernels/ctc/cuda/ctc_beam_search.cu", "csrc/ops/ctc_beam_search_cuda.cpp"),
 }
 CHECKED = Path(__file__).with_name("_gpu_checked.json")
@@ -44,7 +44,8 @@ def sources(name: str, root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     waiting = list(KERNELS[name])
     while waiting:
-        path = waiting.pop()
+        # asrkern/_triton holds links to files of kernels/.
+        path = (root / waiting.pop()).resolve().relative_to(root.resolve()).as_posix()
         if path in found:
             continue
         if not (root / path).is_file():
@@ -54,7 +55,7 @@ def sources(name: str, root: Path) -> dict[str, str]:
         found[path] = hashlib.sha256(content).hexdigest()
         text = content.decode()
         waiting += _INCLUDE.findall(text)
-        waiting += [f"kernels/triton/{module}.py" for module in _IMPORT.findall(text)]
+        waiting += [f"asrkern/_triton/{module}.py" for module in _IMPORT.findall(text)]
     return dict(sorted(found.items()))
 
 

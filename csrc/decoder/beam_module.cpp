@@ -7,10 +7,10 @@
 #include <tuple>
 #include <vector>
 
-#include "csrc/decoder/context_arrays.h"
-#include "csrc/decoder/ctc_beam_stream.h"
 #include "csrc/decoder/modules.h"
 #include "csrc/decoder/ngram_model.h"
+#include "kernels/ctc/context_arrays.h"
+#include "kernels/ctc/ctc_beam_stream.h"
 
 namespace py = pybind11;
 

@@ -13,13 +13,13 @@
 #include <utility>
 #include <vector>
 
-#include "csrc/decoder/arpa.h"
-#include "csrc/decoder/kneser_ney.h"
-#include "csrc/decoder/ngram_builder.h"
-#include "csrc/decoder/ngram_check.h"
 #include "csrc/decoder/ngram_model.h"
-#include "csrc/decoder/ngram_query.h"
-#include "csrc/decoder/text_error.h"
+#include "kernels/lm/arpa.h"
+#include "kernels/lm/kneser_ney.h"
+#include "kernels/lm/ngram_builder.h"
+#include "kernels/lm/ngram_check.h"
+#include "kernels/lm/ngram_query.h"
+#include "kernels/lm/text_error.h"
 
 namespace py = pybind11;
 

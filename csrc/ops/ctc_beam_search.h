@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "csrc/decoder/context_arrays.h"
 #include "csrc/ops/common.h"
+#include "kernels/ctc/context_arrays.h"
 #include "kernels/ctc/ctc_result_team.h"
 
 namespace asrkern {

@@ -1,8 +1,8 @@
 #include <atomic>
 #include <exception>
 
-#include "csrc/decoder/ctc_beam_stream.h"
 #include "csrc/ops/ctc_beam_search.h"
+#include "kernels/ctc/ctc_beam_stream.h"
 
 namespace asrkern {
 namespace {

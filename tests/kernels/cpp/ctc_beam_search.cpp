@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "csrc/decoder/context_arrays.h"
+#include "kernels/ctc/context_arrays.h"
 #include "tests/kernels/cpp/cuda_block.h"
 #include "tests/kernels/cpp/thread_team.h"
 // After what stands in for CUDA.

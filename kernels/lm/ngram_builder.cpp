@@ -1,4 +1,4 @@
-#include "csrc/decoder/ngram_builder.h"
+#include "kernels/lm/ngram_builder.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "csrc/decoder/trie_builder.h"
+#include "kernels/ctc/trie_builder.h"
 
 #include <algorithm>
 #include <unordered_map>

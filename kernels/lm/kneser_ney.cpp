@@ -1,11 +1,11 @@
-#include "csrc/decoder/kneser_ney.h"
+#include "kernels/lm/kneser_ney.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
 
-#include "csrc/decoder/text_error.h"
+#include "kernels/lm/text_error.h"
 
 namespace asrkern {
 namespace {

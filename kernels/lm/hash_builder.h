@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "csrc/decoder/text_error.h"
 #include "kernels/common/hash_table.h"
+#include "kernels/lm/text_error.h"
 
 namespace asrkern {
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "csrc/decoder/ngram_builder.h"
+#include "kernels/lm/ngram_builder.h"
 
 namespace asrkern {
 

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "csrc/decoder/tokenizer.h"
 #include "kernels/lm/ngram.h"
+#include "kernels/lm/tokenizer.h"
 
 namespace asrkern {
 

@@ -7,10 +7,10 @@
 #include <cstring>
 #include <string>
 
-#include "csrc/decoder/hash_builder.h"
-#include "csrc/decoder/ngram_builder.h"
-#include "csrc/decoder/text_error.h"
+#include "kernels/lm/hash_builder.h"
 #include "kernels/lm/ngram.h"
+#include "kernels/lm/ngram_builder.h"
+#include "kernels/lm/text_error.h"
 
 namespace asrkern {
 

@@ -1,12 +1,12 @@
-#include "csrc/decoder/arpa.h"
+#include "kernels/lm/arpa.h"
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
 
-#include "csrc/decoder/text_error.h"
-#include "csrc/decoder/tokenizer.h"
+#include "kernels/lm/text_error.h"
+#include "kernels/lm/tokenizer.h"
 
 namespace asrkern {
 namespace {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "csrc/decoder/hash_builder.h"
+#include "kernels/lm/hash_builder.h"
 #include "kernels/lm/ngram.h"
 
 namespace asrkern {

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
-#include "csrc/decoder/hash_builder.h"
-#include "csrc/decoder/tokenizer.h"
+#include "kernels/lm/hash_builder.h"
 #include "kernels/lm/ngram.h"
+#include "kernels/lm/tokenizer.h"
 
 namespace asrkern {
 

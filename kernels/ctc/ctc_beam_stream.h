@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "csrc/decoder/ctc_beam_saved.h"
+#include "kernels/ctc/ctc_beam_saved.h"
 #include "kernels/ctc/ctc_beam_step.h"
 #include "kernels/ctc/ctc_result.h"
 
