@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/ctc/cpu/ctc_beam_step.h"
 #include "kernels/ctc/ctc_beam_saved.h"
-#include "kernels/ctc/ctc_beam_step.h"
 #include "kernels/ctc/ctc_result.h"
 
 namespace asrkern {

@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include "kernels/common/vector_copies.h"
+#include "kernels/ctc/cpu/ctc_reach.h"
+#include "kernels/ctc/cpu/ranking.h"
 #include "kernels/ctc/ctc_beam_parts.h"
-#include "kernels/ctc/ctc_reach.h"
-#include "kernels/ctc/ranking.h"
 
 namespace asrkern {
 namespace ctc_beam {

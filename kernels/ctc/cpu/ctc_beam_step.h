@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "kernels/common/vector_copies.h"
+#include "kernels/ctc/cpu/ctc_collect.h"
+#include "kernels/ctc/cpu/ranking.h"
 #include "kernels/ctc/ctc_beam_parts.h"
-#include "kernels/ctc/ctc_collect.h"
-#include "kernels/ctc/ranking.h"
 
 namespace asrkern {
 namespace ctc_beam {
