@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 _LAUNCHERS = (
@@ -41,8 +42,13 @@ def is_triton(name: str) -> bool:
 
 def sources(name: str, root: Path) -> dict[str, str]:
     """Every source of a kernel in the repository at ``root``: path → SHA-256, "missing" for what is not there."""
+    return with_included(KERNELS[name], root)
+
+
+def with_included(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """Files of the repository at ``root`` and all of kernels/ that they include, in the same way."""
     found: dict[str, str] = {}
-    waiting = list(KERNELS[name])
+    waiting = list(paths)
     while waiting:
         # asrkern/_triton holds links to files of kernels/.
         path = (root / waiting.pop()).resolve().relative_to(root.resolve()).as_posix()

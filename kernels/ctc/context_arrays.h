@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/common/vector_copies.h"
+#include "kernels/ctc/cpu/dispatch.h"
 #include "kernels/ctc/ctc_beam.h"
 
 namespace asrkern {
@@ -49,49 +49,19 @@ inline void check_array(bool good, const char* name, const std::string& expected
   if (!good) throw std::invalid_argument(std::string(name) + ": expected " + expected);
 }
 
-// Every call of the operation checks all of its arrays, so the loops below have no exits and vectorise.
-
-ASRKERN_VECTOR_COPIES inline bool ascends(const int32_t* values, int64_t count) {
-  int32_t wrong = 0;
-  for (int64_t i = 1; i < count; ++i) wrong |= values[i - 1] > values[i];
-  return !wrong;
-}
-
-ASRKERN_VECTOR_COPIES inline bool all_below(const int32_t* values, int64_t count, uint32_t limit) {
-  int32_t wrong = 0;
-  for (int64_t i = 0; i < count; ++i) wrong |= uint32_t(values[i]) >= limit;
-  return !wrong;
-}
-
-// Or impossible. More, or what is no number, would leave the search without an order of its prefixes.
-ASRKERN_VECTOR_COPIES inline bool all_scores(const float* values, int64_t count) {
-  int32_t wrong = 0;
-  for (int64_t i = 0; i < count; ++i) wrong |= !(std::fabs(values[i]) < kLargestScore) & (values[i] != kLogZero);
-  return !wrong;
-}
-
 // begin: [count + 1], ascending from 0 to the number of entries.
 inline void check_runs(const char* name, const Array<int32_t>& begin, int64_t entries) {
   if (!begin.readable) return;
   const bool good = begin.size > 0 && begin.data[0] == 0 && begin.data[begin.size - 1] == entries;
-  check_array(good && ascends(begin.data, begin.size), name,
+  check_array(good && cpu::ctc_kernels().ascends(begin.data, begin.size), name,
               "the beginnings of runs, ascending from 0 to " + std::to_string(entries));
 }
 
 inline void check_range(const char* name, const Array<int32_t>& values, int64_t end) {
   if (!values.readable) return;
   const uint32_t limit = uint32_t(std::clamp<int64_t>(end, 0, INT32_MAX));
-  check_array(all_below(values.data, values.size, limit), name, "values from 0 to " + std::to_string(end - 1));
-}
-
-// Whether each mask has as many bits as its run has entries, and is the difference of `sums` at the run's ends.
-ASRKERN_VECTOR_COPIES inline bool masks_are_differences(const int64_t* masks, int64_t count, const int32_t* begin,
-                                                        const uint64_t* sums) {
-  uint64_t wrong = 0;
-  for (int64_t i = 0; i < count; ++i)
-    wrong |= uint64_t(count_bits(uint64_t(masks[i]))) ^ uint64_t(begin[i + 1] - begin[i]);
-  for (int64_t i = 0; i < count; ++i) wrong |= (sums[begin[i + 1]] - sums[begin[i]]) ^ uint64_t(masks[i]);
-  return wrong == 0;
+  check_array(cpu::ctc_kernels().all_below(values.data, values.size, limit), name,
+              "values from 0 to " + std::to_string(end - 1));
 }
 
 // Whether each node's mask is of its tokens, each of them once: their bits' sum, with as many bits as there are tokens.
@@ -102,7 +72,7 @@ inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t
   sums[0] = 0;
   for (int64_t edge = 0; edge < edge_token.size; ++edge)
     sums[edge + 1] = sums[edge] + (1ull << (edge_token.data[edge] & 63));
-  return masks_are_differences(edge_mask.data, edge_mask.size, edge_begin.data, sums.get());
+  return cpu::ctc_kernels().masks_are_differences(edge_mask.data, edge_mask.size, edge_begin.data, sums.get());
 }
 
 // Whether each node's mask is of its tokens, modulo 64.
@@ -135,7 +105,8 @@ inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, c
 
 inline void check_per_node(const char* name, const Array<float>& values, int64_t nodes) {
   check_array(values.size == nodes, name, std::to_string(nodes) + " values for each node");
-  check_array(!values.readable || all_scores(values.data, values.size), name, "numbers between -1e20 and 1e20");
+  check_array(!values.readable || cpu::ctc_kernels().all_scores(values.data, values.size), name,
+              "numbers between -1e20 and 1e20");
 }
 
 // lm_vocabulary: words of the language model, 0 without one.

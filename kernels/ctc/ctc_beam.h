@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "kernels/common/host_device.h"
 #include "kernels/common/log_space.h"
@@ -17,6 +18,9 @@
 #include "kernels/ctc/text_hash.h"
 
 namespace asrkern {
+
+constexpr int32_t CTC_REACH_TOKENS = 64;  // tokens that have a bit, in two words
+constexpr int32_t CTC_REACH_WORD = 32;
 
 struct CtcBeamOptions {
   CtcRowOptions row;
@@ -185,6 +189,14 @@ ASRKERN_HOST_DEVICE inline void move(CtcBeam& beam, int32_t from, int32_t to) {
   beam.context_score[to] = beam.context_score[from];
   beam.context[to] = beam.context[from];
   beam.tree.prefixes[beam.node[to]].slot = to;
+}
+
+// Keeps with a prefix which tokens phrases go on with, where each has a bit.
+ASRKERN_HOST_DEVICE inline void note_phrase_edges(CtcBeam& beam, const ContextModel& model, int32_t slot) {
+  if (!model.hotwords.nodes) return;
+  const uint64_t edges = model.hotwords.trie.edge_mask[beam.context[slot].hotword_node];
+  beam.phrase_edges[0][slot] = uint32_t(edges);
+  beam.phrase_edges[1][slot] = uint32_t(edges >> CTC_REACH_WORD);
 }
 
 }  // namespace ctc_beam

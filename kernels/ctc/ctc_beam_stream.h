@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/ctc/cpu/ctc_beam_step.h"
+#include "kernels/ctc/cpu/dispatch.h"
 #include "kernels/ctc/ctc_beam_saved.h"
 #include "kernels/ctc/ctc_result.h"
 
@@ -79,7 +79,7 @@ class CtcBeamStream {
   CtcError step(const ContextModel& model, const CtcBeamOptions& options, const float* log_probs) {
     if (beam_.frame == INT32_MAX) too_long();
     reserve(options.beam_width);
-    return ctc_beam::step(beam_, model, options, log_probs);
+    return cpu::ctc_kernels().step(beam_, model, options, log_probs);
   }
 
   // The utterance is over.

@@ -1,8 +1,9 @@
-// The kernels of one ISA as a table of functions, and the choice between ISAs at run time.
+// The kernels on tensors of one ISA as a table of functions.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/common/cpu/isa.h"
 #include "kernels/conv/cpu/masked_conv2d.h"
 #include "kernels/linear/cpu/linear.h"
 #include "kernels/norm/cpu/batch_norm_act.h"
@@ -96,13 +97,7 @@ constexpr Kernels<T> make_kernels() {
 extern const Kernels<float> kScalarKernels, kAvx2Kernels, kAvx512Kernels;
 extern const Kernels<double> kDoubleKernels;  // the scalar build only
 
-enum class Isa { kScalar, kAvx2, kAvx512 };
-
-// ASRKERN_CPU_ISA if set, else the best that this CPU has and that is trusted (AVX-512: see CMakeLists.txt). Decided
-// once. Throws std::runtime_error if the variable names an unknown ISA or one that this CPU does not have.
-Isa active_isa();
-const char* isa_name(Isa isa);
-
+// Those of the active ISA.
 template <class T>
 const Kernels<T>& kernels();
 

@@ -3,19 +3,20 @@
 
 #include <cstdint>
 
-#include "kernels/common/vector_copies.h"
 #include "kernels/ctc/cpu/ctc_collect.h"
+#include "kernels/ctc/cpu/ctc_row.h"
 #include "kernels/ctc/cpu/ranking.h"
 #include "kernels/ctc/ctc_beam_parts.h"
 
 namespace asrkern {
 namespace ctc_beam {
+namespace {
 
 // The scores of prefixes that stay. The results are said to be apart from the rest, so that it vectorises.
 template <bool add>
-ASRKERN_VECTOR_COPIES void join(int32_t count, const float* token, const float* total, const float* from,
-                                const float* gain, const float* row_last, float blank, float* __restrict__ next_token,
-                                float* __restrict__ next_blank, float* __restrict__ next_total) {
+void join(int32_t count, const float* token, const float* total, const float* from, const float* gain,
+          const float* row_last, float blank, float* __restrict__ next_token, float* __restrict__ next_blank,
+          float* __restrict__ next_total) {
   for (int32_t i = 0; i < count; ++i)
     stay_scores<add>(token[i], total[i], from[i], gain[i], row_last[i], blank, next_token[i], next_blank[i],
                      next_total[i]);
@@ -138,8 +139,7 @@ inline CtcError step_row(CtcBeam& beam, const ContextModel& model, const CtcBeam
   return kCtcOk;
 }
 
-// The next frame. The tree must have room for beam_width more prefixes and twice as many alignments. After an error the
-// beam is as it was.
+// See CtcKernels::step.
 inline CtcError step(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const float* log_probs) {
   CtcError error = ctc_check_row(log_probs, options.row.vocabulary, options.row.check_normalised);
   if (error != kCtcOk) return error;
@@ -157,5 +157,6 @@ inline CtcError step(CtcBeam& beam, const ContextModel& model, const CtcBeamOpti
   return kCtcOk;
 }
 
+}  // namespace
 }  // namespace ctc_beam
 }  // namespace asrkern

@@ -1,17 +1,16 @@
 // The extensions of a beam by one token that may be among the best of the next frame; see ctc_beam.h.
 #pragma once
 
-#include <algorithm>
-#include <bit>
 #include <cstdint>
+#include <cstring>
 
-#include "kernels/common/vector_copies.h"
 #include "kernels/ctc/cpu/ctc_reach.h"
 #include "kernels/ctc/cpu/ranking.h"
 #include "kernels/ctc/ctc_beam_parts.h"
 
 namespace asrkern {
 namespace ctc_beam {
+namespace {
 
 // Candidates by slot, token and choice: the order of equals. By slot they are.
 inline void order_candidates(CtcBeam& beam) {
@@ -24,7 +23,7 @@ inline void order_candidates(CtcBeam& beam) {
     for (end = begin + 1; end < beam.candidate_count && candidates[end].slot == candidates[begin].slot; ++end)
       ordered &= !before(candidates[end], candidates[end - 1]);
     if (ordered) continue;
-    std::sort(candidates + begin, candidates + end, before);
+    sort_candidates(candidates + begin, end - begin);
     for (int32_t i = begin; i < end; ++i) beam.totals[beam.count + i] = candidates[i].total;
   }
 }
@@ -59,7 +58,7 @@ inline float select(CtcBeam& beam, const CtcBeamOptions& options, float limit) {
     }
     beam.candidate_count = kept;
   }
-  std::copy_n(totals, stays, stay_totals);
+  memcpy(stay_totals, totals, size_t(stays) * sizeof *totals);
   return cut.limit;
 }
 
@@ -85,18 +84,9 @@ inline FrameTokens list_tokens(CtcBeam& beam, const ContextModel& model, const C
       beam.boundary[tokens.boundary++] = v;
     }
   }
-  const auto likelihood = [row](int32_t token) { return row[token]; };
-  if (options.row.vocabulary > CTC_REACH_TOKENS) order_by_worth(beam.inside, tokens.inside, likelihood);
-  order_by_worth(beam.boundary, tokens.boundary, likelihood);
+  if (options.row.vocabulary > CTC_REACH_TOKENS) order_by_worth(beam.inside, tokens.inside, row);
+  order_by_worth(beam.boundary, tokens.boundary, row);
   return tokens;
-}
-
-// Keeps with a prefix which tokens phrases go on with, where each has a bit.
-inline void note_phrase_edges(CtcBeam& beam, const ContextModel& model, int32_t slot) {
-  if (!model.hotwords.nodes) return;
-  const uint64_t edges = model.hotwords.trie.edge_mask[beam.context[slot].hotword_node];
-  beam.phrase_edges[0][slot] = uint32_t(edges);
-  beam.phrase_edges[1][slot] = uint32_t(edges >> CTC_REACH_WORD);
 }
 
 // Collects the extensions that exceed a bar, which rises when there are more than needed.
@@ -107,7 +97,7 @@ class Collector {
       : beam_(beam), model_(model), options_(options), tokens_(tokens) {
     raise_bar(bar);
     beam.candidate_count = 0;
-    std::copy_n(beam.next.total, beam.count, beam.totals);
+    memcpy(beam.totals, beam.next.total, size_t(beam.count) * sizeof *beam.totals);
   }
 
   void collect() {
@@ -155,7 +145,7 @@ class Collector {
   }
 
   // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, too.
-  ASRKERN_VECTOR_COPIES void inside_by_bits(int32_t slot) {
+  void inside_by_bits(int32_t slot) {
     const uint64_t reachable = both_words(beam_.reachable, slot);
     if (!reachable) return;
     const PrefixContext& context = beam_.context[slot];
@@ -196,15 +186,15 @@ class Collector {
     const float* const credits = begins ? model_.hotwords.begin_credit : nothing;
     const uint64_t on_phrase = others & edges, tabled = off_phrase | (begins ? on_phrase : 0);
     for (uint64_t bits = tabled & ~listed; bits; bits &= bits - 1) {
-      const int32_t token = std::countr_zero(bits);
+      const int32_t token = __builtin_ctzll(bits);
       offer(token, unlisted + credits[token] - before);
     }
     for (uint64_t bits = tabled & listed; bits; bits &= bits - 1) {
-      const int32_t token = std::countr_zero(bits);
+      const int32_t token = __builtin_ctzll(bits);
       extend(token, credits[token]);
     }
     for (uint64_t bits = begins ? 0 : on_phrase; bits; bits &= bits - 1) {
-      const int32_t token = std::countr_zero(bits);
+      const int32_t token = __builtin_ctzll(bits);
       const float credit = model_.hotwords.credit[phrases.listed_child(node, edges, token)];
       if (listed >> token & 1)
         extend(token, credit);
@@ -284,7 +274,8 @@ class Collector {
   // For as many candidates as a prefix has tokens with a bit, and one more.
   void make_room() {
     if (beam_.candidate_count < 4 * options_.beam_width) return;
-    raise_bar(std::max(bar_, select(beam_, options_, bar_)));
+    const float limit = select(beam_, options_, bar_);
+    raise_bar(limit > bar_ ? limit : bar_);
   }
 
   void raise_bar(float bar) {
@@ -300,8 +291,8 @@ class Collector {
 };
 
 // Collects the extensions that exceed `bar`. Whether they and the prefixes that stay fill a beam above it.
-ASRKERN_VECTOR_COPIES inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
-                                                const FrameTokens& tokens, float bar) {
+inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                          const FrameTokens& tokens, float bar) {
   Collector collector(beam, model, options, tokens, bar);
   collector.collect();
   return collector.bar() > bar || count_from(beam.totals, beam.count + beam.candidate_count, bar) >= options.beam_width;
@@ -336,5 +327,6 @@ inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptio
   collect_above(beam, model, options, tokens, bar);
 }
 
+}  // namespace
 }  // namespace ctc_beam
 }  // namespace asrkern

@@ -5,12 +5,10 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/common/vector_copies.h"
+#include "kernels/ctc/ctc_beam.h"
 
 namespace asrkern {
-
-constexpr int32_t CTC_REACH_TOKENS = 64;  // tokens that have a bit, in two words
-constexpr int32_t CTC_REACH_WORD = 32;
+namespace {
 
 // Prefixes: what kernels/ctc/ctc_beam.h says of each.
 struct CtcReachPrefixes {
@@ -26,8 +24,8 @@ struct CtcReachPrefixes {
 
 // tokens_above with and without phrases.
 template <bool phrases>
-ASRKERN_VECTOR_COPIES void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t token_count,
-                                      int32_t word, const float* row, float bar, uint32_t* __restrict__ bits) {
+void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t token_count, int32_t word,
+                const float* row, float bar, uint32_t* __restrict__ bits) {
   constexpr int32_t TOGETHER = 4;
   const int32_t count = prefixes.count, first = word * CTC_REACH_WORD;
   const uint32_t* const edges = phrases ? prefixes.edges[word] : nullptr;
@@ -68,4 +66,5 @@ inline void tokens_above(const CtcReachPrefixes& prefixes, const int32_t* tokens
   (prefixes.edges ? find_above<true> : find_above<false>)(prefixes, tokens, token_count, word, row, bar, bits);
 }
 
+}  // namespace
 }  // namespace asrkern

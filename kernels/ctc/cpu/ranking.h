@@ -1,13 +1,13 @@
 // Selection and order by floats, for the lengths that a beam search has.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/common/vector_copies.h"
+#include "kernels/ctc/orders.h"
 
 namespace asrkern {
+namespace {
 
 // The largest of value(0) … value(count − 1) and `least`. Part of its caller, so that it vectorises as that does.
 template <class Value>
@@ -15,7 +15,7 @@ template <class Value>
   // In lanes, which vectorise: a single maximum would wait for itself.
   constexpr int32_t LANES = 16;
   float lanes[LANES];
-  std::fill_n(lanes, LANES, least);
+  for (float& lane : lanes) lane = least;
   int32_t i = 0;
   for (; i + LANES <= count; i += LANES)
     for (int32_t lane = 0; lane < LANES; ++lane) {
@@ -23,11 +23,14 @@ template <class Value>
       lanes[lane] = x > lanes[lane] ? x : lanes[lane];
     }
   for (; i < count; ++i) lanes[0] = value(i) > lanes[0] ? value(i) : lanes[0];
-  return *std::max_element(lanes, lanes + LANES);
+  for (int32_t half = LANES / 2; half; half /= 2)
+    for (int32_t lane = 0; lane < half; ++lane)
+      lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
+  return lanes[0];
 }
 
 // How many of [count] values reach a limit.
-ASRKERN_VECTOR_COPIES inline int32_t count_from(const float* values, int32_t count, float limit) {
+inline int32_t count_from(const float* values, int32_t count, float limit) {
   int32_t reached = 0;
   for (int32_t i = 0; i < count; ++i) reached += values[i] >= limit;
   return reached;
@@ -43,7 +46,7 @@ constexpr int32_t NO_TIES = -1;
 
 // Between the n-th largest of [count] values and the next; more than n reach `low`. By bisection, so that values are
 // only counted, which vectorises.
-ASRKERN_VECTOR_COPIES inline Cut cut_behind(const float* values, int32_t count, int32_t n, float low) {
+inline Cut cut_behind(const float* values, int32_t count, int32_t n, float low) {
   float most = largest(count, low, [values](int32_t i) { return values[i]; });
   // The least that reaches `low`, so that few steps do.
   low = -largest(count, -most, [values, low](int32_t i) { return values[i] >= low ? -values[i] : -INFINITY; });
@@ -61,21 +64,14 @@ ASRKERN_VECTOR_COPIES inline Cut cut_behind(const float* values, int32_t count, 
   return {low, n - above};
 }
 
-// Sorts tokens, which differ, by their worth, the most first; of equals the smallest.
-template <class Worth>
-void order_by_worth(int32_t* tokens, int32_t count, const Worth& worth) {
+// As sort_by_worth, and quick where there are few.
+inline void order_by_worth(int32_t* tokens, int32_t count, const float* worth) {
   constexpr int32_t FEW = 64;
-  if (count > FEW) {
-    std::sort(tokens, tokens + count, [&worth](int32_t a, int32_t b) {
-      const float worth_a = worth(a), worth_b = worth(b);
-      return worth_a > worth_b || (worth_a == worth_b && a < b);
-    });
-    return;
-  }
+  if (count > FEW) return sort_by_worth(tokens, count, worth);
   // How many come before each, of all: no branches to guess wrong.
   float values[FEW];
   int32_t sorted[FEW];
-  for (int32_t i = 0; i < count; ++i) values[i] = worth(tokens[i]);
+  for (int32_t i = 0; i < count; ++i) values[i] = worth[tokens[i]];
   for (int32_t i = 0; i < count; ++i) {
     const float value = values[i];
     const int32_t token = tokens[i];
@@ -83,7 +79,8 @@ void order_by_worth(int32_t* tokens, int32_t count, const Worth& worth) {
     for (int32_t j = 0; j < count; ++j) before += (values[j] > value) | ((values[j] == value) & (tokens[j] < token));
     sorted[before] = token;
   }
-  std::copy(sorted, sorted + count, tokens);
+  for (int32_t i = 0; i < count; ++i) tokens[i] = sorted[i];
 }
 
+}  // namespace
 }  // namespace asrkern

@@ -10,12 +10,20 @@
 #include <vector>
 
 #include "kernels/ctc/context_arrays.h"
+#include "kernels/ctc/cpu/array_checks.h"
 #include "tests/kernels/cpp/cuda_block.h"
 #include "tests/kernels/cpp/thread_team.h"
 // After what stands in for CUDA.
 #include "kernels/common/cuda/block_team.cuh"
 
 namespace asrkern {
+
+// Arrays are checked; the search by one thread is not among what runs here.
+const cpu::CtcKernels& cpu::ctc_kernels() {
+  static const CtcKernels kernels{nullptr, ascends, all_below, all_scores, masks_are_differences};
+  return kernels;
+}
+
 namespace {
 
 [[noreturn]] void fail(const std::string& message) {
