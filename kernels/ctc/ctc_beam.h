@@ -19,9 +19,6 @@
 
 namespace asrkern {
 
-constexpr int32_t CTC_REACH_TOKENS = 64;  // tokens that have a bit, in two words
-constexpr int32_t CTC_REACH_WORD = 32;
-
 struct CtcBeamOptions {
   CtcRowOptions row;
   int32_t beam_width;
@@ -73,49 +70,37 @@ constexpr BegunWord kNoBegunWord{kNoText, -1, -1, 0, 0};
 
 // The beam: `count` prefixes, in no order. Arrays belong to the caller; [W] is of beam_width entries, [W + 1] has a
 // sentinel of impossible scores at the end. What depends on the prefix alone stays with it as long as it is in the
-// beam.
+// beam. One thread and a team have scratch of their own: CtcSerialBeam, CtcTeamBeam.
 struct CtcBeam {
   int32_t count;
   int32_t frame;
   double offset;  // of all scores, so that float32 holds differences only: precision does not sink with the frames
   float shift;    // the best total, which goes into the offset with the next frame
   float spread;   // how far behind it to expect the last place of a full beam; −kLogZero: not known. A guess only.
-  CtcBeamScores now, next;    // [W + 1]
-  int32_t* last;              // [W + 1] last token; of the empty prefix the row's sentinel
-  int32_t* node;              // [W] in the tree of prefixes
-  int32_t* parent;            // [W] its parent's
-  int32_t* blank_alignment;   // [W] tail of the best alignment that ends in blank
-  int32_t* blank_end;         // [W] the last frame of the last token in it
-  int32_t* token_alignment;   // [W] tail of the best alignment that ends in the last token
-  float* gain;                // [W] what the last token was worth as context
-  float* inside_reach;        // [W] no token inside a word gains more that no phrase goes on with,
-  float* phrase_reach;        // [W] and none that one does
-  float* end_reach;           // [W] no word's end gains more; the gain itself once end_known
-  uint8_t* end_known;         // [W]
-  double* context_score;      // [W]
-  PrefixContext* context;     // [W]
-  uint32_t* phrase_edges[2];  // [W] tokens that phrases go on with, a bit each, in two words; see ctc_collect.h
+  CtcBeamScores now, next;   // [W + 1]
+  int32_t* last;             // [W + 1] last token; of the empty prefix the row's sentinel
+  int32_t* node;             // [W] in the tree of prefixes
+  int32_t* parent;           // [W] its parent's
+  int32_t* blank_alignment;  // [W] tail of the best alignment that ends in blank
+  int32_t* blank_end;        // [W] the last frame of the last token in it
+  int32_t* token_alignment;  // [W] tail of the best alignment that ends in the last token
+  float* gain;               // [W] what the last token was worth as context
+  float* inside_reach;       // [W] no token inside a word gains more that no phrase goes on with,
+  float* phrase_reach;       // [W] and none that one does
+  float* end_reach;          // [W] no word's end gains more; the gain itself once end_known
+  uint8_t* end_known;        // [W]
+  double* context_score;     // [W]
+  PrefixContext* context;    // [W]
   PrefixTree tree;
   int32_t settled;    // tokens that all prefixes begin with since settle() was here
   int32_t committed;  // tokens of the tree's root, which all prefixes begin with and which are no longer in it
   BegunWord begun;    // the word that those end in
   // Scratch.
   float* row;                // [vocabulary + 1]
-  float* row_scratch;        // [vocabulary]
-  int32_t* inside;           // [vocabulary] tokens of the frame, see ctc_collect.h: those inside words,
-  int32_t* boundary;         // [vocabulary] and those that end or begin one
-  uint32_t* reachable[2];    // [W] tokens inside words that may extend a prefix, in the same way
   int32_t* parent_slot;      // [W]
-  uint64_t* children;        // [W + 1] which of its children are in the beam: a bit a token, modulo 64
-  float* from;               // [W] score that the parent passes on
-  float* best_from;          // [W] the same of its best alignment
-  float* row_last;           // [W] row[last]
   int32_t* new_alignment;    // [W] a better alignment that comes from the parent; −1: none
-  int32_t* scratch_slots;    // [W + 1]
-  CtcCandidate* candidates;  // [4 W + 65]
-  int32_t candidate_count;
-  float* totals;         // [5 W + 65] those of the prefixes that stay, then of the candidates
-  CtcEntrant* entrants;  // [W]
+  CtcCandidate* candidates;  // as many as there is room for
+  CtcEntrant* entrants;      // [W]
 };
 
 namespace ctc_beam {
@@ -189,14 +174,6 @@ ASRKERN_HOST_DEVICE inline void move(CtcBeam& beam, int32_t from, int32_t to) {
   beam.context_score[to] = beam.context_score[from];
   beam.context[to] = beam.context[from];
   beam.tree.prefixes[beam.node[to]].slot = to;
-}
-
-// Keeps with a prefix which tokens phrases go on with, where each has a bit.
-ASRKERN_HOST_DEVICE inline void note_phrase_edges(CtcBeam& beam, const ContextModel& model, int32_t slot) {
-  if (!model.hotwords.nodes) return;
-  const uint64_t edges = model.hotwords.trie.edge_mask[beam.context[slot].hotword_node];
-  beam.phrase_edges[0][slot] = uint32_t(edges);
-  beam.phrase_edges[1][slot] = uint32_t(edges >> CTC_REACH_WORD);
 }
 
 }  // namespace ctc_beam

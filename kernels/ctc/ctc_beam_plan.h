@@ -11,7 +11,7 @@
 
 namespace asrkern {
 
-// What the beam of a team has beside CtcBeam's arrays; of those it leaves out what serves a single thread.
+// The beam of a search by a team: what every search keeps of its prefixes, and scratch for the team.
 struct CtcTeamBeam : CtcBeam {
   int32_t candidate_room;
   int32_t* tokens;       // [vocabulary] the tokens of a frame

@@ -156,8 +156,8 @@ class CtcBeamStream {
     take(beam_.children, slots);
     for (float** array : {&beam_.row, &beam_.row_scratch}) take(*array, vocabularies);
     for (int32_t** array : {&beam_.inside, &beam_.boundary}) take(*array, vocabularies);
-    take(beam_.candidates, 4 * slots + CTC_REACH_TOKENS);
-    take(beam_.totals, 5 * slots + CTC_REACH_TOKENS);
+    take(beam_.candidates, 4 * slots + kSetTokens);
+    take(beam_.totals, 5 * slots + kSetTokens);
     take(beam_.entrants, slots);
     ctc_beam::clear(beam_, options);
     resize_tree(128 * slots);
@@ -324,7 +324,7 @@ class CtcBeamStream {
   int32_t width_ = 0, vocabulary_ = 0;
   uint64_t search_ = 0;
   std::unique_ptr<SavedBeam> saved_;  // until it is known for which model
-  CtcBeam beam_{};
+  CtcSerialBeam beam_{};
   std::vector<CtcToken> committed_;   // the tokens of the tree's root, with the words and confidences of complete words
   std::vector<int32_t> word_begins_;  // the first token of each complete word
   std::vector<std::vector<double>> blocks_;

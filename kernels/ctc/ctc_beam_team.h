@@ -1,6 +1,6 @@
 // One frame of the beam search of ctc_beam.h by a team: as ctc_beam_step.h, prefix by prefix and candidate by
 // candidate, but that it looks at all tokens. What it finds is the same; but of prefixes with equal scores it may keep
-// others where there are more than 64 tokens, and more candidates than there is room for.
+// others where there are more than kMaskBits tokens, and more candidates than there is room for.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ ASRKERN_HOST_DEVICE CtcError check_row(Team& team, const float* log_probs, const
   CtcRowCheck check;
   for (int32_t v = team.rank(); v < options.vocabulary; v += team.size()) check.add(log_probs[v]);
   return team.reduce(check, [](const CtcRowCheck& a, const CtcRowCheck& b) { return a.merged(b); })
-      .verdict(options.check_normalised);
+      .verdict(options.check_normalized);
 }
 
 // As ctc_make_row.

@@ -49,7 +49,8 @@ struct Hotwords {
   const float* credit;     // [nodes] given in advance for the part of a phrase
   const float* completed;  // [nodes] earned if the word ends here: of all phrases that do
   const float* reach;      // [nodes] the largest credit among the targets of its edges, at least 0
-  float begin_credit[64];  // by token below 64: the credit of kHotwordStart's edge; not filled for a device
+  // [tokens below kMaskBits] the credit of kHotwordStart's edge; not filled for a device.
+  float begin_credit[kMaskBits];
 };
 
 struct ContextModel {
@@ -217,7 +218,7 @@ ASRKERN_HOST_DEVICE inline float unlisted_gain(const ContextModel& model, const 
   return model.allow_unknown ? model.unknown_look_ahead - look_ahead(model, context.lexicon_node) : kLogZero;
 }
 
-// Bits, modulo 64, of the tokens that the lexicon goes on with; all if its gains are not known from that.
+// Mask of the tokens that the lexicon goes on with; all if its gains are not known from that.
 ASRKERN_HOST_DEVICE inline uint64_t listed_tokens(const ContextModel& model, const PrefixContext& context) {
   if (model.lm_tokens) return ~0ull;
   return model.lexicon.nodes && context.lexicon_node != kUnknownWord

@@ -26,7 +26,7 @@ struct CtcRowOptions {
   int32_t top_tokens;     // only that many of the likeliest tokens of a frame are possible
   float token_min_logp;   // less likely tokens are impossible, unless it is the likeliest of the frame
   float blank_penalty;    // taken off the log-probability of blank before anything else
-  bool check_normalised;  // a frame's probabilities must sum to 1, within a factor of e^0.5
+  bool check_normalized;  // a frame's probabilities must sum to 1, within a factor of e^0.5
 };
 
 // What the values of a frame are, from one value after the other; of parts of a frame that are merged.
@@ -52,11 +52,11 @@ struct CtcRowCheck {
   }
 
   // What they are instead of log-probabilities, or kCtcOk.
-  ASRKERN_HOST_DEVICE CtcError verdict(bool check_normalised) const {
+  ASRKERN_HOST_DEVICE CtcError verdict(bool check_normalized) const {
     if (!number) return kCtcNaN;
     if (best < -kLargestScore) return kCtcAllZero;
     if (best > kLargestScore) return kCtcInfinite;
-    if (!check_normalised || (best < 0.5f && sum > 0.6065f && sum < 1.6488f)) return kCtcOk;
+    if (!check_normalized || (best < 0.5f && sum > 0.6065f && sum < 1.6488f)) return kCtcOk;
     return probabilities ? kCtcProbabilities : kCtcNotNormalised;
   }
 };

@@ -101,7 +101,7 @@ class EdgeWriter {
     for (const auto& [token, target] : here_) {
       edges_.token.push_back(token);
       edges_.target.push_back(target);
-      mask |= 1ull << (token & 63);
+      mask |= mask_of(token);
     }
     edges_.mask.push_back(int64_t(mask));
     here_.clear();

@@ -24,7 +24,7 @@ void join(int32_t count, const float* token, const float* total, const float* fr
 
 // The prefixes of the beam one frame later, without new tokens, into `next`: blank, the last token again, or the last
 // token as an extension of the parent.
-inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
+inline void stay(CtcSerialBeam& beam, const CtcBeamOptions& options) {
   const int32_t count = beam.count, sentinel = options.beam_width;
   const CtcBeamScores now = beam.now, next = beam.next;
   for (int32_t i = 0; i <= sentinel; ++i) beam.children[i] = 0;
@@ -33,7 +33,7 @@ inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
     const int32_t p = slot < 0 ? sentinel : slot;
     const Passed passed = passed_on(now, p, beam.last[p] == beam.last[i]);
     beam.parent_slot[i] = p;
-    beam.children[p] |= 1ull << (beam.last[i] & 63);
+    beam.children[p] |= mask_of(beam.last[i]);
     beam.from[i] = passed.score;
     beam.best_from[i] = passed.best;
     beam.row_last[i] = beam.row[beam.last[i]];
@@ -43,7 +43,7 @@ inline void stay(CtcBeam& beam, const CtcBeamOptions& options) {
 }
 
 // The best alignments of the prefixes that stay. Those of all parents are read before any is changed.
-inline void stay_aligned(CtcBeam& beam, const CtcBeamOptions& options) {
+inline void stay_aligned(CtcSerialBeam& beam, const CtcBeamOptions& options) {
   const int32_t count = beam.count;
   const CtcBeamScores now = beam.now, next = beam.next;
   const float blank = beam.row[options.row.blank];
@@ -65,7 +65,8 @@ inline void stay_aligned(CtcBeam& beam, const CtcBeamOptions& options) {
 }
 
 // The prefix that a candidate is, in the tree.
-inline void make_entrant(CtcBeam& beam, const ContextModel& model, const CtcCandidate& candidate, CtcEntrant& result) {
+inline void make_entrant(CtcSerialBeam& beam, const ContextModel& model, const CtcCandidate& candidate,
+                         CtcEntrant& result) {
   describe(beam, model, candidate, result);
   result.alignment = beam.tree.add_alignment(extended_alignment(beam, candidate.slot, candidate.token));
   const int32_t parent = beam.node[candidate.slot];
@@ -74,7 +75,7 @@ inline void make_entrant(CtcBeam& beam, const ContextModel& model, const CtcCand
 }
 
 // Prefixes that were not kept leave, entrants take their slots, and prefixes from the end those that are left.
-inline void replace(CtcBeam& beam, const ContextModel& model) {
+inline void replace(CtcSerialBeam& beam, const ContextModel& model) {
   int32_t* const freed = beam.scratch_slots;
   int32_t frees = 0, count = beam.count;
   for (int32_t i = 0; i < count; ++i) {
@@ -97,7 +98,7 @@ inline void replace(CtcBeam& beam, const ContextModel& model) {
 }
 
 // See kSettleFrames.
-inline void settle(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+inline void settle(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   if (beam.frame % kSettleFrames) return;
   int32_t best = 0;
   for (int32_t i = 1; i < beam.count; ++i)
@@ -118,7 +119,7 @@ inline float next_spread(float before, float now) {
   return before > now && before < -kLogZero ? now + KEPT * (before - now) : now;
 }
 
-inline CtcError step_row(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+inline CtcError step_row(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   stay(beam, options);
   collect(beam, model, options);
   const float* totals = beam.totals;
@@ -140,8 +141,9 @@ inline CtcError step_row(CtcBeam& beam, const ContextModel& model, const CtcBeam
 }
 
 // See CtcKernels::step.
-inline CtcError step(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const float* log_probs) {
-  CtcError error = ctc_check_row(log_probs, options.row.vocabulary, options.row.check_normalised);
+inline CtcError step(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                     const float* log_probs) {
+  CtcError error = ctc_check_row(log_probs, options.row.vocabulary, options.row.check_normalized);
   if (error != kCtcOk) return error;
   const float shift = beam.shift;
   ctc_make_row(log_probs, options.row, true, shift, beam.row, beam.row_scratch);

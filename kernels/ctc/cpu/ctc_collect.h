@@ -13,7 +13,7 @@ namespace ctc_beam {
 namespace {
 
 // Candidates by slot, token and choice: the order of equals. By slot they are.
-inline void order_candidates(CtcBeam& beam) {
+inline void order_candidates(CtcSerialBeam& beam) {
   const auto before = [](const CtcCandidate& a, const CtcCandidate& b) {
     return a.token != b.token ? a.token < b.token : a.choice < b.choice;
   };
@@ -30,7 +30,7 @@ inline void order_candidates(CtcBeam& beam) {
 
 // Keeps the beam_width best of the prefixes that stay and the candidates, those that reach `limit`; of equals the
 // first. Returns the score that a further candidate must exceed.
-inline float select(CtcBeam& beam, const CtcBeamOptions& options, float limit) {
+inline float select(CtcSerialBeam& beam, const CtcBeamOptions& options, float limit) {
   const int32_t width = options.beam_width, stays = beam.count, all = stays + beam.candidate_count;
   float *const totals = beam.totals, *const stay_totals = beam.next.total;
   Cut cut{limit, NO_TIES};
@@ -65,26 +65,27 @@ inline float select(CtcBeam& beam, const CtcBeamOptions& options, float limit) {
 // The tokens of a frame that may extend something: other than blank, and their row exceeds `least`.
 struct FrameTokens {
   int32_t inside = 0, boundary = 0;  // of beam.inside and of beam.boundary
-  int32_t low = 0;                   // inside words, and below CTC_REACH_WORD
+  int32_t low = 0;                   // inside words, and below kSetWordTokens
   float best_inside = 2 * kLogZero;  // of the row
 };
 
 // Those inside words are in ascending order where each has a bit, else the likeliest first; so are those that do
 // something to words.
-inline FrameTokens list_tokens(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, float least) {
+inline FrameTokens list_tokens(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                               float least) {
   const float* row = beam.row;
   FrameTokens tokens;
   for (int32_t v = 0; v < options.row.vocabulary; ++v) {
     if (!(row[v] > least) || v == options.row.blank) continue;
     if (model.token_kinds[v] == kInsideWord) {
       beam.inside[tokens.inside++] = v;
-      tokens.low += v < CTC_REACH_WORD;
+      tokens.low += v < kSetWordTokens;
       tokens.best_inside = row[v] > tokens.best_inside ? row[v] : tokens.best_inside;
     } else {
       beam.boundary[tokens.boundary++] = v;
     }
   }
-  if (options.row.vocabulary > CTC_REACH_TOKENS) order_by_worth(beam.inside, tokens.inside, row);
+  if (options.row.vocabulary > kSetTokens) order_by_worth(beam.inside, tokens.inside, row);
   order_by_worth(beam.boundary, tokens.boundary, row);
   return tokens;
 }
@@ -92,7 +93,7 @@ inline FrameTokens list_tokens(CtcBeam& beam, const ContextModel& model, const C
 // Collects the extensions that exceed a bar, which rises when there are more than needed.
 class Collector {
  public:
-  Collector(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const FrameTokens& tokens,
+  Collector(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const FrameTokens& tokens,
             float bar)
       : beam_(beam), model_(model), options_(options), tokens_(tokens) {
     raise_bar(bar);
@@ -101,7 +102,7 @@ class Collector {
   }
 
   void collect() {
-    if (options_.row.vocabulary > CTC_REACH_TOKENS) {
+    if (options_.row.vocabulary > kSetTokens) {
       for (int32_t i = 0; i < beam_.count; ++i) {
         inside(i);
         boundary(i);
@@ -127,7 +128,7 @@ class Collector {
         beam_.now.blank, beam_.last,      beam_.row_last,     model_.hotwords.nodes ? beam_.phrase_edges : nullptr};
     const int32_t *low_tokens = beam_.inside, *high_tokens = beam_.inside + tokens_.low;
     tokens_above(prefixes, low_tokens, tokens_.low, 0, beam_.row, low_, beam_.reachable[0]);
-    if (options_.row.vocabulary > CTC_REACH_WORD)
+    if (options_.row.vocabulary > kSetWordTokens)
       tokens_above(prefixes, high_tokens, tokens_.inside - tokens_.low, 1, beam_.row, low_, beam_.reachable[1]);
     const float boundary = tokens_.boundary ? beam_.row[beam_.boundary[0]] : 2 * kLogZero;
     int32_t count = 0;
@@ -141,7 +142,7 @@ class Collector {
   }
 
   static uint64_t both_words(const uint32_t* const* words, int32_t slot) {
-    return uint64_t(words[1][slot]) << CTC_REACH_WORD | words[0][slot];
+    return uint64_t(words[1][slot]) << kSetWordTokens | words[0][slot];
   }
 
   // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, too.
@@ -181,7 +182,7 @@ class Collector {
       if (extension_gain(beam_, model_, slot, token, credit, before, low_, gain)) offer(token, gain);
     };
     // Credits of the tokens that lead to no phrase's next letter are 0, and those of a phrase's first are in a table.
-    static constexpr float nothing[CTC_REACH_TOKENS] = {};
+    static constexpr float nothing[kSetTokens] = {};
     const bool begins = node == kHotwordStart;
     const float* const credits = begins ? model_.hotwords.begin_credit : nothing;
     const uint64_t on_phrase = others & edges, tabled = off_phrase | (begins ? on_phrase : 0);
@@ -220,7 +221,7 @@ class Collector {
       const int32_t token = beam_.inside[k];
       if (!(base + beam_.row[token] > low_)) break;
       if ((within && phrases.has(node, token)) || in_beam(slot, token, kNoWord)) continue;
-      if (listed >> (token & 63) & 1)
+      if (in_mask(listed, token))
         extend(slot, token, 0, before);
       else
         offer(slot, token, unlisted);
@@ -253,7 +254,7 @@ class Collector {
   }
 
   bool in_beam(int32_t slot, int32_t token, int32_t word) const {
-    if (!(beam_.children[slot] >> (token & 63) & 1)) return false;
+    if (!in_mask(beam_.children[slot], token)) return false;
     const int32_t node = beam_.tree.find_child(beam_.node[slot], token, word);
     return node >= 0 && beam_.tree.prefixes[node].slot >= 0;
   }
@@ -283,7 +284,7 @@ class Collector {
     low_ = below(bar);
   }
 
-  CtcBeam& beam_;
+  CtcSerialBeam& beam_;
   const ContextModel& model_;
   const CtcBeamOptions& options_;
   const FrameTokens tokens_;
@@ -291,7 +292,7 @@ class Collector {
 };
 
 // Collects the extensions that exceed `bar`. Whether they and the prefixes that stay fill a beam above it.
-inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+inline bool collect_above(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
                           const FrameTokens& tokens, float bar) {
   Collector collector(beam, model, options, tokens, bar);
   collector.collect();
@@ -299,7 +300,7 @@ inline bool collect_above(CtcBeam& beam, const ContextModel& model, const CtcBea
 }
 
 // The extensions that may be among the best, and the totals of all.
-inline void collect(CtcBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+inline void collect(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   const int32_t count = beam.count;
   const float *now = beam.now.total, *next = beam.next.total, *phrase = beam.phrase_reach, *end = beam.end_reach;
   const float begin_reach = model.begin_reach;

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/ctc/ctc_beam.h"
+#include "kernels/ctc/ctc_serial_beam.h"
 
 namespace asrkern {
 namespace {
@@ -27,7 +27,7 @@ template <bool phrases>
 void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t token_count, int32_t word,
                 const float* row, float bar, uint32_t* __restrict__ bits) {
   constexpr int32_t TOGETHER = 4;
-  const int32_t count = prefixes.count, first = word * CTC_REACH_WORD;
+  const int32_t count = prefixes.count, first = word * kSetWordTokens;
   const uint32_t* const edges = phrases ? prefixes.edges[word] : nullptr;
   const float *const total = prefixes.total, *const blank = prefixes.blank, *const row_last = prefixes.row_last;
   const float *const inside_reach = prefixes.inside_reach, *const phrase_reach = prefixes.phrase_reach;
@@ -55,7 +55,7 @@ void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t
   }
   for (int32_t i = 0; i < count; ++i) {
     const uint32_t last = uint32_t(prefixes.last[i] - first),
-                   bit = last < CTC_REACH_WORD ? 1u << (last % CTC_REACH_WORD) : 0;
+                   bit = last < kSetWordTokens ? 1u << (last % kSetWordTokens) : 0;
     bits[i] &= blank[i] + phrase_reach[i] + row_last[i] > bar ? ~0u : ~bit;
   }
 }

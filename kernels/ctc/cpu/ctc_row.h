@@ -9,10 +9,10 @@
 namespace asrkern {
 namespace {
 
-inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool check_normalised) {
+inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool check_normalized) {
   CtcRowCheck check;
   for (int32_t v = 0; v < vocabulary; ++v) check.add(log_probs[v]);
-  return check.verdict(check_normalised);
+  return check.verdict(check_normalized);
 }
 
 // row: [vocabulary + 1], what the search adds for each token, `shift` taken off: kLogZero for those that are impossible

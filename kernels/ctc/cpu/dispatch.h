@@ -3,14 +3,14 @@
 
 #include <cstdint>
 
-#include "kernels/ctc/ctc_beam.h"
+#include "kernels/ctc/ctc_serial_beam.h"
 
 namespace asrkern::cpu {
 
 struct CtcKernels {
   // The next frame. The tree must have room for beam_width more prefixes and twice as many alignments. After an error
   // the beam is as it was.
-  CtcError (*step)(CtcBeam&, const ContextModel&, const CtcBeamOptions&, const float* log_probs);
+  CtcError (*step)(CtcSerialBeam&, const ContextModel&, const CtcBeamOptions&, const float* log_probs);
   // Of arrays from outside, see array_checks.h.
   bool (*ascends)(const int32_t* values, int64_t count);
   bool (*all_below)(const int32_t* values, int64_t count, uint32_t limit);

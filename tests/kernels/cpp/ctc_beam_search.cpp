@@ -123,7 +123,7 @@ void run(const char* problem, const char* result) {
   search.options.row.token_min_logp = float(*reals++);
   search.options.beam_prune_logp = float(*reals++);
   search.options.row.blank_penalty = float(*reals++);
-  search.options.row.check_normalised = *ints++;
+  search.options.row.check_normalized = *ints++;
   search.options.beam_width = int32_t(*ints++);
   search.options.add = *ints++;
   search.options.history = int32_t(*ints++);
