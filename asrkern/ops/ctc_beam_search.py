@@ -193,24 +193,31 @@ def ctc_beam_search(
     if context is None:
         context = CTCContext(torch.zeros(vocabulary, dtype=torch.uint8, device=log_probs.device))
     found = torch.ops.asrkern.ctc_beam_search(
-        log_probs.detach().float(), lengths, context.token_kinds,
-        list(context.language_model), context.lm_order, context.lm_bos, context.lm_eos, context.lm_tokens,
-        list(context.lexicon), list(context.hotwords),
-        context.alpha, context.beta, context.unk_score, context.unknown_look_ahead, context.begin_reach,
-        blank, beam_width, nbest, vocabulary if top_tokens is None else top_tokens, token_min_logp,
-        beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, context.texts,
-        _NO_LIMIT if history is None else history,
-    )  # fmt: skip
+        log_probs.detach().float(),
+        lengths,
+        **context._asdict(),
+        blank=blank,
+        beam_width=beam_width,
+        nbest=nbest,
+        top_tokens=vocabulary if top_tokens is None else top_tokens,
+        token_min_logp=token_min_logp,
+        beam_prune_logp=beam_prune_logp,
+        blank_penalty=blank_penalty,
+        log_add=log_add,
+        history=_NO_LIMIT if history is None else history,
+        check_normalized=check_normalized,
+        num_threads=num_threads,
+    )
     return CTCBeamSearchResult(*found)
 
 
+_ARGUMENTS = [argument.name for argument in torch.ops.asrkern.ctc_beam_search.default._schema.arguments]
+
+
 @register_fake("asrkern::ctc_beam_search")
-def _fake(
-    log_probs, lengths, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon, hotwords,
-    alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width, nbest, top_tokens, token_min_logp,
-    beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, texts=None,
-    history=512,
-):  # fmt: skip
+def _fake(*values, **named):
+    arguments = dict(zip(_ARGUMENTS, values), **named)
+    log_probs, nbest = arguments["log_probs"], arguments["nbest"]
     rows, frames, _ = log_probs.shape
 
     def make(dtype, *sizes):

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -22,28 +23,68 @@ struct Array {
   bool readable = true;
 };
 
+// In the order of asrkern.ops.CTCContext.
 struct LexiconArrays {
-  Array<int32_t> edge_begin, edge_token, edge_target, word_begin, words, lm_words;
+  static constexpr size_t kCount = 9;
+  Array<int32_t> edge_begin, edge_token, edge_target;
   Array<int64_t> edge_mask;
+  Array<int32_t> word_begin, words, lm_words;
   Array<float> look_ahead, reach;
+
+  // f(array) for each of them.
+  template <class F>
+  void each(const F& f) {
+    f(edge_begin), f(edge_token), f(edge_target), f(edge_mask), f(word_begin), f(words), f(lm_words);
+    f(look_ahead), f(reach);
+  }
 };
 
 struct HotwordArrays {
+  static constexpr size_t kCount = 7;
   Array<int32_t> edge_begin, edge_token, edge_target;
   Array<int64_t> edge_mask;
   Array<float> credit, completed, reach;
+
+  template <class F>
+  void each(const F& f) {
+    f(edge_begin), f(edge_token), f(edge_target), f(edge_mask), f(credit), f(completed), f(reach);
+  }
 };
 
-// What kernels/ctc/ctc_context.h takes; sizes 0: there is no such part.
+struct ContextNumbers {
+  double alpha, beta;
+  std::optional<double> unk_score;  // none: unknown words are not allowed
+  double unknown_look_ahead, begin_reach;
+
+  // f(name, value) for each of them.
+  template <class F>
+  void each(const F& f) {
+    f("alpha", alpha), f("beta", beta), f("unk_score", unk_score);
+    f("unknown_look_ahead", unknown_look_ahead), f("begin_reach", begin_reach);
+  }
+};
+
+// asrkern.ops.CTCContext without its language model. Arrays of size 0: there is no such part.
 struct ContextArrays {
   Array<uint8_t> token_kinds;
   LexiconArrays lexicon;
   HotwordArrays hotwords;
   Array<int32_t> lm_tokens;
   Array<int64_t> texts;
-  double alpha, beta, unk_score, unknown_look_ahead, begin_reach;
-  bool allow_unknown;
+  ContextNumbers numbers;
 };
+
+// Views the arrays of a list, which has all of them or none; `name`: what it is in messages. view(value, name, array)
+// makes an array the view of an element.
+template <class Arrays, class List, class View>
+void view_each(Arrays& arrays, const List& list, const char* name, const View& view) {
+  if (list.size() == 0) return;
+  if (list.size() != Arrays::kCount)
+    throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(Arrays::kCount) +
+                                " tensors or none, received " + std::to_string(list.size()));
+  size_t i = 0;
+  arrays.each([&](auto& array) { view(list[i++], name, array); });
+}
 
 inline void check_array(bool good, const char* name, const std::string& expected) {
   if (!good) throw std::invalid_argument(std::string(name) + ": expected " + expected);
@@ -65,24 +106,23 @@ inline void check_range(const char* name, const Array<int32_t>& values, int64_t 
 }
 
 // Whether each node's mask is of its tokens, each of them once: their bits' sum, with as many bits as there are tokens.
-// Of no more than 64 tokens.
+// Of no more than kMaskBits tokens.
 inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
                            const Array<int64_t>& edge_mask) {
   const auto sums = std::make_unique_for_overwrite<uint64_t[]>(size_t(edge_token.size) + 1);
   sums[0] = 0;
-  for (int64_t edge = 0; edge < edge_token.size; ++edge)
-    sums[edge + 1] = sums[edge] + (1ull << (edge_token.data[edge] & 63));
+  for (int64_t edge = 0; edge < edge_token.size; ++edge) sums[edge + 1] = sums[edge] + mask_of(edge_token.data[edge]);
   return cpu::ctc_kernels().masks_are_differences(edge_mask.data, edge_mask.size, edge_begin.data, sums.get());
 }
 
-// Whether each node's mask is of its tokens, modulo 64.
+// Whether each node's mask is of its tokens.
 inline bool masks_are_remainders(const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
                                  const Array<int64_t>& edge_mask) {
   uint64_t wrong = 0;
   for (int64_t node = 0; node < edge_mask.size; ++node) {
     uint64_t mask = 0;
     for (int32_t edge = edge_begin.data[node]; edge < edge_begin.data[node + 1]; ++edge)
-      mask |= 1ull << (edge_token.data[edge] & 63);
+      mask |= mask_of(edge_token.data[edge]);
     wrong |= mask ^ uint64_t(edge_mask.data[node]);
   }
   return wrong == 0;
@@ -94,7 +134,7 @@ inline TokenTrie make_trie(const char* name, const Array<int32_t>& edge_begin, c
   check_runs(name, edge_begin, edge_token.size);
   check_range(name, edge_token, vocabulary);
   check_range(name, edge_target, edge_begin.size - 1);
-  const bool few_tokens = vocabulary <= 64;
+  const bool few_tokens = vocabulary <= kMaskBits;
   bool good = edge_mask.size == edge_begin.size - 1;
   if (good && edge_mask.readable)
     good = (few_tokens ? masks_are_sums : masks_are_remainders)(edge_begin, edge_token, edge_mask);
@@ -150,7 +190,7 @@ inline Hotwords make_hotwords(const HotwordArrays& arrays, int32_t vocabulary) {
                   hotwords.completed[kHotwordNone] == 0 && hotwords.reach[kHotwordNone] == 0,
               "hotwords", "a node " + std::to_string(kHotwordNone) + " without edges that is worth nothing");
   for (int32_t edge = trie.edge_begin[kHotwordStart]; edge < trie.edge_begin[kHotwordStart + 1]; ++edge)
-    if (trie.edge_token[edge] < 64)
+    if (trie.edge_token[edge] < kMaskBits)
       hotwords.begin_credit[trie.edge_token[edge]] = hotwords.credit[trie.edge_target[edge]];
   return hotwords;
 }
@@ -180,38 +220,22 @@ inline ContextModel make_context(const ContextArrays& arrays, const NGramTables*
   }
   // In float32, and far from what stands for the impossible.
   const auto finite = [](double value) { return std::fabs(value) < kLargestScore; };
-  check_array(arrays.alpha >= 0 && finite(arrays.alpha), "alpha", "a number from 0 to 1e20");
-  check_array(finite(arrays.beta), "beta", "a number between -1e20 and 1e20");
-  check_array(finite(arrays.unk_score), "unk_score", "a number between -1e20 and 1e20");
-  check_array(finite(arrays.unknown_look_ahead) && finite(arrays.begin_reach), "unknown_look_ahead, begin_reach",
+  const ContextNumbers& numbers = arrays.numbers;
+  const bool allow_unknown = numbers.unk_score.has_value();
+  const double unk_score = numbers.unk_score.value_or(0);
+  check_array(numbers.alpha >= 0 && finite(numbers.alpha), "alpha", "a number from 0 to 1e20");
+  check_array(finite(numbers.beta), "beta", "a number between -1e20 and 1e20");
+  check_array(finite(unk_score), "unk_score", "a number between -1e20 and 1e20");
+  check_array(finite(numbers.unknown_look_ahead) && finite(numbers.begin_reach), "unknown_look_ahead, begin_reach",
               "numbers between -1e20 and 1e20");
-  check_array(model.lexicon.nodes || arrays.allow_unknown, "lexicon", "one where unknown words are not allowed");
-  model.alpha = float(arrays.alpha * std::log(10.0));
-  model.beta = float(arrays.beta);
-  model.unk_score = float(arrays.unk_score);
-  model.unknown_look_ahead = float(arrays.unknown_look_ahead);
-  model.begin_reach = float(arrays.begin_reach);
-  model.allow_unknown = arrays.allow_unknown;
+  check_array(model.lexicon.nodes || allow_unknown, "lexicon", "one where unknown words are not allowed");
+  model.alpha = float(numbers.alpha * std::log(10.0));
+  model.beta = float(numbers.beta);
+  model.unk_score = float(unk_score);
+  model.unknown_look_ahead = float(numbers.unknown_look_ahead);
+  model.begin_reach = float(numbers.begin_reach);
+  model.allow_unknown = allow_unknown;
   return model;
-}
-
-inline void check_options(const CtcBeamOptions& options, int64_t nbest) {
-  const CtcRowOptions& row = options.row;
-  const auto check = [](bool good, const char* name, const std::string& expected, auto received) {
-    if (!good)
-      throw std::invalid_argument(std::string(name) + ": expected " + expected + ", received " +
-                                  std::to_string(received));
-  };
-  check(row.blank >= 0 && row.blank < row.vocabulary, "blank",
-        "a token between 0 and " + std::to_string(row.vocabulary - 1), row.blank);
-  check(options.beam_width >= 1 && options.beam_width <= 1 << 20, "beam_width", "1 to 2^20", options.beam_width);
-  check(nbest >= 1 && nbest <= options.beam_width, "nbest", "1 to beam_width, " + std::to_string(options.beam_width),
-        nbest);
-  check(row.top_tokens >= 1, "top_tokens", "at least 1", row.top_tokens);
-  check(options.history >= 1, "history", "at least 1", options.history);
-  check(row.token_min_logp <= 0, "token_min_logp", "at most 0", row.token_min_logp);
-  check(options.beam_prune_logp <= 0, "beam_prune_logp", "at most 0", options.beam_prune_logp);
-  check(std::fabs(row.blank_penalty) < 1e20f, "blank_penalty", "a number between -1e20 and 1e20", row.blank_penalty);
 }
 
 }  // namespace asrkern
