@@ -45,12 +45,12 @@ inline NGramTables make_tables(KeptTensors& kept, const std::vector<Tensor>& ten
   const bool quantized = tensors.size() == 3;
   if (tensors.size() < 2 || tensors.size() > 3 || tensors[0].dim() != 2 || tensors[0].size(1) != 2 ||
       tensors[0].size(0) < 1 || tensors[0].size(0) > INT32_MAX || tensors[1].dim() != (quantized ? 1 : 2) ||
-      (!quantized && tensors[1].size(1) != 2) || tensors[1].size(0) < 1 || tensors[1].size(0) % HASH_GROUP ||
+      (!quantized && tensors[1].size(1) != 2) || tensors[1].size(0) < 1 || tensors[1].size(0) % kHashGroup ||
       (quantized && tensors[2].numel() != 512))
     invalid(name,
             ": expected unigrams [vocabulary, 2], ngrams [slots, 2], or [slots] and a codebook [2, 256], with a "
             "multiple of ",
-            HASH_GROUP, " slots");
+            kHashGroup, " slots");
   NGramTables tables{};
   Array<float> unigrams, codebook;
   Array<int64_t> slots;
@@ -65,8 +65,8 @@ inline NGramTables make_tables(KeptTensors& kept, const std::vector<Tensor>& ten
   } else {
     tables.ngrams = {reinterpret_cast<const HashSlot*>(slots.data), uint64_t(tensors[1].size(0))};
   }
-  if (order < 1 || order > MAX_ORDER)
-    invalid("language_model: expected an order of 1 to ", MAX_ORDER, ", received ", order);
+  if (order < 1 || order > kMaxOrder)
+    invalid("language_model: expected an order of 1 to ", kMaxOrder, ", received ", order);
   for (const int64_t word : {bos, eos})
     if (word < 0 || word >= tables.vocabulary)
       invalid("language_model: expected <s> and </s> between 0 and ", tables.vocabulary - 1, ", received ", word);

@@ -85,9 +85,9 @@ struct CtcBeam {
   int32_t* blank_end;        // [W] the last frame of the last token in it
   int32_t* token_alignment;  // [W] tail of the best alignment that ends in the last token
   float* gain;               // [W] what the last token was worth as context
-  float* inside_reach;       // [W] no token inside a word gains more that no phrase goes on with,
-  float* phrase_reach;       // [W] and none that one does
-  float* end_reach;          // [W] no word's end gains more; the gain itself once end_known
+  float* inside_reach;       // [W] upper bound of the gain of a token inside a word that continues no phrase
+  float* phrase_reach;       // [W] the same if it continues one
+  float* end_reach;          // [W] upper bound of the gain of the word's end; the gain itself once end_known
   uint8_t* end_known;        // [W]
   double* context_score;     // [W]
   PrefixContext* context;    // [W]

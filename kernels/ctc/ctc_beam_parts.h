@@ -87,7 +87,7 @@ ASRKERN_HOST_DEVICE inline bool extension_gain(const CtcBeam& beam, const Contex
   return true;
 }
 
-// No token of this row at a word's boundary leads to more.
+// Upper bound of a prefix's score with a token at a word's boundary more. row: the token's.
 ASRKERN_HOST_DEVICE inline float boundary_reach(const CtcBeam& beam, const ContextModel& model, int32_t slot,
                                                 float row) {
   const float reach = model.begin_reach + (model.lm_tokens ? model.beta : 0.0f);

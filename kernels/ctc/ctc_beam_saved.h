@@ -227,8 +227,8 @@ class SavedBeam {
   static void check_context(const PrefixContext& context) {
     need(context.lexicon_node >= kUnknownWord && context.hotword_node >= 0);
     const NGramState& lm = context.lm;
-    need(lm.length >= 0 && lm.length < MAX_ORDER);
-    for (int32_t i = 0; i < MAX_ORDER - 1; ++i) {
+    need(lm.length >= 0 && lm.length < kMaxOrder);
+    for (int32_t i = 0; i < kMaxOrder - 1; ++i) {
       need(i < lm.length ? lm.words[i] >= 0 : lm.words[i] == 0);
       need(std::fabs(lm.backoffs[i]) < 1e20f);
     }

@@ -1,6 +1,6 @@
-// One frame of the beam search of ctc_beam.h by a team: as ctc_beam_step.h, prefix by prefix and candidate by
-// candidate, but that it looks at all tokens. What it finds is the same; but of prefixes with equal scores it may keep
-// others where there are more than kMaskBits tokens, and more candidates than there is room for.
+// One frame of the beam search of ctc_beam.h by a team, whose threads share out prefixes, tokens and candidates. It
+// finds what cpu/ctc_beam_step.h finds. Only among prefixes with equal scores it may keep others: where there are more
+// than kMaskBits tokens and more candidates than there is room for.
 #pragma once
 
 #include <cstdint>
@@ -69,15 +69,15 @@ ASRKERN_HOST_DEVICE void stay(Team& team, CtcTeamBeam& beam, const CtcBeamOption
   team.sync();
 }
 
-// Whether the prefix that a slot's is with a token more is in the beam.
+// Whether the beam has the extension of a slot's prefix by a token that ends `word`.
 ASRKERN_HOST_DEVICE inline bool has_child(const CtcTeamBeam& beam, int32_t slot, int32_t token, int32_t word) {
   for (int32_t child = beam.first_child[slot]; child >= 0; child = beam.next_child[child])
     if (beam.last[child] == token && beam.tree.prefixes[beam.node[child]].word == word) return true;
   return false;
 }
 
-// Keeps the beam_width best of the prefixes that stay and the candidates that reach `limit`; the first of equals.
-// Returns the score that a further candidate must exceed; `candidates` becomes how many are kept.
+// Keeps the `width` best of the prefixes that stay and of the candidates, if they reach `limit`. Of equal scores the
+// first ones are kept. Returns the score that a further candidate must exceed; `candidates` becomes how many are kept.
 template <class Team>
 ASRKERN_HOST_DEVICE float select(Team& team, CtcTeamBeam& beam, int32_t width, float limit, int32_t& candidates) {
   const int32_t stays = beam.count, all = stays + candidates;
@@ -161,8 +161,8 @@ ASRKERN_HOST_DEVICE inline bool extend_boundary(CtcTeamBeam& beam, const Context
   return candidate.total > bar && !has_child(beam, slot, token, word);
 }
 
-// What ending its word gains, for each prefix of which that is asked for by a token of this row, or less. Each of them
-// once, since a look into the language model is slow.
+// Computes end_gain of every prefix whose word a token of this row may end. Each of them once, since the language
+// model's lookup is slow. best_boundary: the row's largest value among those tokens.
 template <class Team>
 ASRKERN_HOST_DEVICE void end_words(Team& team, CtcTeamBeam& beam, const ContextModel& model, float best_boundary,
                                    float bar) {
@@ -240,7 +240,7 @@ ASRKERN_HOST_DEVICE int32_t collect(Team& team, CtcTeamBeam& beam, const Context
   return candidates;
 }
 
-// The prefixes that the candidates are, into beam.entrants.
+// Makes the candidates prefixes, in beam.entrants.
 template <class Team>
 ASRKERN_HOST_DEVICE void make_entrants(Team& team, CtcTeamBeam& beam, const ContextModel& model, int32_t candidates) {
   PrefixTree& tree = beam.tree;
@@ -307,8 +307,8 @@ ASRKERN_HOST_DEVICE void stay_aligned(Team& team, CtcTeamBeam& beam, const CtcBe
   team.sync();
 }
 
-// Prefixes that were not kept leave, entrants take their slots, and what is beyond the new count moves into those that
-// are left.
+// Removes the prefixes that were not kept. Entrants take their slots; prefixes beyond the new count move into the slots
+// that remain.
 template <class Team>
 ASRKERN_HOST_DEVICE void replace(Team& team, CtcTeamBeam& beam, const ContextModel& model, int32_t entrants) {
   const int32_t count = beam.count;

@@ -15,7 +15,7 @@
 
 namespace asrkern {
 
-// What a token does to words. A token between words that only ends one changes nothing.
+// What a token does to words. Between words kEndsWord changes nothing.
 enum TokenKind : uint8_t {
   kInsideWord = 0,
   kEndsWord = 1,    // a space
@@ -24,10 +24,10 @@ enum TokenKind : uint8_t {
 
 constexpr int32_t kBetweenWords = 0;  // the root of the lexicon
 constexpr int32_t kUnknownWord = -1;  // in a word that the lexicon does not have
-constexpr int32_t kNotAllowed = -2;   // no word goes on like this
+constexpr int32_t kNotAllowed = -2;   // no word continues like this
 constexpr int32_t kHotwordStart = 0;  // the root: at the beginning of a word, no phrase begun
-constexpr int32_t kHotwordNone = 1;   // in a word that no phrase goes on with: a node without edges, worth nothing
-constexpr int32_t kNoWord = -2;       // the word that a token ends which ends none
+constexpr int32_t kHotwordNone = 1;   // in a word that continues no phrase: a node without edges, worth nothing
+constexpr int32_t kNoWord = -2;       // in place of a word: the token ends none
 
 // Words by their tokens. Empty (nodes = 0): every word is unknown.
 struct Lexicon {
@@ -90,7 +90,7 @@ ASRKERN_HOST_DEVICE inline bool context_fits(const ContextModel& model, const Pr
   if (context.lexicon_node < kUnknownWord || context.lexicon_node >= nodes) return false;
   const int32_t hotword_nodes = model.hotwords.nodes ? model.hotwords.nodes : 1;
   if (context.hotword_node < 0 || context.hotword_node >= hotword_nodes) return false;
-  if (context.lm.length < 0 || context.lm.length >= MAX_ORDER) return false;
+  if (context.lm.length < 0 || context.lm.length >= kMaxOrder) return false;
   if (model.lm && context.lm.length >= model.lm->order) return false;
   for (int32_t i = 0; model.lm && i < context.lm.length; ++i)
     if (context.lm.words[i] < 0 || context.lm.words[i] >= model.lm->vocabulary) return false;
@@ -175,11 +175,11 @@ ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const 
   if (word == kUnknownWord) gain += model.unk_score;
   if (model.lm_tokens) return gain;
   gain += model.beta;
-  if (model.lm) gain += lm_score(model, context.lm, word == kUnknownWord ? UNK : model.lexicon.lm_words[word], after);
+  if (model.lm) gain += lm_score(model, context.lm, word == kUnknownWord ? kUnk : model.lexicon.lm_words[word], after);
   return gain;
 }
 
-// No token inside a word gains more that no phrase goes on with. credit: that of the context.
+// Upper bound of the gain of a token inside a word that continues no phrase. credit: the context's hotword_credit.
 ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const PrefixContext& context, float credit) {
   const float reach = (model.lm_tokens ? model.beta : 0.0f) - credit;
   if (context.lexicon_node != kUnknownWord && model.lexicon.nodes)
@@ -187,12 +187,12 @@ ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const P
   return context.lexicon_node == kBetweenWords ? reach + model.unknown_look_ahead : reach;
 }
 
-// The most that a token gains beyond that by being one that a phrase goes on with.
+// Upper bound of what a token gains in addition if it continues a phrase.
 ASRKERN_HOST_DEVICE inline float phrase_reach(const ContextModel& model, const PrefixContext& context) {
   return model.hotwords.nodes ? model.hotwords.reach[context.hotword_node] : 0.0f;
 }
 
-// No word's end gains more than this: what word_end_gain gives if the language model is certain of the word.
+// Upper bound of word_end_gain: its value if the language model is certain of the word.
 ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const PrefixContext& context, float credit) {
   float reach = -look_ahead(model, context.lexicon_node) - credit;
   if (model.hotwords.nodes) reach += model.hotwords.completed[context.hotword_node];
@@ -201,24 +201,25 @@ ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const
   return reach + (model.lm_tokens ? 0.0f : model.beta) + (unknown ? model.unk_score : 0.0f);
 }
 
-// What a language model of tokens says of the next one, beta with it.
+// The gain of a token by a language model of tokens, beta included.
 ASRKERN_HOST_DEVICE inline float lm_token_gain(const ContextModel& model, const NGramState& before, int32_t token,
                                                NGramState& after) {
   return lm_score(model, before, model.lm_tokens[token], after) + model.beta;
 }
 
-// What a token gains that goes on with a word, the language model of tokens apart: from what is expected and given in
-// advance where it leads, and where it comes from.
+// The gain of a token inside a word without a language model of tokens: how look-ahead and hotword credit change from
+// the node before it to the node after it.
 ASRKERN_HOST_DEVICE inline float inside_gain(float look, float look_before, float credit, float credit_before) {
   return look - look_before + credit - credit_before;
 }
 
-// The same, hotwords apart, of all tokens that the lexicon does not go on with; kLogZero if they are not allowed.
+// The same without hotwords, for tokens that leave the lexicon; kLogZero where unknown words are not allowed.
 ASRKERN_HOST_DEVICE inline float unlisted_gain(const ContextModel& model, const PrefixContext& context) {
   return model.allow_unknown ? model.unknown_look_ahead - look_ahead(model, context.lexicon_node) : kLogZero;
 }
 
-// Mask of the tokens that the lexicon goes on with; all if its gains are not known from that.
+// Mask of the tokens that continue a word of the lexicon; all tokens with a language model of tokens, which has to be
+// asked for each.
 ASRKERN_HOST_DEVICE inline uint64_t listed_tokens(const ContextModel& model, const PrefixContext& context) {
   if (model.lm_tokens) return ~0ull;
   return model.lexicon.nodes && context.lexicon_node != kUnknownWord
@@ -226,7 +227,8 @@ ASRKERN_HOST_DEVICE inline uint64_t listed_tokens(const ContextModel& model, con
              : 0;
 }
 
-// What a token at a word's boundary begins, once the word before it is settled by word_end_gain.
+// The gain of what a token at a word's boundary begins; word_end_gain is that of the word before it. False: no word of
+// the lexicon begins so.
 ASRKERN_HOST_DEVICE inline bool begin_gain(const ContextModel& model, const PrefixContext& context, int32_t token,
                                            float& gain, int32_t& lexicon_node, int32_t& hotword_node) {
   const bool begins = model.token_kinds[token] == kBeginsWord;

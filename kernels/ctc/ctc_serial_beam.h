@@ -7,13 +7,13 @@
 
 namespace asrkern {
 
-// Where there are no more than 64 tokens each has a bit in a set of tokens, which is two words, so that loops over
-// prefixes vectorise.
+// Where there are no more than kSetTokens tokens each has a bit in a set of tokens, which is two words, so that loops
+// over prefixes vectorise.
 constexpr int32_t kSetTokens = kMaskBits;
 constexpr int32_t kSetWordTokens = 32;
 
 struct CtcSerialBeam : CtcBeam {
-  uint32_t* phrase_edges[2];  // [W] the set of tokens that phrases go on with
+  uint32_t* phrase_edges[2];  // [W] the set of tokens that continue a phrase
   // Scratch.
   float* row_scratch;       // [vocabulary]
   int32_t* inside;          // [vocabulary] tokens of the frame, see ctc_collect.h: those inside words,
@@ -30,7 +30,7 @@ struct CtcSerialBeam : CtcBeam {
 
 namespace ctc_beam {
 
-// Keeps with a prefix which tokens phrases go on with, where each has a bit.
+// Keeps with a prefix the set of tokens that continue a phrase.
 ASRKERN_HOST_DEVICE inline void note_phrase_edges(CtcSerialBeam& beam, const ContextModel& model, int32_t slot) {
   if (!model.hotwords.nodes) return;
   const uint64_t edges = model.hotwords.trie.edge_mask[beam.context[slot].hotword_node];

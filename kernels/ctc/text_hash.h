@@ -7,7 +7,7 @@
 
 namespace asrkern {
 
-// Of a text of n characters c: value = Σ mixed(c_i) BASE^(n−1−i), power = BASE^n, both modulo 2^64.
+// Of a text of n characters c: value = Σ mixed(c_i) kBase^(n−1−i), power = kBase^n, both modulo 2^64.
 struct TextHash {
   uint64_t value;
   uint64_t power;

@@ -12,13 +12,13 @@ namespace asrkern {
 namespace {
 
 // Bytes of a line. Lines of n-grams have a few hundred; without a limit a small compressed file can ask for all memory.
-constexpr size_t MAX_LINE = size_t(1) << 16;
+constexpr size_t kMaxLine = size_t(1) << 16;
 // Bytes of comments and blank lines: so many, and some more for each n-gram.
-constexpr uint64_t MAX_IDLE = uint64_t(1) << 20, MAX_IDLE_PER_NGRAM = 16;
+constexpr uint64_t kMaxIdle = uint64_t(1) << 20, kMaxIdlePerNGram = 16;
 // What rounding can make of a log10 probability of 0.
-constexpr float ROUNDING = 1e-3f;
+constexpr float kRounding = 1e-3f;
 // Log10 of no probability at all, as SRILM writes it.
-constexpr float LOG_ZERO = -99;
+constexpr float kNoProbability = -99;
 
 // The next field of a line, which is cut off; empty at the end. Fields end where words of texts do.
 std::string_view next_field(std::string_view& line) {
@@ -42,7 +42,7 @@ std::optional<T> parse(std::string_view field) {
 std::optional<float> parse_log10(std::string_view field) {
   const std::optional<float> value = parse<float>(field);
   if (value && std::isfinite(*value)) return value;
-  if (value && *value < 0) return LOG_ZERO;
+  if (value && *value < 0) return kNoProbability;
   // Numbers too small for a float are errors to from_chars.
   if (const std::optional<double> exact = parse<double>(field); exact && std::fabs(*exact) < 1) return float(*exact);
   return std::nullopt;
@@ -52,9 +52,9 @@ std::optional<float> parse_log10(std::string_view field) {
 float add_log10(float a, float b) { return float(std::log10(std::pow(10.0, double(a)) + std::pow(10.0, double(b)))); }
 
 bool ends_with_arpa(std::string_view word) {
-  constexpr std::string_view NAME = "arpa";
-  return word.size() >= NAME.size() &&
-         std::equal(NAME.begin(), NAME.end(), word.end() - NAME.size(), [](char a, char b) { return a == (b | 0x20); });
+  constexpr std::string_view kName = "arpa";
+  return word.size() >= kName.size() && std::equal(kName.begin(), kName.end(), word.end() - kName.size(),
+                                                   [](char a, char b) { return a == (b | 0x20); });
 }
 
 std::string section_name(int32_t order) { return "\\" + std::to_string(order) + "-grams:"; }
@@ -85,7 +85,7 @@ std::vector<std::string> ArpaReader::warnings() const {
 }
 
 void ArpaReader::check_length(size_t bytes) const {
-  if (bytes > MAX_LINE) fail("expected lines of at most " + std::to_string(MAX_LINE) + " bytes, received a longer one");
+  if (bytes > kMaxLine) fail("expected lines of at most " + std::to_string(kMaxLine) + " bytes, received a longer one");
 }
 
 void ArpaReader::feed(std::string_view bytes) {
@@ -100,7 +100,7 @@ void ArpaReader::feed(std::string_view bytes) {
       rest_.clear();
     }
   }
-  if (rest_.size() + bytes.size() > MAX_LINE) ++line_;
+  if (rest_.size() + bytes.size() > kMaxLine) ++line_;
   check_length(rest_.size() + bytes.size());
   rest_.append(bytes);
 }
@@ -110,37 +110,37 @@ void ArpaReader::finish() {
     ++line_;
     read_line(rest_);
   }
-  if (part_ == Part::BEFORE)
+  if (part_ == Part::kBefore)
     fail("expected \\data\\, received the end of the file: this is no ARPA file" +
          (header_.count ? ", it begins with " + header_.text : ""));
-  if (part_ != Part::AFTER) fail("expected \\end\\, received the end of the file: it is cut short");
+  if (part_ != Part::kAfter) fail("expected \\end\\, received the end of the file: it is cut short");
 }
 
 void ArpaReader::read_line(std::string_view line) {
-  if (constexpr std::string_view BYTE_ORDER_MARK = "\xef\xbb\xbf"; line_ == 1 && line.starts_with(BYTE_ORDER_MARK))
-    line.remove_prefix(BYTE_ORDER_MARK.size());
+  if (constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf"; line_ == 1 && line.starts_with(kByteOrderMark))
+    line.remove_prefix(kByteOrderMark.size());
   const size_t bytes = line.size() + 1;
   while (!line.empty() && is_space(line.back())) line.remove_suffix(1);
   while (!line.empty() && is_space(line.front())) line.remove_prefix(1);
-  if (part_ == Part::NGRAMS && !line.empty() && line.front() != '\\') {
+  if (part_ == Part::kNGrams && !line.empty() && line.front() != '\\') {
     read_ngram(line);
-  } else if (line == "\\data\\" && part_ == Part::BEFORE) {
-    part_ = Part::COUNTS;
-  } else if (line.empty() || part_ == Part::BEFORE) {
+  } else if (line == "\\data\\" && part_ == Part::kBefore) {
+    part_ = Part::kCounts;
+  } else if (line.empty() || part_ == Part::kBefore) {
     idle_ += bytes;
-    if (idle_ > MAX_IDLE + MAX_IDLE_PER_NGRAM * ngrams_)
-      fail(part_ == Part::BEFORE ? "expected \\data\\ before so much else: this is no ARPA file"
-                                 : "expected fewer blank lines");
+    if (idle_ > kMaxIdle + kMaxIdlePerNGram * ngrams_)
+      fail(part_ == Part::kBefore ? "expected \\data\\ before so much else: this is no ARPA file"
+                                  : "expected fewer blank lines");
     if (!line.empty()) read_header(line);
-  } else if (part_ == Part::AFTER) {
+  } else if (part_ == Part::kAfter) {
     fail("expected nothing after \\end\\, received " + quoted(line));
   } else if (line == "\\end\\") {
     if (section_ == 0 || section_ < order()) fail("expected " + section_name(section_ + 1) + ", received '\\end\\'");
     end_section();
-    part_ = Part::AFTER;
+    part_ = Part::kAfter;
   } else if (line.front() == '\\' && line.ends_with("-grams:")) {
     begin_section(line);
-  } else if (part_ == Part::COUNTS) {
+  } else if (part_ == Part::kCounts) {
     read_count(line);
   } else {
     read_ngram(line);
@@ -176,16 +176,16 @@ void ArpaReader::read_count(std::string_view line) {
     fail("expected 'ngram ORDER=COUNT', received " + quoted(all));
   if (*order != this->order() + 1)
     fail("expected the count of order " + std::to_string(this->order() + 1) + ", received " + quoted(all));
-  if (*order > MAX_ORDER) fail("expected orders up to " + std::to_string(MAX_ORDER) + ", received " + quoted(all));
+  if (*order > kMaxOrder) fail("expected orders up to " + std::to_string(kMaxOrder) + ", received " + quoted(all));
   counts_.push_back(*count);
 }
 
 void ArpaReader::begin_section(std::string_view line) {
-  if (part_ == Part::NGRAMS) end_section();
+  if (part_ == Part::kNGrams) end_section();
   if (counts_.empty()) fail("expected 'ngram 1=COUNT', received " + quoted(line));
   const std::string expected = section_ < order() ? section_name(section_ + 1) : "\\end\\";
   if (line != expected) fail("expected " + expected + ", received " + quoted(line));
-  part_ = Part::NGRAMS;
+  part_ = Part::kNGrams;
   ++section_;
   read_ = 0;
 }
@@ -207,7 +207,7 @@ void ArpaReader::read_ngram(std::string_view line) {
   ++ngrams_;
   float log_prob = read_log_prob(next_field(line));
   std::string_view word;
-  int32_t ids[MAX_ORDER];
+  int32_t ids[kMaxOrder];
   for (int32_t i = 0; i < section_; ++i) {
     word = next_field(line);
     if (word.empty()) fail("expected " + std::to_string(section_) + " words, received " + quoted(all));
@@ -225,7 +225,7 @@ void ArpaReader::read_ngram(std::string_view line) {
     const std::optional<float> lower = builder_.backed_off(ids, section_);
     if (!lower) return;
     log_prob = add_log10(log_prob, *lower);
-    if (log_prob > ROUNDING) fail("expected probabilities that interpolate to at most 1, received " + quoted(all));
+    if (log_prob > kRounding) fail("expected probabilities that interpolate to at most 1, received " + quoted(all));
     log_prob = std::min(log_prob, 0.0f);
   }
   const bool added =
@@ -237,8 +237,8 @@ float ArpaReader::read_log_prob(std::string_view field) {
   const std::optional<float> value = parse_log10(field);
   if (value && is_log_prob(*value)) return *value;
   if (!value) fail("expected a log10 probability, received " + quoted(field));
-  if (*value > ROUNDING) fail("expected a log10 probability of at most 0, received " + quoted(field));
-  if (*value < LEAST_LOG10) fail("expected a log10 probability of at least -1e6, received " + quoted(field));
+  if (*value > kRounding) fail("expected a log10 probability of at most 0, received " + quoted(field));
+  if (*value < kLeastLog10) fail("expected a log10 probability of at least -1e6, received " + quoted(field));
   note(above_zero_, field);
   return 0;
 }

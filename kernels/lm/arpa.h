@@ -26,7 +26,7 @@ class ArpaReader {
   std::vector<std::string> warnings() const;
 
  private:
-  enum class Part { BEFORE, COUNTS, NGRAMS, AFTER };
+  enum class Part { kBefore, kCounts, kNGrams, kAfter };
 
   // A kind of deviation: how often, and of the first the line and the text.
   struct Deviation {
@@ -51,7 +51,7 @@ class ArpaReader {
   NGramBuilder builder_;
   std::string rest_;  // a line without its end
   uint64_t line_ = 0;
-  Part part_ = Part::BEFORE;
+  Part part_ = Part::kBefore;
   std::vector<uint64_t> counts_;  // as announced, of orders 1, 2, …
   int32_t section_ = 0;           // the order of the n-grams now read
   uint64_t read_ = 0;             // how many of them

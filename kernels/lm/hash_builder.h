@@ -13,11 +13,11 @@ namespace asrkern {
 // Of finished tables: with fewer slots more groups are full and more searches go on behind them, which costs more than
 // the memory. Groups by twos: then tables of either layout end at a cache line's boundary, and in a file the next
 // begins.
-constexpr uint64_t finished_size(uint64_t keys) { return (keys / 4 + 1) * 2 * HASH_GROUP; }
+constexpr uint64_t finished_size(uint64_t keys) { return (keys / 4 + 1) * 2 * kHashGroup; }
 
 // Slots between where a key's search begins and where the key is. Of 10^12 hashes none is that far away; keys that are,
 // in a file that is not what it says it is, would make building cost the square of their number.
-constexpr uint64_t MAX_DISTANCE = 1024;
+constexpr uint64_t kMaxDistance = 1024;
 
 [[noreturn]] inline void fail_crowded() {
   throw TextError("expected words and n-grams whose hashes are scattered, received many with hashes close together");
@@ -27,14 +27,14 @@ constexpr uint64_t MAX_DISTANCE = 1024;
 template <class Slot>
 class HashWriter {
  public:
-  HashWriter(Slot* slots, uint64_t size) : slots_(slots), size_(size), left_(size / HASH_GROUP) {}
+  HashWriter(Slot* slots, uint64_t size) : slots_(slots), size_(size), left_(size / kHashGroup) {}
 
   // The key is not in the table yet.
   void add(uint64_t key, Slot slot) {
     uint64_t at = hash_start(key, size_);
     for (uint64_t distance = 0; hash_order(slots_[at]); ++distance) {
-      if (distance == MAX_DISTANCE) fail_crowded();
-      if (++at % HASH_GROUP == 0) left_[at / HASH_GROUP - 1] = true;
+      if (distance == kMaxDistance) fail_crowded();
+      if (++at % kHashGroup == 0) left_[at / kHashGroup - 1] = true;
       if (at == size_) at = 0;
     }
     slots_[at] = slot;
@@ -42,8 +42,8 @@ class HashWriter {
 
   void finish() {
     for (uint64_t group = 0; group < left_.size(); ++group) {
-      Slot* const last = slots_ + (group + 1) * HASH_GROUP - 1;
-      if (hash_order(*last) && hash_left(last + 1 - HASH_GROUP) != left_[group]) std::swap(last[-1], last[0]);
+      Slot* const last = slots_ + (group + 1) * kHashGroup - 1;
+      if (hash_order(*last) && hash_left(last + 1 - kHashGroup) != left_[group]) std::swap(last[-1], last[0]);
     }
   }
 
@@ -91,7 +91,7 @@ class HashBuilder {
   static HashSlot& at(HashSlot* slots, uint64_t size, uint64_t key) {
     uint64_t at = hash_start(key, size);
     for (uint64_t distance = 0; slots[at].key && slots[at].key != key; ++distance) {
-      if (distance == MAX_DISTANCE) fail_crowded();
+      if (distance == kMaxDistance) fail_crowded();
       if (++at == size) at = 0;
     }
     return slots[at];

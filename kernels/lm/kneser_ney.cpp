@@ -10,8 +10,8 @@
 namespace asrkern {
 namespace {
 
-constexpr int32_t BOS = 1, EOS = 2;
-constexpr uint32_t NONE = std::numeric_limits<uint32_t>::max();
+constexpr int32_t kBos = 1, kEos = 2;
+constexpr uint32_t kNone = std::numeric_limits<uint32_t>::max();
 
 double discount(const KneserNey::Discounts& discounts, uint64_t count) {
   return count ? discounts[std::min<uint64_t>(count, 3) - 1] : 0;
@@ -56,28 +56,28 @@ void KneserNey::read_line(std::string_view line) {
   tokenizer_(line, [this](std::string_view word) {
     const int32_t id = add_word(word);
     // KenLM takes either for the unknown word.
-    if (id <= EOS || word == "<UNK>")
+    if (id <= kEos || word == "<UNK>")
       throw TextError("line " + std::to_string(line_) + " of the text: expected words, received the mark " +
                       quoted(word));
     append(id);
   });
-  append(EOS);
+  append(kEos);
 }
 
 void KneserNey::begin_sentence() {
   depth_ = 1;
-  history_[0] = BOS;
-  last_[1] = BOS;
+  history_[0] = kBos;
+  last_[1] = kBos;
 }
 
 void KneserNey::append(int32_t word) {
   const int32_t longest = std::min(depth_ + 1, order_);
-  uint64_t keys[MAX_ORDER + 1];
+  uint64_t keys[kMaxOrder + 1];
   keys[1] = uint64_t(word);
   for (int32_t n = 2; n <= longest; ++n) keys[n] = ngram_key(keys[n - 1], history_[n - 2]);
 
   // From the longest n-gram to its suffixes, until one has been seen: the rest of the chain is there already.
-  std::array<uint32_t, MAX_ORDER + 1> numbers{};
+  std::array<uint32_t, kMaxOrder + 1> numbers{};
   bool fresh = true;
   for (int32_t n = longest; n >= 1; --n) {
     std::vector<Gram>& grams = levels_[n].grams;
@@ -137,13 +137,13 @@ void KneserNey::finish(const std::vector<uint64_t>& prune, const std::optional<D
   }
 }
 
-// Of the n-grams that end with (n − 1)-gram `suffix`, the one whose first word has the highest id; `NONE` if there is
+// Of the n-grams that end with (n − 1)-gram `suffix`, the one whose first word has the highest id; `kNone` if there is
 // none.
 uint32_t KneserNey::last_extension(int32_t n, uint32_t suffix) const {
   const std::vector<Gram>& grams = levels_[n].grams;
-  uint32_t best = NONE;
+  uint32_t best = kNone;
   int32_t highest = -1;
-  for (size_t i = 0; i < grams.size() && suffix != NONE; ++i) {
+  for (size_t i = 0; i < grams.size() && suffix != kNone; ++i) {
     if (grams[i].suffix != suffix) continue;
     const Gram* first = &grams[i];
     for (int32_t k = n - 1; k >= 1; --k) first = &levels_[k].grams[first->context];
@@ -197,7 +197,7 @@ void KneserNey::estimate(int32_t n) {
   }
   probs_ = std::move(probs);
   if (n == 1) {
-    level.log_probs[BOS] = 0;
+    level.log_probs[kBos] = 0;
   } else {
     for (size_t i = 0; i < contexts; ++i)
       if (total[i]) levels_[n - 1].backoffs[i] = log10_or_least(gamma[i]);

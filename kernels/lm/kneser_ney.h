@@ -20,7 +20,7 @@ class KneserNey {
  public:
   using Discounts = std::array<double, 3>;  // of counts 1, 2, and 3 or more
 
-  // order: 1 … MAX_ORDER.
+  // order: 1 … kMaxOrder.
   KneserNey(int32_t order, Tokenizer tokenizer);
 
   // The next bytes of a text, a sentence a line. Throws TextError for <s>, </s> and <unk>.
@@ -75,13 +75,13 @@ class KneserNey {
   uint64_t line_ = 0;
   HashBuilder words_;
   std::string strings_;
-  std::array<Level, MAX_ORDER + 1> levels_;  // by order, from 1; unigrams are numbered by word id
+  std::array<Level, kMaxOrder + 1> levels_;  // by order, from 1; unigrams are numbered by word id
   std::vector<double> probs_;                // of the order estimated last
 
   // The words before, most recent first, and the numbers of the n-grams that end there, by order.
   int32_t depth_ = 0;
-  std::array<int32_t, MAX_ORDER> history_{};
-  std::array<uint32_t, MAX_ORDER + 1> last_{};
+  std::array<int32_t, kMaxOrder> history_{};
+  std::array<uint32_t, kMaxOrder + 1> last_{};
 };
 
 }  // namespace asrkern

@@ -16,8 +16,8 @@
 
 namespace asrkern {
 
-constexpr int32_t MAX_ORDER = 6;
-constexpr int32_t UNK = 0;
+constexpr int32_t kMaxOrder = 6;
+constexpr int32_t kUnk = 0;
 
 // log_prob: its magnitude counts, the value is −|log_prob|. Sign bit set: no longer n-gram ends with this one.
 // backoff: −0.0: this n-gram begins no longer one, and has no back-off weight.
@@ -41,9 +41,9 @@ struct NGramTables {
 // The context of the next word, most recent word first, as short as it can be: what no n-gram of the model reaches is
 // dropped, so that hypotheses that score alike from here on have equal states. Words beyond `length` are 0.
 struct NGramState {
-  int32_t words[MAX_ORDER - 1];
+  int32_t words[kMaxOrder - 1];
   int32_t length;
-  float backoffs[MAX_ORDER - 1];  // of the last 1, 2, … words; they follow from `words`
+  float backoffs[kMaxOrder - 1];  // of the last 1, 2, … words; they follow from `words`
 };
 
 ASRKERN_HOST_DEVICE inline uint32_t ngram_bits(float value) {
@@ -82,7 +82,7 @@ ASRKERN_HOST_DEVICE inline NGramState ngram_bos_state(const NGramTables& tables)
 
 ASRKERN_HOST_DEVICE inline bool ngram_equal(const NGramState& a, const NGramState& b) {
   int32_t difference = a.length ^ b.length;
-  for (int32_t i = 0; i < MAX_ORDER - 1; ++i) difference |= a.words[i] ^ b.words[i];
+  for (int32_t i = 0; i < kMaxOrder - 1; ++i) difference |= a.words[i] ^ b.words[i];
   return difference == 0;
 }
 
@@ -98,10 +98,10 @@ ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
   return key;
 }
 
-// The id of the word with this murmur_hash, UNK if the model has none.
+// The id of the word with this murmur_hash, kUnk if the model has none.
 ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
   uint64_t id;
-  return tables.words.find(hash, tables.words.first(hash), id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : UNK;
+  return tables.words.find(hash, tables.words.first(hash), id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : kUnk;
 }
 
 // The id of a word in UTF-8.
@@ -171,7 +171,7 @@ ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NG
     for (int32_t i = length - 1; i < in.length; ++i) log_prob += in.backoffs[i];
   }
   out.length = kept;
-  for (int32_t i = 0; i < MAX_ORDER - 1; ++i)
+  for (int32_t i = 0; i < kMaxOrder - 1; ++i)
     if (i >= kept) out.words[i] = 0, out.backoffs[i] = 0;
   if (matched) *matched = length;
   return log_prob;

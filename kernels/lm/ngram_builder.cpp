@@ -7,7 +7,7 @@
 namespace asrkern {
 namespace {
 
-constexpr float MISSING_UNK = -100;
+constexpr float kMissingUnk = -100;
 
 uint64_t payload(NGramEntry entry) {
   uint64_t bits;
@@ -26,19 +26,19 @@ NGramEntry alone(float log_prob, float backoff) { return {-std::fabs(log_prob), 
 
 }  // namespace
 
-NGramBuilder::NGramBuilder() : unigrams_{alone(MISSING_UNK, 0)}, strings_("<unk>\n") {
-  words_.insert(murmur_hash("<unk>", 5), UNK);
+NGramBuilder::NGramBuilder() : unigrams_{alone(kMissingUnk, 0)}, strings_("<unk>\n") {
+  words_.insert(murmur_hash("<unk>", 5), kUnk);
 }
 
 int32_t NGramBuilder::find(std::string_view word) {
-  if (word == "<UNK>") return UNK;
+  if (word == "<UNK>") return kUnk;
   const uint64_t* id = words_.find(murmur_hash(word.data(), word.size()));
   return id ? int32_t(*id) : -1;
 }
 
 bool NGramBuilder::add_word(std::string_view word, float log_prob, float backoff) {
   if (word == "<unk>" || word == "<UNK>") {
-    unigrams_[UNK] = alone(log_prob, backoff);
+    unigrams_[kUnk] = alone(log_prob, backoff);
     return !std::exchange(has_unk_, true);
   }
   if (!words_.insert(murmur_hash(word.data(), word.size()), uint64_t(unigrams_.size())).second) return false;
@@ -84,7 +84,7 @@ float NGramBuilder::log_prob(const int32_t* words, int32_t order) {
 NGramEntry NGramBuilder::entry(const int32_t* words, int32_t order) {
   if (const std::optional<NGramEntry> found = find(words, order)) return *found;
   const float log_prob = ngram_log_prob(entry(words + 1, order - 1)) + entry(words, order - 1).backoff;
-  add(words, order, std::clamp(log_prob, LEAST_LOG10, 0.0f), 0);
+  add(words, order, std::clamp(log_prob, kLeastLog10, 0.0f), 0);
   filled_in_.insert(key_of(words, order), 0);
   return *find(words, order);
 }

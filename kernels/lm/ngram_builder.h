@@ -15,9 +15,9 @@ namespace asrkern {
 
 // What numbers of a model from outside can be: more would be damage, and add up to infinity. A back-off weight may be
 // positive: what is left for other words can be more than they have without the context.
-constexpr float LEAST_LOG10 = -1e6f, GREATEST_BACKOFF = 99;
-inline bool is_log_prob(float value) { return value >= LEAST_LOG10 && value <= 0; }
-inline bool is_backoff(float value) { return value >= LEAST_LOG10 && value <= GREATEST_BACKOFF; }
+constexpr float kLeastLog10 = -1e6f, kGreatestBackoff = 99;
+inline bool is_log_prob(float value) { return value >= kLeastLog10 && value <= 0; }
+inline bool is_backoff(float value) { return value >= kLeastLog10 && value <= kGreatestBackoff; }
 
 class NGramBuilder {
  public:

@@ -29,9 +29,9 @@ inline void check_entry(float log_prob, float backoff, const char* table) {
 template <class Slot>
 void check_searches(const Slot* slots, uint64_t size, const char* table) {
   uint64_t run = 0;
-  for (uint64_t group = 0; group < size; group += HASH_GROUP) {
+  for (uint64_t group = 0; group < size; group += kHashGroup) {
     run = hash_left(slots + group) ? run + 1 : 0;
-    if (run > 2 * MAX_DISTANCE) throw TextError(std::string(table) + ": expected a hash table, received other numbers");
+    if (run > 2 * kMaxDistance) throw TextError(std::string(table) + ": expected a hash table, received other numbers");
   }
 }
 

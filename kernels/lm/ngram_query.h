@@ -28,16 +28,16 @@ class NGramScorer {
   // Calls take(sentence, scores, count) for each sentence in order.
   template <class Take>
   void operator()(const std::vector<std::string_view>& sentences, Take&& take) {
-    constexpr size_t BLOCK = 256;  // words; sentences are not divided
+    constexpr size_t kBlock = 256;  // words; sentences are not divided
     for (size_t first = 0, last = 0; first < sentences.size(); first = last) {
       count_ = 0;
       ends_.clear();
-      for (; last < sentences.size() && count_ < BLOCK; ++last) read(sentences[last]);
+      for (; last < sentences.size() && count_ < kBlock; ++last) read(sentences[last]);
       for (size_t i = 0; i < count_; ++i)
         if (scores_[i].word < 0) scores_[i].word = ngram_word(tables_, sources_[i].hash);
-      for (size_t i = 0; i < std::min(count_, AHEAD); ++i) request(i);
+      for (size_t i = 0; i < std::min(count_, kAhead); ++i) request(i);
       for (size_t i = 0; i < count_; ++i) {
-        if (i + AHEAD < count_) request(i + AHEAD);
+        if (i + kAhead < count_) request(i + kAhead);
         score(i);
       }
       for (size_t i = 0, at = 0; i < ends_.size(); at = ends_[i++])
@@ -46,8 +46,8 @@ class NGramScorer {
   }
 
  private:
-  static constexpr size_t AHEAD = 8;  // words between the request of memory and its use
-  static constexpr size_t RING = 16;
+  static constexpr size_t kAhead = 8;  // words between the request of memory and its use
+  static constexpr size_t kRing = 16;
 
   struct Source {
     uint64_t hash;    // of a word whose id is to be found
@@ -56,9 +56,9 @@ class NGramScorer {
 
   // Of a word near the one that is scored.
   struct Near {
-    std::array<uint64_t, MAX_ORDER - 1> keys;  // of the n-grams of orders 2, 3, … that end with it
-    std::array<const void*, MAX_ORDER - 1> slots;
-    std::array<float, MAX_ORDER - 1> backoffs;  // as in NGramState, after the word
+    std::array<uint64_t, kMaxOrder - 1> keys;  // of the n-grams of orders 2, 3, … that end with it
+    std::array<const void*, kMaxOrder - 1> slots;
+    std::array<float, kMaxOrder - 1> backoffs;  // as in NGramState, after the word
     int32_t length;
   };
 
@@ -87,7 +87,7 @@ class NGramScorer {
   }
 
   void request(size_t i) {
-    Near& near = ring_[i % RING];
+    Near& near = ring_[i % kRing];
     uint64_t key = uint64_t(scores_[i].word);
     prefetch(tables_.unigrams + key);
     for (int32_t n = 0; n < sources_[i].context; ++n) {
@@ -97,8 +97,8 @@ class NGramScorer {
   }
 
   void score(size_t i) {
-    const Near& before = ring_[(i - 1) % RING];
-    Near& near = ring_[i % RING];
+    const Near& before = ring_[(i - 1) % kRing];
+    Near& near = ring_[i % kRing];
     const int32_t context = sources_[i].context ? before.length : 0;
     NGramEntry entry = tables_.unigrams[scores_[i].word];
     float log_prob = ngram_log_prob(entry);
@@ -124,7 +124,7 @@ class NGramScorer {
   std::vector<WordScore> scores_;
   std::vector<Source> sources_;
   std::vector<size_t> ends_;  // of each sentence of the block
-  std::array<Near, RING> ring_;
+  std::array<Near, kRing> ring_;
 };
 
 }  // namespace asrkern

@@ -13,10 +13,10 @@ struct TextError : std::invalid_argument {
 
 // The beginning of a text in quotes; a message would end at a NUL.
 inline std::string quoted(std::string_view text) {
-  constexpr size_t SHOWN = 60;
-  std::string shown(text.substr(0, SHOWN));
+  constexpr size_t kShown = 60;
+  std::string shown(text.substr(0, kShown));
   for (size_t at; (at = shown.find('\0')) != std::string::npos;) shown.replace(at, 1, "\\x00");
-  return "'" + shown + (text.size() > SHOWN ? "…'" : "'");
+  return "'" + shown + (text.size() > kShown ? "…'" : "'");
 }
 
 }  // namespace asrkern

@@ -115,8 +115,8 @@ inline void settle(CtcSerialBeam& beam, const ContextModel& model, const CtcBeam
 
 // How far behind the best to expect the last place: what it was, which rises at once and falls slowly.
 inline float next_spread(float before, float now) {
-  constexpr float KEPT = 0.8f;
-  return before > now && before < -kLogZero ? now + KEPT * (before - now) : now;
+  constexpr float kKept = 0.8f;
+  return before > now && before < -kLogZero ? now + kKept * (before - now) : now;
 }
 
 inline CtcError step_row(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {

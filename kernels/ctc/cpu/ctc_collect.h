@@ -33,10 +33,10 @@ inline void order_candidates(CtcSerialBeam& beam) {
 inline float select(CtcSerialBeam& beam, const CtcBeamOptions& options, float limit) {
   const int32_t width = options.beam_width, stays = beam.count, all = stays + beam.candidate_count;
   float *const totals = beam.totals, *const stay_totals = beam.next.total;
-  Cut cut{limit, NO_TIES};
+  Cut cut{limit, kNoTies};
   if (all > width && count_from(totals, all, limit) > width) cut = cut_behind(totals, all, width, limit);
   int32_t kept = 0;
-  if (cut.ties == NO_TIES) {
+  if (cut.ties == kNoTies) {
     for (int32_t i = 0; i < stays; ++i) totals[i] = totals[i] < cut.limit ? kLogZero : totals[i];
     // Without branches, which would be guessed wrong.
     for (int32_t i = 0; i < beam.candidate_count; ++i) {
@@ -319,10 +319,10 @@ inline void collect(CtcSerialBeam& beam, const ContextModel& model, const CtcBea
   const FrameTokens tokens = list_tokens(beam, model, options, least > 0.5f * kLogZero ? least : 0.5f * kLogZero);
   // The last place is mostly about as far behind the best as in the frames before. What a guess leaves out when it
   // fills the beam could not have been among the best; else all is collected again.
-  constexpr float MARGIN = 3.0f;
+  constexpr float kMargin = 3.0f;
   if (count == options.beam_width && tokens.inside > 0) {
     const float extended = best_now + tokens.best_inside;
-    const float guess = (extended > best ? extended : best) - beam.spread - MARGIN;
+    const float guess = (extended > best ? extended : best) - beam.spread - kMargin;
     if (guess > bar && collect_above(beam, model, options, tokens, guess)) return;
   }
   collect_above(beam, model, options, tokens, bar);

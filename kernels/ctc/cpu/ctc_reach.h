@@ -26,16 +26,16 @@ struct CtcReachPrefixes {
 template <bool phrases>
 void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t token_count, int32_t word,
                 const float* row, float bar, uint32_t* __restrict__ bits) {
-  constexpr int32_t TOGETHER = 4;
+  constexpr int32_t kTogether = 4;
   const int32_t count = prefixes.count, first = word * kSetWordTokens;
   const uint32_t* const edges = phrases ? prefixes.edges[word] : nullptr;
   const float *const total = prefixes.total, *const blank = prefixes.blank, *const row_last = prefixes.row_last;
   const float *const inside_reach = prefixes.inside_reach, *const phrase_reach = prefixes.phrase_reach;
   for (int32_t i = 0; i < count; ++i) bits[i] = 0;
-  for (int32_t k = 0; k < token_count; k += TOGETHER) {
-    float least[TOGETHER];
-    uint32_t bit[TOGETHER];
-    for (int32_t j = 0; j < TOGETHER; ++j) {
+  for (int32_t k = 0; k < token_count; k += kTogether) {
+    float least[kTogether];
+    uint32_t bit[kTogether];
+    for (int32_t j = 0; j < kTogether; ++j) {
       const bool there = k + j < token_count;
       least[j] = there ? bar - row[tokens[k + j]] : INFINITY;
       bit[j] = there ? 1u << (tokens[k + j] - first) : 0;
@@ -43,11 +43,11 @@ void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t
     for (int32_t i = 0; i < count; ++i) {
       const float off_phrase = total[i] + inside_reach[i];
       uint32_t found = 0;
-      for (int32_t j = 0; j < TOGETHER; ++j) found |= off_phrase > least[j] ? bit[j] : 0;
+      for (int32_t j = 0; j < kTogether; ++j) found |= off_phrase > least[j] ? bit[j] : 0;
       if constexpr (phrases) {
         const float on_phrase = total[i] + phrase_reach[i];
         uint32_t found_on = 0;
-        for (int32_t j = 0; j < TOGETHER; ++j) found_on |= on_phrase > least[j] ? bit[j] : 0;
+        for (int32_t j = 0; j < kTogether; ++j) found_on |= on_phrase > least[j] ? bit[j] : 0;
         found = (found & ~edges[i]) | (found_on & edges[i]);
       }
       bits[i] |= found;

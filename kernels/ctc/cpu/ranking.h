@@ -13,17 +13,17 @@ namespace {
 template <class Value>
 [[gnu::always_inline]] inline float largest(int32_t count, float least, const Value& value) {
   // In lanes, which vectorise: a single maximum would wait for itself.
-  constexpr int32_t LANES = 16;
-  float lanes[LANES];
+  constexpr int32_t kLanes = 16;
+  float lanes[kLanes];
   for (float& lane : lanes) lane = least;
   int32_t i = 0;
-  for (; i + LANES <= count; i += LANES)
-    for (int32_t lane = 0; lane < LANES; ++lane) {
+  for (; i + kLanes <= count; i += kLanes)
+    for (int32_t lane = 0; lane < kLanes; ++lane) {
       const float x = value(i + lane);
       lanes[lane] = x > lanes[lane] ? x : lanes[lane];
     }
   for (; i < count; ++i) lanes[0] = value(i) > lanes[0] ? value(i) : lanes[0];
-  for (int32_t half = LANES / 2; half; half /= 2)
+  for (int32_t half = kLanes / 2; half; half /= 2)
     for (int32_t lane = 0; lane < half; ++lane)
       lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
   return lanes[0];
@@ -36,13 +36,13 @@ inline int32_t count_from(const float* values, int32_t count, float limit) {
   return reached;
 }
 
-// What the best of some values reach. ties: NO_TIES: they alone; else how many of those that equal the limit are among
+// What the best of some values reach. ties: kNoTies: they alone; else how many of those that equal the limit are among
 // the best.
 struct Cut {
   float limit;
   int32_t ties;
 };
-constexpr int32_t NO_TIES = -1;
+constexpr int32_t kNoTies = -1;
 
 // Between the n-th largest of [count] values and the next; more than n reach `low`. By bisection, so that values are
 // only counted, which vectorises.
@@ -54,7 +54,7 @@ inline Cut cut_behind(const float* values, int32_t count, int32_t n, float low) 
   for (float middle = most;;) {
     int32_t reached = 0;
     for (int32_t i = 0; i < count; ++i) reached += values[i] >= middle;
-    if (reached == n) return {middle, NO_TIES};
+    if (reached == n) return {middle, kNoTies};
     (reached > n ? low : most) = middle;
     middle = low + 0.5f * (most - low);
     if (!(middle > low && middle < most)) break;
@@ -66,11 +66,11 @@ inline Cut cut_behind(const float* values, int32_t count, int32_t n, float low) 
 
 // As sort_by_worth, and quick where there are few.
 inline void order_by_worth(int32_t* tokens, int32_t count, const float* worth) {
-  constexpr int32_t FEW = 64;
-  if (count > FEW) return sort_by_worth(tokens, count, worth);
+  constexpr int32_t kFew = 64;
+  if (count > kFew) return sort_by_worth(tokens, count, worth);
   // How many come before each, of all: no branches to guess wrong.
-  float values[FEW];
-  int32_t sorted[FEW];
+  float values[kFew];
+  int32_t sorted[kFew];
   for (int32_t i = 0; i < count; ++i) values[i] = worth[tokens[i]];
   for (int32_t i = 0; i < count; ++i) {
     const float value = values[i];

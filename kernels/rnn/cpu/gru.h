@@ -27,7 +27,7 @@ struct GruCell {
   using Backward = GruBackward<T>;
   using V = Vec<T>;
   static constexpr int kGates = 3, kSaved = 4;
-  static constexpr bool kLastOfItsOwn = true;  // n's gates_x is outside of the reset gate's product
+  static constexpr bool kHasGradLastX = true;  // n's gates_x is outside of the reset gate's product
 
   static V forward(const Forward& a, int64_t, int64_t frame, const T* x, int64_t unit, int count,
                    const V (&gates_h)[kGates], V h) {

@@ -30,7 +30,7 @@ struct LstmCell {
   using Backward = LstmBackward<T>;
   using V = Vec<T>;
   static constexpr int kGates = 4, kSaved = 5;
-  static constexpr bool kLastOfItsOwn = false;
+  static constexpr bool kHasGradLastX = false;
 
   static V forward(const Forward& a, int64_t row, int64_t frame, const T* x, int64_t unit, int count,
                    const V (&gates_h)[kGates], V) {

@@ -50,13 +50,14 @@ struct RecurrentBackward {
   T* grad_h;                     // [rows, hidden_size] that of h_n on entry, of h0 on return; carries dh between
   T* h_previous;   // [rows of the steps, hidden_size] the states that entered them, for the deferred dW_hh
   T* grad_gates;   // [rows of the steps, G·hidden_size] the gradient of W_hh h, and of gates_x
-  T* grad_last_x;  // [rows of the steps, hidden_size] gates_x's of the last gate where it is another's
+  T* grad_last_x;  // [rows of the steps, hidden_size] gates_x's of the last gate where it differs from the gradient of
+                   // W_hh h
 };
 
 namespace {
 
 // A Cell names the types Value, Weight, Forward and Backward, its kGates, how many values it saves a unit (kSaved) and
-// whether it has a grad_last_x (kLastOfItsOwn), and has
+// whether it has a grad_last_x (kHasGradLastX), and has
 //   forward(pass, row, frame, gates_x, unit, count, gates_h, h) → the next h of `count` units from `unit`, gates_x
 //   being
 //     the row's from `unit` on;
