@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 _LAUNCHERS = (
@@ -21,11 +22,11 @@ _LAUNCHERS = (
 #: Kernel → the files it starts from, in the repository; the first defines it. The headers and modules of kernels/ that
 #: they include count too.
 KERNELS: dict[str, tuple[str, ...]] = {
-    "gru_forward": ("kernels/cuda/gru_fwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
-    "gru_backward": ("kernels/cuda/gru_bwd.cu", "kernels/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
-    "batch_norm_act": ("kernels/triton/batch_norm_act.py", *_LAUNCHERS[:2]),
-    "masked_conv2d": ("kernels/triton/masked_conv2d.py", *_LAUNCHERS),
-    "ctc_beam_search": ("kernels/cuda/ctc_beam_search.cu", "csrc/ops/ctc_beam_search_cuda.cpp"),
+    "gru_forward": ("kernels/rnn/cuda/gru_fwd.cu", "kernels/rnn/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
+    "gru_backward": ("kernels/rnn/cuda/gru_bwd.cu", "kernels/rnn/cuda/gru_order.cu", "csrc/ops/gru_cuda.cpp"),
+    "batch_norm_act": ("kernels/norm/triton/batch_norm_act.py", *_LAUNCHERS[:2]),
+    "masked_conv2d": ("kernels/conv/triton/masked_conv2d.py", *_LAUNCHERS),
+    "ctc_beam_search": ("kernels/ctc/cuda/ctc_beam_search.cu", "csrc/ops/ctc_beam_search_cuda.cpp"),
 }
 CHECKED = Path(__file__).with_name("_gpu_checked.json")
 RECORD = "benchmarks/results/gpu.json"
@@ -41,10 +42,16 @@ def is_triton(name: str) -> bool:
 
 def sources(name: str, root: Path) -> dict[str, str]:
     """Every source of a kernel in the repository at ``root``: path → SHA-256, "missing" for what is not there."""
+    return with_included(KERNELS[name], root)
+
+
+def with_included(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """Files of the repository at ``root`` and all of kernels/ that they include, in the same way."""
     found: dict[str, str] = {}
-    waiting = list(KERNELS[name])
+    waiting = list(paths)
     while waiting:
-        path = waiting.pop()
+        # asrkern/_triton holds links to files of kernels/.
+        path = (root / waiting.pop()).resolve().relative_to(root.resolve()).as_posix()
         if path in found:
             continue
         if not (root / path).is_file():
@@ -54,7 +61,7 @@ def sources(name: str, root: Path) -> dict[str, str]:
         found[path] = hashlib.sha256(content).hexdigest()
         text = content.decode()
         waiting += _INCLUDE.findall(text)
-        waiting += [f"kernels/triton/{module}.py" for module in _IMPORT.findall(text)]
+        waiting += [f"asrkern/_triton/{module}.py" for module in _IMPORT.findall(text)]
     return dict(sorted(found.items()))
 
 

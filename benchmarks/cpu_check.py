@@ -1,7 +1,7 @@
 """Self-test of the AVX-512 kernels, whose record lets them be taken by default.
 
-    python benchmarks/cpu_check.py            runs the tests of the operations with ASRKERN_CPU_ISA=avx512 and, if
-                                              all pass, writes benchmarks/results/avx512.json
+    python benchmarks/cpu_check.py            runs the tests of operations and beam search with
+                                              ASRKERN_CPU_ISA=avx512 and, if all pass, writes benchmarks/results/avx512.json
     python benchmarks/cpu_check.py --stale    lists the kernel sources changed since (exit status 1 if any)
 
 CMakeLists.txt compares the record's SHA-256 sums with the sources: a kernel changed since it was checked is not
@@ -11,7 +11,7 @@ taken by default until this has run again on a CPU with AVX-512.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -23,12 +23,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 RECORD = ROOT / "benchmarks" / "results" / "avx512.json"
-SOURCES = sorted([*(ROOT / "kernels" / "cpu").glob("*.h"), ROOT / "kernels" / "cpu" / "isa_avx512.cpp"])
+# What is compiled with AVX-512.
+FILES = ("kernels/common/cpu/isa_avx512.cpp", "kernels/ctc/cpu/isa_avx512.cpp")
+TESTS = ("tests/ops", "tests/decoder/test_beam_stream.py")
+
+# By its path: the package would need torch.
+_spec = importlib.util.spec_from_file_location("_gpu_kernels", ROOT / "asrkern" / "_gpu_kernels.py")
+_gpu_kernels = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_gpu_kernels)
 
 
 def sums() -> dict[str, str]:
     """SHA-256 of each source that the AVX-512 build is made of, by its path in the repository."""
-    return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in SOURCES}
+    return _gpu_kernels.with_included(FILES, ROOT)
 
 
 def stale() -> list[str]:
@@ -45,7 +52,7 @@ def check() -> int:
 
     environment = {**os.environ, "ASRKERN_CPU_ISA": "avx512"}
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS],
         cwd=ROOT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     print(tests.stdout, tests.stderr, sep="")

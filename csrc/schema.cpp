@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "kernels/cpu/dispatch.h"
+#include "kernels/common/cpu/isa.h"
 
 namespace {
 

@@ -18,17 +18,20 @@ NAMES = ("batch_norm_act", "masked_conv2d")  # one of nvcc, one of Triton
 def tree(tmp_path, monkeypatch):
     """A repository with a CUDA kernel of three files and a Triton kernel of two."""
     files = {
-        "kernels/cuda/bn.cu": '#include <cuda.h>\n#include "kernels/cuda/bn.h"\n#include "other/away.h"\n',
-        "kernels/cuda/bn.h": '  # include "kernels/common/math.h"\n#include "kernels/cuda/bn.h"\n',
+        "kernels/norm/cuda/bn.cu": '#include <cuda.h>\n#include "kernels/norm/cuda/bn.h"\n#include "other/away.h"\n',
+        "kernels/norm/cuda/bn.h": '  # include "kernels/common/math.h"\n#include "kernels/norm/cuda/bn.h"\n',
         "kernels/common/math.h": "",
-        "kernels/triton/conv.py": "from asrkern._triton import tiles\n",
-        "kernels/triton/tiles.py": "",
-        "kernels/triton/unused.py": "",
+        "kernels/conv/triton/conv.py": "from asrkern._triton import tiles\n",
+        "kernels/conv/triton/tiles.py": "",
+        "kernels/conv/triton/unused.py": "",
     }
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    made_of = {NAMES[0]: ("kernels/cuda/bn.cu",), NAMES[1]: ("kernels/triton/conv.py",)}
+    (tmp_path / "asrkern/_triton").mkdir(parents=True)
+    for name in ("tiles.py", "unused.py"):
+        (tmp_path / "asrkern/_triton" / name).symlink_to(f"../../kernels/conv/triton/{name}")
+    made_of = {NAMES[0]: ("kernels/norm/cuda/bn.cu",), NAMES[1]: ("kernels/conv/triton/conv.py",)}
     monkeypatch.setattr(_gpu_kernels, "KERNELS", made_of)
     return tmp_path
 
@@ -41,10 +44,10 @@ def passing(tree):
 def test_a_kernels_sources_are_what_it_includes(tree):
     assert list(sources(NAMES[0], tree)) == [
         "kernels/common/math.h",
-        "kernels/cuda/bn.cu",
-        "kernels/cuda/bn.h",
+        "kernels/norm/cuda/bn.cu",
+        "kernels/norm/cuda/bn.h",
     ]
-    assert list(sources(NAMES[1], tree)) == ["kernels/triton/conv.py", "kernels/triton/tiles.py"]
+    assert list(sources(NAMES[1], tree)) == ["kernels/conv/triton/conv.py", "kernels/conv/triton/tiles.py"]
 
 
 def test_a_passing_record_of_these_sources_counts(tree):
@@ -54,7 +57,7 @@ def test_a_passing_record_of_these_sources_counts(tree):
     }
 
 
-@pytest.mark.parametrize("path", ["kernels/cuda/bn.cu", "kernels/common/math.h"])
+@pytest.mark.parametrize("path", ["kernels/norm/cuda/bn.cu", "kernels/common/math.h"])
 def test_a_change_in_any_source_takes_the_kernel_back(tree, path):
     record = passing(tree)
     (tree / path).write_text((tree / path).read_text() + "\n")
@@ -64,7 +67,7 @@ def test_a_change_in_any_source_takes_the_kernel_back(tree, path):
 
 def test_a_new_source_takes_the_kernel_back(tree):
     record = passing(tree)
-    del record[NAMES[1]]["sources"]["kernels/triton/tiles.py"]
+    del record[NAMES[1]]["sources"]["kernels/conv/triton/tiles.py"]
     assert list(checked_kernels(record, tree)) == [NAMES[0]]
 
 
@@ -76,7 +79,7 @@ def test_a_failed_or_unrecorded_kernel_does_not_count(tree):
 
 
 def test_a_missing_source_never_counts(tree):
-    (tree / "kernels/triton/tiles.py").unlink()
+    (tree / "kernels/conv/triton/tiles.py").unlink()
     assert list(checked_kernels(passing(tree), tree)) == [NAMES[0]]
 
 

@@ -87,7 +87,7 @@ def _first_index(tokens: Tokens) -> dict[str, int]:
 
 
 class _Words(NamedTuple):
-    """A lexicon's graph (``csrc/decoder/trie_builder.h``) and its words."""
+    """A lexicon's graph (``kernels/ctc/trie_builder.h``) and its words."""
 
     graph: dict[str, np.ndarray]
     words: list[str]

@@ -2,7 +2,7 @@
 
 A header; the vocabulary, a hash table from MurmurHash64A of a word to its id; unigrams; a hash table for each higher
 order; and, unless left out, the words. The keys of n-grams, and the marks in the signs of values, are those of
-``kernels/common/ngram.h``; only the places in the tables differ.
+``kernels/lm/ngram.h``; only the places in the tables differ.
 """
 
 from __future__ import annotations

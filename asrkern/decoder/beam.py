@@ -40,6 +40,13 @@ def _number(name: str, value: float) -> float:
     return value
 
 
+def _as_arrays(value: Any) -> Any:
+    """Of a context a tensor as an array, tensors as a list of them, and what else there is."""
+    if isinstance(value, tuple):
+        return [tensor.numpy() for tensor in value]
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
 def _addresses(context: CTCContext) -> list[int]:
     others = [tensor for tensor in (context.lm_tokens, context.texts) if tensor is not None]
     tensors = (context.token_kinds, *context.language_model, *context.lexicon, *context.hotwords, *others)
@@ -332,23 +339,11 @@ class CTCBeamDecoder:
         return self._made
 
     def _make_search(self) -> None:
-        def arrays(tensors: Iterable[Tensor]) -> list[np.ndarray]:
-            return [tensor.numpy() for tensor in tensors]
-
-        context = self._on_cpu
-        self._addresses = _addresses(context)
+        self._addresses = _addresses(self._on_cpu)
         self._made = _decoder.CtcBeamSearch(
-            token_kinds=context.token_kinds.numpy(),
+            context={name: _as_arrays(value) for name, value in self._on_cpu._asdict().items()},
             language_model=None if self.lm is None else self.lm._on_cpu(),
-            lm_tokens=None if context.lm_tokens is None else context.lm_tokens.numpy(),
-            lexicon=arrays(context.lexicon),
-            hotwords=arrays(context.hotwords),
-            texts=None if context.texts is None else context.texts.numpy(),
-            **{
-                name: getattr(context, name)
-                for name in ("alpha", "beta", "unk_score", "unknown_look_ahead", "begin_reach")
-            },
-            **self._options,
+            options=self._options,
         )
 
     def __getstate__(self) -> dict[str, Any]:

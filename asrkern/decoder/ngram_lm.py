@@ -56,7 +56,7 @@ class NGramLM:
         unit: ``"word"`` or ``"character"``.
         space: what stands for white space in models of characters.
         bos, eos: ids of ``<s>`` and ``</s>``.
-        tensors: the tables, which ``kernels/common/ngram.h`` describes. ``unigrams`` [vocabulary, 2] float32;
+        tensors: the tables, which ``kernels/lm/ngram.h`` describes. ``unigrams`` [vocabulary, 2] float32;
             ``ngrams`` [slots, 2] int64, or [slots] and ``codebook`` [2, 256] float32 after :meth:`quantize`; ``words``
             [slots, 2] int64; ``strings`` uint8, the words with line feeds, empty where the file had none.
     """

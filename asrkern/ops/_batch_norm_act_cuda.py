@@ -18,7 +18,7 @@ MERGED = 1024
 
 
 class _Tiling:
-    """A tensor as kernels/triton/batch_norm_act.py sees it, and how it is cut into tiles and pieces."""
+    """A tensor as kernels/norm/triton/batch_norm_act.py sees it, and how it is cut into tiles and pieces."""
 
     def __init__(self, input: Tensor, layout: str) -> None:
         size = dict(zip(layout, input.shape))

@@ -131,7 +131,7 @@ class Plan:
 
 
 def unfold(plan: Plan, input: Tensor, lengths: Tensor | None, output_lengths: Tensor | None) -> Tensor:
-    """The input as kernels/triton/masked_conv2d.py wants it."""
+    """The input as kernels/conv/triton/masked_conv2d.py wants it."""
     unfolded = empty((plan.batch, plan.rows, plan.positions, plan.inner), input, input.dtype)
     block_i = min(64, triton.next_power_of_2(plan.inner))
     block_p = 2048 // block_i
@@ -153,7 +153,7 @@ def unfold(plan: Plan, input: Tensor, lengths: Tensor | None, output_lengths: Te
 def pack_weight(
     plan: Plan, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The weight, and what follows it, as kernels/triton/masked_conv2d.py wants them."""
+    """The weight, and what follows it, as kernels/conv/triton/masked_conv2d.py wants them."""
     width = plan.group * plan.block_o
     packed = empty((plan.channel_blocks, width, plan.columns), weight, weight.dtype)
     affine = empty((2, plan.channel_blocks * plan.block_o), weight, torch.float32)

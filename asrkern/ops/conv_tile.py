@@ -17,7 +17,7 @@ def conv_tile(kernel_size: int, stride: int = 1) -> ConvTile:
     """The tiles in which :func:`masked_conv2d` goes along time on the CPU; they depend on these two alone.
 
     The result for any run of whole tiles is bit for bit the one for the whole row. A kernel of 5 to 16 taps for each
-    frame of stride takes 32-point transforms (of each phase of the stride): kernels/cpu/masked_conv2d_overlap_save.h.
+    frame of stride takes 32-point transforms (of each phase of the stride): kernels/conv/cpu/masked_conv2d_overlap_save.h.
     Others are computed directly, each frame by itself.
 
     Args:

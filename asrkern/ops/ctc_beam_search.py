@@ -28,7 +28,7 @@ class CTCContext(NamedTuple):
         lm_tokens: [V] int32, its words for the tokens if it is a model of characters, else None.
         lexicon: edge_begin [nodes + 1], edge_token [edges], edge_target [edges], int32, edge_mask [nodes] int64;
             word_begin [nodes + 1], words, lm_words, int32; look_ahead [nodes], reach [nodes], float32
-            (``kernels/common/ctc_context.h``).
+            (``kernels/ctc/ctc_context.h``).
         hotwords: edge_begin, edge_token, edge_target, edge_mask as for lexicon; credit, completed, reach [nodes],
             float32. Node 0: no phrase is begun; 1: none goes on with the word, worth nothing and without edges.
         alpha: weight of the language model's log-probabilities.
@@ -37,7 +37,7 @@ class CTCContext(NamedTuple):
         unknown_look_ahead: expected of such a word as soon as it is one.
         begin_reach: the most that beginning a word gains.
         texts: [1 + V + words, 2] int64, hashes of what stands between words, of each token's text and of each word of
-            the lexicon (``kernels/common/text_hash.h``): prefixes with the same text are one result, whose scores are
+            the lexicon (``kernels/ctc/text_hash.h``): prefixes with the same text are one result, whose scores are
             the logarithm of the sum. None: each prefix is one.
     """
 
@@ -194,24 +194,31 @@ def ctc_beam_search(
     if context is None:
         context = CTCContext(torch.zeros(vocabulary, dtype=torch.uint8, device=log_probs.device))
     found = torch.ops.asrkern.ctc_beam_search(
-        log_probs.detach().float(), lengths, context.token_kinds,
-        list(context.language_model), context.lm_order, context.lm_bos, context.lm_eos, context.lm_tokens,
-        list(context.lexicon), list(context.hotwords),
-        context.alpha, context.beta, context.unk_score, context.unknown_look_ahead, context.begin_reach,
-        blank, beam_width, nbest, vocabulary if top_tokens is None else top_tokens, token_min_logp,
-        beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, context.texts,
-        _NO_LIMIT if history is None else history,
-    )  # fmt: skip
+        log_probs.detach().float(),
+        lengths,
+        **context._asdict(),
+        blank=blank,
+        beam_width=beam_width,
+        nbest=nbest,
+        top_tokens=vocabulary if top_tokens is None else top_tokens,
+        token_min_logp=token_min_logp,
+        beam_prune_logp=beam_prune_logp,
+        blank_penalty=blank_penalty,
+        log_add=log_add,
+        history=_NO_LIMIT if history is None else history,
+        check_normalized=check_normalized,
+        num_threads=num_threads,
+    )
     return CTCBeamSearchResult(*found)
 
 
+_ARGUMENTS = [argument.name for argument in torch.ops.asrkern.ctc_beam_search.default._schema.arguments]
+
+
 @register_fake("asrkern::ctc_beam_search")
-def _fake(
-    log_probs, lengths, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon, hotwords,
-    alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width, nbest, top_tokens, token_min_logp,
-    beam_prune_logp, blank_penalty, log_add, check_normalized, num_threads, texts=None,
-    history=512,
-):  # fmt: skip
+def _fake(*values, **named):
+    arguments = dict(zip(_ARGUMENTS, values), **named)
+    log_probs, nbest = arguments["log_probs"], arguments["nbest"]
     rows, frames, _ = log_probs.shape
 
     def make(dtype, *sizes):

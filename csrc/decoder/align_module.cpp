@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "csrc/decoder/modules.h"
-#include "kernels/common/ctc_align.h"
+#include "kernels/ctc/ctc_align.h"
 
 namespace py = pybind11;
 

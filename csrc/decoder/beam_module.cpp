@@ -3,25 +3,28 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
-#include <tuple>
+#include <type_traits>
 #include <vector>
 
-#include "csrc/decoder/context_arrays.h"
-#include "csrc/decoder/ctc_beam_stream.h"
 #include "csrc/decoder/modules.h"
 #include "csrc/decoder/ngram_model.h"
+#include "kernels/ctc/context_arrays.h"
+#include "kernels/ctc/ctc_beam_stream.h"
+#include "kernels/ctc/ctc_options.h"
 
 namespace py = pybind11;
 
 namespace asrkern {
 namespace {
 
-// Views of arrays that `kept` keeps alive.
-class Keeper {
+// Arrays that are kept alive while a search points into them.
+class KeptArrays {
  public:
   template <class T>
-  Array<T> view(const py::handle& value, const char* name) {
+  void view(const py::handle& value, const char* name, Array<T>& view) {
     if (!py::isinstance<py::array_t<T>>(value) ||
         !(py::reinterpret_borrow<py::array>(value).flags() & py::array::c_style))
       throw py::type_error(std::string(name) + ": expected a contiguous array of " +
@@ -30,7 +33,7 @@ class Keeper {
     kept_.append(array);
     digest_ = ngram_key(digest_, int32_t(array.size()));
     digest_ ^= murmur_hash(static_cast<const char*>(array.data()), size_t(array.nbytes()));
-    return {static_cast<const T*>(array.data()), array.size()};
+    view = {static_cast<const T*>(array.data()), array.size()};
   }
 
   py::handle keep(const py::object& value) {
@@ -46,6 +49,21 @@ class Keeper {
   uint64_t digest_ = 0;
 };
 
+// The values of a dict for what has each(f), by name.
+template <class Values>
+Values read(const py::dict& given) {
+  Values values{};
+  values.each([&](const char* name, auto& value) {
+    try {
+      value = given[name].template cast<std::decay_t<decltype(value)>>();
+    } catch (const py::cast_error&) {
+      throw py::type_error(std::string(name) + ": expected a number, received " +
+                           py::repr(given[name]).cast<std::string>());
+    }
+  });
+  return values;
+}
+
 // Tells language models apart by their words' scores and how many n-grams there is room for, not by the n-grams: those
 // may be more than the memory holds.
 uint64_t model_digest(const NGramTables& tables) {
@@ -57,67 +75,25 @@ uint64_t model_digest(const NGramTables& tables) {
 // A model and options; beams are apart from it.
 class CtcBeamSearch {
  public:
-  CtcBeamSearch(const py::array& token_kinds, const py::object& language_model, const py::object& lm_tokens,
-                const py::sequence& lexicon, const py::sequence& hotwords, const py::object& texts, double alpha,
-                double beta, std::optional<double> unk_score, double unknown_look_ahead, double begin_reach,
-                int64_t blank, int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp,
-                double beam_prune_logp, double blank_penalty, bool log_add, bool check_normalized, int64_t history)
-      : nbest_(int32_t(nbest)) {
+  // context: asrkern.ops.CTCContext as a dict, of arrays. options: those of CtcOptions.
+  CtcBeamSearch(const py::dict& context, const py::object& language_model, const py::dict& options) {
+    CtcOptions given = read<CtcOptions>(options);
+    nbest_ = int32_t(std::min<int64_t>(given.nbest, INT32_MAX));
     ContextArrays arrays{};
-    arrays.token_kinds = keeper_.view<uint8_t>(token_kinds, "token_kinds");
-    const auto list = [&](const py::sequence& values, const char* name, size_t size) {
-      if (values.size() && values.size() != size)
-        throw py::value_error(std::string(name) + ": expected " + std::to_string(size) + " arrays or none, received " +
-                              std::to_string(values.size()));
-      return values.size() > 0;
+    const auto view = [this](const py::handle& value, const char* name, auto& array) {
+      kept_.view(value, name, array);
     };
-    if (list(lexicon, "lexicon", 9)) {
-      const auto ints = [&](size_t i) { return keeper_.view<int32_t>(lexicon[i], "lexicon"); };
-      const auto longs = [&](size_t i) { return keeper_.view<int64_t>(lexicon[i], "lexicon"); };
-      const auto floats = [&](size_t i) { return keeper_.view<float>(lexicon[i], "lexicon"); };
-      arrays.lexicon = {ints(0), ints(1), ints(2), ints(4), ints(5), ints(6), longs(3), floats(7), floats(8)};
-    }
-    if (list(hotwords, "hotwords", 7)) {
-      const auto ints = [&](size_t i) { return keeper_.view<int32_t>(hotwords[i], "hotwords"); };
-      const auto longs = [&](size_t i) { return keeper_.view<int64_t>(hotwords[i], "hotwords"); };
-      const auto floats = [&](size_t i) { return keeper_.view<float>(hotwords[i], "hotwords"); };
-      arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
-    }
-    if (!lm_tokens.is_none()) arrays.lm_tokens = keeper_.view<int32_t>(lm_tokens, "lm_tokens");
-    if (!texts.is_none()) arrays.texts = keeper_.view<int64_t>(texts, "texts");
-    arrays.alpha = alpha;
-    arrays.beta = beta;
-    arrays.allow_unknown = unk_score.has_value();
-    arrays.unk_score = unk_score.value_or(0);
-    arrays.unknown_look_ahead = unknown_look_ahead;
-    arrays.begin_reach = begin_reach;
-    const auto int32 = [](int64_t value) { return int32_t(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX)); };
-    options_.row = {int32_t(token_kinds.size()), int32(blank),         int32(top_tokens),
-                    float(token_min_logp),       float(blank_penalty), check_normalized};
-    options_.beam_width = int32(beam_width);
-    options_.beam_prune_logp = float(beam_prune_logp);
-    options_.add = log_add;
-    options_.history = int32(history);
-    check_options(options_, nbest);
+    view(context["token_kinds"], "token_kinds", arrays.token_kinds);
+    view_each(arrays.lexicon, py::sequence(context["lexicon"]), "lexicon", view);
+    view_each(arrays.hotwords, py::sequence(context["hotwords"]), "hotwords", view);
+    if (!context["lm_tokens"].is_none()) view(context["lm_tokens"], "lm_tokens", arrays.lm_tokens);
+    if (!context["texts"].is_none()) view(context["texts"], "texts", arrays.texts);
+    arrays.numbers = read<ContextNumbers>(context);
+    options_ = beam_options(given, arrays.token_kinds.size);
     const NGramTables* tables = nullptr;
-    if (!language_model.is_none()) tables = &keeper_.keep(language_model).cast<const NGramModel&>().tables();
+    if (!language_model.is_none()) tables = &kept_.keep(language_model).cast<const NGramModel&>().tables();
     model_ = make_context(arrays, tables, options_.row.vocabulary);
-    const double numbers[] = {alpha,
-                              beta,
-                              unk_score.value_or(-INFINITY),
-                              unknown_look_ahead,
-                              begin_reach,
-                              double(blank),
-                              double(beam_width),
-                              double(top_tokens),
-                              token_min_logp,
-                              beam_prune_logp,
-                              blank_penalty,
-                              double(log_add),
-                              double(history),
-                              double(check_normalized),
-                              tables ? double(tables->order) : 0};
-    digest_ = keeper_.digest() ^ murmur_hash(reinterpret_cast<const char*>(numbers), sizeof numbers);
+    digest_ = kept_.digest() ^ digest(arrays.numbers, given, tables);
     if (tables) digest_ ^= model_digest(*tables);
   }
 
@@ -201,19 +177,35 @@ class CtcBeamSearch {
     return py::make_tuple(hypothesis.score, hypothesis.am_score) + columns(hypothesis.tokens);
   }
 
+  // Of the numbers that a state depends on: all but how many hypotheses are asked for.
+  static uint64_t digest(ContextNumbers context, CtcOptions options, const NGramTables* tables) {
+    std::vector<double> numbers;
+    const auto add = [&](const char*, auto value) {
+      if constexpr (std::is_same_v<decltype(value), std::optional<double>>)
+        numbers.push_back(value.value_or(-INFINITY));
+      else
+        numbers.push_back(double(value));
+    };
+    options.nbest = 1;
+    context.each(add);
+    options.each(add);
+    numbers.push_back(tables ? tables->order : 0);
+    return murmur_hash(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(double));
+  }
+
   void restore(CtcBeamStream& stream) const {
     if (stream.search() != digest_ || !stream.restore(model_, options_))
       throw py::value_error("state: expected one that this decoder, or an equal one, has started");
   }
 
-  Keeper keeper_;
+  KeptArrays kept_;
   ContextModel model_{};
   CtcBeamOptions options_{};
-  int32_t nbest_;
+  int32_t nbest_ = 0;
   uint64_t digest_ = 0;  // of all that a state depends on; see model_digest
 };
 
-// The hash of each text of code points, [texts, 2]; see kernels/common/text_hash.h. begin: [texts + 1].
+// The hash of each text of code points, [texts, 2]; see kernels/ctc/text_hash.h. begin: [texts + 1].
 py::array_t<int64_t> text_hashes(const py::array_t<uint32_t, py::array::c_style | py::array::forcecast>& symbols,
                                  const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& begin) {
   py::array_t<int64_t> result({std::max<py::ssize_t>(begin.size() - 1, 0), py::ssize_t(2)});
@@ -252,15 +244,9 @@ void bind_ctc_beam(py::module_& m) {
             return py::bytes(stream.save());
           },
           [](const py::bytes& bytes) { return std::make_unique<CtcBeamStream>(bytes); }));
-  py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/common/ctc_beam.h.")
-      .def(py::init<const py::array&, const py::object&, const py::object&, const py::sequence&, const py::sequence&,
-                    const py::object&, double, double, std::optional<double>, double, double, int64_t, int64_t, int64_t,
-                    int64_t, double, double, double, bool, bool, int64_t>(),
-           py::kw_only(), py::arg("token_kinds"), py::arg("language_model"), py::arg("lm_tokens"), py::arg("lexicon"),
-           py::arg("hotwords"), py::arg("texts"), py::arg("alpha"), py::arg("beta"), py::arg("unk_score"),
-           py::arg("unknown_look_ahead"), py::arg("begin_reach"), py::arg("blank"), py::arg("beam_width"),
-           py::arg("nbest"), py::arg("top_tokens"), py::arg("token_min_logp"), py::arg("beam_prune_logp"),
-           py::arg("blank_penalty"), py::arg("log_add"), py::arg("check_normalized"), py::arg("history"))
+  py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/ctc/ctc_beam.h.")
+      .def(py::init<const py::dict&, const py::object&, const py::dict&>(), py::kw_only(), py::arg("context"),
+           py::arg("language_model"), py::arg("options"))
       .def("start", &CtcBeamSearch::start)
       .def("step", &CtcBeamSearch::step)
       .def("results", &CtcBeamSearch::results)

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "csrc/decoder/modules.h"
-#include "kernels/common/ctc_greedy.h"
+#include "kernels/ctc/ctc_greedy.h"
 
 namespace py = pybind11;
 

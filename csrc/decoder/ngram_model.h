@@ -4,8 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include "csrc/decoder/tokenizer.h"
-#include "kernels/common/ngram.h"
+#include "kernels/lm/ngram.h"
+#include "kernels/lm/tokenizer.h"
 
 namespace asrkern {
 

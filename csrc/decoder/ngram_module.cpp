@@ -13,13 +13,13 @@
 #include <utility>
 #include <vector>
 
-#include "csrc/decoder/arpa.h"
-#include "csrc/decoder/kneser_ney.h"
-#include "csrc/decoder/ngram_builder.h"
-#include "csrc/decoder/ngram_check.h"
 #include "csrc/decoder/ngram_model.h"
-#include "csrc/decoder/ngram_query.h"
-#include "csrc/decoder/text_error.h"
+#include "kernels/lm/arpa.h"
+#include "kernels/lm/kneser_ney.h"
+#include "kernels/lm/ngram_builder.h"
+#include "kernels/lm/ngram_check.h"
+#include "kernels/lm/ngram_query.h"
+#include "kernels/lm/text_error.h"
 
 namespace py = pybind11;
 
@@ -47,17 +47,17 @@ py::array_t<T> copied(const void* values, std::vector<py::ssize_t> shape) {
 // everywhere, and with small pages most would wait for the address, too. Not from the heap: pages that it had before
 // stay small.
 py::array_t<int64_t> empty_slots(std::vector<py::ssize_t> shape) {
-  constexpr size_t LARGE = size_t(2) << 20;
+  constexpr size_t kLarge = size_t(2) << 20;
   size_t bytes = sizeof(int64_t);
   for (const py::ssize_t size : shape) bytes *= size_t(size);
-  const bool large = bytes >= LARGE;
-  if (large) bytes = (bytes + LARGE - 1) / LARGE * LARGE;
-  const size_t mapped = bytes + (large ? LARGE : 0);  // what lies before the boundary is never touched
+  const bool large = bytes >= kLarge;
+  if (large) bytes = (bytes + kLarge - 1) / kLarge * kLarge;
+  const size_t mapped = bytes + (large ? kLarge : 0);  // what lies before the boundary is never touched
   void* const memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   char* slots = static_cast<char*>(memory);
   if (large) {
-    slots += -reinterpret_cast<uintptr_t>(slots) & (LARGE - 1);
+    slots += -reinterpret_cast<uintptr_t>(slots) & (kLarge - 1);
 #ifdef MADV_HUGEPAGE
     madvise(slots, bytes, MADV_HUGEPAGE);  // if it fails, pages are small
 #endif
@@ -155,8 +155,8 @@ py::array_t<int64_t> make_small_hash_table(const Array<uint64_t>& keys, const Ar
 
 // The size of a hash table with these slots.
 uint64_t table_size(const py::array& slots, const char* name) {
-  if (slots.shape(0) % py::ssize_t(HASH_GROUP))
-    throw py::value_error(std::string(name) + ": expected a multiple of " + std::to_string(HASH_GROUP) +
+  if (slots.shape(0) % py::ssize_t(kHashGroup))
+    throw py::value_error(std::string(name) + ": expected a multiple of " + std::to_string(kHashGroup) +
                           " slots, received " + std::to_string(slots.shape(0)));
   return uint64_t(slots.shape(0));
 }
@@ -263,7 +263,7 @@ void bind_states(py::module_& m) {
             NGramState state;
             if (bytes.size() != sizeof state) throw py::value_error("NGramState: expected another pickle");
             memcpy(&state, bytes.data(), sizeof state);
-            if (state.length < 0 || state.length >= MAX_ORDER)
+            if (state.length < 0 || state.length >= kMaxOrder)
               throw py::value_error("NGramState: expected another pickle");
             return state;
           }));
@@ -286,8 +286,8 @@ NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook
                          table_size(ngrams, "ngrams")};
   }
   tables_.vocabulary = int32_t(unigrams.shape(0));
-  if (order < 1 || order > MAX_ORDER)
-    throw py::value_error("order: expected 1 to " + std::to_string(MAX_ORDER) + ", received " + std::to_string(order));
+  if (order < 1 || order > kMaxOrder)
+    throw py::value_error("order: expected 1 to " + std::to_string(kMaxOrder) + ", received " + std::to_string(order));
   check_word(*this, bos, "bos");
   check_word(*this, eos, "eos");
   tables_.order = int32_t(order);
@@ -308,7 +308,7 @@ void bind_ngram(py::module_& m) {
       if (message) PyErr_SetObject(PyExc_ValueError, message.ptr());
     }
   });
-  m.attr("MAX_ORDER") = MAX_ORDER;
+  m.attr("MAX_ORDER") = kMaxOrder;
   bind_states(m);
 
   py::class_<NGramModel>(m, "NGramModel")

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "csrc/decoder/modules.h"
-#include "csrc/decoder/trie_builder.h"
+#include "kernels/ctc/trie_builder.h"
 
 namespace py = pybind11;
 
@@ -94,9 +94,9 @@ py::dict hotword_graph(const Values<uint32_t>& symbols, const Values<int64_t>& b
 }  // namespace
 
 void bind_tries(py::module_& m) {
-  m.def("lexicon_graph", &lexicon_graph, "The edges and words of a lexicon; see csrc/decoder/trie_builder.h.");
+  m.def("lexicon_graph", &lexicon_graph, "The edges and words of a lexicon; see kernels/ctc/trie_builder.h.");
   m.def("best_word_below", &best_word_below, "The best score of the words at and below each node of a lexicon.");
-  m.def("hotword_graph", &hotword_graph, "The automaton of phrases; see csrc/decoder/trie_builder.h.");
+  m.def("hotword_graph", &hotword_graph, "The automaton of phrases; see kernels/ctc/trie_builder.h.");
 }
 
 }  // namespace asrkern

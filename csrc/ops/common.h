@@ -12,7 +12,7 @@
 
 #include "csrc/ops/check.h"
 #include "csrc/ops/memory.h"
-#include "kernels/cpu/dispatch.h"
+#include "kernels/common/cpu/dispatch.h"
 
 namespace asrkern {
 

@@ -8,27 +8,28 @@
 #include <utility>
 #include <vector>
 
-#include "csrc/decoder/context_arrays.h"
 #include "csrc/ops/common.h"
-#include "kernels/common/ctc_result_team.h"
+#include "kernels/ctc/context_arrays.h"
+#include "kernels/ctc/ctc_options.h"
+#include "kernels/ctc/ctc_result_team.h"
 
 namespace asrkern {
 
 using CtcResultTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// Views of tensors that `kept` keeps alive.
-class Keeper {
+// Tensors that are kept alive, and made dense, while a search points into them.
+class KeptTensors {
  public:
   // All are to be on the device of `like`.
-  explicit Keeper(const Tensor& like) : like_(like), readable_(like.is_cpu()) {}
+  explicit KeptTensors(const Tensor& like) : like_(like), readable_(like.is_cpu()) {}
 
   template <class T>
-  Array<T> view(const Tensor& tensor, const char* name, size_t dimensions = 1) {
+  void view(const Tensor& tensor, const char* name, Array<T>& array, size_t dimensions = 1) {
     constexpr ScalarType kTypes[] = {ScalarType::Byte, ScalarType::Int, ScalarType::Long, ScalarType::Float};
     constexpr int kType = sizeof(T) == 1 ? 0 : std::is_floating_point_v<T> ? 3 : sizeof(T) == 4 ? 1 : 2;
     check(name, tensor).device(like_).dtype(kTypes[kType]).dim(dimensions);
     kept_.push_back(dense(tensor));
-    return {data<T>(kept_.back()), kept_.back().numel(), readable_};
+    array = {data<T>(kept_.back()), kept_.back().numel(), readable_};
   }
 
  private:
@@ -37,31 +38,35 @@ class Keeper {
   const bool readable_;
 };
 
-// tensors: unigrams [vocabulary, 2], n-grams [slots, 2], or [slots] and a codebook; see kernels/common/ngram.h.
-inline NGramTables make_tables(Keeper& keeper, const std::vector<Tensor>& tensors, int64_t order, int64_t bos,
+// tensors: unigrams [vocabulary, 2], n-grams [slots, 2], or [slots] and a codebook; see kernels/lm/ngram.h.
+inline NGramTables make_tables(KeptTensors& kept, const std::vector<Tensor>& tensors, int64_t order, int64_t bos,
                                int64_t eos) {
   const char* name = "language_model";
   const bool quantized = tensors.size() == 3;
   if (tensors.size() < 2 || tensors.size() > 3 || tensors[0].dim() != 2 || tensors[0].size(1) != 2 ||
       tensors[0].size(0) < 1 || tensors[0].size(0) > INT32_MAX || tensors[1].dim() != (quantized ? 1 : 2) ||
-      (!quantized && tensors[1].size(1) != 2) || tensors[1].size(0) < 1 || tensors[1].size(0) % HASH_GROUP ||
+      (!quantized && tensors[1].size(1) != 2) || tensors[1].size(0) < 1 || tensors[1].size(0) % kHashGroup ||
       (quantized && tensors[2].numel() != 512))
     invalid(name,
             ": expected unigrams [vocabulary, 2], ngrams [slots, 2], or [slots] and a codebook [2, 256], with a "
             "multiple of ",
-            HASH_GROUP, " slots");
+            kHashGroup, " slots");
   NGramTables tables{};
-  tables.unigrams = reinterpret_cast<const NGramEntry*>(keeper.view<float>(tensors[0], name, 2).data);
+  Array<float> unigrams, codebook;
+  Array<int64_t> slots;
+  kept.view(tensors[0], name, unigrams, 2);
+  tables.unigrams = reinterpret_cast<const NGramEntry*>(unigrams.data);
   tables.vocabulary = int32_t(tensors[0].size(0));
-  const int64_t* slots = keeper.view<int64_t>(tensors[1], name, quantized ? 1 : 2).data;
+  kept.view(tensors[1], name, slots, quantized ? 1 : 2);
   if (quantized) {
-    tables.quantized = {reinterpret_cast<const uint64_t*>(slots), uint64_t(tensors[1].size(0))};
-    tables.codebook = keeper.view<float>(tensors[2], name, 2).data;
+    kept.view(tensors[2], name, codebook, 2);
+    tables.quantized = {reinterpret_cast<const uint64_t*>(slots.data), uint64_t(tensors[1].size(0))};
+    tables.codebook = codebook.data;
   } else {
-    tables.ngrams = {reinterpret_cast<const HashSlot*>(slots), uint64_t(tensors[1].size(0))};
+    tables.ngrams = {reinterpret_cast<const HashSlot*>(slots.data), uint64_t(tensors[1].size(0))};
   }
-  if (order < 1 || order > MAX_ORDER)
-    invalid("language_model: expected an order of 1 to ", MAX_ORDER, ", received ", order);
+  if (order < 1 || order > kMaxOrder)
+    invalid("language_model: expected an order of 1 to ", kMaxOrder, ", received ", order);
   for (const int64_t word : {bos, eos})
     if (word < 0 || word >= tables.vocabulary)
       invalid("language_model: expected <s> and </s> between 0 and ", tables.vocabulary - 1, ", received ", word);
@@ -79,61 +84,44 @@ inline void check_batch(const Tensor& log_probs, const std::optional<Tensor>& le
   check("lengths", lengths).dtype(ScalarType::Long).shape({log_probs.size(0)}).device(log_probs);
 }
 
-// The arguments of the operation but log_probs, lengths and num_threads. Not to be copied: the model points into it.
+// asrkern.ops.CTCContext.
+struct CtcContextTensors {
+  const Tensor& token_kinds;
+  const std::vector<Tensor>& language_model;
+  int64_t lm_order, lm_bos, lm_eos;
+  const std::optional<Tensor>& lm_tokens;
+  const std::vector<Tensor>& lexicon;
+  const std::vector<Tensor>& hotwords;
+  const std::optional<Tensor>& texts;
+  ContextNumbers numbers;
+};
+
+// What to search with, checked. Not to be copied: the model points into it.
 struct CtcArguments {
-  Keeper keeper;
+  KeptTensors kept;
   NGramTables tables;
   ContextModel model;
   CtcBeamOptions options;
   int64_t nbest;
+  int64_t num_threads;  // of the CPU
 
-  CtcArguments(const Tensor& log_probs, const Tensor& token_kinds, const std::vector<Tensor>& language_model,
-               int64_t lm_order, int64_t lm_bos, int64_t lm_eos, const std::optional<Tensor>& lm_tokens,
-               const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords, double alpha, double beta,
-               std::optional<double> unk_score, double unknown_look_ahead, double begin_reach, int64_t blank,
-               int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp, double beam_prune_logp,
-               double blank_penalty, bool log_add, bool check_normalized, const std::optional<Tensor>& texts,
-               int64_t history)
-      : keeper(log_probs), nbest(nbest) {
-    for (const Tensor& tensor : language_model) check("language_model", tensor);
-    const auto int32 = [](int64_t value) { return int32_t(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX)); };
-    options.row = {int32(log_probs.size(2)), int32(blank),         int32(top_tokens),
-                   float(token_min_logp),    float(blank_penalty), check_normalized};
-    options.beam_width = int32(beam_width);
-    options.beam_prune_logp = float(beam_prune_logp);
-    options.add = log_add;
-    options.history = int32(history);
-    check_options(options, nbest);
-
+  CtcArguments(const Tensor& log_probs, const CtcContextTensors& context, const CtcOptions& given, int64_t num_threads)
+      : kept(log_probs), options(beam_options(given, log_probs.size(2))), nbest(given.nbest), num_threads(num_threads) {
+    for (const Tensor& tensor : context.language_model) check("language_model", tensor);
+    const auto view = [this](const Tensor& tensor, const char* name, auto& array) { kept.view(tensor, name, array); };
     ContextArrays arrays{};
-    arrays.token_kinds = keeper.view<uint8_t>(token_kinds, "token_kinds");
-    if (!lexicon.empty()) {
-      if (lexicon.size() != 9) invalid("lexicon: expected 9 tensors or none, received ", lexicon.size());
-      const auto ints = [&](size_t i) { return keeper.view<int32_t>(lexicon[i], "lexicon"); };
-      const auto longs = [&](size_t i) { return keeper.view<int64_t>(lexicon[i], "lexicon"); };
-      const auto floats = [&](size_t i) { return keeper.view<float>(lexicon[i], "lexicon"); };
-      arrays.lexicon = {ints(0), ints(1), ints(2), ints(4), ints(5), ints(6), longs(3), floats(7), floats(8)};
+    view(context.token_kinds, "token_kinds", arrays.token_kinds);
+    view_each(arrays.lexicon, context.lexicon, "lexicon", view);
+    view_each(arrays.hotwords, context.hotwords, "hotwords", view);
+    if (context.lm_tokens) view(*context.lm_tokens, "lm_tokens", arrays.lm_tokens);
+    if (context.texts) {
+      check("texts", *context.texts).shape({1 + log_probs.size(2) + arrays.lexicon.lm_words.size, 2});
+      kept.view(*context.texts, "texts", arrays.texts, 2);
     }
-    if (!hotwords.empty()) {
-      if (hotwords.size() != 7) invalid("hotwords: expected 7 tensors or none, received ", hotwords.size());
-      const auto ints = [&](size_t i) { return keeper.view<int32_t>(hotwords[i], "hotwords"); };
-      const auto longs = [&](size_t i) { return keeper.view<int64_t>(hotwords[i], "hotwords"); };
-      const auto floats = [&](size_t i) { return keeper.view<float>(hotwords[i], "hotwords"); };
-      arrays.hotwords = {ints(0), ints(1), ints(2), longs(3), floats(4), floats(5), floats(6)};
-    }
-    if (lm_tokens) arrays.lm_tokens = keeper.view<int32_t>(*lm_tokens, "lm_tokens");
-    if (texts) {
-      check("texts", texts).shape({1 + log_probs.size(2) + arrays.lexicon.lm_words.size, 2});
-      arrays.texts = keeper.view<int64_t>(*texts, "texts", 2);
-    }
-    arrays.alpha = alpha;
-    arrays.beta = beta;
-    arrays.allow_unknown = unk_score.has_value();
-    arrays.unk_score = unk_score.value_or(0);
-    arrays.unknown_look_ahead = unknown_look_ahead;
-    arrays.begin_reach = begin_reach;
-    if (!language_model.empty()) tables = make_tables(keeper, language_model, lm_order, lm_bos, lm_eos);
-    model = make_context(arrays, language_model.empty() ? nullptr : &tables, options.row.vocabulary);
+    arrays.numbers = context.numbers;
+    const bool lm = !context.language_model.empty();
+    if (lm) tables = make_tables(kept, context.language_model, context.lm_order, context.lm_bos, context.lm_eos);
+    model = make_context(arrays, lm ? &tables : nullptr, options.row.vocabulary);
   }
 
   CtcArguments(const CtcArguments&) = delete;
@@ -172,5 +160,34 @@ struct CtcResults {
     errors = mutable_data<int32_t>(error);
   }
 };
+
+// The operation, over the search of a device.
+template <CtcResultTensors (*search)(const Tensor& log_probs, const std::optional<Tensor>& lengths,
+                                     const CtcArguments& arguments)>
+CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Tensor>& lengths,
+                                 const Tensor& token_kinds, const std::vector<Tensor>& language_model, int64_t lm_order,
+                                 int64_t lm_bos, int64_t lm_eos, const std::optional<Tensor>& lm_tokens,
+                                 const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords, double alpha,
+                                 double beta, std::optional<double> unk_score, double unknown_look_ahead,
+                                 double begin_reach, int64_t blank, int64_t beam_width, int64_t nbest,
+                                 int64_t top_tokens, double token_min_logp, double beam_prune_logp,
+                                 double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
+                                 const std::optional<Tensor>& texts, int64_t history) {
+  check_batch(log_probs, lengths);
+  const CtcContextTensors context{
+      token_kinds, language_model, lm_order, lm_bos, lm_eos,
+      lm_tokens,   lexicon,        hotwords, texts,  {alpha, beta, unk_score, unknown_look_ahead, begin_reach}};
+  const CtcOptions options{.blank = blank,
+                           .beam_width = beam_width,
+                           .nbest = nbest,
+                           .top_tokens = top_tokens,
+                           .token_min_logp = token_min_logp,
+                           .beam_prune_logp = beam_prune_logp,
+                           .blank_penalty = blank_penalty,
+                           .log_add = log_add,
+                           .history = history,
+                           .check_normalized = check_normalized};
+  return search(log_probs, lengths, CtcArguments(log_probs, context, options, num_threads));
+}
 
 }  // namespace asrkern

@@ -1,8 +1,8 @@
 #include <atomic>
 #include <exception>
 
-#include "csrc/decoder/ctc_beam_stream.h"
 #include "csrc/ops/ctc_beam_search.h"
+#include "kernels/ctc/ctc_beam_stream.h"
 
 namespace asrkern {
 namespace {
@@ -40,28 +40,16 @@ void share_out(int64_t items, int64_t threads, const F& f) {
   if (failure) std::rethrow_exception(failure);
 }
 
-CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Tensor>& lengths,
-                                 const Tensor& token_kinds, const std::vector<Tensor>& language_model, int64_t lm_order,
-                                 int64_t lm_bos, int64_t lm_eos, const std::optional<Tensor>& lm_tokens,
-                                 const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords, double alpha,
-                                 double beta, std::optional<double> unk_score, double unknown_look_ahead,
-                                 double begin_reach, int64_t blank, int64_t beam_width, int64_t nbest,
-                                 int64_t top_tokens, double token_min_logp, double beam_prune_logp,
-                                 double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
-                                 const std::optional<Tensor>& texts, int64_t history) {
-  check_batch(log_probs, lengths);
-  const CtcArguments arguments(log_probs, token_kinds, language_model, lm_order, lm_bos, lm_eos, lm_tokens, lexicon,
-                               hotwords, alpha, beta, unk_score, unknown_look_ahead, begin_reach, blank, beam_width,
-                               nbest, top_tokens, token_min_logp, beam_prune_logp, blank_penalty, log_add,
-                               check_normalized, texts, history);
+CtcResultTensors search_rows(const Tensor& log_probs, const std::optional<Tensor>& lengths,
+                             const CtcArguments& arguments) {
   const ContextModel& model = arguments.model;
   const CtcBeamOptions& options = arguments.options;
   const int64_t rows = log_probs.size(0), frames = log_probs.size(1), vocabulary = log_probs.size(2);
-  const CtcResults results(log_probs, nbest);
+  const CtcResults results(log_probs, arguments.nbest);
   const std::vector<int64_t> counts =
       lengths ? read_lengths(*lengths, "lengths", rows, frames) : std::vector<int64_t>(size_t(rows), frames);
   const Tensor values = dense(log_probs);
-  share_out(rows, num_threads, [&](int64_t row) {
+  share_out(rows, arguments.num_threads, [&](int64_t row) {
     const CtcOutput output = ctc_output_of_row(results.output, row);
     int32_t* error = results.errors + 2 * row;
     SerialTeam alone;
@@ -75,7 +63,7 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
     }
     error[0] = kCtcOk;
     error[1] = -1;
-    const std::vector<CtcHypothesis> hypotheses = stream.results(model, options, int32_t(nbest));
+    const std::vector<CtcHypothesis> hypotheses = stream.results(model, options, int32_t(arguments.nbest));
     for (size_t i = 0; i < hypotheses.size(); ++i) write(output, int64_t(i), hypotheses[i]);
   });
   return results.tensors;
@@ -84,4 +72,6 @@ CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Te
 }  // namespace
 }  // namespace asrkern
 
-STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) { asrkern::implement<"ctc_beam_search", &asrkern::ctc_beam_search>(m); }
+STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
+  asrkern::implement<"ctc_beam_search", &asrkern::ctc_beam_search<&asrkern::search_rows>>(m);
+}

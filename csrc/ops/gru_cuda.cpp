@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "csrc/ops/packed_order.h"
-#include "kernels/cuda/gru.h"
+#include "kernels/rnn/cuda/gru.h"
 
 namespace asrkern {
 namespace {

@@ -293,7 +293,7 @@ RecurrentGradients recurrent_backward(const RecurrentLayer& layer, const Kernels
   const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(T)));
   Tensor previous = new_output(input, {at_once, longest_part, size});
   Tensor grad_gates = new_output(input, {at_once, longest_part, gates});
-  Tensor grad_last_x = new_output(input, {at_once, Cell::kLastOfItsOwn ? longest_part : 0, size});
+  Tensor grad_last_x = new_output(input, {at_once, Cell::kHasGradLastX ? longest_part : 0, size});
   Tensor packed = allocate(input, {at_once, packed_size});
   Tensor grad_input = allocate_zeros(input, input.sizes());
   Tensor grad_weight_ih = allocate_zeros(input, {directions, gates, features});
@@ -322,7 +322,7 @@ RecurrentGradients recurrent_backward(const RecurrentLayer& layer, const Kernels
         inputs = reversed_pointers(layer.order, inputs);
         grad_inputs = reversed_pointers(layer.order, grad_inputs);
       }
-      deferred.push_back({size, gates, features, Cell::kLastOfItsOwn, data<T>(layer.weight_ih[d]),
+      deferred.push_back({size, gates, features, Cell::kHasGradLastX, data<T>(layer.weight_ih[d]),
                           mutable_data<T>(grad_weight_ih) + d * gates * features,
                           mutable_data<T>(grad_weight_hh) + d * gates * size, mutable_data<T>(grad_bias_ih) + d * gates,
                           mutable_data<T>(grad_bias_hh) + d * gates, std::move(inputs), std::move(grad_inputs)});
@@ -332,7 +332,7 @@ RecurrentGradients recurrent_backward(const RecurrentLayer& layer, const Kernels
                  data<T>(kept) + d * frames * saved, mutable_data<T>(grad_h) + d * batch.rows * size,
                  mutable_data<T>(previous) + slot * longest_part * size,
                  mutable_data<T>(grad_gates) + slot * longest_part * gates,
-                 mutable_data<T>(grad_last_x) + (Cell::kLastOfItsOwn ? slot * longest_part * size : 0)}));
+                 mutable_data<T>(grad_last_x) + (Cell::kHasGradLastX ? slot * longest_part * size : 0)}));
     }
     for (int64_t part = int64_t(parts.size()) - 1, last = batch.steps; part >= 0; last = parts[part--]) {
       const int64_t first = parts[part], begin = batch.offsets[first];

@@ -16,7 +16,7 @@ struct HashSlot {
 // Slots that a search compares at once, without branches that would depend on where in them a key is; its first is the
 // first that a key can be in. A key that finds its group full is in a later one. So that searches for others end in the
 // first, the order of its last two slots tells: the last is the greater one where a key had to leave, and never else.
-constexpr uint64_t HASH_GROUP = 4;
+constexpr uint64_t kHashGroup = 4;
 
 ASRKERN_HOST_DEVICE inline uint64_t hash_order(HashSlot slot) { return slot.key; }
 ASRKERN_HOST_DEVICE inline uint64_t hash_order(uint64_t slot) { return slot; }
@@ -24,15 +24,15 @@ ASRKERN_HOST_DEVICE inline uint64_t hash_order(uint64_t slot) { return slot; }
 // Whether a key had to leave this group.
 template <class Slot>
 ASRKERN_HOST_DEVICE inline bool hash_left(const Slot* group) {
-  return hash_order(group[HASH_GROUP - 1]) > hash_order(group[HASH_GROUP - 2]);
+  return hash_order(group[kHashGroup - 1]) > hash_order(group[kHashGroup - 2]);
 }
 
 // Where the search for a key begins: its upper bits, scaled to the groups. Keys are hashes already.
 ASRKERN_HOST_DEVICE inline uint64_t hash_start(uint64_t key, uint64_t size) {
 #ifdef __CUDA_ARCH__
-  return __umul64hi(key, size / HASH_GROUP) * HASH_GROUP;
+  return __umul64hi(key, size / kHashGroup) * kHashGroup;
 #else
-  return uint64_t((unsigned __int128)key * (size / HASH_GROUP) >> 64) * HASH_GROUP;
+  return uint64_t((unsigned __int128)key * (size / kHashGroup) >> 64) * kHashGroup;
 #endif
 }
 
@@ -46,7 +46,7 @@ ASRKERN_HOST_DEVICE inline void prefetch(const void* address) {
 #endif
 }
 
-// size: a multiple of HASH_GROUP, at least one. A search is about one cache miss if the slots begin with a cache line.
+// size: a multiple of kHashGroup, at least one. A search is about one cache miss if the slots begin with a cache line.
 struct HashTable {
   const HashSlot* slots;  // [size]
   uint64_t size;
@@ -55,16 +55,16 @@ struct HashTable {
   ASRKERN_HOST_DEVICE const HashSlot* first(uint64_t key) const { return slots + hash_start(key, size); }
 
   ASRKERN_HOST_DEVICE bool find(uint64_t key, const HashSlot* slot, uint64_t& payload) const {
-    for (uint64_t seen = 0; seen < size; seen += HASH_GROUP) {
+    for (uint64_t seen = 0; seen < size; seen += kHashGroup) {
       bool found = false;
       payload = 0;
-      for (uint64_t i = 0; i < HASH_GROUP; ++i) {
+      for (uint64_t i = 0; i < kHashGroup; ++i) {
         const bool equal = slot[i].key == key;
         payload |= slot[i].payload & -uint64_t(equal);
         found |= equal;
       }
       if (found | !hash_left(slot)) return found;
-      slot += HASH_GROUP;
+      slot += kHashGroup;
       if (slot == slots + size) slot = slots;
     }
     return false;
@@ -86,17 +86,17 @@ struct SmallHashTable {
 
   ASRKERN_HOST_DEVICE bool find(uint64_t key, const uint64_t* slot, uint64_t& payload) const {
     const uint64_t check = check_bits(key);
-    for (uint64_t seen = 0; seen < size; seen += HASH_GROUP) {
+    for (uint64_t seen = 0; seen < size; seen += kHashGroup) {
       bool found = false;
       payload = 0;
-      for (uint64_t i = 0; i < HASH_GROUP; ++i) {
+      for (uint64_t i = 0; i < kHashGroup; ++i) {
         const uint64_t difference = slot[i] ^ check;
         const bool equal = difference < 1ull << 16;
         payload |= difference & -uint64_t(equal);
         found |= equal;
       }
       if (found | !hash_left(slot)) return found;
-      slot += HASH_GROUP;
+      slot += kHashGroup;
       if (slot == slots + size) slot = slots;
     }
     return false;

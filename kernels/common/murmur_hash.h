@@ -28,18 +28,18 @@ inline uint64_t load_bytes(const char* text, size_t bytes) {
 // The hash of [text, text + bytes). `end`: of what may be read, at or after the end of the text; with 8 bytes to read
 // the rest of a text takes no branches.
 inline uint64_t murmur_hash(const char* text, size_t bytes, const char* end) {
-  constexpr uint64_t M = 0xc6a4a7935bd1e995ull;
-  uint64_t hash = bytes * M;
+  constexpr uint64_t kMultiplier = 0xc6a4a7935bd1e995ull;
+  uint64_t hash = bytes * kMultiplier;
   for (; bytes >= 8; text += 8, bytes -= 8) {
-    uint64_t block = load_8_bytes(text) * M;
+    uint64_t block = load_8_bytes(text) * kMultiplier;
     block ^= block >> 47;
-    hash = (hash ^ block * M) * M;
+    hash = (hash ^ block * kMultiplier) * kMultiplier;
   }
   if (bytes) {
     const uint64_t rest = end - text >= 8 ? load_8_bytes(text) & ((1ull << 8 * bytes) - 1) : load_bytes(text, bytes);
-    hash = (hash ^ rest) * M;
+    hash = (hash ^ rest) * kMultiplier;
   }
-  hash = (hash ^ hash >> 47) * M;
+  hash = (hash ^ hash >> 47) * kMultiplier;
   return hash ^ hash >> 47;
 }
 

@@ -32,7 +32,7 @@ def build(folder: Path) -> ctypes.CDLL:
 
 
 def build_emulated(folder: Path) -> ctypes.CDLL:
-    """The same interface, over kernels/cuda/gru_cta.cuh with a stand-in for the device."""
+    """The same interface, over kernels/rnn/cuda/gru_cta.cuh with a stand-in for the device."""
     library = folder / "libgru_emulated.so"
     stand_in = f"-I{ROOT / 'tests/kernels/cpp/emulated'}"
     flags = ["-O1", "-shared", "-fPIC", "-DASRKERN_EMULATED", "-Wno-unknown-pragmas", "-Wno-unused-function"]
@@ -59,7 +59,7 @@ class Shape(ctypes.Structure):
 
 @dataclass
 class Plan:
-    """kernels/common/gru_plan.h: GruPlan, and the GruConfig that it names."""
+    """kernels/rnn/gru_plan.h: GruPlan, and the GruConfig that it names."""
 
     config: int
     persistent: int

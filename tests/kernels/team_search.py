@@ -58,18 +58,20 @@ def search(
     tree_room: nodes that the trees of prefixes and alignments may have; 0: as many as the plan gives them.
     """
     rows, frames, vocabulary = log_probs.shape
-    unknown = context.unk_score is not None
-    ints = [
-        rows, frames, vocabulary, threads, tree_room, block, context.lm_order, context.lm_bos, context.lm_eos, unknown,
-        blank, top_tokens or vocabulary, check_normalized, beam_width, log_add, history, nbest,
+    sizes = [
+        rows, frames, vocabulary, threads, tree_room, block, context.lm_order, context.lm_bos, context.lm_eos,
     ]  # fmt: skip
-    reals = [
-        context.alpha, context.beta, context.unk_score if unknown else 0.0, context.unknown_look_ahead,
-        context.begin_reach, token_min_logp, beam_prune_logp, blank_penalty,
+    numbers = [
+        context.alpha, context.beta, math.nan if context.unk_score is None else context.unk_score,
+        context.unknown_look_ahead, context.begin_reach,
+    ]  # fmt: skip
+    options = [
+        blank, beam_width, nbest, top_tokens or vocabulary, token_min_logp, beam_prune_logp, blank_penalty, log_add,
+        history, check_normalized,
     ]  # fmt: skip
     empty = torch.zeros(0)
     arrays = [
-        np.array(ints, np.int64), np.array(reals, np.float64), log_probs.float(),
+        np.array(sizes, np.int64), np.array(numbers, np.float64), np.array(options, np.float64), log_probs.float(),
         empty if lengths is None else lengths.long(), context.token_kinds,
         *(*context.language_model, empty, empty, empty)[:3],
         empty if context.lm_tokens is None else context.lm_tokens,

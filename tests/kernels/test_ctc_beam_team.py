@@ -240,7 +240,7 @@ def test_no_data_races(tmp_path, sanitizer):
 
 
 def test_the_collectives_of_a_block(tmp_path, sanitizer):
-    """kernels/cuda/block_team.cuh, with threads of the CPU as those of a GPU."""
+    """kernels/common/cuda/block_team.cuh, with threads of the CPU as those of a GPU."""
     program = team_search.build(tmp_path, *sanitizer, name="block_team")
     done = subprocess.run([program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stdout + done.stderr

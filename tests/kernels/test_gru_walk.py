@@ -79,7 +79,7 @@ EMULATED = {
 
 @pytest.mark.parametrize("case", EMULATED)
 def test_device_code_equals_reference(emulated_gru_library, case):
-    """kernels/cuda/gru_cta.cuh itself, in 256 threads a block, with a stand-in for PTX."""
+    """kernels/rnn/cuda/gru_cta.cuh itself, in 256 threads a block, with a stand-in for PTX."""
     shape, dtype, shared_bytes = EMULATED[case]
     directions = 1 if shape[0] > 200 else 2
     check(emulated_gru_library, shape, "TN", directions, dtype, directions, shared_bytes)

@@ -1,11 +1,11 @@
-// The collectives of a block (kernels/cuda/block_team.cuh) against sums over arrays. Prints "passed".
+// The collectives of a block (kernels/common/cuda/block_team.cuh) against sums over arrays. Prints "passed".
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 
 #include "tests/kernels/cpp/cuda_block.h"
 // After what stands in for CUDA.
-#include "kernels/cuda/block_team.cuh"
+#include "kernels/common/cuda/block_team.cuh"
 
 using asrkern::cuda::BlockTeam;
 

@@ -1,21 +1,32 @@
-// Runs what kernels/cuda/ctc_beam_search.cu runs, by a team of threads of the CPU or by its own block of such threads.
-// usage: ctc_beam_search PROBLEM RESULT; tests/kernels/test_ctc_beam_team.py writes one and reads the other: arrays,
-// each behind its number of bytes.
-#include "kernels/common/ctc_beam_search.h"
+// Runs what kernels/ctc/cuda/ctc_beam_search.cu runs, by a team of threads of the CPU or by its own block of such
+// threads. usage: ctc_beam_search PROBLEM RESULT; tests/kernels/test_ctc_beam_team.py writes one and reads the other:
+// arrays, each behind its number of bytes.
+#include "kernels/ctc/ctc_beam_search.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <type_traits>
 #include <vector>
 
-#include "csrc/decoder/context_arrays.h"
+#include "kernels/ctc/context_arrays.h"
+#include "kernels/ctc/cpu/array_checks.h"
+#include "kernels/ctc/ctc_options.h"
 #include "tests/kernels/cpp/cuda_block.h"
 #include "tests/kernels/cpp/thread_team.h"
 // After what stands in for CUDA.
-#include "kernels/cuda/block_team.cuh"
+#include "kernels/common/cuda/block_team.cuh"
 
 namespace asrkern {
+
+// Arrays are checked; the search by one thread is not among what runs here.
+const cpu::CtcKernels& cpu::ctc_kernels() {
+  static const CtcKernels kernels{nullptr, ascends, all_below, all_scores, masks_are_differences};
+  return kernels;
+}
+
 namespace {
 
 [[noreturn]] void fail(const std::string& message) {
@@ -54,19 +65,31 @@ void write(std::FILE* file, const std::vector<T>& values) {
 
 void run(const char* problem, const char* result) {
   Reader reader(problem);
-  const int64_t* ints = reader.next<int64_t>().data;
-  const double* reals = reader.next<double>().data;
+  const int64_t* sizes = reader.next<int64_t>().data;
   CtcBeamSearch search{};
-  search.rows = *ints++;
-  search.frames = *ints++;
-  const int64_t vocabulary = *ints++, threads = *ints++, tree_room = *ints++;
-  const bool block = *ints++;
+  search.rows = *sizes++;
+  search.frames = *sizes++;
+  const int64_t vocabulary = *sizes++, threads = *sizes++, tree_room = *sizes++;
+  const bool block = *sizes++;
+  search.lm.order = int32_t(*sizes++);
+  search.lm.bos = int32_t(*sizes++);
+  search.lm.eos = int32_t(*sizes++);
+  const Array<double> context_numbers = reader.next<double>();
+  const double* number = context_numbers.data;
+  ContextArrays arrays{};
+  arrays.numbers.each([&](const char*, auto& value) { value = *number++; });
+  if (std::isnan(*arrays.numbers.unk_score)) arrays.numbers.unk_score.reset();
+  number = reader.next<double>().data;
+  CtcOptions options{};
+  options.each([&](const char*, auto& value) { value = std::decay_t<decltype(value)>(*number++); });
+  search.options = beam_options(options, vocabulary);
+  const int64_t nbest = options.nbest;
+
   search.log_probs = reader.next<float>().data;
   const Array<int64_t> lengths = reader.next<int64_t>();
   search.lengths = lengths.size ? lengths.data : nullptr;
-
-  ContextArrays arrays{};
-  arrays.token_kinds = reader.next<uint8_t>();
+  const auto next = [&reader](auto& array) { array = reader.next<std::decay_t<decltype(*array.data)>>(); };
+  next(arrays.token_kinds);
   const Array<float> unigrams = reader.next<float>();
   const Array<int64_t> ngrams = reader.next<int64_t>();
   const Array<float> codebook = reader.next<float>();
@@ -78,49 +101,11 @@ void run(const char* problem, const char* result) {
   } else {
     search.lm.ngrams = {reinterpret_cast<const HashSlot*>(ngrams.data), uint64_t(ngrams.size / 2)};
   }
-  search.lm.order = int32_t(*ints++);
-  search.lm.bos = int32_t(*ints++);
-  search.lm.eos = int32_t(*ints++);
-  arrays.lm_tokens = reader.next<int32_t>();
-  LexiconArrays& lexicon = arrays.lexicon;
-  lexicon.edge_begin = reader.next<int32_t>();
-  lexicon.edge_token = reader.next<int32_t>();
-  lexicon.edge_target = reader.next<int32_t>();
-  lexicon.edge_mask = reader.next<int64_t>();
-  lexicon.word_begin = reader.next<int32_t>();
-  lexicon.words = reader.next<int32_t>();
-  lexicon.lm_words = reader.next<int32_t>();
-  lexicon.look_ahead = reader.next<float>();
-  lexicon.reach = reader.next<float>();
-  HotwordArrays& hotwords = arrays.hotwords;
-  hotwords.edge_begin = reader.next<int32_t>();
-  hotwords.edge_token = reader.next<int32_t>();
-  hotwords.edge_target = reader.next<int32_t>();
-  hotwords.edge_mask = reader.next<int64_t>();
-  hotwords.credit = reader.next<float>();
-  hotwords.completed = reader.next<float>();
-  hotwords.reach = reader.next<float>();
-  arrays.texts = reader.next<int64_t>();
-  arrays.alpha = *reals++;
-  arrays.beta = *reals++;
-  arrays.unk_score = *reals++;
-  arrays.unknown_look_ahead = *reals++;
-  arrays.begin_reach = *reals++;
-  arrays.allow_unknown = *ints++;
+  next(arrays.lm_tokens);
+  arrays.lexicon.each(next);
+  arrays.hotwords.each(next);
+  next(arrays.texts);
   search.model = make_context(arrays, unigrams.size ? &search.lm : nullptr, int32_t(vocabulary));
-
-  search.options.row.vocabulary = int32_t(vocabulary);
-  search.options.row.blank = int32_t(*ints++);
-  search.options.row.top_tokens = int32_t(*ints++);
-  search.options.row.token_min_logp = float(*reals++);
-  search.options.beam_prune_logp = float(*reals++);
-  search.options.row.blank_penalty = float(*reals++);
-  search.options.row.check_normalised = *ints++;
-  search.options.beam_width = int32_t(*ints++);
-  search.options.add = *ints++;
-  search.options.history = int32_t(*ints++);
-  const int64_t nbest = *ints++;
-  check_options(search.options, nbest);
 
   search.plan =
       ctc_beam_plan(search.options.beam_width, vocabulary, search.frames, std::max<int64_t>(threads, 1), tree_room);

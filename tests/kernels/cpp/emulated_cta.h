@@ -1,10 +1,10 @@
-// Runs kernels/cuda/gru_cta.cuh on the CPU, with emulated/kernels/cuda/ptx.cuh in the device's place.
+// Runs kernels/rnn/cuda/gru_cta.cuh on the CPU, with emulated/kernels/rnn/cuda/ptx.cuh in the device's place.
 #pragma once
 
 #include <cstdio>
 #include <functional>
 
-#include "kernels/cuda/gru_cta.cuh"
+#include "kernels/rnn/cuda/gru_cta.cuh"
 
 namespace asrkern {
 

@@ -1,7 +1,7 @@
 // The CUDA kernels' GRU on the CPU: one thread plays each thread block, in plain C++ that Python calls through ctypes.
 //
 // What is the device's own (registers, shared memory, the instructions) is replaced; everything else is the code that
-// the kernels run: kernels/common/gru_walk.h and what it includes.
+// the kernels run: kernels/rnn/gru_walk.h and what it includes.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/common/gru_walk.h"
+#include "kernels/rnn/gru_walk.h"
 #include "tests/kernels/cpp/software_mma.h"
 #ifdef ASRKERN_EMULATED
 #include "tests/kernels/cpp/emulated_cta.h"

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/common/element.h"
+#include "kernels/rnn/element.h"
 
 namespace asrkern {
 

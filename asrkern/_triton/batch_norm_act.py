@@ -1,0 +1,1 @@
+../../kernels/norm/triton/batch_norm_act.py

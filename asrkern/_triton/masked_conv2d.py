@@ -1,0 +1,1 @@
+../../kernels/conv/triton/masked_conv2d.py

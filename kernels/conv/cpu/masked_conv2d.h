@@ -1,0 +1,42 @@
+// Convolution over (frequency, time) for inference, with a per-channel affine map, a clamp and the time mask as its
+// epilogue: y = mask(clamp((conv(x) + bias) · scale + shift)).
+//
+// Two algorithms, chosen by the kernel's shape alone, so that a row is always computed in the same way: direct for
+// kernels that are short in time, Fourier space along time for the long ones.
+#pragma once
+
+#include "kernels/conv/cpu/masked_conv2d_direct.h"
+#include "kernels/conv/cpu/masked_conv2d_overlap_save.h"
+
+namespace asrkern::cpu {
+namespace {
+
+// From this many taps a phase on, Fourier space takes fewer multiplications by more than its transforms cost.
+template <class T>
+bool masked_conv2d_overlaps(const MaskedConv2d<T>& a) {
+  return a.kernel_frames >= 5 * a.stride_frames && a.kernel_frames <= 16 * a.stride_frames;
+}
+
+template <class T>
+int64_t masked_conv2d_packed_size(const MaskedConv2d<T>& a) {
+  return masked_conv2d_overlaps(a) ? overlap_save_packed_size(a) : conv_direct_packed_size(a);
+}
+
+template <class T>
+int64_t masked_conv2d_scratch_size(const ThreadPool& pool, const MaskedConv2d<T>& a) {
+  return masked_conv2d_overlaps(a) ? overlap_save_scratch_size(pool, a) : conv_direct_scratch_size(a);
+}
+
+// weight: [out_channels, in_channels, kernel_bins, kernel_frames].
+template <class T>
+void masked_conv2d_pack(const ThreadPool& pool, const MaskedConv2d<T>& a, const T* weight, T* packed) {
+  masked_conv2d_overlaps(a) ? overlap_save_pack(pool, a, weight, packed) : conv_direct_pack(pool, a, weight, packed);
+}
+
+template <class T>
+void masked_conv2d(const ThreadPool& pool, const MaskedConv2d<T>& a) {
+  masked_conv2d_overlaps(a) ? overlap_save_run(pool, a) : conv_direct_run(pool, a);
+}
+
+}  // namespace
+}  // namespace asrkern::cpu

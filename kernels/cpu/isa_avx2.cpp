@@ -1,8 +1,0 @@
-// Compiled with AVX2 and FMA.
-#include "kernels/cpu/dispatch.h"
-
-namespace asrkern::cpu {
-
-const Kernels<float> kAvx2Kernels = make_kernels<float>();
-
-}  // namespace asrkern::cpu

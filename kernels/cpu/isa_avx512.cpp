@@ -1,8 +1,0 @@
-// Compiled with AVX-512 F, BW, DQ and VL.
-#include "kernels/cpu/dispatch.h"
-
-namespace asrkern::cpu {
-
-const Kernels<float> kAvx512Kernels = make_kernels<float>();
-
-}  // namespace asrkern::cpu

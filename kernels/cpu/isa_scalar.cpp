@@ -1,9 +1,0 @@
-// The baseline build, and fp64.
-#include "kernels/cpu/dispatch.h"
-
-namespace asrkern::cpu {
-
-const Kernels<float> kScalarKernels = make_kernels<float>();
-const Kernels<double> kDoubleKernels = make_kernels<double>();
-
-}  // namespace asrkern::cpu

@@ -1,0 +1,333 @@
+// The extensions of a beam by one token that may be among the best of the next frame; see ctc_beam.h.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/ctc/cpu/ctc_reach.h"
+#include "kernels/ctc/cpu/ranking.h"
+#include "kernels/ctc/ctc_beam_parts.h"
+
+namespace asrkern {
+namespace ctc_beam {
+namespace {
+
+// Candidates by slot, token and choice: the order of equals. By slot they are.
+inline void order_candidates(CtcSerialBeam& beam) {
+  const auto before = [](const CtcCandidate& a, const CtcCandidate& b) {
+    return a.token != b.token ? a.token < b.token : a.choice < b.choice;
+  };
+  CtcCandidate* const candidates = beam.candidates;
+  for (int32_t begin = 0, end; begin < beam.candidate_count; begin = end) {
+    bool ordered = true;
+    for (end = begin + 1; end < beam.candidate_count && candidates[end].slot == candidates[begin].slot; ++end)
+      ordered &= !before(candidates[end], candidates[end - 1]);
+    if (ordered) continue;
+    sort_candidates(candidates + begin, end - begin);
+    for (int32_t i = begin; i < end; ++i) beam.totals[beam.count + i] = candidates[i].total;
+  }
+}
+
+// Keeps the beam_width best of the prefixes that stay and the candidates, those that reach `limit`; of equals the
+// first. Returns the score that a further candidate must exceed.
+inline float select(CtcSerialBeam& beam, const CtcBeamOptions& options, float limit) {
+  const int32_t width = options.beam_width, stays = beam.count, all = stays + beam.candidate_count;
+  float *const totals = beam.totals, *const stay_totals = beam.next.total;
+  Cut cut{limit, kNoTies};
+  if (all > width && count_from(totals, all, limit) > width) cut = cut_behind(totals, all, width, limit);
+  int32_t kept = 0;
+  if (cut.ties == kNoTies) {
+    for (int32_t i = 0; i < stays; ++i) totals[i] = totals[i] < cut.limit ? kLogZero : totals[i];
+    // Without branches, which would be guessed wrong.
+    for (int32_t i = 0; i < beam.candidate_count; ++i) {
+      beam.candidates[kept] = beam.candidates[i];
+      const float total = totals[stays + kept] = totals[stays + i];
+      kept += total >= cut.limit;
+    }
+    beam.candidate_count = kept;
+    order_candidates(beam);
+  } else {
+    order_candidates(beam);
+    const auto keep = [&cut](float total) { return total > cut.limit || (total == cut.limit && cut.ties-- > 0); };
+    for (int32_t i = 0; i < stays; ++i)
+      if (!keep(totals[i])) totals[i] = kLogZero;
+    for (int32_t i = 0; i < beam.candidate_count; ++i) {
+      if (!keep(totals[stays + i])) continue;
+      totals[stays + kept] = totals[stays + i];
+      beam.candidates[kept++] = beam.candidates[i];
+    }
+    beam.candidate_count = kept;
+  }
+  memcpy(stay_totals, totals, size_t(stays) * sizeof *totals);
+  return cut.limit;
+}
+
+// The tokens of a frame that may extend something: other than blank, and their row exceeds `least`.
+struct FrameTokens {
+  int32_t inside = 0, boundary = 0;  // of beam.inside and of beam.boundary
+  int32_t low = 0;                   // inside words, and below kSetWordTokens
+  float best_inside = 2 * kLogZero;  // of the row
+};
+
+// Those inside words are in ascending order where each has a bit, else the likeliest first; so are those that do
+// something to words.
+inline FrameTokens list_tokens(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                               float least) {
+  const float* row = beam.row;
+  FrameTokens tokens;
+  for (int32_t v = 0; v < options.row.vocabulary; ++v) {
+    if (!(row[v] > least) || v == options.row.blank) continue;
+    if (model.token_kinds[v] == kInsideWord) {
+      beam.inside[tokens.inside++] = v;
+      tokens.low += v < kSetWordTokens;
+      tokens.best_inside = row[v] > tokens.best_inside ? row[v] : tokens.best_inside;
+    } else {
+      beam.boundary[tokens.boundary++] = v;
+    }
+  }
+  if (options.row.vocabulary > kSetTokens) order_by_worth(beam.inside, tokens.inside, row);
+  order_by_worth(beam.boundary, tokens.boundary, row);
+  return tokens;
+}
+
+// Collects the extensions that exceed a bar, which rises when there are more than needed.
+class Collector {
+ public:
+  Collector(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const FrameTokens& tokens,
+            float bar)
+      : beam_(beam), model_(model), options_(options), tokens_(tokens) {
+    raise_bar(bar);
+    beam.candidate_count = 0;
+    memcpy(beam.totals, beam.next.total, size_t(beam.count) * sizeof *beam.totals);
+  }
+
+  void collect() {
+    if (options_.row.vocabulary > kSetTokens) {
+      for (int32_t i = 0; i < beam_.count; ++i) {
+        inside(i);
+        boundary(i);
+      }
+      return;
+    }
+    const int32_t count = list_extensible();
+    for (int32_t k = 0; k < count; ++k) {
+      const int32_t slot = beam_.scratch_slots[k];
+      inside_by_bits(slot);
+      boundary(slot);
+    }
+  }
+
+  float bar() const { return bar_; }
+
+ private:
+  // Where each token inside words has a bit: of every prefix those that may lead above the bar, into beam_.reachable.
+  // Returns how many prefixes may be extended, by them or by a word's boundary; their slots are in scratch_slots.
+  int32_t list_extensible() {
+    const CtcReachPrefixes prefixes{
+        beam_.count,     beam_.now.total, beam_.inside_reach, beam_.phrase_reach,
+        beam_.now.blank, beam_.last,      beam_.row_last,     model_.hotwords.nodes ? beam_.phrase_edges : nullptr};
+    const int32_t *low_tokens = beam_.inside, *high_tokens = beam_.inside + tokens_.low;
+    tokens_above(prefixes, low_tokens, tokens_.low, 0, beam_.row, low_, beam_.reachable[0]);
+    if (options_.row.vocabulary > kSetWordTokens)
+      tokens_above(prefixes, high_tokens, tokens_.inside - tokens_.low, 1, beam_.row, low_, beam_.reachable[1]);
+    const float boundary = tokens_.boundary ? beam_.row[beam_.boundary[0]] : 2 * kLogZero;
+    int32_t count = 0;
+    // Without branches, which would be guessed wrong.
+    for (int32_t i = 0; i < beam_.count; ++i) {
+      beam_.scratch_slots[count] = i;
+      const uint32_t inside = beam_.reachable[0][i] | beam_.reachable[1][i];
+      count += (inside != 0) | (boundary_reach(beam_, model_, i, boundary) > low_);
+    }
+    return count;
+  }
+
+  static uint64_t both_words(const uint32_t* const* words, int32_t slot) {
+    return uint64_t(words[1][slot]) << kSetWordTokens | words[0][slot];
+  }
+
+  // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, too.
+  void inside_by_bits(int32_t slot) {
+    const uint64_t reachable = both_words(beam_.reachable, slot);
+    if (!reachable) return;
+    const PrefixContext& context = beam_.context[slot];
+    const TokenTrie& phrases = model_.hotwords.trie;
+    const int32_t node = context.hotword_node;
+    // A child by such a token is one prefix only.
+    const uint64_t others = reachable & ~beam_.children[slot];
+    const uint64_t edges = model_.hotwords.nodes ? both_words(beam_.phrase_edges, slot) : 0;
+    const uint64_t listed = listed_tokens(model_, context);
+    const float look = look_ahead(model_, context.lexicon_node), before = hotword_credit(model_, node);
+    const float unlisted = unlisted_gain(model_, context);
+    const float total = beam_.now.total[slot], again = beam_.now.blank[slot], *const row = beam_.row;
+    uint64_t off_phrase = others & ~edges;
+    if (!(total + (unlisted - before) + tokens_.best_inside > low_)) off_phrase &= listed;
+
+    const int32_t last = beam_.last[slot];
+    CtcCandidate* const candidates = beam_.candidates;
+    float* const totals = beam_.totals + beam_.count;
+    int32_t count = beam_.candidate_count;
+    const float bar = bar_;
+    const auto offer = [&](int32_t token, float gain) __attribute__((always_inline)) {
+      const float extended = (token == last ? again : total) + row[token] + gain;
+      candidates[count] = {extended, gain, slot, token, 0};
+      totals[count] = extended;
+      count += extended > bar;
+    };
+    const auto extend = [&](int32_t token, float credit) __attribute__((always_inline)) {
+      if (!model_.lm_tokens) {
+        const int32_t next = model_.lexicon.trie.listed_child(context.lexicon_node, listed, token);
+        return offer(token, inside_gain(model_.lexicon.look_ahead[next], look, credit, before));
+      }
+      float gain;
+      if (extension_gain(beam_, model_, slot, token, credit, before, low_, gain)) offer(token, gain);
+    };
+    // Credits of the tokens that lead to no phrase's next letter are 0, and those of a phrase's first are in a table.
+    static constexpr float nothing[kSetTokens] = {};
+    const bool begins = node == kHotwordStart;
+    const float* const credits = begins ? model_.hotwords.begin_credit : nothing;
+    const uint64_t on_phrase = others & edges, tabled = off_phrase | (begins ? on_phrase : 0);
+    for (uint64_t bits = tabled & ~listed; bits; bits &= bits - 1) {
+      const int32_t token = __builtin_ctzll(bits);
+      offer(token, unlisted + credits[token] - before);
+    }
+    for (uint64_t bits = tabled & listed; bits; bits &= bits - 1) {
+      const int32_t token = __builtin_ctzll(bits);
+      extend(token, credits[token]);
+    }
+    for (uint64_t bits = begins ? 0 : on_phrase; bits; bits &= bits - 1) {
+      const int32_t token = __builtin_ctzll(bits);
+      const float credit = model_.hotwords.credit[phrases.listed_child(node, edges, token)];
+      if (listed >> token & 1)
+        extend(token, credit);
+      else
+        offer(token, unlisted + credit - before);
+    }
+    beam_.candidate_count = count;
+    make_room();
+  }
+
+  // The same in any vocabulary.
+  void inside(int32_t slot) {
+    const float total = beam_.now.total[slot];
+    if (!(total + beam_.phrase_reach[slot] + tokens_.best_inside > low_)) return;
+    const PrefixContext& context = beam_.context[slot];
+    const TokenTrie& phrases = model_.hotwords.trie;
+    const int32_t node = context.hotword_node;
+    const bool within = model_.hotwords.nodes && phrases.edge_mask[node];
+    const uint64_t listed = listed_tokens(model_, context);
+    const float base = total + beam_.inside_reach[slot], before = hotword_credit(model_, context.hotword_node);
+    const float unlisted = unlisted_gain(model_, context) - before;
+    for (int32_t k = 0; k < tokens_.inside; ++k) {
+      const int32_t token = beam_.inside[k];
+      if (!(base + beam_.row[token] > low_)) break;
+      if ((within && phrases.has(node, token)) || in_beam(slot, token, kNoWord)) continue;
+      if (in_mask(listed, token))
+        extend(slot, token, 0, before);
+      else
+        offer(slot, token, unlisted);
+    }
+    // Tokens that a phrase goes on with have a reach of their own, so that it does not count for all.
+    if (!within) return;
+    for (int32_t edge = phrases.edge_begin[node]; edge < phrases.edge_begin[node + 1]; ++edge) {
+      const int32_t token = phrases.edge_token[edge];
+      const float credit = model_.hotwords.credit[phrases.edge_target[edge]];
+      if (base + credit + beam_.row[token] > low_ && model_.token_kinds[token] == kInsideWord &&
+          !in_beam(slot, token, kNoWord))
+        extend(slot, token, credit, before);
+    }
+  }
+
+  void boundary(int32_t slot) {
+    const int32_t lexicon_node = beam_.context[slot].lexicon_node;
+    for (int32_t k = 0; k < tokens_.boundary; ++k) {
+      const int32_t token = beam_.boundary[k];
+      if (!(boundary_reach(beam_, model_, slot, beam_.row[token]) > low_)) return;
+      float begin;
+      if (!boundary_gain(beam_, model_, slot, token, low_, begin)) continue;
+      const int32_t choices = word_choices(model_, lexicon_node);
+      for (int32_t choice = 0; choice < choices; ++choice) {
+        const int32_t word = word_of_choice(model_, lexicon_node, choice);
+        const float gain = end_gain(beam_, model_, slot, choices, word) + begin;
+        if (!in_beam(slot, token, word)) offer(slot, token, gain, choice);
+      }
+    }
+  }
+
+  bool in_beam(int32_t slot, int32_t token, int32_t word) const {
+    if (!in_mask(beam_.children[slot], token)) return false;
+    const int32_t node = beam_.tree.find_child(beam_.node[slot], token, word);
+    return node >= 0 && beam_.tree.prefixes[node].slot >= 0;
+  }
+
+  void extend(int32_t slot, int32_t token, float credit, float before) {
+    float gain;
+    if (extension_gain(beam_, model_, slot, token, credit, before, low_, gain)) offer(slot, token, gain);
+  }
+
+  void offer(int32_t slot, int32_t token, float gain, int32_t choice = 0) {
+    const float total = acoustic(beam_, slot, token) + gain;
+    if (!(total > bar_)) return;
+    beam_.candidates[beam_.candidate_count] = {total, gain, slot, token, choice};
+    beam_.totals[beam_.count + beam_.candidate_count++] = total;
+    make_room();
+  }
+
+  // For as many candidates as a prefix has tokens with a bit, and one more.
+  void make_room() {
+    if (beam_.candidate_count < 4 * options_.beam_width) return;
+    const float limit = select(beam_, options_, bar_);
+    raise_bar(limit > bar_ ? limit : bar_);
+  }
+
+  void raise_bar(float bar) {
+    bar_ = bar;
+    low_ = below(bar);
+  }
+
+  CtcSerialBeam& beam_;
+  const ContextModel& model_;
+  const CtcBeamOptions& options_;
+  const FrameTokens tokens_;
+  float bar_, low_;  // low_: for bounds
+};
+
+// Collects the extensions that exceed `bar`. Whether they and the prefixes that stay fill a beam above it.
+inline bool collect_above(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                          const FrameTokens& tokens, float bar) {
+  Collector collector(beam, model, options, tokens, bar);
+  collector.collect();
+  return collector.bar() > bar || count_from(beam.totals, beam.count + beam.candidate_count, bar) >= options.beam_width;
+}
+
+// The extensions that may be among the best, and the totals of all.
+inline void collect(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
+  const int32_t count = beam.count;
+  const float *now = beam.now.total, *next = beam.next.total, *phrase = beam.phrase_reach, *end = beam.end_reach;
+  const float begin_reach = model.begin_reach;
+  const float best = largest(count, kLogZero, [next](int32_t i) { return next[i]; });
+  const float worst = -largest(count, kLogZero, [next](int32_t i) { return -next[i]; });
+  const float best_now = largest(count, kLogZero, [now](int32_t i) { return now[i]; });
+  float base = largest(count, 2 * kLogZero, [=](int32_t i) {
+    const float boundary = end[i] + begin_reach;
+    return now[i] + (phrase[i] > boundary ? phrase[i] : boundary);
+  });
+  if (model.lm_tokens) base += model.beta > 0 ? model.beta : 0.0f;
+  float bar = 0.5f * kLogZero;
+  if (best + options.beam_prune_logp > bar) bar = best + options.beam_prune_logp;
+  if (count == options.beam_width && worst > bar) bar = worst;
+  const float least = below(bar) - base;
+  const FrameTokens tokens = list_tokens(beam, model, options, least > 0.5f * kLogZero ? least : 0.5f * kLogZero);
+  // The last place is mostly about as far behind the best as in the frames before. What a guess leaves out when it
+  // fills the beam could not have been among the best; else all is collected again.
+  constexpr float kMargin = 3.0f;
+  if (count == options.beam_width && tokens.inside > 0) {
+    const float extended = best_now + tokens.best_inside;
+    const float guess = (extended > best ? extended : best) - beam.spread - kMargin;
+    if (guess > bar && collect_above(beam, model, options, tokens, guess)) return;
+  }
+  collect_above(beam, model, options, tokens, bar);
+}
+
+}  // namespace
+}  // namespace ctc_beam
+}  // namespace asrkern

@@ -1,0 +1,26 @@
+// The kernels of the CTC decoder of one ISA as a table of functions. All give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/ctc/ctc_serial_beam.h"
+
+namespace asrkern::cpu {
+
+struct CtcKernels {
+  // The next frame. The tree must have room for beam_width more prefixes and twice as many alignments. After an error
+  // the beam is as it was.
+  CtcError (*step)(CtcSerialBeam&, const ContextModel&, const CtcBeamOptions&, const float* log_probs);
+  // Of arrays from outside, see array_checks.h.
+  bool (*ascends)(const int32_t* values, int64_t count);
+  bool (*all_below)(const int32_t* values, int64_t count, uint32_t limit);
+  bool (*all_scores)(const float* values, int64_t count);
+  bool (*masks_are_differences)(const int64_t* masks, int64_t count, const int32_t* begin, const uint64_t* sums);
+};
+
+extern const CtcKernels kScalarCtcKernels, kAvx2CtcKernels, kAvx512CtcKernels;
+
+// Those of the active ISA.
+const CtcKernels& ctc_kernels();
+
+}  // namespace asrkern::cpu

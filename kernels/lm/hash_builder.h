@@ -1,0 +1,118 @@
+// Hash tables that grow; what kernels/common/hash_table.h reads.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "kernels/common/hash_table.h"
+#include "kernels/lm/text_error.h"
+
+namespace asrkern {
+
+// Of finished tables: with fewer slots more groups are full and more searches go on behind them, which costs more than
+// the memory. Groups by twos: then tables of either layout end at a cache line's boundary, and in a file the next
+// begins.
+constexpr uint64_t finished_size(uint64_t keys) { return (keys / 4 + 1) * 2 * kHashGroup; }
+
+// Slots between where a key's search begins and where the key is. Of 10^12 hashes none is that far away; keys that are,
+// in a file that is not what it says it is, would make building cost the square of their number.
+constexpr uint64_t kMaxDistance = 1024;
+
+[[noreturn]] inline void fail_crowded() {
+  throw TextError("expected words and n-grams whose hashes are scattered, received many with hashes close together");
+}
+
+// Fills a finished table, whose slots are zero.
+template <class Slot>
+class HashWriter {
+ public:
+  HashWriter(Slot* slots, uint64_t size) : slots_(slots), size_(size), left_(size / kHashGroup) {}
+
+  // The key is not in the table yet.
+  void add(uint64_t key, Slot slot) {
+    uint64_t at = hash_start(key, size_);
+    for (uint64_t distance = 0; hash_order(slots_[at]); ++distance) {
+      if (distance == kMaxDistance) fail_crowded();
+      if (++at % kHashGroup == 0) left_[at / kHashGroup - 1] = true;
+      if (at == size_) at = 0;
+    }
+    slots_[at] = slot;
+  }
+
+  void finish() {
+    for (uint64_t group = 0; group < left_.size(); ++group) {
+      Slot* const last = slots_ + (group + 1) * kHashGroup - 1;
+      if (hash_order(*last) && hash_left(last + 1 - kHashGroup) != left_[group]) std::swap(last[-1], last[0]);
+    }
+  }
+
+ private:
+  Slot* const slots_;
+  const uint64_t size_;
+  std::vector<bool> left_;  // of each group: whether a key had to leave it
+};
+
+class HashBuilder {
+ public:
+  uint64_t count() const { return count_; }
+
+  // The payload of a key, or null. Valid until the next insert.
+  uint64_t* find(uint64_t key) {
+    HashSlot& slot = at(slots_.data(), slots_.size(), key);
+    return slot.key ? &slot.payload : nullptr;
+  }
+
+  // The payload of a key, set to `payload` if it was missing, and whether it was. Valid until the next insert.
+  std::pair<uint64_t*, bool> insert(uint64_t key, uint64_t payload) {
+    if (3 * (count_ + 1) > 2 * slots_.size()) resize(2 * slots_.size());
+    HashSlot& slot = at(slots_.data(), slots_.size(), key);
+    const bool missing = slot.key == 0;
+    if (missing) {
+      slot = {key, payload};
+      ++count_;
+    }
+    return {&slot.payload, missing};
+  }
+
+  // Slots of the finished table.
+  uint64_t size() const { return finished_size(count_); }
+
+  // The finished table, into size() slots that are zero.
+  void write(HashSlot* slots) const {
+    HashWriter<HashSlot> writer(slots, size());
+    for (const HashSlot& slot : slots_)
+      if (slot.key) writer.add(slot.key, slot);
+    writer.finish();
+  }
+
+ private:
+  // The slot of a key, or the empty one where it belongs: there is always one.
+  static HashSlot& at(HashSlot* slots, uint64_t size, uint64_t key) {
+    uint64_t at = hash_start(key, size);
+    for (uint64_t distance = 0; slots[at].key && slots[at].key != key; ++distance) {
+      if (distance == kMaxDistance) fail_crowded();
+      if (++at == size) at = 0;
+    }
+    return slots[at];
+  }
+
+  void resize(uint64_t size) {
+    std::vector<HashSlot> slots(size);
+    for (const HashSlot& slot : slots_)
+      if (slot.key) at(slots.data(), size, slot.key) = slot;
+    slots_ = std::move(slots);
+  }
+
+  std::vector<HashSlot> slots_ = std::vector<HashSlot>(64);
+  uint64_t count_ = 0;
+};
+
+// The slots of a SmallHashTable of `count` distinct keys, into finished_size(count) slots that are zero.
+inline void write_small_hash_table(const uint64_t* keys, const uint16_t* codes, uint64_t count, uint64_t* slots) {
+  HashWriter<uint64_t> writer(slots, finished_size(count));
+  for (uint64_t i = 0; i < count; ++i) writer.add(keys[i], SmallHashTable::check_bits(keys[i]) | codes[i]);
+  writer.finish();
+}
+
+}  // namespace asrkern

@@ -1,0 +1,130 @@
+// Scores of many sentences at once, with the memory of their n-grams on its way before it is waited for.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "kernels/lm/ngram.h"
+#include "kernels/lm/tokenizer.h"
+
+namespace asrkern {
+
+struct WordScore {
+  float log_prob;   // log10 P(word | words before)
+  int32_t matched;  // words of the n-gram that it comes from
+  int32_t word;     // id
+};
+
+// Scores are those of ngram_score word by word, bit for bit.
+class NGramScorer {
+ public:
+  // bos: sentences begin after <s>; eos: they end with </s>.
+  NGramScorer(const NGramTables& tables, const Tokenizer& tokenizer, bool bos, bool eos)
+      : tables_(tables), tokenizer_(tokenizer), bos_(bos), eos_(eos) {}
+
+  // Calls take(sentence, scores, count) for each sentence in order.
+  template <class Take>
+  void operator()(const std::vector<std::string_view>& sentences, Take&& take) {
+    constexpr size_t kBlock = 256;  // words; sentences are not divided
+    for (size_t first = 0, last = 0; first < sentences.size(); first = last) {
+      count_ = 0;
+      ends_.clear();
+      for (; last < sentences.size() && count_ < kBlock; ++last) read(sentences[last]);
+      for (size_t i = 0; i < count_; ++i)
+        if (scores_[i].word < 0) scores_[i].word = ngram_word(tables_, sources_[i].hash);
+      for (size_t i = 0; i < std::min(count_, kAhead); ++i) request(i);
+      for (size_t i = 0; i < count_; ++i) {
+        if (i + kAhead < count_) request(i + kAhead);
+        score(i);
+      }
+      for (size_t i = 0, at = 0; i < ends_.size(); at = ends_[i++])
+        take(first + i, scores_.data() + at + bos_, ends_[i] - at - bos_);
+    }
+  }
+
+ private:
+  static constexpr size_t kAhead = 8;  // words between the request of memory and its use
+  static constexpr size_t kRing = 16;
+
+  struct Source {
+    uint64_t hash;    // of a word whose id is to be found
+    int32_t context;  // words before it that can matter
+  };
+
+  // Of a word near the one that is scored.
+  struct Near {
+    std::array<uint64_t, kMaxOrder - 1> keys;  // of the n-grams of orders 2, 3, … that end with it
+    std::array<const void*, kMaxOrder - 1> slots;
+    std::array<float, kMaxOrder - 1> backoffs;  // as in NGramState, after the word
+    int32_t length;
+  };
+
+  // word: the id, or −1 where it is to be found. context: words before it.
+  void push(int32_t word, uint64_t hash, int32_t context) {
+    scores_[count_].word = word;
+    sources_[count_++] = {hash, std::min(context, tables_.order - 1)};
+  }
+
+  void read(std::string_view sentence) {
+    if (const size_t most = count_ + sentence.size() + 2; scores_.size() < most) {
+      scores_.resize(most);
+      sources_.resize(most);
+    }
+    int32_t context = 0;
+    if (bos_) push(tables_.bos, 0, context++);
+    tokenizer_(sentence, [&](std::string_view word) {
+      const bool inside = !tokenizer_.characters;
+      const char* end = inside ? sentence.data() + sentence.size() : word.data() + word.size();
+      const uint64_t hash = murmur_hash(word.data(), word.size(), end);
+      prefetch(tables_.words.first(hash));
+      push(-1, hash, context++);
+    });
+    if (eos_) push(tables_.eos, 0, context);
+    ends_.push_back(count_);
+  }
+
+  void request(size_t i) {
+    Near& near = ring_[i % kRing];
+    uint64_t key = uint64_t(scores_[i].word);
+    prefetch(tables_.unigrams + key);
+    for (int32_t n = 0; n < sources_[i].context; ++n) {
+      near.keys[n] = key = ngram_key(key, scores_[i - n - 1].word);
+      near.slots[n] = ngram_prefetch_slot(tables_, key);
+    }
+  }
+
+  void score(size_t i) {
+    const Near& before = ring_[(i - 1) % kRing];
+    Near& near = ring_[i % kRing];
+    const int32_t context = sources_[i].context ? before.length : 0;
+    NGramEntry entry = tables_.unigrams[scores_[i].word];
+    float log_prob = ngram_log_prob(entry);
+    int32_t matched = 1;
+    near.backoffs[0] = entry.backoff;
+    near.length = tables_.order > 1 && ngram_extends_right(entry.backoff);
+    while (matched <= context && ngram_extends_left(entry.log_prob)) {
+      if (!ngram_find(tables_, near.keys[matched - 1], near.slots[matched - 1], entry)) break;
+      log_prob = ngram_log_prob(entry);
+      if (++matched == tables_.order) break;
+      near.backoffs[matched - 1] = entry.backoff;
+      if (ngram_extends_right(entry.backoff)) near.length = matched;
+    }
+    for (int32_t n = matched; n <= context; ++n) log_prob += before.backoffs[n - 1];
+    scores_[i].log_prob = log_prob;
+    scores_[i].matched = matched;
+  }
+
+  const NGramTables tables_;  // copies: so the compiler knows that nothing written here changes them
+  const Tokenizer tokenizer_;
+  const bool bos_, eos_;
+  size_t count_ = 0;  // words of the block, <s> and </s> included
+  std::vector<WordScore> scores_;
+  std::vector<Source> sources_;
+  std::vector<size_t> ends_;  // of each sentence of the block
+  std::array<Near, kRing> ring_;
+};
+
+}  // namespace asrkern

@@ -1,0 +1,315 @@
+// What the recurrent layers share: a packed batch, one or two directions, the walk through its steps forward and
+// backward. gru.h and lstm.h give the cells.
+//
+// Rows are sorted by length, longest first, and run from their own first step (their last frame for the reverse
+// direction), so that the rows still running at a step are always the first `active[step]`: finished rows cost nothing.
+// Frame t of row i is frame number `offsets[t] + i`, the order of a PackedSequence.
+//
+// Every element of W_h h is one chain fma(h[k], w[k], acc) over ascending k in every tile: see linear.h.
+#pragma once
+
+#include "kernels/linear/cpu/linear.h"
+
+namespace asrkern::cpu {
+
+struct RecurrentBatch {
+  int64_t rows;            // sequences, zero-length ones included
+  int64_t steps;           // the longest length
+  int64_t frames;          // Σ lengths
+  const int64_t* active;   // [steps] rows longer than each step
+  const int64_t* offsets;  // [steps] frames before each step: Σ active[:t]
+  const int64_t* lengths;  // [rows] descending
+};
+
+// One direction of a cell with G gates that saves S values a unit. `frame` runs over packed order.
+template <class T, class W>
+struct RecurrentForward {
+  bool reverse;
+  int64_t hidden_size;
+  const T* gates_x;        // [rows of the steps of a call, G·hidden_size] W_ih x, with every bias that is a plain sum
+                           // already in: by step, then by row
+  const W* weight_packed;  // recurrent_pack(W_hh)
+  const T* h0;             // [rows, hidden_size]
+  T* h;                    // [2, rows, hidden_size] scratch: the states before and after a step
+  T* const* outputs;       // [frames] where each frame's hidden_size outputs go
+  T* h_n;                  // [rows, hidden_size]; rows of no length are left as they are
+  T* reserve;              // [frames, S·hidden_size] for the backward pass, or null
+  const T* scale;          // [G·hidden_size] what each row of W_hh is to be multiplied by, or null
+};
+
+// In the steps of a call, rows are in the order of `gates_x`: by step, then by row.
+template <class T>
+struct RecurrentBackward {
+  bool reverse;
+  int64_t hidden_size;
+  const T* weight_packed;        // linear_pack of W_hh transposed: in_features = G·hidden_size
+  const T* h0;                   // [rows, hidden_size]
+  const T* const* outputs;       // [frames] as in forward
+  const T* const* grad_outputs;  // [frames]
+  const T* reserve;              // [frames, S·hidden_size]
+  T* grad_h;                     // [rows, hidden_size] that of h_n on entry, of h0 on return; carries dh between
+  T* h_previous;   // [rows of the steps, hidden_size] the states that entered them, for the deferred dW_hh
+  T* grad_gates;   // [rows of the steps, G·hidden_size] the gradient of W_hh h, and of gates_x
+  T* grad_last_x;  // [rows of the steps, hidden_size] gates_x's of the last gate where it differs from the gradient of
+                   // W_hh h
+};
+
+namespace {
+
+// A Cell names the types Value, Weight, Forward and Backward, its kGates, how many values it saves a unit (kSaved) and
+// whether it has a grad_last_x (kHasGradLastX), and has
+//   forward(pass, row, frame, gates_x, unit, count, gates_h, h) → the next h of `count` units from `unit`, gates_x
+//   being
+//     the row's from `unit` on;
+//   backward(pass, row, place, frame, frame_before, h, begin, end): the gradients of the gates of units [begin, end),
+//     from grad_h; in its place it leaves what reaches the state before by another way than W_hh. `place` is the row's
+//     among those of the steps; `frame_before` is negative at a row's first step, whose h is h0.
+
+template <int kGates>
+struct RecurrentTile {
+#if defined(__AVX512F__)
+  static constexpr int kRows = 24 / kGates;
+#else
+  static constexpr int kRows = 12 / kGates;
+#endif
+  // With few rows, several blocks of units at once keep enough independent chains in flight.
+  static constexpr int blocks(int rows) { return rows * kGates < 12 ? 12 / (rows * kGates) : 1; }
+};
+
+template <class T, int kGates>
+int64_t recurrent_packed_size(int64_t hidden_size) {
+  constexpr int kWidth = Vec<T>::kWidth;
+  return ceil_div(hidden_size, kWidth) * kWidth * kGates * hidden_size;
+}
+
+// weight: [kGates·hidden_size, hidden_size] → packed: [block of kWidth units][k][gate][unit], zero beyond hidden_size;
+// both of W, in blocks of T's vectors.
+template <class T, class W, int kGates>
+void recurrent_pack(const ThreadPool& pool, const W* weight, int64_t hidden_size, W* packed) {
+  constexpr int kWidth = Vec<T>::kWidth;
+  parallel_for(pool, ceil_div(hidden_size, kWidth), [=](int64_t block) {
+    const int64_t first = block * kWidth;
+    W* out = packed + first * kGates * hidden_size;
+    const int units = int(hidden_size - first < kWidth ? hidden_size - first : kWidth);
+    for (int gate = 0; gate < kGates; ++gate)
+      transpose(weight + (gate * hidden_size + first) * hidden_size, hidden_size, units, kWidth, hidden_size,
+                out + gate * kWidth, kGates * kWidth);
+  });
+}
+
+template <class T>
+void copy(const T* from, int64_t count, T* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// The frame that a row reads at a step.
+inline int64_t recurrent_frame(const RecurrentBatch& batch, bool reverse, int64_t step, int64_t row) {
+  return batch.offsets[reverse ? batch.lengths[row] - 1 - step : step] + row;
+}
+
+// acc[m][b][g] = Σ_k states[m][k] · weight[b][k][g].
+template <class T, class W, int kRows, int kBlocks, int kGates>
+inline void recurrent_chains(const T* const (&states)[kRows], const W* weight, int64_t size,
+                             Vec<T> (&acc)[kRows][kBlocks][kGates]) {
+  using V = Vec<T>;
+  constexpr int kWidth = V::kWidth;
+  const int64_t block_size = kWidth * kGates * size;
+  for (int m = 0; m < kRows; ++m)
+    for (int b = 0; b < kBlocks; ++b)
+      for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = V::set1(0);
+  for (int64_t k = 0; k < size; ++k, weight += kGates * kWidth) {
+    // The fewer operands stay in registers, of the others there is one at a time: all of both would not fit.
+    if constexpr (kRows < kBlocks * kGates) {
+      V value[kRows];
+      for (int m = 0; m < kRows; ++m) value[m] = V::set1(states[m][k]);
+      for (int b = 0; b < kBlocks; ++b)
+        for (int gate = 0; gate < kGates; ++gate) {
+          const V w = load_weights<T>(weight + b * block_size + gate * kWidth);
+          for (int m = 0; m < kRows; ++m) acc[m][b][gate] = fma(value[m], w, acc[m][b][gate]);
+        }
+    } else {
+      V w[kBlocks][kGates];
+      for (int b = 0; b < kBlocks; ++b)
+        for (int gate = 0; gate < kGates; ++gate) w[b][gate] = load_weights<T>(weight + b * block_size + gate * kWidth);
+      for (int m = 0; m < kRows; ++m) {
+        const V value = V::set1(states[m][k]);
+        for (int b = 0; b < kBlocks; ++b)
+          for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = fma(value, w[b][gate], acc[m][b][gate]);
+      }
+    }
+  }
+}
+
+// One direction's step: `gates_x` is that of its first row.
+template <class T>
+struct RecurrentStep {
+  const int64_t* frames;  // [rows]
+  const T* gates_x;
+  const T* h;
+  T* h_next;
+};
+
+// kBlocks blocks of units from `unit`, for rows [row, row + kRows).
+template <class Cell, int kRows, int kBlocks>
+void recurrent_tile(const typename Cell::Forward& a, const RecurrentStep<typename Cell::Value>& step, int64_t row,
+                    int64_t unit) {
+  using T = typename Cell::Value;
+  using V = Vec<T>;
+  constexpr int kWidth = V::kWidth, kGates = Cell::kGates;
+  const int64_t size = a.hidden_size;
+  const T* states[kRows];
+  for (int m = 0; m < kRows; ++m) states[m] = step.h + (row + m) * size;
+  V acc[kRows][kBlocks][kGates];
+  recurrent_chains<T, typename Cell::Weight>(states, a.weight_packed + unit * kGates * size, size, acc);
+  for (int b = 0; b < kBlocks; ++b) {
+    const int64_t first = unit + b * kWidth;
+    const int count = int(size - first < kWidth ? size - first : kWidth);
+    if (a.scale)
+      for (int gate = 0; gate < kGates; ++gate) {
+        const V scale = V::load(a.scale + gate * size + first, count);
+        for (int m = 0; m < kRows; ++m) acc[m][b][gate] = acc[m][b][gate] * scale;
+      }
+    for (int m = 0; m < kRows; ++m) {
+      const int64_t frame = step.frames[row + m];
+      const T* gates_x = step.gates_x + (row + m) * kGates * size + first;
+      const V h = V::load(states[m] + first, count);
+      const V next = Cell::forward(a, row + m, frame, gates_x, first, count, acc[m][b], h);
+      next.store(step.h_next + (row + m) * size + first, count);
+      next.store(a.outputs[frame] + first, count);
+    }
+  }
+}
+
+// recurrent_tile for any number of rows: full tiles, then one tile of exactly what is left.
+template <class Cell, int kBlocks, int kRows>
+void recurrent_rows(const typename Cell::Forward& a, const RecurrentStep<typename Cell::Value>& step, int64_t row,
+                    int64_t rows, int64_t unit) {
+  for (; row + kRows <= rows; row += kRows) recurrent_tile<Cell, kRows, kBlocks>(a, step, row, unit);
+  if constexpr (kRows > 1) {
+    if (row < rows) recurrent_rows<Cell, kBlocks, kRows - 1>(a, step, row, rows, unit);
+  }
+}
+
+// Units [begin, end) of rows [0, rows) of a step; begin is a multiple of the vector width. All rows pass by a block of
+// weights while it is in the cache. A step that goes backwards begins with the weights that the one before ended with,
+// which are the ones still in the cache.
+template <class Cell, int kRows = RecurrentTile<Cell::kGates>::kRows>
+void recurrent_step(const typename Cell::Forward& a, const RecurrentStep<typename Cell::Value>& step, int64_t rows,
+                    int64_t begin, int64_t end, bool backwards) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return recurrent_step<Cell, kRows - 1>(a, step, rows, begin, end, backwards);
+  }
+  constexpr int kWidth = Vec<typename Cell::Value>::kWidth, kBlocks = RecurrentTile<Cell::kGates>::blocks(kRows);
+  const int64_t blocks = ceil_div(end - begin, kWidth), groups = blocks / kBlocks;
+  const int64_t count = groups + blocks % kBlocks;  // whole groups of blocks, then the blocks left
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t item = backwards ? count - 1 - i : i;
+    if (item < groups)
+      recurrent_rows<Cell, kBlocks, kRows>(a, step, 0, rows, begin + item * kBlocks * kWidth);
+    else
+      recurrent_rows<Cell, 1, kRows>(a, step, 0, rows, begin + (groups * (kBlocks - 1) + item) * kWidth);
+  }
+}
+
+// One member's share of one direction in steps [first, last); `frames` is the member's scratch, [rows].
+template <class Cell>
+void recurrent_forward_member(const RecurrentBatch& batch, const typename Cell::Forward& a, int64_t first, int64_t last,
+                              int member, int members, Barrier& barrier, int64_t* frames) {
+  using T = typename Cell::Value;
+  constexpr int kWidth = Vec<T>::kWidth;
+  const int64_t size = a.hidden_size, blocks = ceil_div(size, kWidth);
+  const int64_t begin = blocks * member / members * kWidth;
+  const int64_t last_unit = blocks * (member + 1) / members * kWidth, end = last_unit < size ? last_unit : size;
+  if (first == 0) {
+    if (begin < end)
+      for (int64_t i = 0; i < batch.rows; ++i) copy(a.h0 + i * size + begin, end - begin, a.h + i * size + begin);
+    barrier.wait(members);
+  }
+  for (int64_t step = first; step < last; ++step) {
+    T* h_next = a.h + (step + 1) % 2 * batch.rows * size;
+    for (int64_t i = 0; i < batch.active[step]; ++i) frames[i] = recurrent_frame(batch, a.reverse, step, i);
+    if (begin < end) {
+      const T* gates_x = a.gates_x + (batch.offsets[step] - batch.offsets[first]) * Cell::kGates * size;
+      recurrent_step<Cell>(a, RecurrentStep<T>{frames, gates_x, a.h + step % 2 * batch.rows * size, h_next},
+                           batch.active[step], begin, end, step % 2 == 1);
+      const int64_t running = step + 1 < batch.steps ? batch.active[step + 1] : 0;
+      for (int64_t i = running; i < batch.active[step]; ++i)
+        copy(h_next + i * size + begin, end - begin, a.h_n + i * size + begin);
+    }
+    barrier.wait(members);
+  }
+}
+
+// Steps [first, last) from the last on; `gates` and `states` are the member's scratch, [rows] pointers each.
+template <class Cell, class T = typename Cell::Value>
+void recurrent_backward_member(const RecurrentBatch& batch, const typename Cell::Backward& a, int64_t first,
+                               int64_t last, int member, int members, Barrier& barrier, const T** gates, T** states) {
+  constexpr int kColumns = LinearTile<T>::kColumns;
+  const int64_t size = a.hidden_size, in_features = Cell::kGates * size, panels = ceil_div(size, kColumns);
+  const int64_t first_panel = panels * member / members, last_panel = panels * (member + 1) / members;
+  const int64_t begin = first_panel * kColumns;
+  const int64_t end = last_panel * kColumns < size ? last_panel * kColumns : size;
+  for (int64_t step = last - 1; step >= first; --step) {
+    const int64_t active = batch.active[step];
+    for (int64_t i = 0; i < active; ++i) {
+      const int64_t place = batch.offsets[step] - batch.offsets[first] + i;
+      gates[i] = a.grad_gates + place * in_features;
+      if (begin >= end) continue;
+      const int64_t frame = recurrent_frame(batch, a.reverse, step, i);
+      const int64_t frame_before = step == 0 ? -1 : recurrent_frame(batch, a.reverse, step - 1, i);
+      const T* h = step == 0 ? a.h0 + i * size : a.outputs[frame_before];
+      copy(h + begin, end - begin, a.h_previous + place * size + begin);
+      Cell::backward(a, i, place, frame, frame_before, h, begin, end);
+    }
+    // dh needs every unit's gate gradients; the next step's gate gradients only this member's own dh.
+    barrier.wait(members);
+    for (int64_t turn = first_panel; turn < last_panel; ++turn) {
+      // As in recurrent_step.
+      const int64_t panel = step % 2 == 1 ? first_panel + last_panel - 1 - turn : turn;
+      const int64_t column = panel * kColumns;
+      for (int64_t i = 0; i < active; ++i) states[i] = a.grad_h + i * size + column;
+      linear_panel<T>(gates, active, a.weight_packed + column * in_features, in_features, nullptr, nullptr, true,
+                      int(size - column < kColumns ? size - column : kColumns), states);
+    }
+  }
+}
+
+// f(direction, member, members, barrier): each direction gets its own share of the threads, or, where there is only
+// one thread, its turn.
+template <class F>
+void for_each_direction(const ThreadPool& pool, int directions, const F& f) {
+  Barrier barriers[2];
+  run_team(pool, pool.threads > directions ? pool.threads : directions, [&](int member, int members) {
+    if (members < directions) {
+      for (int d = member; d < directions; d += members) f(d, 0, 1, barriers[d]);
+    } else {
+      const int d = member % directions;
+      f(d, member / directions, (members - d + directions - 1) / directions, barriers[d]);
+    }
+  });
+}
+
+// Steps [first, last), which continue those of the call before; scratch: [max(threads, directions), rows].
+template <class Cell>
+void recurrent_forward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Forward* directions,
+                       int count, int64_t first, int64_t last, int64_t* scratch) {
+  for_each_direction(pool, count, [&](int d, int member, int members, Barrier& barrier) {
+    recurrent_forward_member<Cell>(batch, directions[d], first, last, member, members, barrier,
+                                   scratch + (member * count + d) * batch.rows);
+  });
+}
+
+// Steps [first, last), which come before those of the last call; gates, states:
+// [max(threads, directions), rows].
+template <class Cell, class T = typename Cell::Value>
+void recurrent_backward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Backward* directions,
+                        int count, int64_t first, int64_t last, const T** gates, T** states) {
+  for_each_direction(pool, count, [&](int d, int member, int members, Barrier& barrier) {
+    const int64_t mine = (member * count + d) * batch.rows;
+    recurrent_backward_member<Cell>(batch, directions[d], first, last, member, members, barrier, gates + mine,
+                                    states + mine);
+  });
+}
+
+}  // namespace
+}  // namespace asrkern::cpu

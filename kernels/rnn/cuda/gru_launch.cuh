@@ -1,0 +1,71 @@
+// Planning and launching of the GRU's kernels, forward and backward alike.
+#pragma once
+
+#include "kernels/rnn/cuda/gru.h"
+#include "kernels/rnn/cuda/gru_cta.cuh"
+
+namespace asrkern::cuda {
+
+// Walks the epochs from first to last - 1.
+template <class Args>
+using GruKernel = void (*)(Args, int, int);
+
+// The instances for one type, by configuration.
+template <bool kForward, class Args>
+struct GruKernels {
+  GruKernel<Args> of[gru_configs(kForward)];
+
+  int plan(GruType type, int hidden_size, int rows, int directions, GruPlan* result) const {
+    int device = 0, major = 0, cooperative = 0, per_multiprocessor = 0;
+    GruDevice limits = {};
+    if (const cudaError_t error = cudaGetDevice(&device)) return error;
+    const auto attribute = [&](int* value, cudaDeviceAttr which) {
+      return cudaDeviceGetAttribute(value, which, device);
+    };
+    if (const cudaError_t error = attribute(&major, cudaDevAttrComputeCapabilityMajor)) return error;
+    if (major < 8) return cudaErrorNoKernelImageForDevice;
+    if (const cudaError_t error = attribute(&cooperative, cudaDevAttrCooperativeLaunch)) return error;
+    if (const cudaError_t error = attribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount)) return error;
+    if (const cudaError_t error = attribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin))
+      return error;
+    const int bytes = value_bytes(type);
+    *result = gru_plan(kForward, hidden_size, rows, directions, bytes, limits);
+    if (result->persistent) {
+      if (const cudaError_t error = allow_shared(*result)) return error;
+      if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+              &per_multiprocessor, of[result->config], kGruThreads, result->shared_bytes))
+        return error;
+      if (cooperative && per_multiprocessor * limits.multiprocessors >= result->grid()) return cudaSuccess;
+      *result = gru_plan_of(gru_configs(kForward) - 1, kForward, hidden_size, rows, directions, bytes, limits);
+    }
+    return allow_shared(*result);
+  }
+
+  int launch(Args args, int epochs, void* stream) const {
+    const GruPlan& plan = args.plan;
+    const dim3 grid(plan.grid()), threads(kGruThreads);
+    const auto queue = static_cast<cudaStream_t>(stream);
+    for (args.first_direction = 0; args.first_direction < args.directions; args.first_direction += plan.at_once) {
+      if (plan.persistent) {
+        int first = 0;
+        void* parameters[] = {&args, &first, &epochs};
+        if (const cudaError_t error =
+                cudaLaunchCooperativeKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue))
+          return error;
+        continue;
+      }
+      for (int epoch = 0; epoch < epochs; ++epoch) {
+        of[plan.config]<<<grid, threads, plan.shared_bytes, queue>>>(args, epoch, epoch + 1);
+        if (const cudaError_t error = cudaGetLastError()) return error;
+      }
+    }
+    return cudaSuccess;
+  }
+
+ private:
+  cudaError_t allow_shared(const GruPlan& plan) const {
+    return cudaFuncSetAttribute(of[plan.config], cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+  }
+};
+
+}  // namespace asrkern::cuda

@@ -1,1 +1,0 @@
-"""Triton kernels, installed as ``asrkern._triton``: ``@triton.jit`` only. Their launchers are in ``asrkern/ops``."""
