@@ -20,20 +20,20 @@ if _threads.is_command():
 from asrkern import _optional, ops
 
 if TYPE_CHECKING:
-    from asrkern.training.checkpoint import Recognizer
+    from asrkern.recognizer.saved import Recognizer
 
 __version__ = _version("asrkern")
 __all__ = ["__version__", "load", "ops"]
 
 
 def load(path: Any) -> "Recognizer":
-    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``: :func:`asrkern.training.checkpoint.load`.
+    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``: :func:`asrkern.recognizer.saved.load`.
 
     Raises ImportError, which says what to install, without the extra ``recognizer``. Also lets torch use no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
     """
     _optional.needs("recognizer")
-    from asrkern.training import checkpoint
+    from asrkern.recognizer import saved
 
-    recognizer = checkpoint.load(path)
+    recognizer = saved.load(path)
     _threads.apply()
     return recognizer

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import pydantic
 
 from asrkern._names import nearest
-from asrkern.training._settings import Settings
-from asrkern.training.features import FeatureSettings
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import Task, TokenizerSettings
+from asrkern.recognizer._settings import Settings
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import Task, TokenizerSettings
 
 if sys.version_info >= (3, 11):
     import tomllib

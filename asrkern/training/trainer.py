@@ -1,6 +1,6 @@
 """A run: everything a recipe names put together, and Lightning's trainer over it.
 
-A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.training.checkpoint`;
+A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.recognizer.saved`;
 ``averaged.safetensors`` where the recipe asks for it), ``last.ckpt`` (Lightning's, from which the run is resumed),
 ``results.csv``, ``results.md``, ``learning_curve.png``, ``recipe.json``, ``log.txt``, ``tensorboard/`` and, of a CTC
 model, ``diagnosis.md``, ``.csv`` and ``.png`` (:mod:`asrkern.training.diagnostics`).
@@ -25,17 +25,17 @@ from torch import nn
 import asrkern
 from asrkern._atomic_write import is_full, write_text
 from asrkern.models import build
+from asrkern.recognizer.saved import Recognizer, load
+from asrkern.recognizer.tasks import task_of
+from asrkern.recognizer.tokenizer import Tokenizer
 from asrkern.training.averaging import MovingAverage
 from asrkern.training.callbacks import LAST_STATE, AtomicCheckpointIO, Exports, Progress, Records
-from asrkern.training.checkpoint import Recognizer, load
 from asrkern.training.data import SpeechData
 from asrkern.training.diagnostics.callback import CollapseWatch
 from asrkern.training.metrics import constant_answer, in_words
 from asrkern.training.module import RecognitionModule
 from asrkern.training.recipe import Recipe
 from asrkern.training.results import Results
-from asrkern.training.tasks import task_of
-from asrkern.training.tokenizer import Tokenizer
 
 log = logging.getLogger("asrkern.training")
 

@@ -166,7 +166,7 @@ def test_importing_asrkern_imports_nothing_of_training() -> None:
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
     program = (
-        "import sys, asrkern.training.checkpoint\n"
+        "import sys, asrkern.recognizer.saved\n"
         "print([n for n in ('lightning', 'lhotse', 'rapidfuzz', 'matplotlib') if n in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.data import collate
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
-from asrkern.training.checkpoint import Recognizer
-from asrkern.training.tokenizer import Tokenizer
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.decoder import greedy_decode
 from asrkern.models.losses import cross_entropy, ctc_loss
-from asrkern.training.tokenizer import Tokenizer
+from asrkern.recognizer.tokenizer import Tokenizer
 
 
 class Targets(Protocol):

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from asrkern.data import collate
 from asrkern.models import DeepSpeech2
 from asrkern.nn.mask_conv_stream import MaskConvStream
-from asrkern.training.checkpoint import Recognizer
-from asrkern.training.features import FeatureSettings
-from asrkern.training.stream import StreamTranscriber
-from asrkern.training.subtitles import subtitles
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import CharacterTokenizer
-from asrkern.training.transcription import (
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.stream_transcription import StreamTranscriber
+from asrkern.recognizer.subtitles import subtitles
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import CharacterTokenizer
+from asrkern.recognizer.transcription import (
     FrameTimes,
     SpokenWord,
     Transcriber,

@@ -19,10 +19,10 @@ from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
 from asrkern.models.las_config import HW4_LABELS, LASConfig
 from asrkern.models.weights import find_state_dict
-from asrkern.training.checkpoint import Recognizer
-from asrkern.training.features import FeatureSettings
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import CharacterTokenizer
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import CharacterTokenizer
 
 Classifier = type[ConvTransformerClassifier] | type[ConvRNNClassifier]
 
@@ -57,7 +57,7 @@ def convert(
             ``from_checkpoint``.
 
     Returns:
-        What :func:`asrkern.training.checkpoint.save` writes.
+        What :func:`asrkern.recognizer.saved.save` writes.
 
     Raises:
         OSError: the file cannot be opened.

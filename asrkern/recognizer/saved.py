@@ -31,10 +31,10 @@ from asrkern._optional import require
 from asrkern.data import collate
 from asrkern.models import build
 from asrkern.models.weights import outline
-from asrkern.training.features import FeatureSettings
-from asrkern.training.tasks import RecognitionTask, make_task, task_of
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import Tokenizer, tokenizer_from_json
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.tasks import RecognitionTask, make_task, task_of
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import Tokenizer, tokenizer_from_json
 
 _KEY, _FORMAT = "asrkern", 1
 

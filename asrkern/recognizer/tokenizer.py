@@ -22,7 +22,7 @@ from asrkern._optional import require
 from asrkern.decoder.labels import read_labels
 from asrkern.models.deepspeech2_config import LABELS as ENGLISH
 from asrkern.models.las_config import HW4_LABELS
-from asrkern.training._settings import Settings
+from asrkern.recognizer._settings import Settings
 
 Task = Literal["ctc", "attention", "classify"]
 

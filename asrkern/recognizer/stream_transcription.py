@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asrkern.data import SpectrogramStream
 from asrkern.models import DeepSpeech2, StreamingDeepSpeech2
-from asrkern.training.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
+from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
 
 
 class Heard(NamedTuple):
