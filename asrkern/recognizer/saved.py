@@ -30,9 +30,10 @@ from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
 from asrkern.data import collate
 from asrkern.models import build
+from asrkern.models.registry import find
 from asrkern.models.weights import outline
 from asrkern.recognizer.feature_settings import FeatureSettings
-from asrkern.recognizer.tasks import RecognitionTask, make_task, task_of
+from asrkern.recognizer.tasks import RecognitionTask, make_task
 from asrkern.recognizer.text import TextNormalization
 from asrkern.recognizer.tokenizer import Tokenizer, tokenizer_from_json
 
@@ -244,8 +245,9 @@ def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
 
 
 def _check_tokenizer(tokenizer: Tokenizer, task: str, model_name: str, classes: int) -> None:
-    if task != task_of(model_name):
-        raise ValueError(f"task: expected {task_of(model_name)!r} for {model_name}, received {task!r}")
+    expected = find(model_name).task
+    if task != expected:
+        raise ValueError(f"task: expected {expected!r} for {model_name}, received {task!r}")
     if tokenizer.size != classes:
         raise ValueError(
             f"tokenizer: expected {classes} labels, the model's classes, received {tokenizer.size}"

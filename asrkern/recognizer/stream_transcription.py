@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asrkern.data import SpectrogramStream
-from asrkern.models import DeepSpeech2, StreamingDeepSpeech2
+from asrkern.models.registry import find
 from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
 
 
@@ -46,7 +46,8 @@ class StreamTranscriber:
 
     def __init__(self, transcriber: Transcriber) -> None:
         recognizer = transcriber.recognizer
-        if not isinstance(recognizer.model, DeepSpeech2):
+        stream = find(recognizer.model_name).stream
+        if stream is None:
             raise ValueError(
                 f"model: expected a unidirectional DeepSpeech2 for a stream, received {recognizer.model_name}"
             )
@@ -58,7 +59,7 @@ class StreamTranscriber:
             settings = settings.model_copy(update={"normalization": "running"})
         self._transcriber, self._sample_rate = transcriber, settings.sample_rate
         self._features = SpectrogramStream(settings.make())
-        self._model = StreamingDeepSpeech2(recognizer.model)
+        self._model = stream(recognizer.model)
         self._times = FrameTimes.of(recognizer)
 
     def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Heard]:

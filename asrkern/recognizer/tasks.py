@@ -177,14 +177,6 @@ def make_task(name: str, model: nn.Module, tokenizer: Tokenizer, tokens_per_fram
     raise ValueError(f"name: expected 'ctc', 'attention' or 'classify', received {name!r}")
 
 
-_TASKS = {"deepspeech2": "ctc", "vgg_gru_ctc": "ctc", "las": "attention", "conv": "classify"}
-
-
-def task_of(model_name: str) -> str | None:
-    """The task of a model of the registry; None for other names."""
-    return next((task for start, task in _TASKS.items() if model_name.startswith(start)), None)
-
-
 def frames_needed(targets: Tensor, target_lengths: Tensor) -> Tensor:
     """The fewest frames in which CTC can write each target [N]: its length, and a blank between equal neighbours."""
     inside = torch.arange(1, targets.shape[1], device=targets.device) < target_lengths[:, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -189,16 +188,9 @@ class FrameTimes(NamedTuple):
 
     @classmethod
     def of(cls, recognizer: Recognizer) -> FrameTimes:
-        """From the strides and paddings of the model's convolutions."""
-        centres = []
-        for position in (0.0, 1.0):
-            for module in reversed(recognizer.model.conv.seq_module):
-                if isinstance(module, nn.Conv2d):
-                    position = (
-                        position * module.stride[1] - module.padding[1] + (module.kernel_size[1] - 1) / 2
-                    )
-            centres.append(position * recognizer.features.hop_seconds)
-        return cls(centres[1] - centres[0], centres[0])
+        """Of a recognizer's model and features."""
+        geometry, hop = recognizer.model.frame_geometry, recognizer.features.hop_seconds
+        return cls(geometry.step * hop, geometry.offset * hop)
 
     def seconds(self, start: int, end: int, duration_seconds: float) -> tuple[float, float]:
         """From the first frame and the one after the last to seconds within the recording."""
@@ -281,7 +273,7 @@ def _windows(model: nn.Module, frames: int, window: int, margin: int) -> Iterato
         yield slice(0, frames), 0, slice(0, total)
         return
     # Windows begin where an output frame does.
-    stride = math.prod(m.stride[1] for m in model.conv.seq_module if isinstance(m, nn.Conv2d))
+    stride = model.frame_geometry.step
     context = -(-margin // stride)
     core = max(1, window // stride - 2 * context)
     for first in range(0, total, core):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from asrkern.data import collate
 from asrkern.models import DeepSpeech2
+from asrkern.models.conv_front_end import FrameGeometry, frame_geometry
 from asrkern.nn.mask_conv_stream import MaskConvStream
 from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.recognizer.saved import Recognizer
@@ -116,6 +117,10 @@ class Loud(nn.Module):
         conv = nn.Conv2d(1, 1, (81, 5), (1, stride), (0, padding), bias=False)
         nn.init.constant_(conv.weight, 1 / (81 * 5))
         self.conv.seq_module = nn.Sequential(conv)
+
+    @property
+    def frame_geometry(self) -> FrameGeometry:
+        return frame_geometry(self.conv.seq_module)
 
     def output_length(self, frames: int) -> int:
         conv = self.conv.seq_module[0]
