@@ -1,9 +1,43 @@
-"""What an import brings along: nothing that only training, or only the command line, needs."""
+"""What imports what: no import runs up, and none brings along what only training or the command line needs."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "asrkern"
+# Each room may import those before it.
+ROOMS = ("reference", "ops", "nn", "data", "decoder", "models", "recognizer", "training", "cli")
 
 HEAVY = ("lightning", "pytorch_lightning", "lhotse", "rapidfuzz", "matplotlib", "tensorboard", "typer")
+
+
+def rooms_of(path: Path) -> Iterator[str]:
+    """The rooms that a file imports from, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [f"asrkern.{alias.name}" for alias in node.names] if module == "asrkern" else [module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("asrkern."))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_import_runs_up(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    above = set(ROOMS[ROOMS.index(room) + 1 :])
+    assert files and not {(path.name, up) for path in files for up in above & set(rooms_of(path))}
+
+
+def test_commands_for_trained_models_need_nothing_of_training() -> None:
+    for name in ("transcribe", "convert", "decode", "lm"):
+        assert "training" not in set(rooms_of(ROOT / "cli" / f"{name}.py")), name
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
