@@ -28,9 +28,19 @@ __all__ = ["__version__", "load", "ops"]
 
 
 def load(path: Any) -> "Recognizer":
-    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``: :func:`asrkern.recognizer.load`.
+    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``.
 
-    Raises ImportError, which says what to install, without the extra ``recognizer``. Also lets torch use no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
+    From then on torch uses no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
+
+    Args:
+        path: of the file, str or path-like.
+
+    Returns:
+        A :class:`asrkern.recognizer.Recognizer`, its model in fp32 on the CPU, in eval mode.
+
+    Raises:
+        ImportError: the extra ``recognizer`` is not installed; the message says how.
+        OSError, ValueError: as :func:`asrkern.recognizer.load`.
     """
     _optional.needs("recognizer")
     from asrkern import recognizer

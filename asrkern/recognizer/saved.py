@@ -131,14 +131,28 @@ class Recognizer:
 
         Args:
             features: [N, 1, F, T] as :attr:`features` makes them, on any device.
-            lengths: [N], frames of each.
+            lengths: integers [N], frames of each.
+
+        Returns:
+            N texts.
+
+        Raises:
+            TypeError: lengths are not integers.
+            ValueError: a shape or a length does not fit the model.
         """
         self.model.eval()
         lengths = as_lengths("lengths", lengths, len(features))
         return self.task.predict(features.to(self.device), lengths.to(self.device))
 
     def predict_audio(self, samples: Sequence[Tensor]) -> list[str]:
-        """The same of recordings: [samples] float32 each, at ``features.sample_rate``."""
+        """The same of recordings.
+
+        Args:
+            samples: [samples] float32 each, at ``features.sample_rate``.
+
+        Raises:
+            ValueError: there is no recording, or one is no tensor of this kind or too short for the model.
+        """
         extract = self.features.make()
         return self.predict(*collate([extract(x) for x in samples]))
 
@@ -191,7 +205,9 @@ def load(path: str | os.PathLike[str]) -> Recognizer:
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a checkpoint says about itself, without its weights; of the types that :func:`save` writes.
+    """What a checkpoint says about itself, without its weights: ``model``, ``task``, ``tokenizer``, ``features``, …
+
+    Each value has the type that :func:`save` writes.
 
     Raises:
         ImportError, OSError, ValueError: as :func:`load`.
@@ -221,7 +237,10 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
-    """A header's, with its weights, before the model of which nothing is made that is not in the file."""
+    """The recognizer that a header describes, with the weights of the file.
+
+    Shapes are compared before memory is asked for: a header cannot claim a model that is larger than its file.
+    """
     name, options = header["model"]["name"], header["model"]["options"]
     tokenizer, features = tokenizer_from_json(header["tokenizer"]), FeatureSettings(**header["features"])
     with require("safetensors", "lm").safe_open(path, "pt") as file:

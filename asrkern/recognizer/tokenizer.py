@@ -58,6 +58,9 @@ class CharacterTokenizer:
         blank: of CTC.
         pad, sos, eos: of attention models: padding, start and end.
         unit: "character", or "class": then the whole text is one label.
+
+    Raises:
+        ValueError: labels are not strings, or one is there twice, or all are special; or an index is none of a label.
     """
 
     labels: tuple[str, ...]
@@ -122,7 +125,11 @@ class CharacterTokenizer:
         return [self._indices[unit] for unit in units]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of indices; special ones say nothing."""
+        """The text of indices; special ones say nothing.
+
+        Raises:
+            IndexError: there is no such label.
+        """
         special = {self.blank, self.pad, self.sos, self.eos}
         return "".join(self.labels[token] for token in tokens if token not in special)
 

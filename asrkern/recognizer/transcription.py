@@ -79,10 +79,15 @@ class Transcriber:
 
     @torch.no_grad()
     def __call__(self, features: Tensor, lengths: Lengths) -> list[Transcript]:
-        """Transcripts of a batch: features [N, 1, F, T] as ``recognizer.features`` makes them, lengths [N] in frames.
+        """Transcripts of a batch.
+
+        Args:
+            features: [N, 1, F, T] as ``recognizer.features`` makes them, on any device.
+            lengths: integers [N], frames of each.
 
         Raises:
-            ValueError: the batch does not fit the model, or the model's output is not a number.
+            TypeError: lengths are not integers.
+            ValueError: the batch does not fit the model, or a beam search meets output that is not a number.
         """
         recognizer = self.recognizer
         lengths = as_lengths("lengths", lengths, len(features))
@@ -181,7 +186,7 @@ class Transcriber:
 
 
 class FrameTimes(NamedTuple):
-    """Where output frames of a CTC model are in the recording: frame t is centred on offset + t · step, in seconds."""
+    """Where a CTC model's output frames are in the recording: frame t is centred on offset + t · step, in seconds."""
 
     step_seconds: float
     offset_seconds: float
@@ -193,7 +198,7 @@ class FrameTimes(NamedTuple):
         return cls(geometry.step * hop, geometry.offset * hop)
 
     def seconds(self, start: int, end: int, duration_seconds: float) -> tuple[float, float]:
-        """From the first frame and the one after the last to seconds within the recording."""
+        """Where frames ``start`` to ``end - 1`` begin and end, in seconds within the recording."""
         edges = (self.offset_seconds + (frame - 0.5) * self.step_seconds for frame in (start, end))
         first, last = (min(max(edge, 0.0), duration_seconds) for edge in edges)
         return first, last
