@@ -1,4 +1,4 @@
-"""CONTRIBUTING's way of an utterance is the one that it takes: files that are there and say what it says of them."""
+"""CONTRIBUTING's ways of an utterance and of a recipe: files that are there and hold what is said of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECTION = re.search(
-    r"^## An utterance's way.*?\n(.*?)^## ", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M | re.S
-)
-STEPS = re.split(r"^\d+\. ", SECTION[1], flags=re.M)[1:]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+# Of each way the numbered steps.
+WAYS = {
+    thing: re.split(r"^\d+\. ", section, flags=re.M)[1:]
+    for thing, section in re.findall(r"^## An? (\w+)'s way.*?\n(.*?)(?=^## )", CONTRIBUTING, re.M | re.S)
+}
+STEPS = [
+    pytest.param(step, id=f"{thing}-{i}") for thing, steps in WAYS.items() for i, step in enumerate(steps, 1)
+]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=range(1, len(STEPS) + 1))
+@pytest.mark.parametrize("step", STEPS)
 def test_each_step_is_in_a_file(step: str) -> None:
     quoted = re.findall(r"`([^`\n]+)`", step)
     paths = [ROOT / word for word in quoted if "/" in word]
@@ -24,6 +29,8 @@ def test_each_step_is_in_a_file(step: str) -> None:
         assert re.search(rf"\b{name}\b", code), name
 
 
-def test_it_is_ten_steps_from_the_command_to_the_kernels() -> None:
-    assert len(STEPS) == 10 and "asrkern/cli/" in STEPS[0]
-    assert any("`csrc/ops/" in step for step in STEPS) and any("`kernels/cpu/" in step for step in STEPS)
+def test_an_utterance_takes_ten_steps_from_the_command_to_the_kernels() -> None:
+    assert {thing: len(steps) for thing, steps in WAYS.items()} == {"utterance": 10, "recipe": 7}
+    steps = WAYS["utterance"]
+    assert "`asrkern/cli/" in steps[0]
+    assert any("`csrc/ops/" in step for step in steps) and any("`kernels/cpu/" in step for step in steps)
