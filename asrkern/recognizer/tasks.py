@@ -87,7 +87,9 @@ class AttentionTask:
     """Characters by an attention model; transcripts are the most probable token after token.
 
     Args:
-        model: :class:`asrkern.models.LAS`.
+        model: :class:`asrkern.models.LAS`, or one with its ``forward``, ``loss``, ``greedy`` and ``beam_search``, and with
+            ``config.predicts_sos``; :func:`asrkern.models.cost.cost` also asks for ``listen``, ``speller`` and
+            ``config.sos_token``.
         tokens_per_frame: the largest ratio in training, which limits the length of a transcript.
     """
 
