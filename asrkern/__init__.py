@@ -1,7 +1,8 @@
 """Kernels for speech recognition: operations, drop-in layers, models and decoders.
 
-:mod:`asrkern.ops` functions, :mod:`asrkern.nn` layers, :mod:`asrkern.models` recognisers, :mod:`asrkern.decoder`
-decoders, :mod:`asrkern.data` audio and features. ``python -m asrkern`` prints what is active on this machine.
+:mod:`asrkern.ops` functions, :mod:`asrkern.nn` layers, :mod:`asrkern.models` models, :mod:`asrkern.decoder` decoders,
+:mod:`asrkern.data` audio and features, :mod:`asrkern.recognizer` trained models. ``python -m asrkern`` prints what is
+active on this machine.
 
 Threads are torch's: ``torch.set_num_threads``, OMP_NUM_THREADS. The commands and :func:`load` follow ASRKERN_THREADS, or
 a container's CPU quota. Where other processes want the CPUs, too, set OMP_WAIT_POLICY=passive before torch is imported:
@@ -20,20 +21,30 @@ if _threads.is_command():
 from asrkern import _optional, ops
 
 if TYPE_CHECKING:
-    from asrkern.training.checkpoint import Recognizer
+    from asrkern.recognizer import Recognizer
 
 __version__ = _version("asrkern")
 __all__ = ["__version__", "load", "ops"]
 
 
 def load(path: Any) -> "Recognizer":
-    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``: :func:`asrkern.training.checkpoint.load`.
+    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``.
 
-    Raises ImportError, which says what to install, without the extra ``recognizer``. Also lets torch use no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
+    From then on torch uses no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
+
+    Args:
+        path: of the file, str or path-like.
+
+    Returns:
+        A :class:`asrkern.recognizer.Recognizer`, its model in fp32 on the CPU, in eval mode.
+
+    Raises:
+        ImportError: the extra ``recognizer`` is not installed; the message says how.
+        OSError, ValueError: as :func:`asrkern.recognizer.load`.
     """
     _optional.needs("recognizer")
-    from asrkern.training import checkpoint
+    from asrkern import recognizer
 
-    recognizer = checkpoint.load(path)
+    found = recognizer.load(path)
     _threads.apply()
-    return recognizer
+    return found

@@ -55,10 +55,10 @@ def write_model(path: Path, sample_rate: int) -> None:
     import torch
 
     from asrkern.models import build
-    from asrkern.training.checkpoint import Recognizer, save
-    from asrkern.training.features import FeatureSettings
-    from asrkern.training.text import TextNormalization
-    from asrkern.training.tokenizer import TokenizerSettings, make_tokenizer
+    from asrkern.recognizer.feature_settings import FeatureSettings
+    from asrkern.recognizer.saved import Recognizer, save
+    from asrkern.recognizer.text import TextNormalization
+    from asrkern.recognizer.tokenizer import TokenizerSettings, make_tokenizer
 
     torch.manual_seed(0)
     tokenizer = make_tokenizer(TokenizerSettings(), "ctc", [])

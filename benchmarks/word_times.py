@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from asrkern.data import collate, load_audio, read_manifest
 from asrkern.decoder import CTCBeamDecoder, forced_align, token_spans
-from asrkern.training.checkpoint import Recognizer, load
+from asrkern.recognizer.saved import Recognizer, load
 from benchmarks._report import markdown_table
 
 # Start and end in seconds.

@@ -23,8 +23,8 @@ from safetensors.torch import save as safetensors
 from asrkern._file_kinds import in_words
 from asrkern.models import LAS, DeepSpeech2
 from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
-from asrkern.training.checkpoint import load
-from asrkern.training.conversion import convert
+from asrkern.recognizer.conversion import convert
+from asrkern.recognizer.saved import load
 
 
 def archive(members: dict[str, bytes]) -> bytes:

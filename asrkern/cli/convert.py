@@ -65,11 +65,11 @@ def convert(
     """
     with errors(TypeError):
         needs("recognizer")
+        from asrkern._toml import parse_value
         from asrkern.decoder import read_labels
-        from asrkern.training import conversion
-        from asrkern.training.checkpoint import save
-        from asrkern.training.recipe import parse_value
-        from asrkern.training.tokenizer import read_vocabulary
+        from asrkern.recognizer import conversion
+        from asrkern.recognizer.saved import save
+        from asrkern.recognizer.tokenizer import read_vocabulary
 
         if new.exists() and new.samefile(old):
             raise ValueError(f"NEW: expected another file than {old}, which would be overwritten")

@@ -68,10 +68,10 @@ def evaluate(
     with errors():
         needs("train")
         # Only here: lhotse takes its time.
+        from asrkern.recognizer.saved import load
+        from asrkern.recognizer.transcription import Transcriber
         from asrkern.training import evaluation as measure
-        from asrkern.training.checkpoint import load
         from asrkern.training.manifests import read_cuts
-        from asrkern.training.transcription import Transcriber
 
         recognizer = load(checkpoint)
         recognizer.model.to(device)

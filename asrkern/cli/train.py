@@ -82,8 +82,9 @@ def sweep(
     """Train variants of a recipe, those that it names or those given here; one table."""
     with _interruptible("sweep", recipe, values, out, device), errors():
         needs("train")
+        from asrkern._toml import parse_value
         from asrkern.training import sweep as runs
-        from asrkern.training.recipe import load_recipe, parse_value
+        from asrkern.training.recipe import load_recipe
         from asrkern.training.results import as_markdown
 
         lists = [value for value in values or () if "," in value.partition("=")[2] and "[" not in value]

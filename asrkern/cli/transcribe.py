@@ -23,8 +23,8 @@ from asrkern.cli.inputs import STDIN, Input, find_inputs
 from asrkern.cli.language_model import LanguageModel, with_language_model
 
 if TYPE_CHECKING:
-    from asrkern.training.stream import Heard
-    from asrkern.training.transcription import Transcriber, Transcript
+    from asrkern.recognizer.stream_transcription import Heard
+    from asrkern.recognizer.transcription import Transcriber, Transcript
 
 
 @with_language_model
@@ -108,8 +108,8 @@ def transcribe(
     _check_outputs(inputs, srt, out)
     with errors():
         needs("recognizer")
-        from asrkern.training.checkpoint import load
-        from asrkern.training.transcription import Transcriber
+        from asrkern.recognizer.saved import load
+        from asrkern.recognizer.transcription import Transcriber
 
         recognizer = load(checkpoint)
         recognizer.model.to(device)
@@ -197,7 +197,7 @@ def write_all(
 
 def formatted(found: Transcript, form: str, file: str, seconds: float) -> str:
     """A transcript as a line of text or JSON, or as subtitles."""
-    from asrkern.training.subtitles import subtitles
+    from asrkern.recognizer.subtitles import subtitles
 
     if form == "srt":
         return subtitles(found)
@@ -224,7 +224,7 @@ def listen(transcriber: Transcriber, raw: dict[str, Any], chunk_seconds: float, 
         ValueError: the stream or the model cannot be read so. What was heard before a stream broke off is shown.
     """
     from asrkern.data import read_stream
-    from asrkern.training.stream import StreamTranscriber
+    from asrkern.recognizer.stream_transcription import StreamTranscriber
 
     listener = StreamTranscriber(transcriber)
     if listener.normalization_differs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from asrkern._lengths import Lengths, as_lengths
@@ -27,6 +30,23 @@ def conv_length(length: int, axis: int, padding: ConvPadding) -> int:
 def conv_output_size(n_freq: int, padding: ConvPadding) -> int:
     """Features per frame after the convolutions: 1312 of 161 bins with padding and 672 without."""
     return CHANNELS * conv_length(n_freq, 0, padding)
+
+
+class FrameGeometry(NamedTuple):
+    """Where frames of the output are in the input: frame t is centred on frame ``offset + t * step`` of it."""
+
+    step: int
+    offset: float
+
+
+def frame_geometry(stack: Iterable[nn.Module]) -> FrameGeometry:
+    """That of convolutions over [N, C, F, T], by their strides and paddings; other modules leave frames as they are."""
+    step, offset = 1, 0.0
+    for module in stack:
+        if isinstance(module, nn.Conv2d):
+            offset += step * ((module.kernel_size[1] - 1) / 2 - module.padding[1])
+            step *= module.stride[1]
+    return FrameGeometry(step, offset)
 
 
 def make_conv(padding: ConvPadding, stats: str = "valid") -> MaskConv:

@@ -10,8 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from asrkern.models.las import LAS
-from asrkern.models.registry import build, typical_seconds
+from asrkern.models.registry import build, find
 from asrkern.ops import flops as _flops  # noqa: F401  (lets the counter know asrkern's operations)
 
 FRAMES_PER_SECOND = 100
@@ -44,7 +43,8 @@ def cost(name: str, seconds: float | None = None) -> Cost:
     Raises:
         ValueError: no model has this name, or the utterance is too short for it.
     """
-    seconds = typical_seconds(name) if seconds is None else seconds
+    system = find(name)
+    seconds = system.typical_seconds if seconds is None else seconds
     with torch.device("meta"):
         model = build(name).eval()
     # Before to_empty, which makes two of a tied weight.
@@ -53,8 +53,8 @@ def cost(name: str, seconds: float | None = None) -> Cost:
     # The counter knows no fused attention of the CPU.
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model = model.to_empty(device="cpu")
-        utterance = torch.zeros(1, model.n_features, frames), torch.tensor([frames])
-        if isinstance(model, LAS):
+        utterance = torch.zeros(1, 1, model.n_features, frames), torch.tensor([frames])
+        if system.task == "attention":
             memory, flops = _counted(lambda: model.listen(*utterance))
             state, token = model.speller.start(memory), torch.tensor([model.config.sos_token])
             _, step_flops = _counted(lambda: model.speller.step(token, state, memory))

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.models.checkpoint import read_checkpoint
-from asrkern.models.conv_front_end import check_conv_input, conv_frames, conv_length, make_conv
+from asrkern.models.conv_front_end import (
+    FrameGeometry,
+    check_conv_input,
+    conv_frames,
+    conv_length,
+    frame_geometry,
+    make_conv,
+)
 from asrkern.models.deepspeech2_config import PRESETS, DeepSpeech2Config
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
 from asrkern.models.weights import outline, with_weights
@@ -131,6 +138,11 @@ class DeepSpeech2(nn.Module):
     def output_length(self, frames: int) -> int:
         """Frames of the output for so many of the input; 0 for too few."""
         return max(0, conv_length(frames, 1, self.config.conv_padding))
+
+    @property
+    def frame_geometry(self) -> FrameGeometry:
+        """Where the output's frames are in the input."""
+        return frame_geometry(self.conv.seq_module)
 
     def conv_stage(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """Convolutions.

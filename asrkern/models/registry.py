@@ -1,50 +1,70 @@
-"""Every model by its name."""
+"""Every kind of model, found by a model's name.
+
+A new kind is a file with its class and its :class:`~asrkern.models.system.System`, and an entry below; from outside
+asrkern, a call of :func:`register`. All else, from ``asrkern train`` to ``asrkern convert``, asks that entry.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 from torch import nn
 
 from asrkern._names import nearest
-from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
-from asrkern.models.deepspeech2 import DeepSpeech2
-from asrkern.models.deepspeech2_config import DeepSpeech2Config
-from asrkern.models.las import LAS
-from asrkern.models.las_config import LASConfig
-from asrkern.models.vgg_gru_ctc import VGGGRUCTC
+from asrkern.models.conv_classifier_systems import CONV_RNN, CONV_TRANSFORMER
+from asrkern.models.deepspeech2_system import DEEPSPEECH2
+from asrkern.models.las_system import LISTEN_ATTEND_SPELL
+from asrkern.models.system import System
+from asrkern.models.vgg_gru_ctc_system import VGG_GRU_CTC
+
+_SYSTEMS: dict[str, System] = {}
 
 
-class _Entry(NamedTuple):
-    """What makes a model, what has its options as arguments, and how long an utterance for it is, in seconds."""
+def register(system: System) -> None:
+    """Make the models of a system known by their names.
 
-    make: Callable[..., nn.Module]
-    options: Callable[..., Any]
-    typical_seconds: float = 10.0
+    Raises:
+        ValueError: a model has one of the names already.
+    """
+    for name in system.names:
+        if name in _SYSTEMS:
+            raise ValueError(
+                f"names: expected new ones, received {name!r}, which is {_SYSTEMS[name].title}'s"
+            )
+    _SYSTEMS.update(dict.fromkeys(system.names, system))
 
 
-_MODELS = {
-    "deepspeech2": _Entry(partial(DeepSpeech2.preset, "v3"), DeepSpeech2Config),
-    **{
-        f"deepspeech2_{preset}": _Entry(partial(DeepSpeech2.preset, preset), DeepSpeech2Config)
-        for preset in ("mlperf", "paper", "small")
-    },
-    "conv_transformer": _Entry(ConvTransformerClassifier, ConvTransformerClassifier, 1.0),
-    "conv_rnn": _Entry(ConvRNNClassifier, ConvRNNClassifier, 1.0),
-    "vgg_gru_ctc": _Entry(VGGGRUCTC, VGGGRUCTC),
-    "vgg_gru_ctc_original": _Entry(partial(VGGGRUCTC.preset, "original"), VGGGRUCTC),
-    "las_hw4": _Entry(partial(LAS.preset, "hw4"), LASConfig),
-    "las_hw4_mobile": _Entry(partial(LAS.preset, "hw4_mobile"), LASConfig),
-    "las_kospeech": _Entry(partial(LAS.preset, "kospeech"), LASConfig),
-}
+for _system in (DEEPSPEECH2, CONV_TRANSFORMER, CONV_RNN, VGG_GRU_CTC, LISTEN_ATTEND_SPELL):
+    register(_system)
+
+
+def find(name: str) -> System:
+    """The system of a model.
+
+    Raises:
+        ValueError: no model has this name.
+    """
+    if name not in _SYSTEMS:
+        raise ValueError(f"name: expected {nearest(name, _SYSTEMS)}, received {name!r}")
+    return _SYSTEMS[name]
+
+
+def convertible() -> list[System]:
+    """The systems that other projects have checkpoints of."""
+    systems = {id(system): system for system in _SYSTEMS.values() if system.convert is not None}
+    return list(systems.values())
+
+
+def recognise(keys: Collection[str]) -> System | None:
+    """The system that a state_dict of another project is of, by its keys."""
+    return next((system for system in convertible() if system.sign in keys), None)
 
 
 def list_models() -> list[str]:
     """The names that :func:`build` takes."""
-    return list(_MODELS)
+    return list(_SYSTEMS)
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -59,12 +79,12 @@ def build(name: str, **options: Any) -> nn.Module:
         ValueError: no model has this name, or an option is out of range.
         TypeError: the model has no such option.
     """
-    entry = _entry(name)
-    known = inspect.signature(entry.options).parameters
+    system = find(name)
+    known = inspect.signature(system.options).parameters
     for option in options:
         if option not in known:
             raise TypeError(f"options: {name} has no {option!r}, expected {nearest(option, known)}")
-    return entry.make(**options)
+    return system.names[name](**options)
 
 
 def typical_seconds(name: str) -> float:
@@ -73,10 +93,4 @@ def typical_seconds(name: str) -> float:
     Raises:
         ValueError: no model has this name.
     """
-    return _entry(name).typical_seconds
-
-
-def _entry(name: str) -> _Entry:
-    if name not in _MODELS:
-        raise ValueError(f"name: expected {nearest(name, _MODELS)}, received {name!r}")
-    return _MODELS[name]
+    return find(name).typical_seconds

@@ -17,7 +17,7 @@ from asrkern.models._checks import (
     check_sizes,
     check_spectrograms,
 )
-from asrkern.models.conv_front_end import conv_frames
+from asrkern.models.conv_front_end import FrameGeometry, conv_frames, frame_geometry
 from asrkern.models.deepspeech2_config import LABELS
 from asrkern.nn import GRU, BatchRNN, LightGRU, MaskConv, SequenceWise
 
@@ -172,6 +172,11 @@ class VGGGRUCTC(nn.Module):
     def output_length(self, frames: int) -> int:
         """Frames of the output for so many of the input."""
         return -(-frames // self.time_stride)
+
+    @property
+    def frame_geometry(self) -> FrameGeometry:
+        """Where the output's frames are in the input."""
+        return frame_geometry(self.conv.seq_module)
 
     def conv_stage(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """VGG blocks: as :meth:`forward` → x [T', N, width], zero beyond each output length, and those [N], int64."""

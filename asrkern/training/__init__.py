@@ -1,11 +1,8 @@
 """Training: from a recipe to a checkpoint, a table and a learning curve. Needs the extra ``train``.
 
-The way of a run, file by file:
+The way of a run, file by file; tokenizer, features, tasks and checkpoints are those of :mod:`asrkern.recognizer`:
 
 ``recipe``      what is trained, on what, how: TOML read into pydantic models, ``key=value`` overrides
-``text``        transcripts made uniform; recorded in the checkpoint
-``tokenizer``   transcripts to indices and back: characters, class labels, sentencepiece
-``features``    which features; recorded in the checkpoint
 ``manifests``   corpora as a lhotse CutSet: those of asrkern.data.read_manifest, LibriSpeech folders, and of
 ``kaldi``       Kaldi folders, and of
 ``lhotse_manifests``  lhotse itself; ``cuts`` is what they share
@@ -13,25 +10,13 @@ The way of a run, file by file:
 ``batches``     which utterances make which batch of which epoch, and loading them
 ``augment``     SpecAugment
 ``data``        the two corpora of a recipe as Lightning's data module
-``tasks``       loss and transcripts of CTC models, attention models and classifiers
 ``metrics``     WER, CER, CRR, distance, accuracy; the best constant answer
 ``schedules``   learning rate, teacher forcing, dropout
 ``module``      Lightning's module: steps, accumulation, clipping, running out of memory
 ``averaging``   moving averages of weights, and the average of the last checkpoints
-``checkpoint``  a trained model in one file: safetensors with everything else as JSON in its header
 ``callbacks``   what is written while a model is trained
 ``diagnostics`` tells whether and why a CTC model collapses
 ``results``     the table of epochs and the learning curve
 ``trainer``     puts these together; ``sweep`` runs variants of a recipe
-
-What is done with a checkpoint:
-
-``transcription``  texts, words with times, classes; long recordings in windows
-``stream``         the same while audio comes in
-``subtitles``      words with times in SubRip's form
-``evaluation``     metrics of a corpus, the worst utterances, confusions
-``conversion``     checkpoints of other projects as asrkern's
-
-``text``, ``tokenizer``, ``features``, ``tasks``, ``metrics``, ``checkpoint``, ``transcription``, ``stream`` and
-``conversion`` are what inference needs; they import neither Lightning nor lhotse.
+``evaluation``  of a trained model: metrics of a corpus, the worst utterances, confusions
 """

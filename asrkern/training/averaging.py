@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from asrkern.training.checkpoint import load, save
+from asrkern.recognizer.saved import load, save
 
 
 class MovingAverage(WeightAveraging):
@@ -35,7 +35,7 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], output: str | o
         output: the new one.
 
     Raises:
-        OSError, ValueError: as :func:`asrkern.training.checkpoint.load` and ``save``; or no checkpoint is given, or
+        OSError, ValueError: as :func:`asrkern.recognizer.saved.load` and ``save``; or no checkpoint is given, or
             the models differ.
     """
     if not paths:

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrkern.data import Utterance, collate, load_audio, load_features, resample
 from asrkern.data.formats import is_readable
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.tokenizer import Tokenizer
 from asrkern.training.corpus import Corpus, text_of
 from asrkern.training.cuts import brief
-from asrkern.training.features import FeatureSettings
 from asrkern.training.recipe import Recipe
-from asrkern.training.tokenizer import Tokenizer
 
 # lhotse's: recordings may be so much shorter than their manifest says.
 _TOLERANCE_SECONDS = 0.025

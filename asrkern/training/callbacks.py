@@ -20,8 +20,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 from asrkern._atomic_write import atomic_write
 from asrkern._file_kinds import in_words as kind_in_words
 from asrkern.models import build
+from asrkern.recognizer.saved import Recognizer, save
 from asrkern.training.averaging import average_checkpoints
-from asrkern.training.checkpoint import Recognizer, save
 from asrkern.training.metrics import in_words
 from asrkern.training.recipe import Recipe
 from asrkern.training.results import Results, peak_memory_mib, reset_peak_memory

@@ -11,8 +11,8 @@ from itertools import pairwise
 from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 
+from asrkern.recognizer.tokenizer import Tokenizer
 from asrkern.training.recipe import Recipe
-from asrkern.training.tokenizer import Tokenizer
 
 _NAMED = 5
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from lhotse.cut import Cut
 from lightning.pytorch import LightningDataModule
 
+from asrkern.recognizer.tokenizer import Tokenizer, make_tokenizer
 from asrkern.training.batches import EpochBatches, Loader, plan_epoch, plan_valid, share
 from asrkern.training.corpus import Corpus, prepare, text_of, with_labels
 from asrkern.training.manifests import read_cuts, unique
 from asrkern.training.recipe import Recipe, how_to_make
-from asrkern.training.tokenizer import Tokenizer, make_tokenizer
 
 
 class SpeechData(LightningDataModule):

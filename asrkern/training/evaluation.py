@@ -15,10 +15,10 @@ from torch import Tensor
 from asrkern._names import nearest
 from asrkern._optional import require
 from asrkern.data import collate
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.transcription import Transcriber, Transcript, check_frames
 from asrkern.training.batches import load_cut, load_samples
-from asrkern.training.checkpoint import Recognizer
 from asrkern.training.metrics import ErrorCounts
-from asrkern.training.transcription import Transcriber, Transcript, check_frames
 
 levenshtein = require("rapidfuzz", "train").distance.Levenshtein
 

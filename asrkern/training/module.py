@@ -3,7 +3,7 @@
 What callbacks find, such as :mod:`asrkern.training.diagnostics`:
 
 - ``on_train_batch_end(trainer, module, outputs, batch, batch_idx)``: ``outputs["steps"]`` are pairs of a
-  :class:`~asrkern.training.batches.Batch` and its :class:`~asrkern.training.tasks.Step` (one, or several where memory
+  :class:`~asrkern.training.batches.Batch` and its :class:`~asrkern.recognizer.tasks.Step` (one, or several where memory
   did not suffice), whose scores are log-probabilities of a CTC model; ``outputs["loss"]`` is their mean.
 - ``on_before_optimizer_step(trainer, module, optimizer)``: gradients, unscaled and not yet clipped.
 - ``module.task`` (``.model``, ``.tokenizer``), ``module.recipe``, and after each epoch ``module.measures``:
@@ -23,12 +23,12 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 
+from asrkern.recognizer.tasks import RecognitionTask, Step
 from asrkern.training.augment import spec_augment
 from asrkern.training.batches import Batch
 from asrkern.training.metrics import ErrorCounts
 from asrkern.training.recipe import Recipe
 from asrkern.training.schedules import DropoutSwitch, LearningRate, TeacherForcingRate
-from asrkern.training.tasks import RecognitionTask, Step
 
 log = logging.getLogger("asrkern.training")
 

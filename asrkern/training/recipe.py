@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +15,11 @@ from typing import Any, Literal
 import pydantic
 
 from asrkern._names import nearest
-from asrkern.training._settings import Settings
-from asrkern.training.features import FeatureSettings
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import Task, TokenizerSettings
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from asrkern._toml import parse_value, tomllib
+from asrkern.recognizer._settings import Settings
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import Task, TokenizerSettings
 
 Metric = Literal["wer", "cer", "crr", "distance", "accuracy"]
 
@@ -323,14 +318,6 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not separator or not key.strip():
         raise ValueError(f"expected key=value, received {override!r}")
     return key.strip(), parse_value(text)
-
-
-def parse_value(text: str) -> Any:
-    """A TOML value, or the text itself where it is none."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

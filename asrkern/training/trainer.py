@@ -1,6 +1,6 @@
 """A run: everything a recipe names put together, and Lightning's trainer over it.
 
-A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.training.checkpoint`;
+A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.recognizer.saved`;
 ``averaged.safetensors`` where the recipe asks for it), ``last.ckpt`` (Lightning's, from which the run is resumed),
 ``results.csv``, ``results.md``, ``learning_curve.png``, ``recipe.json``, ``log.txt``, ``tensorboard/`` and, of a CTC
 model, ``diagnosis.md``, ``.csv`` and ``.png`` (:mod:`asrkern.training.diagnostics`).
@@ -25,17 +25,18 @@ from torch import nn
 import asrkern
 from asrkern._atomic_write import is_full, write_text
 from asrkern.models import build
+from asrkern.models.registry import find
+from asrkern.models.system import System
+from asrkern.recognizer.saved import Recognizer, load
+from asrkern.recognizer.tokenizer import Tokenizer
 from asrkern.training.averaging import MovingAverage
 from asrkern.training.callbacks import LAST_STATE, AtomicCheckpointIO, Exports, Progress, Records
-from asrkern.training.checkpoint import Recognizer, load
 from asrkern.training.data import SpeechData
 from asrkern.training.diagnostics.callback import CollapseWatch
 from asrkern.training.metrics import constant_answer, in_words
 from asrkern.training.module import RecognitionModule
 from asrkern.training.recipe import Recipe
 from asrkern.training.results import Results
-from asrkern.training.tasks import task_of
-from asrkern.training.tokenizer import Tokenizer
 
 log = logging.getLogger("asrkern.training")
 
@@ -174,29 +175,23 @@ def model_options(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
     Raises:
         ValueError: the features are not of the kind that the model reads.
     """
-    name, features = recipe.model.name, recipe.features
-    if name.startswith("deepspeech2"):
-        if features.kind != "spectrogram":
-            raise ValueError(f"features.kind: expected 'spectrogram' for {name}, received {features.kind!r}")
-        known = {
-            "labels": list(tokenizer.labels),
-            "sample_rate": features.sample_rate,
-            "window_size": features.window,
-            "window_stride": features.hop_seconds,
-            "window_periodic": features.periodic,
-        }
-    elif name.startswith("vgg_gru_ctc"):
-        known = {"labels": list(tokenizer.labels), "n_mels": features.n_features}
-    elif name.startswith("las"):
-        special = {"pad_token": tokenizer.pad, "sos_token": tokenizer.sos, "eos_token": tokenizer.eos}
-        known = {"num_tokens": tokenizer.size, "n_features": features.n_features, **special}
-    else:
-        known = {"classes": tokenizer.size, "n_freq": features.n_features}
-    return {**known, **recipe.model.options}
+    system, name, features = _system(recipe), recipe.model.name, recipe.features
+    if system.feature_kind not in (None, features.kind):
+        raise ValueError(
+            f"features.kind: expected {system.feature_kind!r} for {name}, received {features.kind!r}"
+        )
+    return {**system.decided(tokenizer, features), **recipe.model.options}
+
+
+def _system(recipe: Recipe) -> System:
+    try:
+        return find(recipe.model.name)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from None
 
 
 def _new_model(recipe: Recipe, options: dict[str, Any]) -> nn.Module:
-    expected = task_of(recipe.model.name) or recipe.task
+    expected = _system(recipe).task
     if recipe.task != expected:
         raise ValueError(f"task: expected {expected!r} for {recipe.model.name}, received {recipe.task!r}")
     try:

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("lightning")
 from asrkern.decoder import CTCBeamDecoder
-from asrkern.training.tokenizer import CharacterTokenizer
+from asrkern.recognizer.tokenizer import CharacterTokenizer
 from benchmarks import word_times
 
 LABELS = ("-", "A", "B", "C", " ")

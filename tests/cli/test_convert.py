@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from asrkern.cli.app import app
 from asrkern.data import MFCC, LogMelSpectrogram, Spectrogram, collate
-from asrkern.training.checkpoint import Recognizer, load
+from asrkern.recognizer.saved import Recognizer, load
 from benchmarks import stock
 from tests.cli.tiny import speech
 from tests.compare import assert_close

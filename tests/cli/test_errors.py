@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from asrkern.cli import transcribe
 from asrkern.cli.app import app
 from asrkern.cli.console import errors, one_line
-from asrkern.training.checkpoint import save
+from asrkern.recognizer.saved import save
 from tests.cli.tiny import make_recognizer
 from tests.test_file_kinds import KINDS
 from tests.training.tones import write_tones

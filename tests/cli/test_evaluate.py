@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from asrkern.cli.app import app
 from asrkern.data import collate, load_audio, load_features, read_manifest
 from asrkern.decoder import CTCBeamDecoder
-from asrkern.training.checkpoint import Recognizer
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.transcription import Transcriber
 from asrkern.training.evaluation import evaluate
-from asrkern.training.features import FeatureSettings
 from asrkern.training.manifests import read_cuts
 from asrkern.training.recipe import make_recipe
 from asrkern.training.trainer import train
-from asrkern.training.transcription import Transcriber
 from tests.cli.tiny import CLASSES, LAS_OPTIONS, make_recognizer, write, write_words
 from tests.decoder.models import small_lm
 from tests.metrics import character_error_rate, edit_distance

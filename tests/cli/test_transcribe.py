@@ -21,10 +21,10 @@ from asrkern.cli.app import app
 from asrkern.cli.transcribe import listen
 from asrkern.data import load_audio, read_manifest
 from asrkern.decoder import CTCBeamDecoder
+from asrkern.recognizer.subtitles import subtitles
+from asrkern.recognizer.transcription import Transcriber
 from asrkern.training.recipe import make_recipe
-from asrkern.training.subtitles import subtitles
 from asrkern.training.trainer import train
-from asrkern.training.transcription import Transcriber
 from tests.cli.tiny import CLASSES, make_deepspeech2, make_recognizer, write, write_words
 from tests.decoder.models import small_lm
 from tests.training.tones import RATE, tiny_recipe, write_tones

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from asrkern.models import build
-from asrkern.training.checkpoint import Recognizer, save
-from asrkern.training.features import FeatureSettings
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import CharacterTokenizer, TokenizerSettings, make_tokenizer
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.saved import Recognizer, save
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import CharacterTokenizer, TokenizerSettings, make_tokenizer
 from tests.training.tones import RATE, tone
 
 CLASSES = ("high", "low")

@@ -31,8 +31,8 @@ from asrkern.models import LAS, DeepSpeech2
 from asrkern.models.checkpoint import plain, read_checkpoint
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
 from asrkern.models.weights import outline
-from asrkern.training.checkpoint import load, save
-from asrkern.training.conversion import convert
+from asrkern.recognizer.conversion import convert
+from asrkern.recognizer.saved import load, save
 from asrkern.training.results import peak_memory_mib, reset_peak_memory
 from tests.cli.tiny import make_recognizer
 from tests.models.las_twins import HW4Model

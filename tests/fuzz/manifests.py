@@ -14,8 +14,8 @@ import numpy as np
 import soundfile
 from lhotse import MonoCut, Recording, SupervisionSegment
 
+from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.training.batches import load_cut
-from asrkern.training.features import FeatureSettings
 from asrkern.training.manifests import read_cuts
 
 REFUSALS = (ValueError, OSError)

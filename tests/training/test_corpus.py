@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from asrkern.data import collate
+from asrkern.recognizer.tasks import frames_needed as frames_needed_of_batch
+from asrkern.recognizer.tokenizer import TokenizerSettings, make_tokenizer
 from asrkern.training.batches import Loader, load_cut, plan_epoch, plan_valid, share
 from asrkern.training.corpus import Corpus, frames_needed, prepare, with_labels
 from asrkern.training.data import SpeechData
 from asrkern.training.manifests import read_cuts
 from asrkern.training.recipe import Recipe, make_recipe
-from asrkern.training.tasks import frames_needed as frames_needed_of_batch
-from asrkern.training.tokenizer import TokenizerSettings, make_tokenizer
 from tests.training.tones import tiny_recipe, write_tones
 
 ENGLISH = make_tokenizer(TokenizerSettings(), "ctc", [])

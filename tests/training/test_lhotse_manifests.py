@@ -21,8 +21,8 @@ from lhotse import (
 )
 from lhotse.cut import PaddingCut
 
+from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.training.batches import load_cut
-from asrkern.training.features import FeatureSettings
 from asrkern.training.manifests import read_cuts
 
 SAMPLES = np.random.default_rng(0).normal(0, 0.1, (8000, 2)).astype(np.float32)

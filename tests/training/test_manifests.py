@@ -23,8 +23,8 @@ from lhotse import (
 )
 
 from asrkern.data import load_audio
+from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.training.batches import load_cut, load_samples
-from asrkern.training.features import FeatureSettings
 from asrkern.training.manifests import read_cuts, unique
 
 SETTINGS = FeatureSettings(sample_rate=8000)

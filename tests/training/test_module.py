@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asrkern.models import VGGGRUCTC
-from asrkern.training.checkpoint import load
+from asrkern.recognizer.saved import load
 from asrkern.training.module import RecognitionModule
 from asrkern.training.recipe import make_recipe
 from asrkern.training.trainer import train

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from asrkern.training.checkpoint import load
+from asrkern.recognizer.saved import load
 from asrkern.training.recipe import make_recipe
 from asrkern.training.trainer import train
 from tests.training.tones import tiny_recipe

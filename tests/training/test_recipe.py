@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from asrkern.models import build
+from asrkern.recognizer.tokenizer import make_tokenizer
 from asrkern.training.data import SpeechData
 from asrkern.training.recipe import how_to_make, load_recipe, make_recipe, parse_override
-from asrkern.training.tokenizer import make_tokenizer
 from asrkern.training.trainer import model_options
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

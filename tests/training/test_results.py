@@ -6,8 +6,6 @@ import csv
 import json
 import math
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,18 +154,3 @@ def test_commands(tones: tuple[Path, Path], tmp_path: Path) -> None:
     assert "| lr=0.001 |" in found.output
     assert "| lr=0.0001 |" in found.output
     assert run(app, ["sweep", str(path)]).exit_code == 1
-
-
-def test_importing_asrkern_imports_nothing_of_training() -> None:
-    program = (
-        "import sys, asrkern, asrkern.models, asrkern.decoder, asrkern.data, asrkern.training\n"
-        "print([n for n in ('lightning', 'lhotse', 'pydantic', 'rapidfuzz', 'matplotlib', 'typer') if n in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
-    program = (
-        "import sys, asrkern.training.checkpoint\n"
-        "print([n for n in ('lightning', 'lhotse', 'rapidfuzz', 'matplotlib') if n in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"

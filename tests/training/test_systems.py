@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from asrkern.data import load_audio, read_manifest
-from asrkern.training.checkpoint import load
+from asrkern.recognizer.saved import load
 from asrkern.training.metrics import ErrorCounts, error_of
 from asrkern.training.recipe import load_recipe
 from asrkern.training.trainer import train

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from asrkern.decoder import greedy_decode
+from asrkern.recognizer.tasks import frames_needed
 from asrkern.training.metrics import levenshtein
-from asrkern.training.tasks import frames_needed
 
 DROPOUT_PASSES = 4
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from asrkern.data import read_manifest
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import (
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import (
     CharacterTokenizer,
     SentencePieceTokenizer,
     TokenizerSettings,

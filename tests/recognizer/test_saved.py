@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import resource
@@ -16,14 +15,10 @@ from safetensors.torch import save_file
 
 import asrkern
 from asrkern.models import build
-from asrkern.training.averaging import MovingAverage, average_checkpoints
-from asrkern.training.checkpoint import Recognizer, load, read_header, save
-from asrkern.training.features import FeatureSettings
-from asrkern.training.recipe import make_recipe
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import CharacterTokenizer, TokenizerSettings, make_tokenizer
-from asrkern.training.trainer import train
-from tests.training.tones import tiny_recipe
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.saved import Recognizer, load, read_header, save
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import CharacterTokenizer, TokenizerSettings, make_tokenizer
 
 
 def ctc(seed: int = 0, **options: Any) -> Recognizer:
@@ -176,80 +171,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m.safetensors"]
-
-
-def test_a_full_disk_ends_a_run_that_can_be_resumed(
-    tones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = make_recipe(tiny_recipe(*tones, trainer__epochs=2))
-    real = torch.save
-    written: list[Path] = []
-
-    def save_once(value: Any, file: Any) -> None:
-        if written:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(value, file)
-        written.append(file)
-
-    monkeypatch.setattr(torch, "save", save_once)
-    said = r"last\.ckpt: cannot be written: No space left on device \(.*\); the previous one is untouched; with more space, "
-    with pytest.raises(OSError, match=said + "--resume goes on from the last checkpoint$") as raised:
-        train(recipe, tmp_path)
-    assert raised.value.errno == errno.ENOSPC
-    monkeypatch.undo()
-    assert [row["epoch"] for row in train(recipe, tmp_path, resume=True).rows] == [1, 2]
-
-
-def test_a_disk_that_is_full_from_the_start(
-    tones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
-
-    monkeypatch.setattr(torch, "save", refuse)
-    said = r"last\.ckpt: cannot be written: Disk quota exceeded .*; there is none before it; with more space, --resume begins"
-    with pytest.raises(OSError, match=said):
-        train(make_recipe(tiny_recipe(*tones, trainer__epochs=1)), tmp_path)
-
-
-def test_the_average_of_checkpoints(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{seed}.safetensors" for seed in range(3)]
-    for seed, path in enumerate(paths):
-        save(path, ctc(seed))
-    average_checkpoints(paths, tmp_path / "mean.safetensors")
-    mean = load(tmp_path / "mean.safetensors")
-    states = [load(path).model.state_dict() for path in paths]
-    for key, value in mean.model.state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value, sum(state[key] for state in states) / 3)
-    assert mean.info["averaged"] == 3
-    save(tmp_path / "other", ctc(dnn_size=9))
-    with pytest.raises(ValueError, match="checkpoints of one model"):
-        average_checkpoints([tmp_path / "other", paths[0]], tmp_path / "x")
-
-
-def test_the_moving_average_is_measured_and_saved(tones: tuple[Path, Path], tmp_path: Path) -> None:
-    """By its definition, from the weights after every step."""
-    import lightning.pytorch as pl
-
-    seen: list[dict[str, torch.Tensor]] = []
-
-    class Watch(pl.Callback):
-        def on_train_batch_end(
-            self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
-        ) -> None:
-            seen.append({k: v.clone() for k, v in module.model.state_dict().items() if v.is_floating_point()})
-
-    recipe = make_recipe(tiny_recipe(*tones, averaging__ema=0.7, trainer__epochs=2))
-    train(recipe, tmp_path, callbacks=[Watch()])
-    average = seen[0]
-    for step, weights in enumerate(seen[1:], 1):
-        kept = min(0.7, (1 + step) / (10 + step))
-        average = {k: kept * v + (1 - kept) * weights[k] for k, v in average.items()}
-    saved = load(tmp_path / "last.safetensors").model.state_dict()
-    for key, value in average.items():
-        torch.testing.assert_close(saved[key], value, rtol=1e-5, atol=1e-6)
-    assert MovingAverage(0.9).should_update(step_idx=0)
 
 
 def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.decoder import greedy_decode
 from asrkern.models.losses import cross_entropy, ctc_loss
-from asrkern.training.tokenizer import Tokenizer
+from asrkern.recognizer.tokenizer import Tokenizer
 
 
 class Targets(Protocol):
@@ -87,7 +87,9 @@ class AttentionTask:
     """Characters by an attention model; transcripts are the most probable token after token.
 
     Args:
-        model: :class:`asrkern.models.LAS`.
+        model: :class:`asrkern.models.LAS`, or one with its ``forward``, ``loss``, ``greedy`` and ``beam_search``, and with
+            ``config.predicts_sos``; :func:`asrkern.models.cost.cost` also asks for ``listen``, ``speller`` and
+            ``config.sos_token``.
         tokens_per_frame: the largest ratio in training, which limits the length of a transcript.
     """
 
@@ -175,14 +177,6 @@ def make_task(name: str, model: nn.Module, tokenizer: Tokenizer, tokens_per_fram
     if name == "classify":
         return ClassifyTask(model, tokenizer)
     raise ValueError(f"name: expected 'ctc', 'attention' or 'classify', received {name!r}")
-
-
-_TASKS = {"deepspeech2": "ctc", "vgg_gru_ctc": "ctc", "las": "attention", "conv": "classify"}
-
-
-def task_of(model_name: str) -> str | None:
-    """The task of a model of the registry; None for other names."""
-    return next((task for start, task in _TASKS.items() if model_name.startswith(start)), None)
 
 
 def frames_needed(targets: Tensor, target_lengths: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from asrkern.training.transcription import SpokenWord, Transcript
+from asrkern.recognizer.transcription import SpokenWord, Transcript
 
 # Two lines of 42 characters for at most 7 seconds, as broadcasters ask for; and none across a pause.
 _LINE_CHARACTERS, _LINES, _LONGEST_SECONDS, _PAUSE_SECONDS = 42, 2, 7.0, 1.0

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from asrkern import _memory
-from asrkern.training import checkpoint
-from asrkern.training.checkpoint import load, read_header, save
+from asrkern.recognizer import saved
+from asrkern.recognizer.saved import load, read_header, save
 from tests.cli.tiny import make_deepspeech2, make_recognizer
 
 
@@ -204,13 +204,13 @@ def test_too_little_memory_names_the_file_and_the_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "m", make_recognizer("ctc"))
-    real, calls = checkpoint.build, []
+    real, calls = saved.build, []
 
     def build(name: str, **options: Any) -> Any:
         calls.append(name)
         return real(name, **options) if len(calls) == 1 else torch.empty(2**50)
 
-    monkeypatch.setattr(checkpoint, "build", build)
+    monkeypatch.setattr(saved, "build", build)
     expected = r"m: a model of 0\.\d MiB: out of memory: 4194304\.0 GiB more were asked for at once$"
     with pytest.raises(MemoryError, match=expected):
         load(tmp_path / "m")

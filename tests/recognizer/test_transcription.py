@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from asrkern.data import collate
 from asrkern.models import DeepSpeech2
+from asrkern.models.conv_front_end import FrameGeometry, frame_geometry
 from asrkern.nn.mask_conv_stream import MaskConvStream
-from asrkern.training.checkpoint import Recognizer
-from asrkern.training.features import FeatureSettings
-from asrkern.training.stream import StreamTranscriber
-from asrkern.training.subtitles import subtitles
-from asrkern.training.text import TextNormalization
-from asrkern.training.tokenizer import CharacterTokenizer
-from asrkern.training.transcription import (
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.stream_transcription import StreamTranscriber
+from asrkern.recognizer.subtitles import subtitles
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import CharacterTokenizer
+from asrkern.recognizer.transcription import (
     FrameTimes,
     SpokenWord,
     Transcriber,
@@ -116,6 +117,10 @@ class Loud(nn.Module):
         conv = nn.Conv2d(1, 1, (81, 5), (1, stride), (0, padding), bias=False)
         nn.init.constant_(conv.weight, 1 / (81 * 5))
         self.conv.seq_module = nn.Sequential(conv)
+
+    @property
+    def frame_geometry(self) -> FrameGeometry:
+        return frame_geometry(self.conv.seq_module)
 
     def output_length(self, frames: int) -> int:
         conv = self.conv.seq_module[0]

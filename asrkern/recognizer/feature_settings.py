@@ -9,7 +9,7 @@ import pydantic
 from torch import Tensor
 
 from asrkern.data import MFCC, LogMelSpectrogram, Spectrogram
-from asrkern.training._settings import Settings
+from asrkern.recognizer._settings import Settings
 
 _WINDOW_SECONDS = {"spectrogram": 0.02, "log_mel": 0.025, "mfcc": 0.025}
 

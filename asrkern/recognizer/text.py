@@ -7,7 +7,7 @@ from typing import Literal
 
 import pydantic
 
-from asrkern.training._settings import Settings
+from asrkern.recognizer._settings import Settings
 
 
 class TextNormalization(Settings):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from asrkern.data import SpectrogramStream
-from asrkern.models import DeepSpeech2, StreamingDeepSpeech2
-from asrkern.training.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
+from asrkern.models.registry import find
+from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
 
 
 class Heard(NamedTuple):
@@ -32,7 +32,7 @@ class Heard(NamedTuple):
 
 
 class StreamTranscriber:
-    """A unidirectional DeepSpeech2 and its beam search over chunks of audio.
+    """A model and its beam search over chunks of audio.
 
     Where the model's features are normalised by whole utterances, which a stream does not know, they are here by the
     frames so far, and ``normalization_differs`` is true. Else the transcript at the end is that of the whole recording.
@@ -41,12 +41,14 @@ class StreamTranscriber:
         transcriber: with a beam search.
 
     Raises:
-        ValueError: the model is no unidirectional DeepSpeech2, or there is no beam search.
+        ValueError: nothing runs the model over chunks (a unidirectional DeepSpeech2 can be run), or there is no beam
+            search.
     """
 
     def __init__(self, transcriber: Transcriber) -> None:
         recognizer = transcriber.recognizer
-        if not isinstance(recognizer.model, DeepSpeech2):
+        stream = find(recognizer.model_name).stream
+        if stream is None:
             raise ValueError(
                 f"model: expected a unidirectional DeepSpeech2 for a stream, received {recognizer.model_name}"
             )
@@ -58,11 +60,18 @@ class StreamTranscriber:
             settings = settings.model_copy(update={"normalization": "running"})
         self._transcriber, self._sample_rate = transcriber, settings.sample_rate
         self._features = SpectrogramStream(settings.make())
-        self._model = StreamingDeepSpeech2(recognizer.model)
+        self._model = stream(recognizer.model)
         self._times = FrameTimes.of(recognizer)
 
     def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Heard]:
-        """What is heard after each chunk, [samples] at ``features.sample_rate``, and at the end."""
+        """Yield what is heard after each chunk, and once more at the end.
+
+        Args:
+            chunks: [samples] float32 each, at ``features.sample_rate``, of any lengths.
+
+        Raises:
+            ValueError: a chunk is no tensor of this kind, or has values that are no numbers.
+        """
         decoder = self._transcriber.decoder
         features, model, search = self._features.start(), self._model.start(), decoder.start()
         samples = told = 0

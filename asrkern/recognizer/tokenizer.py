@@ -22,7 +22,7 @@ from asrkern._optional import require
 from asrkern.decoder.labels import read_labels
 from asrkern.models.deepspeech2_config import LABELS as ENGLISH
 from asrkern.models.las_config import HW4_LABELS
-from asrkern.training._settings import Settings
+from asrkern.recognizer._settings import Settings
 
 Task = Literal["ctc", "attention", "classify"]
 
@@ -58,6 +58,9 @@ class CharacterTokenizer:
         blank: of CTC.
         pad, sos, eos: of attention models: padding, start and end.
         unit: "character", or "class": then the whole text is one label.
+
+    Raises:
+        ValueError: labels are not strings, or one is there twice, or all are special; or an index is none of a label.
     """
 
     labels: tuple[str, ...]
@@ -122,7 +125,11 @@ class CharacterTokenizer:
         return [self._indices[unit] for unit in units]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of indices; special ones say nothing."""
+        """The text of indices; special ones say nothing.
+
+        Raises:
+            IndexError: there is no such label.
+        """
         special = {self.blank, self.pad, self.sos, self.eos}
         return "".join(self.labels[token] for token in tokens if token not in special)
 

@@ -1,0 +1,44 @@
+"""A trained model and what is done with it: read, transcribe, stream. Needs the extra ``recognizer``.
+
+``saved``           a trained model in one file: safetensors with everything else as JSON in its header
+``tokenizer``       transcripts to indices and back: characters, class labels, sentencepiece
+``feature_settings``  which features; recorded in the file
+``text``            transcripts made uniform; recorded in the file
+``tasks``           loss and transcripts of CTC models, attention models and classifiers
+``transcription``   texts, words with times, classes; long recordings in windows
+``stream_transcription``  the same while audio comes in
+``subtitles``       words with times in SubRip's form
+``conversion``      checkpoints of other projects as asrkern's
+
+Nothing here needs Lightning or lhotse; :mod:`asrkern.training` is built on it.
+"""
+
+# ruff: noqa: E402
+from asrkern._optional import needs
+
+# Before the modules below import its packages: then the message says what to install.
+needs("recognizer")
+
+from asrkern.recognizer.conversion import convert
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.saved import Recognizer, load, save
+from asrkern.recognizer.stream_transcription import Heard, StreamTranscriber
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import CharacterTokenizer, SentencePieceTokenizer
+from asrkern.recognizer.transcription import SpokenWord, Transcriber, Transcript
+
+__all__ = [
+    "CharacterTokenizer",
+    "FeatureSettings",
+    "Heard",
+    "Recognizer",
+    "SentencePieceTokenizer",
+    "SpokenWord",
+    "StreamTranscriber",
+    "TextNormalization",
+    "Transcriber",
+    "Transcript",
+    "convert",
+    "load",
+    "save",
+]

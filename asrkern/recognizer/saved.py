@@ -1,0 +1,327 @@
+"""A trained model in one file, with everything that is needed to use it.
+
+The file is safetensors: the weights, and in its header, under ``asrkern``, JSON with the model's name and options,
+tokenizer, features, text normalisation, task, and what is known about its training. Nothing in it is executed.
+
+``recognizer = load("best.safetensors")``, then ``recognizer.predict(features, lengths)`` or
+``recognizer.predict_audio([samples, ...])``; ``recognizer.model`` is the model itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from asrkern import _file_kinds
+from asrkern._atomic_write import atomic_write
+from asrkern._lengths import Lengths, as_lengths
+from asrkern._memory import in_words, memory_for
+from asrkern._optional import require
+from asrkern.data import collate
+from asrkern.models import build
+from asrkern.models.registry import find
+from asrkern.models.weights import outline
+from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.tasks import RecognitionTask, make_task
+from asrkern.recognizer.text import TextNormalization
+from asrkern.recognizer.tokenizer import Tokenizer, tokenizer_from_json
+
+_KEY, _FORMAT = "asrkern", 1
+
+
+class _Part(pydantic.BaseModel):
+    """A part of the header: types are checked where JSON is read, keys of other versions are let through."""
+
+    model_config = pydantic.ConfigDict(extra="allow", protected_namespaces=())
+
+
+class _Model(_Part):
+    name: str
+    options: dict[str, Any]
+
+
+class _Characters(_Part):
+    kind: Literal["characters"]
+    labels: list[str]
+    blank: int | None = None
+    pad: int | None = None
+    sos: int | None = None
+    eos: int | None = None
+    unit: Literal["character", "class"] = "character"
+
+
+class _Pieces(_Part):
+    kind: Literal["sentencepiece"]
+    task: Literal["ctc", "attention", "classify"]
+    model: str
+
+
+class _Data(_Part):
+    label: str = "label"
+
+
+class _Trained(_Part):
+    data: _Data = _Data()
+    metric: str = "cer"
+
+
+class _Info(_Part):
+    recipe: _Trained = _Trained()
+
+
+class _Header(_Part):
+    model: _Model
+    task: Literal["ctc", "attention", "classify"]
+    tokenizer: Annotated[_Characters | _Pieces, pydantic.Field(discriminator="kind")]
+    features: FeatureSettings
+    text: TextNormalization
+    tokens_per_frame: float = pydantic.Field(ge=0, le=100)
+    info: _Info
+
+
+@dataclass
+class Recognizer:
+    """A model and what it needs.
+
+    Attributes:
+        model: built by ``asrkern.models.build(model_name, **model_options)``.
+        model_name, model_options: of it; the options are JSON.
+        task_name: "ctc", "attention" or "classify".
+        tokenizer: of its output.
+        features: of its input.
+        text: normalisation of the transcripts that it was trained on.
+        tokens_per_frame: the largest ratio in training, which limits an attention model's transcripts.
+        info: about its training: ``recipe``, ``epoch``, ``metrics``, ``asrkern`` (version).
+    """
+
+    model: nn.Module
+    model_name: str
+    model_options: dict[str, Any]
+    task_name: str
+    tokenizer: Tokenizer
+    features: FeatureSettings
+    text: TextNormalization
+    tokens_per_frame: float = 0.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def task(self) -> RecognitionTask:
+        """Loss and transcripts."""
+        return make_task(self.task_name, self.model, self.tokenizer, self.tokens_per_frame)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is: ``recognizer.model.to("cuda")`` moves it."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def predict(self, features: Tensor, lengths: Lengths) -> list[str]:
+        """Greedy transcripts, or classes, in eval mode.
+
+        Args:
+            features: [N, 1, F, T] as :attr:`features` makes them, on any device.
+            lengths: integers [N], frames of each.
+
+        Returns:
+            N texts.
+
+        Raises:
+            TypeError: lengths are not integers.
+            ValueError: a shape or a length does not fit the model.
+        """
+        self.model.eval()
+        lengths = as_lengths("lengths", lengths, len(features))
+        return self.task.predict(features.to(self.device), lengths.to(self.device))
+
+    def predict_audio(self, samples: Sequence[Tensor]) -> list[str]:
+        """The same of recordings.
+
+        Args:
+            samples: [samples] float32 each, at ``features.sample_rate``.
+
+        Raises:
+            ValueError: there is no recording, or one is no tensor of this kind or too short for the model.
+        """
+        extract = self.features.make()
+        return self.predict(*collate([extract(x) for x in samples]))
+
+
+def save(path: str | os.PathLike[str], recognizer: Recognizer) -> None:
+    """Write a checkpoint; a file of that name is replaced when the new one is whole.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: the file cannot be written; what was there before is untouched.
+    """
+    header = {
+        "format": _FORMAT,
+        "model": {"name": recognizer.model_name, "options": recognizer.model_options},
+        "task": recognizer.task_name,
+        "tokenizer": recognizer.tokenizer.to_json(),
+        "features": recognizer.features.model_dump(),
+        "text": recognizer.text.model_dump(),
+        "tokens_per_frame": recognizer.tokens_per_frame,
+        "info": recognizer.info,
+    }
+    metadata = {_KEY: json.dumps(header, ensure_ascii=False)}
+    with atomic_write(path) as temporary:
+        require("safetensors.torch", "lm").save_model(recognizer.model, str(temporary), metadata)
+
+
+def load(path: str | os.PathLike[str]) -> Recognizer:
+    """Read a checkpoint.
+
+    Returns:
+        The recognizer, its model in fp32 on the CPU, in eval mode.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: there is no such file.
+        ValueError: it is damaged or no such checkpoint, of a later format, or its weights are not all finite.
+    """
+    path = os.fspath(path)
+    header = read_header(path)
+    try:
+        recognizer = _recognizer(path, header)
+    # The last two where another file has taken its place meanwhile.
+    except (TypeError, ValueError, RuntimeError, require("safetensors", "lm").SafetensorError) as error:
+        raise ValueError(f"{path}: expected a checkpoint of asrkern's training: {error}") from None
+    broken = [name for name, value in recognizer.model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path}: weights with NaN or infinite values: {', '.join(broken)}")
+    recognizer.model.eval()
+    return recognizer
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint says about itself, without its weights: ``model``, ``task``, ``tokenizer``, ``features``, …
+
+    Each value has the type that :func:`save` writes.
+
+    Raises:
+        ImportError, OSError, ValueError: as :func:`load`.
+    """
+    safetensors = require("safetensors", "lm")
+    path = os.fspath(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: expected a checkpoint, received {path!r}, which is not a file")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: {_in_words(path, error)}") from None
+    if _KEY not in metadata:
+        raise ValueError(f"{path}: expected a checkpoint of asrkern's training, received {_others(metadata)}")
+    try:
+        header = json.loads(metadata[_KEY])
+        if isinstance(header, dict) and header.get("format") != _FORMAT:
+            received = reprlib.repr(header.get("format"))
+            raise ValueError(f"{path}: expected format {_FORMAT}, received {received}")
+        _Header.model_validate_json(metadata[_KEY], strict=True)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{path}: header: {'; '.join(map(_describe, error.errors()))}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: header: expected JSON: {error}") from None
+    return header
+
+
+def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
+    """The recognizer that a header describes, with the weights of the file.
+
+    Shapes are compared before memory is asked for: a header cannot claim a model that is larger than its file.
+    """
+    name, options = header["model"]["name"], header["model"]["options"]
+    tokenizer, features = tokenizer_from_json(header["tokenizer"]), FeatureSettings(**header["features"])
+    with require("safetensors", "lm").safe_open(path, "pt") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: (value.get_shape(), value.get_dtype()) for key, value in slices.items()}
+    sketch = outline(partial(build, name, **options), len(shapes))
+    _check_shapes(sketch, shapes)
+    _check_tokenizer(tokenizer, header["task"], name, sketch.n_classes)
+    if features.n_features != sketch.n_features:
+        raise ValueError(
+            f"features: expected {sketch.n_features}, the model's, received {features.n_features}"
+        )
+    size = sum(value.nbytes for value in sketch.state_dict().values())
+    with memory_for(f"{path}: a model of {in_words(size)}"):
+        model = build(name, **options)
+        require("safetensors.torch", "lm").load_model(model, path)
+    settings = (tokenizer, features, TextNormalization(**header["text"]))
+    return Recognizer(
+        model, name, options, header["task"], *settings, header["tokens_per_frame"], header["info"]
+    )
+
+
+def _check_tokenizer(tokenizer: Tokenizer, task: str, model_name: str, classes: int) -> None:
+    expected = find(model_name).task
+    if task != expected:
+        raise ValueError(f"task: expected {expected!r} for {model_name}, received {task!r}")
+    if tokenizer.size != classes:
+        raise ValueError(
+            f"tokenizer: expected {classes} labels, the model's classes, received {tokenizer.size}"
+        )
+    needed = {"ctc": ("blank",), "attention": ("pad", "sos", "eos"), "classify": ()}[task]
+    for special in ("blank", "pad", "sos", "eos"):
+        index = getattr(tokenizer, special)
+        if (index is None and special in needed) or (index is not None and not 0 <= index < classes):
+            raise ValueError(f"tokenizer.{special}: expected an index below {classes}, received {index}")
+
+
+def _check_shapes(sketch: nn.Module, shapes: dict[str, tuple[list[int], str]]) -> None:
+    """Refuse weights that are not the model's, and a model that has others."""
+    places = sketch.state_dict(keep_vars=True)
+    misfits = [f"unexpected key {key}" for key in shapes if key not in places]
+    for key in shapes.keys() & places.keys():
+        expected, (received, dtype) = list(places[key].shape), shapes[key]
+        if expected != received:
+            misfits.append(f"size mismatch for {key}: expected {expected}, received {received}")
+        if places[key].is_floating_point() != dtype.startswith(("F", "BF")):
+            misfits.append(f"{key}: expected {places[key].dtype}, received {dtype}")
+    # Of weights that are one, the file has one.
+    there = {id(places[key]) for key in shapes if key in places}
+    misfits += [f"missing key {key}" for key, value in places.items() if id(value) not in there]
+    if misfits:
+        more = f" and {len(misfits) - 20} more" if len(misfits) > 20 else ""
+        raise ValueError("; ".join(misfits[:20]) + more)
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"{key}: expected a value, received none"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key or 'all of it'}: {message}, received {reprlib.repr(error['input'])}"
+
+
+def _in_words(path: str, error: Exception) -> str:
+    """What a file is that safetensors does not read."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if _file_kinds.is_safetensors(head):
+        return f"expected an intact safetensors file, received a damaged one, or a part: {error}"
+    found = _file_kinds.in_words(path)
+    if found is None:
+        best = Path(path).with_name("best.safetensors")
+        if Path(path).name == "last.ckpt" and best.is_file():
+            return f"expected an intact safetensors file, received the state of a run; its models are {best} and beside it"
+        found = (
+            "perhaps a checkpoint of torch.save or Lightning; of those that asrkern knows such a file is made by: "
+            f"asrkern convert {shlex.quote(path)} {shlex.quote(str(Path(path).with_suffix('.safetensors')))}"
+        )
+    return f"expected an intact safetensors file, received {found}"
+
+
+def _others(metadata: Mapping[str, str]) -> str:
+    kind = metadata.get("format", "")
+    return "an n-gram language model" if kind.startswith("asrkern n-gram model") else "other weights"

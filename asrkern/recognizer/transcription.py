@@ -1,0 +1,314 @@
+"""What a trained model says of speech: texts, words with their times and confidences, classes; also of long recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asrkern._lengths import Lengths, as_lengths
+from asrkern.data import collate
+from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """A word, where it is in the recording, and its posterior probability within the beam."""
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said.
+
+    Attributes:
+        text: the transcript, or the class.
+        words: of it; None where the model tells no times.
+        probability: of the class; None of transcripts.
+    """
+
+    text: str
+    words: list[SpokenWord] | None = None
+    probability: float | None = None
+
+
+class Transcriber:
+    """A trained model together with a search.
+
+    Args:
+        recognizer: of :func:`asrkern.load`; on its device the model runs.
+        lm: language model, for CTC models.
+        alpha, beta, lm_case: see :class:`asrkern.decoder.CTCBeamDecoder`.
+        beam_width: of the search. None: the best path (CTC, unless there is a language model, then 100), or the most
+            probable token after token (attention), as in training.
+
+    Raises:
+        ValueError: an option out of range, or one that is not for this kind of model.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        lm: NGramLM | None = None,
+        *,
+        alpha: float = 0.5,
+        beta: float | None = None,
+        beam_width: int | None = None,
+        lm_case: str | None = None,
+    ) -> None:
+        task = recognizer.task_name
+        if lm is not None and task != "ctc":
+            raise ValueError(f"lm: expected none, since it is for CTC models and this task is {task!r}")
+        if beam_width is not None and (task == "classify" or beam_width < 1):
+            expected = "none, since this model is a classifier" if task == "classify" else "at least 1"
+            raise ValueError(f"beam_width: expected {expected}, received {beam_width}")
+        self.recognizer, self.beam_width = recognizer, beam_width
+        self.decoder = None
+        if task == "ctc" and (lm is not None or beam_width is not None):
+            self.decoder = make_decoder(recognizer.tokenizer, lm, alpha, beta, beam_width or 100, lm_case)
+        recognizer.model.eval()
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor, lengths: Lengths) -> list[Transcript]:
+        """Transcripts of a batch.
+
+        Args:
+            features: [N, 1, F, T] as ``recognizer.features`` makes them, on any device.
+            lengths: integers [N], frames of each.
+
+        Raises:
+            TypeError: lengths are not integers.
+            ValueError: the batch does not fit the model, or a beam search meets output that is not a number.
+        """
+        recognizer = self.recognizer
+        lengths = as_lengths("lengths", lengths, len(features))
+        features, lengths = features.to(recognizer.device), lengths.to(recognizer.device)
+        if recognizer.task_name == "classify":
+            return self._classes(recognizer.model(features, lengths))
+        if self.decoder is not None:
+            log_probs, frames = recognizer.model(features, lengths)
+            found = self.decoder.decode(log_probs, frames)
+            return [
+                self.timed(best, length * recognizer.features.hop_seconds)
+                for [best, *_], length in zip(found, lengths.tolist(), strict=True)
+            ]
+        if recognizer.task_name == "attention" and self.beam_width is not None:
+            return [
+                self._beam_search(row[None, ..., :frames]) for row, frames in zip(features, lengths.tolist())
+            ]
+        return [Transcript(text) for text in recognizer.predict(features, lengths)]
+
+    def recording(
+        self,
+        samples: Tensor,
+        window_seconds: float = 30.0,
+        margin_seconds: float = 3.0,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Transcript:
+        """The transcript of a recording of any length.
+
+        A CTC model reads it in overlapping windows, whose log-probabilities, without the margins, are decoded as one;
+        features are of the whole. Attention models read pieces that end where it is quietest. Classifiers read it as
+        it is.
+
+        Args:
+            samples: [samples] at ``recognizer.features.sample_rate``.
+            window_seconds: what the model reads at once.
+            margin_seconds: part of a window, at each end, that is only context.
+            progress: is told the share that is done, 0 to 1.
+
+        Raises:
+            ValueError: too short for the model, or a window that is not longer than its margins.
+        """
+        recognizer, settings = self.recognizer, self.recognizer.features
+        if not window_seconds > 2 * margin_seconds >= 0:
+            raise ValueError(
+                f"window_seconds: expected more than two margins of {margin_seconds} s, received {window_seconds}"
+            )
+        if settings.kind == "stored":
+            raise ValueError(
+                "features.kind: expected features of audio, received 'stored': this model reads features from files, "
+                "of which asrkern does not know how they are made"
+            )
+        extract = settings.make()
+        if recognizer.task_name == "attention":
+            pieces = split_at_pauses(samples, settings.sample_rate, window_seconds)
+            texts = []
+            for done, piece in enumerate(pieces, 1):
+                texts.append(self._checked(extract(piece)).text)
+                progress(done / len(pieces))
+            return Transcript(" ".join(filter(None, texts)))
+        seconds, features = len(samples) / settings.sample_rate, extract(samples)
+        del samples  # An hour has 230 MB of them, where the caller keeps none.
+        if recognizer.task_name != "ctc":
+            return self._checked(features)
+        frames = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
+        if self.decoder is None:
+            log_probs = windowed_log_probs(recognizer.model, features, *frames, progress)
+            lengths = torch.tensor([len(log_probs)], device=log_probs.device)
+            return Transcript(recognizer.task.transcripts(log_probs[None], lengths)[0])
+        search = self.decoder.start()
+        for log_probs in _each_window(recognizer.model, features, *frames, progress):
+            self.decoder.step(search, log_probs)
+        return self.timed(self.decoder.finish(search)[0], seconds)
+
+    def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
+        """A hypothesis of the decoder with its words' times in seconds, within a recording of that length."""
+        times = FrameTimes.of(self.recognizer)
+        return Transcript(found.text, [times.spoken(word, duration_seconds) for word in found.words])
+
+    def _checked(self, features: Tensor) -> Transcript:
+        check_frames(self.recognizer.model, features.shape[1])
+        return self(*collate([features]))[0]
+
+    def _beam_search(self, features: Tensor) -> Transcript:
+        """Of one utterance [1, 1, F, T]: where the search has to stop depends on its length."""
+        frames, recognizer = features.shape[-1], self.recognizer
+        limit = recognizer.task.max_tokens(frames)
+        [[best, *_]] = recognizer.model.beam_search(
+            features, torch.tensor([frames], device=features.device), self.beam_width, max_length=limit + 2
+        )
+        return Transcript(recognizer.tokenizer.decode(best.tokens[:limit]))
+
+    def _classes(self, logits: Tensor) -> list[Transcript]:
+        best, classes = logits.softmax(-1).max(-1)
+        decode = self.recognizer.tokenizer.decode
+        return [Transcript(decode([c]), None, p) for c, p in zip(classes.tolist(), best.tolist())]
+
+
+class FrameTimes(NamedTuple):
+    """Where a CTC model's output frames are in the recording: frame t is centred on offset + t · step, in seconds."""
+
+    step_seconds: float
+    offset_seconds: float
+
+    @classmethod
+    def of(cls, recognizer: Recognizer) -> FrameTimes:
+        """Of a recognizer's model and features."""
+        geometry, hop = recognizer.model.frame_geometry, recognizer.features.hop_seconds
+        return cls(geometry.step * hop, geometry.offset * hop)
+
+    def seconds(self, start: int, end: int, duration_seconds: float) -> tuple[float, float]:
+        """Where frames ``start`` to ``end - 1`` begin and end, in seconds within the recording."""
+        edges = (self.offset_seconds + (frame - 0.5) * self.step_seconds for frame in (start, end))
+        first, last = (min(max(edge, 0.0), duration_seconds) for edge in edges)
+        return first, last
+
+    def spoken(self, word: Word, duration_seconds: float) -> SpokenWord:
+        """A word of the decoder with its times within a recording of that length."""
+        return SpokenWord(
+            word.text, *self.seconds(word.start, word.end, duration_seconds), confidence=word.confidence
+        )
+
+
+def make_decoder(
+    tokenizer: Tokenizer,
+    lm: NGramLM | None,
+    alpha: float,
+    beta: float | None,
+    beam_width: int,
+    lm_case: str | None = None,
+) -> CTCBeamDecoder:
+    """A beam search over what the tokenizer's labels spell."""
+    options = {"alpha": alpha, "beta": beta, "beam_width": beam_width, "lm_case": lm_case}
+    # In texts of characters nothing but a space is one.
+    space = None if tokenizer.unit == "piece" else " " if " " in tokenizer.labels else ""
+    return CTCBeamDecoder(tokenizer.labels, lm, blank=tokenizer.blank, space=space, **options)
+
+
+def check_frames(model: nn.Module, frames: int) -> None:
+    """Raise ValueError unless so many frames of features make at least one of output."""
+    if model.output_length(frames) < 1:
+        raise ValueError(f"expected a longer recording, received {frames} frames, too few for the model")
+
+
+def windowed_log_probs(
+    model: nn.Module,
+    features: Tensor,
+    window: int,
+    margin: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Tensor:
+    """A CTC model's log-probabilities of a long recording, read in overlapping windows.
+
+    Args:
+        features: [F, T].
+        window, margin: frames that the model reads at once, and of these, at each end, those that are only context.
+
+    Returns:
+        [T', V], as many as the model makes of the whole; also the same, up to rounding, if no output frame depends on
+        input that is further away than the margin.
+    """
+    log_probs, first = None, 0
+    for part in _each_window(model, features, window, margin, progress):
+        if log_probs is None:
+            log_probs = part.new_empty(model.output_length(features.shape[1]), part.shape[1])
+        log_probs[first : first + len(part)] = part
+        first += len(part)
+    return log_probs
+
+
+@torch.no_grad()
+def _each_window(
+    model: nn.Module, features: Tensor, window: int, margin: int, progress: Callable[[float], None]
+) -> Iterator[Tensor]:
+    """The same in parts, a window each."""
+    check_frames(model, features.shape[1])
+    total, device = model.output_length(features.shape[1]), next(model.parameters()).device
+    for read, first, kept in _windows(model, features.shape[1], window, margin):
+        part = features[:, read].to(device)
+        log_probs, _ = model(part[None, None], torch.tensor([part.shape[1]], device=device))
+        yield log_probs[0, kept]
+        progress((first + kept.stop - kept.start) / total)
+
+
+def _windows(model: nn.Module, frames: int, window: int, margin: int) -> Iterator[tuple[slice, int, slice]]:
+    """Input frames to be read, the first output frame that is kept, and what is kept of the window's output."""
+    total = model.output_length(frames)
+    if frames <= window:
+        yield slice(0, frames), 0, slice(0, total)
+        return
+    # Windows begin where an output frame does.
+    stride = model.frame_geometry.step
+    context = -(-margin // stride)
+    core = max(1, window // stride - 2 * context)
+    for first in range(0, total, core):
+        last = min(total, first + core)
+        begin = max(0, first - context)
+        # Convolutions without padding need some frames more.
+        wanted = last + context - begin
+        length = wanted * stride
+        while model.output_length(length) < wanted:
+            length += stride
+        yield (
+            slice(begin * stride, min(frames, begin * stride + length)),
+            first,
+            slice(first - begin, last - begin),
+        )
+
+
+def split_at_pauses(samples: Tensor, sample_rate: int, longest_seconds: float) -> list[Tensor]:
+    """Pieces of at most that length, which end in the middle of the quietest tenth of a second near the limit.
+
+    Args:
+        samples: [samples].
+    """
+    longest, hop = round(longest_seconds * sample_rate), max(1, sample_rate // 10)
+    pieces = []
+    while len(samples) > longest:
+        # What remains is no scrap.
+        low, high = longest // 2, min(longest, len(samples) - longest // 4)
+        energy = samples[low:high].unfold(0, min(hop, high - low), max(1, hop // 4)).square().mean(1)
+        cut = low + int(energy.argmin()) * max(1, hop // 4) + hop // 2
+        pieces.append(samples[:cut])
+        samples = samples[cut:]
+    return [*pieces, samples]

@@ -1,0 +1,74 @@
+"""What imports what: no import runs up, and none brings along what only training or the command line needs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "asrkern"
+# Each room may import those before it.
+ROOMS = ("ops", "reference", "nn", "data", "decoder", "models", "recognizer", "training", "cli")
+
+HEAVY = ("lightning", "pytorch_lightning", "lhotse", "rapidfuzz", "matplotlib", "tensorboard", "typer")
+
+
+def rooms_of(path: Path) -> Iterator[str]:
+    """The rooms that a file imports from, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [f"asrkern.{alias.name}" for alias in node.names] if module == "asrkern" else [module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("asrkern."))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_import_runs_up(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    above = set(ROOMS[ROOMS.index(room) + 1 :])
+    assert files and not {(path.name, up) for path in files for up in above & set(rooms_of(path))}
+
+
+def test_commands_for_trained_models_need_nothing_of_training() -> None:
+    for name in ("transcribe", "convert", "decode", "lm"):
+        assert "training" not in set(rooms_of(ROOT / "cli" / f"{name}.py")), name
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "default::DeprecationWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def imported(names: str, *packages: str) -> set[str]:
+    """Those of the packages that a fresh interpreter has after importing names."""
+    return set(packages) & set(run(f"import sys, {names}\nprint(*sys.modules)").stdout.split())
+
+
+def test_asrkern_needs_nothing_of_the_extras() -> None:
+    names = "asrkern, asrkern.models, asrkern.decoder, asrkern.data, asrkern.training"
+    assert not imported(names, *HEAVY, "pydantic")
+
+
+def test_a_recognizer_needs_nothing_of_training() -> None:
+    names = "asrkern.recognizer, asrkern.recognizer.subtitles"
+    assert imported(names, *HEAVY, "asrkern.training", "pydantic") == {"pydantic"}
+
+
+def test_old_paths_say_where_it_is_now() -> None:
+    done = run(
+        "from asrkern.training.transcription import Transcriber\n"
+        "from asrkern.training.checkpoint import Recognizer, load, read_header\n"
+        "from asrkern import recognizer\n"
+        "assert Transcriber is recognizer.Transcriber and load is recognizer.load"
+    )
+    for line, (old, new) in enumerate((("transcription", "transcription"), ("checkpoint", "saved")), 1):
+        said = f"asrkern.training.{old} is deprecated: it is asrkern.recognizer.{new} now"
+        assert f"<string>:{line}: DeprecationWarning: {said}" in done.stderr
