@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._batch_norm import Case
+from benchmarks.ops.batch_norm_act import Case
 from benchmarks.shapes import BATCH_NORM_ACT
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asrkern import ops
-from benchmarks import _recurrent
+from benchmarks.ops import recurrent as _recurrent
 from benchmarks.shapes import LSTM_INFERENCE, LSTM_TRAINING
 
 pytestmark = [

@@ -44,8 +44,8 @@ from asrkern.models import DeepSpeech2
 from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import quantize
 from benchmarks._report import Progress, format_report, plot_reports
-from benchmarks._systems import Stages, depends_on_padding, stock_stages, system_of
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory_mib, percentiles
+from benchmarks.models._systems import Stages, depends_on_padding, stock_stages, system_of
 
 SHIPPED = Path(__file__).parent / "utterances" / "manifest.jsonl"
 PADDED, PACKED, ASRKERN = "stock, padded", "stock, packed", "asrkern"

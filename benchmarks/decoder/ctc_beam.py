@@ -1,6 +1,6 @@
 """CTC beam search on one core: flashlight-text and pyctcdecode beside asrkern, on a real utterance.
 
-    python benchmarks/bench_ctc_beam.py
+    python benchmarks/decoder/ctc_beam.py
 
 The folder ``--data`` has ``decoder_oracles/libri_371x29.npz`` and ``.json`` (log-probabilities of a LibriSpeech utterance,
 from pyctcdecode's tests) and ``lm/lj.txt`` (LJ Speech's transcripts, a sentence a line), whose model of order 4 every
@@ -32,17 +32,17 @@ import torch
 from torch import Tensor
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import asrkern
 from asrkern.decoder import CTCBeamDecoder, NGramLM
-from benchmarks import _ctc_peers as peers
-from benchmarks._ctc_peers import ASRKERN, FLASHLIGHT, PYCTCDECODE, Call, LanguageModel
-from benchmarks._made_data import make_log_probs, make_sentences
 from benchmarks._report import Progress, markdown_table, section, write_sections
 from benchmarks._timing import interleaved, machine, peak_memory_mib
+from benchmarks.decoder import _peers as peers
+from benchmarks.decoder._made_data import make_log_probs, make_sentences
+from benchmarks.decoder._peers import ASRKERN, FLASHLIGHT, PYCTCDECODE, Call, LanguageModel
 
-RESULTS = Path(__file__).parent / "results" / "ctc_beam.md"
+RESULTS = Path(__file__).parents[1] / "results" / "ctc_beam.md"
 CPU = torch.device("cpu")
 # The beams' edges differ, and with them what the sums lack.
 TOLERANCE = 0.05
@@ -280,7 +280,7 @@ def describe(argv: tuple[str, ...]) -> str:
     about = machine(CPU)
     versions = [f"{name} {version(name)}" for name in (FLASHLIGHT, PYCTCDECODE) if not peers.missing(name)]
     return (
-        f"`{shlex.join(['python', 'benchmarks/bench_ctc_beam.py', *argv])}` on {about['cpu']}, one thread: "
+        f"`{shlex.join(['python', 'benchmarks/decoder/ctc_beam.py', *argv])}` on {about['cpu']}, one thread: "
         + ", ".join([f"torch {about['torch']}", *versions, f"asrkern {asrkern.__version__}"])
         + ". Medians (least..most)."
     )

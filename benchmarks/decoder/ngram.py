@@ -1,6 +1,6 @@
 """Language models: the kenlm package beside asrkern, on the same ARPA file.
 
-    python benchmarks/bench_ngram.py lj.txt
+    python benchmarks/decoder/ngram.py lj.txt
 
 Without a text, such as LJ Speech's transcripts, one is made up: then figures are of another size. A model is estimated from the text without its last sentences, which are then scored. kenlm has its default tables,
 ``probing``, and is called for each sentence: its Python interface has no other way. Scores are compared before
@@ -25,12 +25,12 @@ from typing import Any
 import torch
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern.decoder import NGramLM
-from benchmarks._made_data import make_sentences
 from benchmarks._report import markdown_table
 from benchmarks._timing import interleaved, machine
+from benchmarks.decoder._made_data import make_sentences
 
 PEER, ASRKERN, QUANTIZED, SINGLE = "kenlm", "asrkern", "asrkern, quantized", "asrkern, one by one"
 # Of log10 probabilities of words; quantised ones differ in their last bits, so only their mean is compared.
@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
             NGramLM.estimate(training, arguments.order).to_arpa(arpa)
         except ValueError as error:
             print(
-                f"bench_ngram.py: error: {len(training)} sentences are too few, or too much alike, for a model of order "
+                f"ngram.py: error: {len(training)} sentences are too few, or too much alike, for a model of order "
                 f"{arguments.order}; give a longer text or a smaller --order ({error})",
                 file=sys.stderr,
             )

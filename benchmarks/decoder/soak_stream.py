@@ -1,7 +1,7 @@
 """Two hours of one stream: what a partial result costs, and what memory is taken, as the recording goes on.
 
-    python benchmarks/soak_stream.py
-    python benchmarks/soak_stream.py --hours 0.2 --beam-width 20
+    python benchmarks/decoder/soak_stream.py
+    python benchmarks/decoder/soak_stream.py --hours 0.2 --beam-width 20
 
 Simulated log-probabilities, 50 frames a second, in chunks of 200 ms, each followed by a partial result: words that are
 said with some letters unsure, with a language model; and noise without one, whose prefixes differ as far back as they
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern.decoder import CTCBeamDecoder, NGramLM
 from benchmarks._report import markdown_table

@@ -1,7 +1,7 @@
 """How far the word times of CTC outputs are from a forced aligner's.
 
     asrkern train recipes/s1_grid.toml -o runs/grid
-    python benchmarks/word_times.py runs/grid/best.safetensors $ASRKERN_DATA/grid/dev.jsonl
+    python benchmarks/decoder/word_times.py runs/grid/best.safetensors $ASRKERN_DATA/grid/dev.jsonl
 
 The manifest's lines have ``words``: word, start and end in seconds. The same words' times come from ``forced_align`` of
 the transcript, and from ``CTCBeamDecoder`` where it finds the transcript. A frame is as long as the model makes it.
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern.data import collate, load_audio, read_manifest
 from asrkern.decoder import CTCBeamDecoder, forced_align, token_spans

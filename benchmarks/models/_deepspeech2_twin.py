@@ -1,9 +1,9 @@
-"""A DeepSpeech2 of asrkern as benchmarks/stock.py has it, with the same weights."""
+"""A DeepSpeech2 of asrkern as tests/models/stock_deepspeech2.py has it, with the same weights."""
 
 from __future__ import annotations
 
 from asrkern.models import DeepSpeech2
-from benchmarks import stock
+from tests.models import stock_deepspeech2 as stock
 
 
 def stock_deepspeech2(model: DeepSpeech2) -> stock.StockDeepSpeech2:

@@ -15,8 +15,8 @@ from asrkern.models import LAS, VGGGRUCTC, ConvRNNClassifier, ConvTransformerCla
 from asrkern.models.conv_front_end import conv_length
 from asrkern.models.cost import FRAMES_PER_SECOND, TOKENS_PER_SECOND
 from asrkern.nn._recurrent import RecurrentLayers
-from benchmarks import _twin
-from benchmarks._stock_twin import stock_deepspeech2
+from benchmarks.models import _torch_twin
+from benchmarks.models._deepspeech2_twin import stock_deepspeech2
 
 # A stage takes what the one before returned; the first takes features and lengths, the last returns log-probabilities
 # [N, T', V] and lengths [N].
@@ -60,8 +60,8 @@ def stock_stages(model: nn.Module, packed: bool, device: torch.device) -> Stages
     system = system_of(model)
     if system.stock_stages is not None:
         return system.stock_stages(model, packed, device)
-    twin = _twin.with_torch_layers(model, packed).to(device)
-    return {name: _twin.with_torch_operations(stage) for name, stage in system.stages(twin).items()}
+    twin = _torch_twin.with_torch_layers(model, packed).to(device)
+    return {name: _torch_twin.with_torch_operations(stage) for name, stage in system.stages(twin).items()}
 
 
 def depends_on_padding(model: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """A command alone, and beside processes that want the same CPUs: its seconds of wall clock and of CPU.
 
-    python benchmarks/crowded.py -- sh -c 'asrkern train recipes/s1_grid.toml trainer.epochs=1 -o $(mktemp -d)/run'
+    python benchmarks/models/crowded.py -- sh -c 'asrkern train recipes/s1_grid.toml trainer.epochs=1 -o $(mktemp -d)/run'
 
 The exit status is 1 where the command fails, or takes more than ``--most`` times the CPU time in the crowd.
 """
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks._report import markdown_table
 

@@ -1,8 +1,8 @@
 """Memory and time that long recordings take: synthetic speech, read, transcribed and measured in processes of their own.
 
-    python benchmarks/long_audio.py                                    # four kinds of recordings, an hour each
-    python benchmarks/long_audio.py --minutes 10 --kind 44100x1.mp3    # RATExCHANNELS.SUFFIX, may be repeated
-    python benchmarks/long_audio.py --task load transcribe --bound-mib 1024
+    python benchmarks/models/long_audio.py                                  # four kinds of recordings, an hour each
+    python benchmarks/models/long_audio.py --minutes 10 --kind 44100x1.mp3  # RATExCHANNELS.SUFFIX, may be repeated
+    python benchmarks/models/long_audio.py --task load transcribe --bound-mib 1024
 
 Tasks: "load" reads the recording at the model's rate; "transcribe" is ``asrkern transcribe``; "evaluate" is ``asrkern
 evaluate`` of a manifest with the recording as one utterance; "part" reads ten seconds near the end; "stream" reads it
@@ -27,7 +27,7 @@ import numpy
 import soundfile
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks._report import markdown_table
 

@@ -1,7 +1,7 @@
 """Streaming DeepSpeech2: seconds for each chunk of audio, from samples to partial text.
 
-    python benchmarks/streaming.py
-    python benchmarks/streaming.py --preset mlperf --quantize int8 --chunk-ms 320
+    python benchmarks/models/streaming.py
+    python benchmarks/models/streaming.py --preset mlperf --quantize int8 --chunk-ms 320
 
 The shipped utterances one after another, with random weights, on the CPU: spectrogram, model, beam search and its
 partial result for each chunk. First every utterance goes through in chunks and as a whole; where one bit of the
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern.data import Spectrogram, SpectrogramStream, load_audio, read_manifest
 from asrkern.decoder import CTCBeamDecoder

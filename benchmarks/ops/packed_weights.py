@@ -1,6 +1,6 @@
 """What a layer's check of its kept weights costs: the layer, and a frozen one, beside the operation over packed weights.
 
-    python benchmarks/packed_weights.py
+    python benchmarks/ops/packed_weights.py
 
 One bidirectional layer, N=1, on the CPU; outputs are compared bit for bit first.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import asrkern.nn
 from asrkern import ops

@@ -1,8 +1,8 @@
 """How the time of a bidirectional GRU grows with T, H and N, in every runtime that is installed.
 
-    python benchmarks/growth.py
+    python benchmarks/peers/growth.py
 
-Compared and timed as in peers.py. Prints a table for each of the three, and writes growth.csv and, with matplotlib,
+Compared and timed as in layers.py. Prints a table for each of the three, and writes growth.csv and, with matplotlib,
 growth.png to benchmarks/results. A failed comparison writes nothing, and the exit status is 1.
 """
 
@@ -18,21 +18,21 @@ from statistics import median
 from typing import Any
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import peers
 from benchmarks._report import Progress, markdown_table, plot_growth
+from benchmarks.peers import layers
 from benchmarks.shapes import GRU_GROWTH
 
 LETTERS = {"hidden_size": "H", "batch": "N", "steps": "T"}
 
 
 def measure(dimension: str) -> list[dict[str, Any]]:
-    """What peers.measure finds for each shape in which this dimension varies."""
+    """What layers.measure finds for each shape in which this dimension varies."""
     shapes, progress, results = GRU_GROWTH[dimension], Progress(), []
     progress.start(LETTERS[dimension], len(shapes))
     for shape in shapes:
-        results.append(peers.measure("gru", shape, **peers.QUICK))
+        results.append(layers.measure("gru", shape, **layers.QUICK))
         progress.step()
     progress.end()
     return results
@@ -74,13 +74,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=peers.RESULTS.parent, metavar="FOLDER")
+    parser.add_argument("--results", type=Path, default=layers.RESULTS.parent, metavar="FOLDER")
     folder = parser.parse_args(argv).results
-    print(peers.describe("growth.py", argv))
+    print(layers.describe("growth.py", argv))
     measured = {}
     for dimension in GRU_GROWTH:
         measured[dimension] = measure(dimension)
-        print("", markdown_table(list(map(peers.table_row, measured[dimension]))), sep="\n", flush=True)
+        print("", markdown_table(list(map(layers.table_row, measured[dimension]))), sep="\n", flush=True)
     if not all("times" in found for results in measured.values() for found in results):
         return 1
     folder.mkdir(exist_ok=True)

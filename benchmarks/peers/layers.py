@@ -1,6 +1,6 @@
 """The same layers in stock torch, ONNX Runtime, OpenVINO and asrkern on the CPU: times, and their ratios.
 
-    python benchmarks/peers.py --quick
+    python benchmarks/peers/layers.py --quick
 
 Weights and inputs are the same for every backend, and outputs are compared before anything is timed: a row in
 which one differs from stock torch has no times, and the exit status is 1. Each round runs every backend once,
@@ -24,13 +24,17 @@ import torch
 from torch import Tensor, nn
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import asrkern
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.nn import convert, quantize
-from benchmarks import _batch_norm, rtf
-from benchmarks._peers import (
+from benchmarks import rtf
+from benchmarks._report import Progress, markdown_table, section, write_sections
+from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
+from benchmarks.models._deepspeech2_twin import stock_deepspeech2
+from benchmarks.ops import batch_norm_act as _batch_norm
+from benchmarks.peers._runtimes import (
     ASRKERN,
     COMPILED,
     PACKED,
@@ -46,9 +50,6 @@ from benchmarks._peers import (
     rnn_backends,
     rnn_forward,
 )
-from benchmarks._report import Progress, markdown_table, section, write_sections
-from benchmarks._stock_twin import stock_deepspeech2
-from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
 from benchmarks.shapes import (
     BATCH_NORM_ACT,
     GRU_INFERENCE,
@@ -58,9 +59,9 @@ from benchmarks.shapes import (
     BatchNormShape,
     RecurrentShape,
 )
-from benchmarks.stock import mask_frames
+from tests.models.stock_deepspeech2 import mask_frames
 
-RESULTS = Path(__file__).parent / "results" / "cpu.md"
+RESULTS = Path(__file__).parents[1] / "results" / "cpu.md"
 
 # Relative to the largest value: for fp32, whose sums differ in their order only, and for weights of 8 bits of precision.
 TOLERANCE = 1e-4
@@ -376,7 +377,7 @@ def describe(script: str, argv: Sequence[str]) -> str:
     about = machine(CPU)
     versions = [f"{name} {version(RUNTIMES[name].package)}" for name in installed()]
     return (
-        f"`{shlex.join(['python', f'benchmarks/{script}', *argv])}` on {about['cpu']}, {about['threads']} threads: "
+        f"`{shlex.join(['python', f'benchmarks/peers/{script}', *argv])}` on {about['cpu']}, {about['threads']} threads: "
         + ", ".join(
             [
                 f"torch {about['torch']} ({about['torch_isa']})",
@@ -434,7 +435,7 @@ def main(argv: Sequence[str]) -> int:
             progress.step()
         progress.end()
         table = markdown_table([table_row(found) for found in results])
-        sections[group.title] = f"{describe('peers.py', argv)}\n\n{table}"
+        sections[group.title] = f"{describe('layers.py', argv)}\n\n{table}"
         print(section(group.title, sections[group.title]), flush=True)
         passed = passed and all("times" in found for found in results)
     for name, reason in {**LEFT_OUT, **not_installed()}.items():

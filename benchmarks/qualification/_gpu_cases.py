@@ -22,10 +22,10 @@ from asrkern import ops
 from asrkern.decoder import CTCBeamDecoder, NGramLM
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.ops.batch_norm_act import _composed as composed_batch_norm_act
-from benchmarks._stock_twin import stock_deepspeech2
 from benchmarks._timing import relative_error
+from benchmarks.models._deepspeech2_twin import stock_deepspeech2
 from benchmarks.shapes import ConvShape
-from benchmarks.stock import LABELS, StockDeepSpeech2, mask_frames
+from tests.models.stock_deepspeech2 import LABELS, StockDeepSpeech2, mask_frames
 
 DEVICE = "cuda"
 Call = Callable[[], Any]

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from benchmarks._gpu_cases import (
+from benchmarks.qualification._gpu_cases import (
     PACKED,
     Arithmetic,
     BatchNorm,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern import _library, ops
 from asrkern.decoder import CTCBeamDecoder, NGramLM

@@ -1,8 +1,8 @@
 """Self-test of the AVX-512 kernels, whose record lets them be taken by default.
 
-    python benchmarks/cpu_check.py            runs the tests of the operations with ASRKERN_CPU_ISA=avx512 and, if
-                                              all pass, writes benchmarks/results/avx512.json
-    python benchmarks/cpu_check.py --stale    lists the kernel sources changed since (exit status 1 if any)
+    python benchmarks/qualification/cpu_check.py            runs the tests of the operations with ASRKERN_CPU_ISA=avx512
+                                                            and, if all pass, writes benchmarks/results/avx512.json
+    python benchmarks/qualification/cpu_check.py --stale    lists the kernel sources changed since (exit status 1 if any)
 
 CMakeLists.txt compares the record's SHA-256 sums with the sources: a kernel changed since it was checked is not
 taken by default until this has run again on a CPU with AVX-512.
@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 RECORD = ROOT / "benchmarks" / "results" / "avx512.json"

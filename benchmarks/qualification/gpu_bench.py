@@ -1,9 +1,9 @@
 """Times asrkern's GPU kernels beside torch's (cuDNN, torch.compile) on one CUDA device.
 
-    python benchmarks/gpu_bench.py gru conv --out rows.jsonl
+    python benchmarks/qualification/gpu_bench.py gru conv --out rows.jsonl
 
 Outputs are compared before anything is timed. A row counts only if asrkern's own kernels ran, which the profiler says;
-each row is written as soon as it is there. ``benchmarks/gpu_check.py`` runs this after the tests of the kernels.
+each row is written as soon as it is there. ``gpu_check.py`` runs this after the tests of the kernels.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any
 import torch
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern._gpu_kernels import KERNELS
-from benchmarks._gpu_cases import ARITHMETIC, ASRKERN, Backend, Case
-from benchmarks._gpu_rows import GROUPS, TUNING, Row, rows
-from benchmarks._gpu_timing import ceilings, float32_arithmetic, kernels_run, summary, time_call
-from benchmarks._kernel_names import own_kernels, readable
+from benchmarks.qualification._gpu_cases import ARITHMETIC, ASRKERN, Backend, Case
+from benchmarks.qualification._gpu_rows import GROUPS, TUNING, Row, rows
+from benchmarks.qualification._gpu_timing import ceilings, float32_arithmetic, kernels_run, summary, time_call
+from benchmarks.qualification._kernel_names import own_kernels, readable
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS_PER_BACKEND = 0.1
 
 

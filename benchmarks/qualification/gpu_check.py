@@ -1,8 +1,10 @@
 """Builds, tests and times the GPU kernels, and records which may run by default.
 
-    python benchmarks/gpu_check.py             on a machine with a GPU: build, tests, compute-sanitizer, times; in under
-                                               8 minutes; writes gpu.json and gpu.md to benchmarks/results (--out DIR)
-    python benchmarks/gpu_check.py --stale     without one: lists what has changed since its check (exit status 1 if any)
+    python benchmarks/qualification/gpu_check.py            on a machine with a GPU: build, tests, compute-sanitizer, times;
+                                                            in under 8 minutes; writes gpu.json and gpu.md to
+                                                            benchmarks/results (--out DIR)
+    python benchmarks/qualification/gpu_check.py --stale    without one: lists what has changed since its check (exit
+                                                            status 1 if any)
 
 Each stage has a time limit, and what it found is written when it ends: a kernel that hangs or a kill loses no more than
 that. Kernels that are not checked this time (--only) keep their record. A kernel passes if all its tests passed, none
@@ -32,12 +34,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import _gpu_report, ptxas_report
-from benchmarks._kernel_names import triton_functions
+from benchmarks.qualification import _gpu_report, ptxas_report
+from benchmarks.qualification._kernel_names import triton_functions
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # By its path: the package itself is not built yet.
 _spec = importlib.util.spec_from_file_location("_gpu_kernels", ROOT / "asrkern" / "_gpu_kernels.py")
 gpu_kernels = importlib.util.module_from_spec(_spec)
@@ -264,7 +266,7 @@ class Check:
         # Only kernels whose names hold one of these; torch has calls that fail and that it expects to.
         filters = [part for substring in ours for part in ("--kernel-name", f"kns={substring}")]
         command = ["compute-sanitizer", "--tool", tool, "--report-api-errors", "no", *filters]
-        command += [sys.executable, str(ROOT / "benchmarks" / "_gpu_small.py"), name]
+        command += [sys.executable, str(ROOT / "benchmarks" / "qualification" / "_gpu_small.py"), name]
         # Allocations of their own, so that reading beyond one is seen.
         done = self.run("sanitizer.log", command, SANITIZE_SECONDS, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         return sanitizer_outcome(done)
@@ -273,7 +275,7 @@ class Check:
         """The groups of gpu_bench.py whose kernels are checked and did not hang."""
         bench = [
             sys.executable,
-            str(ROOT / "benchmarks" / "gpu_bench.py"),
+            str(ROOT / "benchmarks" / "qualification" / "gpu_bench.py"),
             "--out",
             str(self.out / "rows.jsonl"),
         ]

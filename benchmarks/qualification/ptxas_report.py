@@ -1,6 +1,6 @@
 """Registers, shared memory and spills of each CUDA kernel, from what ptxas said while it was compiled.
 
-    cmake --build BUILD --target cuda_check >build.log 2>&1; python benchmarks/ptxas_report.py build.log
+    cmake --build BUILD --target cuda_check >build.log 2>&1; python benchmarks/qualification/ptxas_report.py build.log
 
 One line for each kernel and architecture. The exit status is 1 if a kernel spills registers to memory without being
 allowed to, or if the log holds no kernel.
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Run as a script: the benchmarks are not part of the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks._kernel_names import readable
+from benchmarks.qualification._kernel_names import readable
 
 #: Kernels that may spill, as their line here begins, with the reason.
 ALLOWED_SPILLS: dict[str, str] = {}

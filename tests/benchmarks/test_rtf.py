@@ -18,8 +18,9 @@ import torch
 
 from asrkern.data import read_manifest
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
-from benchmarks import _report, _timing, rtf, stock
-from benchmarks._stock_twin import stock_deepspeech2
+from benchmarks import _report, _timing, rtf
+from benchmarks.models._deepspeech2_twin import stock_deepspeech2
+from tests.models import stock_deepspeech2 as stock
 
 SCRIPT = Path(rtf.__file__)
 

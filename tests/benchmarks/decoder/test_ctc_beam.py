@@ -1,4 +1,4 @@
-"""benchmarks/bench_ctc_beam.py: texts and scores are compared, and what differs is not timed."""
+"""benchmarks/decoder/ctc_beam.py: texts and scores are compared, and what differs is not timed."""
 
 import json
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from asrkern.decoder import NGramLM
-from benchmarks import _ctc_peers, bench_ctc_beam
-from benchmarks._ctc_peers import ASRKERN, FLASHLIGHT, PYCTCDECODE
+from benchmarks.decoder import _peers, ctc_beam
+from benchmarks.decoder._peers import ASRKERN, FLASHLIGHT, PYCTCDECODE
 
 LABELS = [" ", *"abehlnorsty", ""]
 TEXT = "the other bear ran to the north sea"
@@ -27,8 +27,8 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setattr(
         NGramLM, "estimate", lambda text, order: estimate(text, order, discount_fallback=True)
     )
-    monkeypatch.setattr(bench_ctc_beam, "HOTWORDS", 3)
-    monkeypatch.setattr(bench_ctc_beam, "RESULTS", tmp_path / "ctc_beam.md")
+    monkeypatch.setattr(ctc_beam, "HOTWORDS", 3)
+    monkeypatch.setattr(ctc_beam, "RESULTS", tmp_path / "ctc_beam.md")
     (tmp_path / "lm").mkdir()
     (tmp_path / "lm" / "lj.txt").write_text("\n".join(LINES))
     frames = [index for letter in TEXT for index in (LABELS.index(letter), len(LABELS) - 1)]
@@ -41,47 +41,45 @@ def data(tmp_path, monkeypatch):
 
 
 def run(data, *arguments):
-    return bench_ctc_beam.main(["--data", str(data), "--rounds", "1", "--quick", *arguments])
+    return ctc_beam.main(["--data", str(data), "--rounds", "1", "--quick", *arguments])
 
 
 def test_tables(data, capsys, monkeypatch):
-    monkeypatch.setattr(bench_ctc_beam, "peak_memory_mib", lambda *_: 1.0)
+    monkeypatch.setattr(ctc_beam, "peak_memory_mib", lambda *_: 1.0)
     output = data / "found.json"
     assert run(data, "--json", str(output), "--write") == 0
     printed = capsys.readouterr().out
     found = json.loads(output.read_text())
     assert [row["row"] for row in found["free"]] == ["beam 16", "beam 100"]
-    missing = {name for name in (FLASHLIGHT, PYCTCDECODE) if _ctc_peers.missing(name)}
+    missing = {name for name in (FLASHLIGHT, PYCTCDECODE) if _peers.missing(name)}
     for name, peer in (("free", FLASHLIGHT), ("lm", FLASHLIGHT), ("pruned", PYCTCDECODE)):
         for row in found[name]:
             assert set(row["times"]) == {peer, ASRKERN} - missing
             assert set(row["texts"].values()) == {TEXT}
     assert len(found["hotwords"]) == 4 and found["memory"]["tree_bytes"].keys() == {"1", "20"}
     assert all(f"Left out: {name} (not installed" in printed for name in missing)
-    written = bench_ctc_beam.RESULTS.read_text()
+    written = ctc_beam.RESULTS.read_text()
     assert written.count("### ") == 5 and all(line in printed for line in written.splitlines())
 
 
 def test_texts_that_differ_are_not_timed(data, capsys, monkeypatch):
-    original = _ctc_peers.asrkern
+    original = _peers.asrkern
 
     def wrong(labels, options, *rest, **named):
         call = original(labels, options, *rest, **named)
         return lambda log_probs: call(log_probs)._replace(text="another")
 
-    if _ctc_peers.missing(FLASHLIGHT):
-        monkeypatch.setattr(
-            _ctc_peers, "flashlight", lambda labels, beam: original(labels, {"beam_width": beam})
-        )
-        monkeypatch.setattr(_ctc_peers, "missing", lambda name: None)
-    monkeypatch.setattr(_ctc_peers, "asrkern", wrong)
+    if _peers.missing(FLASHLIGHT):
+        monkeypatch.setattr(_peers, "flashlight", lambda labels, beam: original(labels, {"beam_width": beam}))
+        monkeypatch.setattr(_peers, "missing", lambda name: None)
+    monkeypatch.setattr(_peers, "asrkern", wrong)
     assert run(data, "--only", "free") == 1
     printed = capsys.readouterr().out
     assert "FAILED: flashlight-text" in printed and "another" in printed and "µs a frame" not in printed
 
 
 def test_without_peers(data, capsys, monkeypatch):
-    monkeypatch.setattr(_ctc_peers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_peers.importlib.util, "find_spec", lambda name: None)
     assert run(data, "--only", "free,pruned") == 0
     printed = capsys.readouterr().out
     assert "Left out: flashlight-text" in printed and "Left out: pyctcdecode" in printed
@@ -101,7 +99,7 @@ def test_what_a_folder_lacks_is_named(data, capsys, monkeypatch):
         run(data)
     assert "expected a folder with lm/lj.txt" in capsys.readouterr().err
     monkeypatch.setenv("ASRKERN_DATA", str(data))
-    assert bench_ctc_beam.parse_arguments([]).data is None
+    assert ctc_beam.parse_arguments([]).data is None
     with pytest.raises(SystemExit):
-        bench_ctc_beam.parse_arguments(["--write"])
+        ctc_beam.parse_arguments(["--write"])
     assert "made-up data are not kept" in capsys.readouterr().err

@@ -1,9 +1,9 @@
-"""benchmarks/bench_ngram.py: scores are compared, and what differs is not timed."""
+"""benchmarks/decoder/ngram.py: scores are compared, and what differs is not timed."""
 
 import pytest
 
 from asrkern.decoder import NGramLM
-from benchmarks import bench_ngram
+from benchmarks.decoder import ngram
 
 LINES = ["the cat sat", "a fat cat sat on the cat", "the fat cat", "cat", "on the cat sat a cat"] * 40
 
@@ -20,7 +20,7 @@ def text(tmp_path, monkeypatch):
 
 
 def run(text, *arguments):
-    return bench_ngram.main([str(text), "--held-out", "20", "--rounds", "2", *arguments])
+    return ngram.main([str(text), "--held-out", "20", "--rounds", "2", *arguments])
 
 
 def test_table(text, capsys):
@@ -39,7 +39,7 @@ def test_table(text, capsys):
 
 
 def test_without_kenlm(text, capsys, monkeypatch):
-    monkeypatch.setattr(bench_ngram.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ngram.importlib.util, "find_spec", lambda name: None)
     assert run(text) == 0
     printed = capsys.readouterr().out
     assert "Left out: kenlm" in printed and "speed-up" not in printed
@@ -87,5 +87,5 @@ def test_bad_arguments(tmp_path, capsys):
         ([__file__, "--rounds", "0"], "expected a positive integer, received '0'"),
     ]:
         with pytest.raises(SystemExit, match="2"):
-            bench_ngram.main(arguments)
+            ngram.main(arguments)
         assert message in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import pytest
 
 from asrkern.decoder import CTCBeamDecoder
-from benchmarks.soak_stream import LABELS, main, make_words, noise, soak, speech
+from benchmarks.decoder.soak_stream import LABELS, main, make_words, noise, soak, speech
 
 
 @pytest.mark.parametrize("kind", ["speech", "noise"])

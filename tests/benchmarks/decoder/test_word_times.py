@@ -1,4 +1,4 @@
-"""benchmarks/word_times.py: times of words by alignment and by beam search."""
+"""benchmarks/decoder/word_times.py: times of words by alignment and by beam search."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("lightning")
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.training.tokenizer import CharacterTokenizer
-from benchmarks import word_times
+from benchmarks.decoder import word_times
 
 LABELS = ("-", "A", "B", "C", " ")
 

@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "crowded.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "models" / "crowded.py"
 WORK = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
 
 

@@ -1,10 +1,10 @@
-"""benchmarks/long_audio.py on seconds of audio."""
+"""benchmarks/models/long_audio.py on seconds of audio."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import long_audio
+from benchmarks.models import long_audio
 
 
 def test_a_table_of_peaks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
-"""benchmarks/streaming.py: chunks are compared with the whole, and what differs is not timed."""
+"""benchmarks/models/streaming.py: chunks are compared with the whole, and what differs is not timed."""
 
 from asrkern.models import StreamingDeepSpeech2
-from benchmarks import streaming
+from benchmarks.models import streaming
 
 
 def run(*arguments):

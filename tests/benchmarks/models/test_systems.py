@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from asrkern import models
 from asrkern.models.registry import build
 from asrkern.nn import GRU, LSTM
-from benchmarks import _systems, rtf
+from benchmarks import rtf
 from benchmarks._timing import largest_difference
+from benchmarks.models import _systems
 from tests.benchmarks.test_rtf import write_manifest
 
 # Reduced widths of one model of each kind, and what its stages are called.

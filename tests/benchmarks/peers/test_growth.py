@@ -1,4 +1,4 @@
-"""benchmarks/growth.py: a table, a CSV and a picture for each dimension that grows."""
+"""benchmarks/peers/growth.py: a table, a CSV and a picture for each dimension that grows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import csv
 
 import pytest
 
-from benchmarks import growth, peers
+from benchmarks.peers import growth, layers
 from benchmarks.shapes import RecurrentShape
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(peers, "QUICK", {"rounds": 2, "seconds": 0.0})
+    monkeypatch.setattr(layers, "QUICK", {"rounds": 2, "seconds": 0.0})
     monkeypatch.setattr(
         growth,
         "GRU_GROWTH",
@@ -43,6 +43,6 @@ def test_without_matplotlib_there_is_no_picture(tmp_path, capsys, monkeypatch):
 
 
 def test_a_wrong_output_writes_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(peers, "TOLERANCE", -1.0)
+    monkeypatch.setattr(layers, "TOLERANCE", -1.0)
     assert growth.main(["--results", str(tmp_path)]) == 1
     assert "FAILED" in capsys.readouterr().out and not list(tmp_path.iterdir())

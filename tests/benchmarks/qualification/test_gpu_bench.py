@@ -1,4 +1,4 @@
-"""benchmarks/gpu_bench.py on the CPU: the cases are right, and what is recorded of them; times are made up."""
+"""benchmarks/qualification/gpu_bench.py on the CPU: the cases are right, and what is recorded; times are made up."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 import pytest
 import torch
 
-from benchmarks import _gpu_cases as cases
-from benchmarks import _gpu_rows, _gpu_small, gpu_bench
-from benchmarks._gpu_cases import ASRKERN, BatchNorm
-from benchmarks._gpu_rows import Row
-from benchmarks._gpu_timing import Timing, summary
+from benchmarks.qualification import _gpu_cases as cases
+from benchmarks.qualification import _gpu_rows, _gpu_small, gpu_bench
+from benchmarks.qualification._gpu_cases import ASRKERN, BatchNorm
+from benchmarks.qualification._gpu_rows import Row
+from benchmarks.qualification._gpu_timing import Timing, summary
 
 OWN = "void asrkern::cuda::(anonymous namespace)::normalise<float>(Args)"
 

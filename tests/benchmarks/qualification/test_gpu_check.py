@@ -1,4 +1,4 @@
-"""benchmarks/gpu_check.py and its report, with a pretended GPU: every command's outcome is made up."""
+"""benchmarks/qualification/gpu_check.py and its report, with a pretended GPU: every command's outcome is made up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from benchmarks import _gpu_report, _gpu_rows, _gpu_small, gpu_check
-from benchmarks.gpu_check import KERNELS, Finished, main, run, sanitizer_outcome
+from benchmarks.qualification import _gpu_report, _gpu_rows, _gpu_small, gpu_check
+from benchmarks.qualification.gpu_check import KERNELS, Finished, main, run, sanitizer_outcome
 
 ABOUT = {"python": "3.12.3", "torch": "2.11.0+cu130", "cuda": "13.0", "device": "GPU X", "capability": [9, 0]}
 PTXAS = """

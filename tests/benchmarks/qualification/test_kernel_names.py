@@ -1,10 +1,10 @@
-"""benchmarks/_kernel_names.py: which kernels of a profile are asrkern's own."""
+"""benchmarks/qualification/_kernel_names.py: which kernels of a profile are asrkern's own."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks._kernel_names import cuda_functions, own_kernels, short_name, triton_functions
+from benchmarks.qualification._kernel_names import cuda_functions, own_kernels, short_name, triton_functions
 
 CUDA = """
 __device__ int helper(int x);

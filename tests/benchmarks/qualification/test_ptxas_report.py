@@ -1,4 +1,4 @@
-"""benchmarks/ptxas_report.py: what nvcc 13.0 says, read."""
+"""benchmarks/qualification/ptxas_report.py: what nvcc 13.0 says, read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from benchmarks import ptxas_report
-from benchmarks.ptxas_report import Kernel, main, parse
+from benchmarks.qualification import ptxas_report
+from benchmarks.qualification.ptxas_report import Kernel, main, parse
 
 CLEAN = """
 [1/3] Building CUDA object CMakeFiles/cuda_objects.dir/kernels/cuda/batch_norm_act.cu.o
