@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 
@@ -99,6 +100,13 @@ def format_report(report: dict[str, Any]) -> str:
         )
     lines += [f"  {text}" for text in report.get("transcripts", [])[:3]]
     return "\n".join(lines)
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """Times in a cell: their median (least..most)."""
+    values = [1000 * value for value in (median(seconds), min(seconds), max(seconds))]
+    middle, low, high = (f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in values)
+    return f"{middle} ({low}..{high})"
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:

@@ -30,10 +30,10 @@ import asrkern
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.nn import convert, quantize
 from benchmarks import rtf
-from benchmarks._report import Progress, markdown_table, section, write_sections
+from benchmarks._report import Progress, markdown_table, milliseconds, section, write_sections
 from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
 from benchmarks.models._deepspeech2_twin import stock_deepspeech2
-from benchmarks.ops import batch_norm_act as _batch_norm
+from benchmarks.ops.batch_norm_act import BatchNormAct
 from benchmarks.peers._runtimes import (
     ASRKERN,
     COMPILED,
@@ -222,17 +222,17 @@ class _OfEqualLengths(nn.Module):
 
 
 def batch_norm(row: BatchNorm) -> dict[str, Backend]:
-    case = _batch_norm.Case(row.shape, stats="padded")
+    case = BatchNormAct(row.shape, stats="padded")
     if not row.backward:
 
         def forward(run: Callable[..., Tensor]) -> Call:
-            return torch.inference_mode()(lambda: [run(*case.inputs, training=True)])
+            return torch.inference_mode()(lambda: [run(training=True)])
 
         return {TORCH: lambda: forward(case.stock), ASRKERN: lambda: forward(case.asrkern)}
     inputs, gradient = [x.requires_grad_() for x in case.inputs], case.output_gradient()
 
     def step(run: Callable[..., Tensor]) -> Call:
-        return lambda: torch.autograd.grad(run(*inputs, training=True), inputs, gradient)
+        return lambda: torch.autograd.grad(run(training=True), inputs, gradient)
 
     return {TORCH: lambda: step(case.stock), ASRKERN: lambda: step(case.asrkern)}
 
@@ -342,11 +342,6 @@ def wrong(errors: dict[str, float]) -> dict[str, float]:
     }
 
 
-def milliseconds(seconds: float) -> str:
-    value = 1000 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def table_row(found: dict[str, Any]) -> dict[str, str]:
     """The cells of one row by the header of their columns."""
     errors = found["errors"]
@@ -355,9 +350,7 @@ def table_row(found: dict[str, Any]) -> dict[str, str]:
         failed = ", ".join(f"{name} {error:.0e}" for name, error in wrong(errors).items())
         return cells | {"largest error": f"FAILED: {failed}"}
     medians = {name: median(times) for name, times in found["times"].items()}
-    for name, times in found["times"].items():
-        middle, low, high = map(milliseconds, (medians[name], min(times), max(times)))
-        cells[f"{name} ms"] = f"{middle} ({low}..{high})"
+    cells |= {f"{name} ms": milliseconds(times) for name, times in found["times"].items()}
     for name, mib in found.get("memory", {}).items():
         cells[f"{name} MiB"] = f"{mib:.0f}"
     ours = [name for name in medians if name == ASRKERN or name in QUANTIZED]

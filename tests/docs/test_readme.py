@@ -29,7 +29,7 @@ COMMANDS = sorted(set(re.findall(r"\basrkern ((?:lm )?[a-z]+)\b(?!\.)", CODE)))
 
 def test_there_are_commands() -> None:
     assert (
-        {"rtf", "peers/layers", "decoder/ctc_beam", "decoder/ngram", "decoder/word_times"}
+        {"rtf", "ops/run", "peers/layers", "decoder/ctc_beam", "decoder/ngram", "decoder/word_times"}
         >= set(BENCHMARKS)
         >= {"rtf"}
     )
@@ -70,7 +70,7 @@ def test_benchmarks_that_are_named_are_there(document: str) -> None:
     path = ROOT / document
     for file in path.rglob("*.py") if path.is_dir() else [path]:
         for named in re.findall(r"\bbenchmarks/[\w/]+\.(?:py|md|png)\b", file.read_text(encoding="utf-8")):
-            assert (ROOT / named).is_file() or named.endswith("gpu.md"), f"{file}: {named}"
+            assert (ROOT / named).is_file(), f"{file}: {named}"
 
 
 def test_benchmarks_run_without_data(
