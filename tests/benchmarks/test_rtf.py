@@ -202,6 +202,7 @@ def test_plot_without_matplotlib_says_so_at_once(run, monkeypatch, tmp_path, cap
         (["--preset", "small", "--checkpoint", "m.pt"], "not allowed with argument"),
         (["--preset", "small", "--model", "las_hw4"], "not allowed with argument"),
         (["--model", "las"], "invalid choice: 'las'"),
+        (["--model", "las_hw4", "--write"], "--write needs --model all"),
         (["--json", "no/such/folder/o.json"], "expected a file in an existing folder"),
     ],
 )

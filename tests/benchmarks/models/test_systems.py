@@ -150,12 +150,46 @@ def test_every_model_is_compared_and_timed(name, monkeypatch, tmp_path, capsys):
     (report,) = json.loads(output.read_text())
     assert report["passed"] and report["name"] == name
     expected = ["stock, padded", "stock, packed", "asrkern"]
-    with_int8 = name.startswith(("deepspeech2", "vgg"))
+    with_int8 = name != "conv_transformer"
     assert list(report["backends"]) == expected + ["asrkern int8"] * with_int8
     for backend in report["backends"].values():
         assert list(backend["stages_seconds"]) == SMALL[name][1]
     assert report["backends"]["asrkern"]["equal_transcripts"] == 4
     assert f"{SMALL[name][1][-2]} s" in capsys.readouterr().out
+
+
+def test_one_table_of_all_models(monkeypatch, tmp_path, capsys):
+    names = ["conv_transformer", "vgg_gru_ctc", "las_hw4"]
+    monkeypatch.setattr(models, "list", lambda: names)
+    # One that is wrong has no figures, and takes none from the others.
+    monkeypatch.setattr(models, "build", lambda name: with_statistics(small(name)))
+    monkeypatch.setattr(rtf, "RESULTS", tmp_path / "rtf.md")
+    original = LSTM._layer
+
+    def wrong(self, *arguments, **options):
+        output, *states = original(self, *arguments, **options)
+        return output * 1.01, *states
+
+    monkeypatch.setattr(LSTM, "_layer", wrong)
+    manifest = write_manifest(tmp_path, [0.7, 0.4, 0.5, 0.6])
+    arguments = ["--data", str(manifest), "--model", "all", "--device", "cpu", "--repeats", "1"]
+    output = tmp_path / "numbers.json"
+    assert rtf.main([*arguments, "--json", str(output), "--write"]) == 1
+    text = rtf.RESULTS.read_text()
+    assert capsys.readouterr().out.endswith(f"\n{text}\n")
+    assert text.startswith(f"`python benchmarks/rtf.py --data {manifest} --model all")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    header, _, *rows = rows
+    assert header == ["", "M parameters", "audio s", "asrkern", "asrkern int8", "seconds"]
+    assert [row[0] for row in rows] == names
+    transformer, vgg, las = (dict(zip(header, row)) for row in rows)
+    assert las["asrkern"] == "-" and las["seconds"].startswith("FAILED")
+    assert transformer["asrkern int8"] == "-" and transformer["seconds"].count(" / ") == 5
+    found = json.loads(output.read_text())[1]["backends"]
+    assert vgg["asrkern int8"] == f"{found['asrkern int8']['speed_up']:.2f}"
+    stock = min((found[name] for name in (rtf.PADDED, rtf.PACKED)), key=lambda times: times["seconds"])
+    parts = [times["stages_seconds"]["rnn"] for times in (stock, found["asrkern"], found["asrkern int8"])]
+    assert "rnn " + " / ".join(f"{part:.2f}" for part in parts) in vgg["seconds"].split(", ")
 
 
 @pytest.mark.parametrize("kind", [GRU, LSTM])
