@@ -1,8 +1,8 @@
 """Which sources make each GPU kernel, and which kernels have passed their check on a GPU with exactly these sources.
 
-``benchmarks/gpu_check.py`` records a check in ``benchmarks/results/gpu.json`` with the SHA-256 of each source. Every
-build runs this file (CMakeLists.txt; it needs neither torch nor asrkern), which compares that record with the
-sources and writes the kernels that pass to ``_gpu_checked.json`` beside it. Only these run by default.
+``benchmarks/qualification/gpu_check.py`` records a check in ``benchmarks/results/gpu.json`` with the SHA-256 of each
+source. Every build runs this file (CMakeLists.txt; it needs neither torch nor asrkern), which compares that record with
+the sources and writes the kernels that pass to ``_gpu_checked.json`` beside it. Only these run by default.
 """
 
 from __future__ import annotations

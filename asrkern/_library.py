@@ -47,9 +47,9 @@ def _device_generation() -> int:
 def cuda_kernel(name: str) -> bool:
     """Whether asrkern's own GPU kernel ``name`` runs on the current device; otherwise torch's kernels do.
 
-    It does where its code and a device are there and it passed ``benchmarks/gpu_check.py``, with the sources it was
-    built from, on a device of this generation (major compute capability). ASRKERN_CUDA=force takes it without that,
-    ASRKERN_CUDA=off takes none.
+    It does where its code and a device are there and it passed ``benchmarks/qualification/gpu_check.py``, with the sources
+    it was built from, on a device of this generation (major compute capability). ASRKERN_CUDA=force takes it without
+    that, ASRKERN_CUDA=off takes none.
 
     Raises:
         KeyError: there is no such kernel.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 
@@ -45,6 +46,10 @@ def _difference(found: dict[str, Any]) -> str:
     return "not comparable" if value is None else f"{value:.1e}"
 
 
+def _processor(machine: dict[str, Any]) -> str:
+    return machine["gpu"] or f"{machine['cpu']}, {machine['asrkern_isa']}, {machine['threads']} threads"
+
+
 def _tolerances(report: dict[str, Any]) -> str:
     values = dict.fromkeys(found["tolerance"] for found in report["backends"].values())
     return ", with fewer bits ".join(f"{value:.0e}" for value in values)
@@ -53,11 +58,10 @@ def _tolerances(report: dict[str, Any]) -> str:
 def format_report(report: dict[str, Any]) -> str:
     """The text for one job of ``rtf.py``; no times and no speed-up if its comparison failed."""
     machine = report["machine"]
-    processor = machine["gpu"] or f"{machine['cpu']}, {machine['asrkern_isa']}, {machine['threads']} threads"
     lines = [
         "",
         f"{report['name']} ({report['weights']}, {report['parameters'] / 1e6:.1f} M parameters) on "
-        f"{report['device']}: {processor}; torch {machine['torch']}",
+        f"{report['device']}: {_processor(machine)}; torch {machine['torch']}",
         f"utterances: {report['utterances']}, requests: {report['requests']}, each timed {report['repeats']} x, "
         f"audio: {report['audio_seconds']:.1f} s",
         "",
@@ -99,6 +103,48 @@ def format_report(report: dict[str, Any]) -> str:
         )
     lines += [f"  {text}" for text in report.get("transcripts", [])[:3]]
     return "\n".join(lines)
+
+
+def format_models(command: str, reports: Sequence[dict[str, Any]]) -> str:
+    """One table of all jobs of ``rtf.py`` for each device: the speed-up of each backend, and where the time goes."""
+    tables = []
+    for device in dict.fromkeys(report["device"] for report in reports):
+        chosen = [report for report in reports if report["device"] == device]
+        tables.append(
+            f"`{command}` on {_processor(chosen[0]['machine'])}; torch {chosen[0]['machine']['torch']}. Speed-up is against "
+            "the faster stock backend, in outputs that were compared first; seconds are for all of the audio, "
+            "stage by stage: the faster stock backend / asrkern, then with fewer bits.\n\n"
+            f"{markdown_table(list(map(_model_row, chosen)))}\n"
+        )
+    return "\n".join(tables)
+
+
+def _model_row(report: dict[str, Any]) -> dict[str, str]:
+    row = {"": report["name"], "M parameters": f"{report['parameters'] / 1e6:.1f}"}
+    if not report["passed"]:
+        differences = (f"{name} {_difference(found)}" for name, found in report["backends"].items())
+        return row | {"seconds": f"FAILED: {', '.join(differences)}"}
+    ours = {name: found for name, found in report["backends"].items() if not name.startswith("stock")}
+    stock = min((found for name, found in report["backends"].items() if name not in ours), key=_seconds)
+    columns = [found["stages_seconds"] for found in (stock, *ours.values())]
+    stages = (f"{stage} {' / '.join(f'{found[stage]:.2f}' for found in columns)}" for stage in columns[0])
+    return {
+        **row,
+        "audio s": f"{report['audio_seconds']:.0f}",
+        **{name: f"{found['speed_up']:.2f}" for name, found in ours.items()},
+        "seconds": ", ".join(stages),
+    }
+
+
+def _seconds(found: dict[str, Any]) -> float:
+    return found["seconds"]
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """Times in a cell: their median (least..most)."""
+    values = [1000 * value for value in (median(seconds), min(seconds), max(seconds))]
+    middle, low, high = (f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in values)
+    return f"{middle} ({low}..{high})"
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:

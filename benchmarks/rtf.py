@@ -2,6 +2,7 @@
 
     python benchmarks/rtf.py
     python benchmarks/rtf.py --model las_kospeech
+    python benchmarks/rtf.py --model all --write    then one table of all models, into benchmarks/results/rtf.md
 
 Without arguments: DeepSpeech2 on the shipped utterances, preset ``small`` on all of them and ``mlperf`` on at most
 20 s, with random weights, on the CPU and on the GPU where there is one. Spellers are given 15 tokens for each second,
@@ -24,6 +25,7 @@ import gc
 import importlib.util
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,19 +45,20 @@ from asrkern.data import collate, load_audio, read_manifest
 from asrkern.models import DeepSpeech2
 from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import quantize
-from benchmarks._report import Progress, format_report, plot_reports
-from benchmarks._systems import Stages, depends_on_padding, stock_stages, system_of
+from benchmarks._report import Progress, format_models, format_report, plot_reports
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory_mib, percentiles
+from benchmarks.models._systems import Stages, depends_on_padding, stock_stages, system_of
 
 SHIPPED = Path(__file__).parent / "utterances" / "manifest.jsonl"
+RESULTS = Path(__file__).parent / "results" / "rtf.md"
 PADDED, PACKED, ASRKERN = "stock, padded", "stock, packed", "asrkern"
+ALL = "all"
 QUANTIZED = {"asrkern int8": "int8", "asrkern bf16": "bf16"}
 REFERENCE = PACKED
 
-# Of log-probabilities: fp32 networks whose sums differ in their order only, and networks of fewer bits, whose weights
-# differ. NaN and infinity never pass.
+# Of log-probabilities of fp32 networks, whose sums differ in their order only; with weights in fewer bits, each kind of
+# model has its own (benchmarks/models/_systems.py). NaN and infinity never pass.
 TOLERANCE = 1e-4
-QUANTIZED_TOLERANCE = 0.1
 
 DEFAULT_REPEATS = {"small": 10, "mlperf": 1}
 DEFAULT_SECONDS = {"small": math.inf, "mlperf": 20.0}
@@ -75,6 +78,7 @@ class Backend:
 
     name: str
     stages: Stages
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ def make_backends(model: nn.Module, device: torch.device, names: Sequence[str]) 
         else:
             ours = quantize(model, QUANTIZED[name]) if name in QUANTIZED else model.to(device)
             stages = system_of(model).stages(ours)
-        backends.append(Backend(name, stages))
+        tolerance = system_of(model).quantized_tolerance if name in QUANTIZED else TOLERANCE
+        backends.append(Backend(name, stages, tolerance))
     return backends
 
 
@@ -178,7 +183,7 @@ def compare(
     """
     found = {
         backend.name: {
-            "tolerance": QUANTIZED_TOLERANCE if backend.name in QUANTIZED else TOLERANCE,
+            "tolerance": backend.tolerance,
             "largest_difference": 0.0,
             "equal_transcripts": 0,
         }
@@ -368,6 +373,8 @@ def _wanted_models(arguments: argparse.Namespace) -> dict[str, Callable[[], nn.M
     if arguments.checkpoint:
         build = functools.partial(DeepSpeech2.from_checkpoint, arguments.checkpoint)
         return {str(arguments.checkpoint): build}
+    if arguments.model == ALL:
+        return {name: functools.partial(models.build, name) for name in models.list()}
     if arguments.model:
         return {arguments.model: functools.partial(models.build, arguments.model)}
     names = [arguments.preset] if arguments.preset else ["small", "mlperf"]
@@ -406,7 +413,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of DeepSpeech2, random weights; default: small, then mlperf",
     )
     model.add_argument(
-        "--model", choices=models.list(), metavar="NAME", help="random weights: " + ", ".join(models.list())
+        "--model",
+        choices=[*models.list(), ALL],
+        metavar="NAME",
+        help="random weights: " + ", ".join([*models.list(), ALL]),
+    )
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="with --model all: put the table of all models into benchmarks/results/rtf.md",
     )
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="utterances per request")
     parser.add_argument("--repeats", type=positive, metavar="N", help="times that each request is timed")
@@ -423,6 +438,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--plot", type=output_file, metavar="OUT.png", help="write a chart (needs matplotlib)"
     )
     arguments = parser.parse_args(argv)
+    if arguments.write and arguments.model != ALL:
+        parser.error(f"--write needs --model {ALL}")
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install matplotlib")
     return arguments
@@ -450,6 +467,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"rtf.py: error: {error}", file=sys.stderr)
         return 2
+    if arguments.model == ALL:
+        command = shlex.join(["python", "benchmarks/rtf.py", *(sys.argv[1:] if argv is None else argv)])
+        text = format_models(command, reports)
+        print(f"\n{text}")
+        if arguments.write:
+            RESULTS.write_text(text, encoding="utf-8")
     if arguments.json:
         arguments.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
     if arguments.plot:

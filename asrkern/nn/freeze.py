@@ -125,7 +125,7 @@ def freeze(model: nn.Module) -> nn.Module:
     """Keep the recurrent weights of a model for inference alone: packed, and not as parameters beside that.
 
     Results are the same bits. Each weight_hh is in memory once, where eval mode keeps a packed copy beside it, and calls
-    do not have to find out whether it was edited, which short ones feel (``python benchmarks/packed_weights.py``).
+    do not have to find out whether it was edited, which short ones feel (``python benchmarks/ops/packed_weights.py``).
     Editing, training, moving and exporting are refused until :func:`unfreeze`; ``state_dict()``, pickling and
     ``copy.deepcopy`` give what they gave before. What was made for the parameters before, such as an optimizer, still
     holds them.

@@ -163,7 +163,7 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
     Few rows at a time are bound by the bytes of the weights, of which int8 has a quarter and bfloat16 half. Sums stay
     in float32, activations are not rounded, and a row's result is bit-identical whatever its batch, as with float32.
     Of a bidirectional GRU of 2560 units an output differs from float32's by up to 8e-3 (int8) or 3e-3 (bf16) of the
-    largest one, as ``benchmarks/peers.py --only gru-quantized`` prints.
+    largest one, as ``benchmarks/peers/layers.py --only gru-quantized`` prints.
 
     Args:
         model: torch.nn.GRU, LSTM, GRUCell, LSTMCell and Linear inside it (and asrkern's) are replaced; the rest is copied.

@@ -25,7 +25,8 @@ class Config(NamedTuple):
 
 
 #: By the precision of the products, then by shape: "few" is for inputs whose large tiles would not fill the GPU. The
-#: first of a list is taken; the others are for benchmarks/gpu_check.py to time. ieee multiplies without tensor cores.
+#: first of a list is taken; the others are for benchmarks/qualification/gpu_check.py to time. ieee multiplies without
+#: tensor cores.
 CONFIGS: dict[tuple[str, str], list[Config]] = {
     ("half", "many"): [Config(128, 128, 64, 8, 3), Config(256, 64, 64, 8, 3), Config(128, 64, 64, 4, 4)],
     ("half", "few"): [Config(64, 64, 64, 4, 4), Config(64, 128, 64, 4, 3)],

@@ -18,8 +18,9 @@ import torch
 
 from asrkern.data import read_manifest
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
-from benchmarks import _report, _timing, rtf, stock
-from benchmarks._stock_twin import stock_deepspeech2
+from benchmarks import _report, _timing, rtf
+from benchmarks.models._deepspeech2_twin import stock_deepspeech2
+from tests.models import stock_deepspeech2 as stock
 
 SCRIPT = Path(rtf.__file__)
 
@@ -201,6 +202,7 @@ def test_plot_without_matplotlib_says_so_at_once(run, monkeypatch, tmp_path, cap
         (["--preset", "small", "--checkpoint", "m.pt"], "not allowed with argument"),
         (["--preset", "small", "--model", "las_hw4"], "not allowed with argument"),
         (["--model", "las"], "invalid choice: 'las'"),
+        (["--model", "las_hw4", "--write"], "--write needs --model all"),
         (["--json", "no/such/folder/o.json"], "expected a file in an existing folder"),
     ],
 )

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from asrkern.cli.app import app
 from asrkern.data import MFCC, LogMelSpectrogram, Spectrogram, collate
 from asrkern.recognizer.saved import Recognizer, load
-from benchmarks import stock
 from tests.cli.tiny import speech
 from tests.compare import assert_close
 from tests.models import las_twins
+from tests.models import stock_deepspeech2 as stock
 from tests.models.test_conv_transformer import plain_rnn, plain_transformer
 from tests.models.test_deepspeech2_checkpoints import make_model, package
 from tests.models.test_las_checkpoints import hw4_container

@@ -15,7 +15,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
-from benchmarks import bench_ctc_beam, bench_ngram
+from benchmarks.decoder import ctc_beam, ngram
 from tests.cli.tiny import make_recognizer, speech, write
 from tests.training.tones import RATE
 
@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # In code, in lines or in blocks.
 CODE = "\n".join(map("".join, re.findall(r"`([^`\n]+)`|```sh\n(.*?)```", README, re.DOTALL)))
-BENCHMARKS = sorted(set(re.findall(r"python benchmarks/(\w+)\.py", CODE)))
+BENCHMARKS = sorted(set(re.findall(r"python benchmarks/([\w/]+)\.py", CODE)))
 COMMANDS = sorted(set(re.findall(r"\basrkern ((?:lm )?[a-z]+)\b(?!\.)", CODE)))
 
 
 def test_there_are_commands() -> None:
     assert (
-        {"rtf", "peers", "bench_ctc_beam", "bench_ngram", "word_times", "gpu_check"}
+        {"rtf", "ops/run", "peers/layers", "decoder/ctc_beam", "decoder/ngram", "decoder/word_times"}
         >= set(BENCHMARKS)
         >= {"rtf"}
     )
@@ -57,22 +57,32 @@ def test_commands_and_their_options(command: str) -> None:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_benchmarks_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(f"benchmarks.{name}".replace("/", "."))
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit, match=r"^0$"):
         module.main(["--help"])
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CMakeLists.txt", ".ci/run", "asrkern"]
+)
+def test_benchmarks_that_are_named_are_there(document: str) -> None:
+    path = ROOT / document
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        for named in re.findall(r"\bbenchmarks/[\w/]+\.(?:py|md|png)\b", file.read_text(encoding="utf-8")):
+            assert (ROOT / named).is_file(), f"{file}: {named}"
 
 
 def test_benchmarks_run_without_data(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("ASRKERN_DATA", raising=False)
-    monkeypatch.setattr(bench_ngram, "MADE_SENTENCES", 8000)
-    monkeypatch.setattr(bench_ctc_beam, "MADE_SENTENCES", 8000)
-    assert bench_ngram.main(["--held-out", "50", "--rounds", "1"]) == 0
+    monkeypatch.setattr(ngram, "MADE_SENTENCES", 8000)
+    monkeypatch.setattr(ctc_beam, "MADE_SENTENCES", 8000)
+    assert ngram.main(["--held-out", "50", "--rounds", "1"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Without a text one is made up") and "7950 sentences" in printed
-    assert bench_ctc_beam.main(["--quick", "--rounds", "1", "--only", "free,lm,pruned,hotwords"]) == 0
+    assert ctc_beam.main(["--quick", "--rounds", "1", "--only", "free,lm,pruned,hotwords"]) == 0
     assert capsys.readouterr().out.startswith("Without --data: an utterance and a text are made up")
 
 

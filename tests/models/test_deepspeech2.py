@@ -13,7 +13,7 @@ from asrkern.data import Spectrogram, collate
 from asrkern.decoder import greedy_decode
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.nn import GRU, LSTM, quantize
-from benchmarks import stock
+from tests.models import stock_deepspeech2 as stock
 from tests.models.overfit import character_error_rate_after_ctc, greedy_transcripts, grid_batch
 
 LAYOUT_OPTIONS = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asrkern.models import DeepSpeech2
-from benchmarks import stock
+from tests.models import stock_deepspeech2 as stock
 
 AUDIO_CONF = {"sample_rate": 16000, "window_size": 0.02, "window_stride": 0.01, "window": "hamming"}
 

@@ -1,0 +1,1 @@
+"""How fast is each operation against stock torch's?"""

@@ -1,0 +1,129 @@
+"""benchmarks/ops/run.py: what is compared, and that nothing that differs is timed."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from asrkern import ops, reference
+from benchmarks.ops import run
+from benchmarks.ops.batch_norm_act import BatchNormAct
+from benchmarks.ops.linear import Linear
+from benchmarks.ops.masked_conv2d import MaskedConv2d
+from benchmarks.ops.recurrent import Recurrent
+from benchmarks.ops.registry import OPERATIONS, Operation
+from benchmarks.shapes import BatchNormShape, ConvShape, LinearShape, RecurrentShape
+
+SHAPE = RecurrentShape(5, 3, 7, layers=2)
+CASES = {
+    "gru": {
+        "equal": partial(Recurrent, torch.nn.GRU, ops.gru, SHAPE, False),
+        "ragged": partial(Recurrent, torch.nn.GRU, ops.gru, SHAPE, True),
+    },
+    "lstm": {
+        "equal": partial(Recurrent, torch.nn.LSTM, ops.lstm, SHAPE, False),
+        "ragged": partial(Recurrent, torch.nn.LSTM, ops.lstm, SHAPE, True),
+    },
+    "linear": {"": partial(Linear, LinearShape(3, 5, 7))},
+    "batch_norm_act": {
+        "NCFT": partial(BatchNormAct, BatchNormShape("NCFT", (3, 4, 5, 9), (0.0, 1.5))),
+        "TNC": partial(BatchNormAct, BatchNormShape("TNC", (9, 3, 5), None)),
+    },
+    "masked_conv2d": {"": partial(MaskedConv2d, ConvShape("", 3, 2, 9, 13, (5, 3), (2, 1), (2, 1), 4))},
+}
+ROWS = [(name, row) for name, rows in CASES.items() for row in rows]
+
+
+def test_every_operation_with_a_reference_is_registered() -> None:
+    with_reference = {path.stem for path in Path(reference.__file__).parent.glob("[a-z]*.py")}
+    # The beam search is timed by benchmarks/decoder/ctc_beam.py.
+    assert set(OPERATIONS) == {name for name in with_reference if hasattr(ops, name)} - {"ctc_beam_search"}
+    assert set(OPERATIONS) == set(CASES)
+    for operation in OPERATIONS.values():
+        assert operation.inference and operation.training
+
+
+@pytest.mark.parametrize("name, row", ROWS)
+@pytest.mark.parametrize("training", [False, True])
+def test_both_backends_agree(name: str, row: str, training: bool) -> None:
+    case = CASES[name][row]()
+    found = run.calls(case, training)
+    expected, actual = found[run.STOCK](), found[run.ASRKERN]()
+    assert len(expected) == len(actual) == (len(case.inputs) if training else 1)
+    assert all(y.abs().max() > 0 for y in expected)
+    assert case.error(expected, actual) < (1e-5 if training else 2e-6)
+
+
+@pytest.mark.parametrize("name, row", ROWS)
+@pytest.mark.parametrize("training", [False, True])
+def test_stock_torch_is_stock_torch(name: str, row: str, training: bool) -> None:
+    """What is called torch's runs none of asrkern's operations."""
+
+    class NoAsrkern(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func.namespace != "asrkern", func
+            return func(*args, **(kwargs or {}))
+
+    found = run.calls(CASES[name][row](), training)
+    with NoAsrkern():
+        found[run.STOCK]()
+    with NoAsrkern(), pytest.raises(AssertionError, match="asrkern"):
+        found[run.ASRKERN]()
+
+
+@pytest.mark.parametrize("name, row", ROWS)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: y + 2e-4 * y.abs().max(), lambda y: y[:-1], lambda y: y * torch.nan],
+    ids=["over the tolerance", "too short", "nan"],
+)
+def test_what_differs_is_not_timed(name: str, row: str, training: bool, change, monkeypatch) -> None:
+    case = CASES[name][row]()
+    ours = run.calls(case, training)[run.ASRKERN]
+    stock = run.calls(case, training)[run.STOCK]
+    *same, last = ours()
+    wrong = {run.STOCK: stock, run.ASRKERN: lambda: [*same, change(last)]}
+    monkeypatch.setattr(run, "calls", lambda *_: wrong)
+    monkeypatch.setattr(run, "interleaved", lambda *_, **__: pytest.fail("timed"))
+    assert list(run.measure(case, training, 1, 0.0)) == ["largest error"]
+
+
+def test_tables_and_the_choice_of_rows(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(run, "OPERATIONS", {name: Operation(rows, rows) for name, rows in CASES.items()})
+    options = ["--rounds", "2", "--seconds", "0"]
+    assert run.main(options) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("### ")]
+    assert titles == [f"### {name} forward{more}" for name in CASES for more in ("", " + backward")]
+    assert run.main([*options, "gru", "lstm", "--rows", "ragged"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| ragged |") == 4 and "equal" not in printed
+    assert printed.count("torch / asrkern") == 4
+
+
+def test_a_difference_is_the_exit_status(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(run, "OPERATIONS", {"linear": Operation(CASES["linear"], {})})
+    monkeypatch.setattr(run, "TOLERANCE", -1.0)
+    assert run.main(["linear", "--rounds", "1", "--seconds", "0"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["gro"], "expected some of gru, lstm"),
+        (["--rounds", "0"], "expected a positive integer, received 0"),
+        (
+            ["gru", "--rows", "H=3"],
+            "expected part of a row's name, such as 'H=512 N=1 T=200, equal', received 'H=3'",
+        ),
+    ],
+)
+def test_bad_options_are_refused(options: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run.main(options)
+    assert message in capsys.readouterr().err

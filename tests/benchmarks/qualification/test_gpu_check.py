@@ -1,0 +1,301 @@
+"""benchmarks/qualification/gpu_check.py and its report, with a pretended GPU: every command's outcome is made up."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import pytest
+
+from benchmarks.qualification import _gpu_report, _gpu_rows, _gpu_small, gpu_check
+from benchmarks.qualification.gpu_check import KERNELS, Finished, main, run, sanitizer_outcome
+
+ABOUT = {"python": "3.12.3", "torch": "2.11.0+cu130", "cuda": "13.0", "device": "GPU X", "capability": [9, 0]}
+PTXAS = """
+  ptxas info    : Compiling entry function 'plain' for 'sm_90a'
+      0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+  ptxas info    : Used 40 registers, used 1 barriers
+"""
+ROW = {
+    "group": "gru",
+    "title": "BiGRU forward",
+    "row": "H=1024 N=32",
+    "arithmetic": "bf16",
+    "errors": {"asrkern": 1e-3, "packed": 2e-3},
+    "tolerance": 2e-2,
+    "wrong": [],
+    "kernels": {"persistent<8>": 1.0},
+    "device_ms": 1.0,
+    "fallback": [],
+    "times": {name: {"median": ms, "low": ms, "high": ms, "samples": 10, "graph": True} for name, ms in
+              (("asrkern", 1.0), ("packed", 4.0))},
+    "goals": {"x packed": {"goal": 3.0, "reached": 4.0}},
+}  # fmt: skip
+
+
+class Machine:
+    """In place of gpu_check.run: what each command says; tests change that."""
+
+    def __init__(self):
+        self.commands = []
+        self.tests = dict.fromkeys(KERNELS, Finished(0, 2.0, "== 12 passed, 3 deselected in 1.90s =="))
+        self.memcheck = Finished(0, 1.0, "========= ERROR SUMMARY: 0 errors")
+        self.build = Finished(0, 60.0, PTXAS)
+        self.imported = Finished(0, 2.0, "asrkern 0.1.0")
+        self.about = Finished(0, 3.0, "a warning\n" + json.dumps(ABOUT))
+        self.rows = [ROW]
+
+    def __call__(self, command, seconds, **environment):
+        assert seconds <= 480 and environment["ASRKERN_CUDA"] == "force"
+        self.commands.append(command)
+        text = " ".join(command)
+        if "platform.python_version" in text:
+            return self.about
+        if "pip install" in text:
+            assert environment["CUDAARCHS"] == "90a-real"
+            return self.build
+        if text.endswith("-m asrkern"):
+            return self.imported
+        if "-m pytest" in text:
+            assert environment["ASRKERN_CHECK"] == "1" and ("-n" in command) == (
+                "OMP_NUM_THREADS" in environment
+            )
+            return next((self.tests[name] for name, test in gpu_check.TESTS.items()
+                         if test[1] in command and (not test[0] or test[0] in command)),
+                        Finished(0, 9.0, "= 24 passed in 8.0s ="))  # fmt: skip
+        if command[0] == "compute-sanitizer":
+            races = Finished(0, 1.0, "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)")
+            return races if "racecheck" in command else self.memcheck
+        if "gpu_bench.py" in text:
+            found = {"group": "ceilings", "copy_gb_s": 4300.0, "bf16_tflop_s": 780.0, "tf32_tflop_s": 390.0,
+                     "fp32_tflop_s": 50.0}  # fmt: skip
+            rows = [found] if "ceilings" in command else [row for row in self.rows if row["group"] in command]
+            with open(command[command.index("--out") + 1], "a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+        return Finished(0, 1.0, "release 13.0, V13.0.88")
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A GPU with all tools, in a repository whose test files are all there and which has no record."""
+    found = Machine()
+    monkeypatch.setattr(gpu_check, "run", found)
+    monkeypatch.setattr(gpu_check, "RESULTS", tmp_path / "before")
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: name)
+    sources = {name: {f"{name}.cu": "1234"} for name in KERNELS}
+    monkeypatch.setattr(gpu_check.gpu_kernels, "sources", lambda name, root: dict(sources[name]))
+    (tmp_path / "root" / "tests" / "gpu").mkdir(parents=True)
+    for path in (
+        "ops",
+        "nn",
+        "decoder",
+        *(f"gpu/{path.split('/')[-1]}" for _, path in gpu_check.TESTS.values()),
+    ):
+        (tmp_path / "root" / "tests" / path).touch()
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path / "root")
+    found.out = tmp_path / "out"
+    return found
+
+
+def check(machine, *options):
+    status = main(["--out", str(machine.out), *options])
+    return status, json.loads((machine.out / "gpu.json").read_text())
+
+
+def test_everything_passes(machine, capsys):
+    status, record = check(machine)
+    assert status == 0
+    assert record["about"]["driver"] == "release" and record["about"]["nvcc"] == "13.0"
+    assert record["build"]["kernels"] == ["plain  sm_90a  40 registers"]
+    assert record["ceilings"]["copy_gb_s"] == 4300.0 and record["rows"] == [ROW]
+    assert record["other_tests"]["passed"] == 24
+    for name in KERNELS:
+        found = record["kernels"][name]
+        assert found["passed"] and found["tests"]["passed"] == 12
+        assert (found["device"], found["capability"]) == ("GPU X", [9, 0])
+        assert found["sources"] == {f"{name}.cu": "1234"}
+    assert record["kernels"]["gru_forward"]["sanitizer"] == {"memcheck": "0 errors", "racecheck": "0 errors"}
+    assert "racecheck" not in record["kernels"]["masked_conv2d"]["sanitizer"]
+    printed = capsys.readouterr().out
+    assert "| `gru_forward`     | verified |" in printed and "**4.00**" in printed
+    # The record goes on where the groups are timed one after the other.
+    assert [c[-1] for c in machine.commands if "gpu_bench" in " ".join(c)] == ["ceilings", *gpu_check.GROUPS]
+
+
+@pytest.mark.parametrize(
+    "done, problem",
+    [
+        (Finished(1, 2.0, "FAILED x\n=== 1 failed, 11 passed in 1.90s ==="), "not all passed"),
+        (Finished(0, 2.0, "=== 11 passed, 1 skipped in 1.90s ==="), "not all passed"),
+        (Finished(0, 2.0, "=== 11 passed, 1 xfailed in 1.90s ==="), "not all passed"),
+        (Finished(1, 2.0, "=== 11 passed, 2 errors in 1.90s ==="), "not all passed"),
+        (Finished(5, 2.0, "=== 12 deselected in 0.90s ==="), "exit status 5"),
+        (Finished(None, 150.0, "tests/gpu/test_gru.py::test_a PASSED"), "killed after 150 s"),
+        (Finished(-11, 2.0, "Fatal Python error: Segmentation fault"), "exit status -11"),
+        (Finished(0, 2.0, ""), "no test ran"),
+    ],
+)
+def test_a_kernel_whose_tests_did_not_all_pass_is_not_passed(machine, capsys, done, problem):
+    machine.tests["gru_forward"] = done
+    status, record = check(machine)
+    assert status == 1
+    assert not record["kernels"]["gru_forward"]["passed"]
+    assert record["kernels"]["gru_forward"]["tests"]["problem"] == problem
+    assert record["kernels"]["gru_backward"]["passed"]
+    assert f"({problem})" in capsys.readouterr().out
+
+
+def test_a_kernel_that_hung_is_not_timed(machine, capsys):
+    machine.tests["gru_forward"] = Finished(None, 150.0, "")
+    _, record = check(machine)
+    assert [c[-1] for c in machine.commands if "gpu_bench" in " ".join(c)] == [
+        "ceilings", *(g for g in gpu_check.GROUPS if g not in ("gru", "deepspeech2"))
+    ]  # fmt: skip
+    assert record["rows"] == []
+    assert "gru not timed: gru_forward hung" in capsys.readouterr().out
+
+
+def test_a_memory_error_fails_the_kernel(machine):
+    machine.memcheck = Finished(0, 1.0, "========= ERROR SUMMARY: 3 errors")
+    status, record = check(machine)
+    assert status == 1
+    assert not any(found["passed"] for found in record["kernels"].values())
+
+
+@pytest.mark.parametrize(
+    "done, outcome",
+    [
+        (Finished(0, 1.0, "ERROR SUMMARY: 0 errors"), "0 errors"),
+        (Finished(0, 1.0, "ERROR SUMMARY: 1 error"), "1 errors"),
+        (Finished(1, 1.0, "ERROR SUMMARY: 2 errors"), "2 errors"),
+        (Finished(1, 1.0, "ERROR SUMMARY: 0 errors"), "no result (exit status 1)"),
+        (Finished(0, 1.0, "RACECHECK SUMMARY: 2 hazards displayed (1 errors, 1 warnings)"), "1 errors"),
+        (Finished(None, 90.0, ""), "no result (killed after 90 s)"),
+        (Finished(0, 1.0, "unrecognised option"), "no result (it printed none)"),
+    ],
+)
+def test_what_the_sanitizer_says(done, outcome):
+    assert sanitizer_outcome(done) == outcome
+
+
+def test_without_a_sanitizer_the_record_says_so(machine, monkeypatch):
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
+    status, record = check(machine)
+    assert status == 0
+    assert record["kernels"]["gru_forward"]["sanitizer"] == {"compute-sanitizer": "not on this machine"}
+    assert "driver" not in record["about"]
+
+
+def test_nothing_is_recorded_where_the_build_fails_or_does_not_load(machine, capsys):
+    machine.build = Finished(1, 20.0, "error: no")
+    status, record = check(machine)
+    assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
+    machine.build, machine.imported = Finished(0, 60.0, PTXAS), Finished(1, 2.0, "undefined symbol")
+    status, record = check(machine)
+    assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
+    assert "undefined symbol" in capsys.readouterr().out
+    machine.about = Finished(1, 1.0, "AssertionError: Torch not compiled with CUDA enabled")
+    assert main(["--out", str(machine.out)]) == 1
+    assert "no CUDA device" in capsys.readouterr().out
+
+
+def test_only_some_kernels_keep_the_others_records(machine):
+    gpu_check.RESULTS.mkdir()
+    old = {"passed": False, "device": "GPU Y", "date": "2026-01-01", "tests": {"passed": 3}, "sanitizer": {}}
+    before = {
+        "kernels": {"gru_forward": old, "ctc_beam_search": old},
+        "rows": [{**ROW, "group": "beam"}, {**ROW, "row": "old"}],
+        "build": {"passed": True, "seconds": 1.0, "kernels": ["from before"]},
+    }
+    (gpu_check.RESULTS / "gpu.json").write_text(json.dumps(before))
+    machine.build = Finished(0, 2.0, "ninja: no work to do.")
+    status, record = check(machine, "--only", "gru_forward", "--stages", "build", "test", "time")
+    assert status == 0
+    assert record["kernels"]["ctc_beam_search"] == old and record["kernels"]["gru_forward"]["passed"]
+    assert record["rows"] == [{**ROW, "group": "beam"}, ROW]
+    assert record["build"]["kernels"] == ["from before"]
+    assert not any(command[0] == "compute-sanitizer" for command in machine.commands)
+    assert sum("pytest" in command for command in machine.commands) == 2
+
+
+def test_stale_lists_what_changed(machine, capsys, monkeypatch):
+    check(machine)
+    capsys.readouterr()
+    record = gpu_check.ROOT / gpu_check.gpu_kernels.RECORD
+    record.parent.mkdir(parents=True)
+    record.write_text((machine.out / "gpu.json").read_text())
+    assert main(["--stale"]) == 0
+    assert capsys.readouterr().out == "the record is current\n"
+    sources = gpu_check.gpu_kernels.sources
+    changed = {"gru_forward": {"gru_forward.cu": "5678"}}
+    monkeypatch.setattr(
+        gpu_check.gpu_kernels, "sources", lambda name, root: changed.get(name) or sources(name, root)
+    )
+    assert main(["--stale"]) == 1
+    assert capsys.readouterr().out == "gru_forward: changed since it was checked: gru_forward.cu\n"
+    assert main(["--table"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "**unverified**" in lines[2] and "changed since" in lines[2]
+    assert all("| verified " in line for line in lines[3:])
+
+
+def test_every_kernel_is_tested_sanitized_and_timed():
+    assert set(KERNELS) == set(gpu_check.TESTS) == set(_gpu_small.RUN)
+    assert set(KERNELS) == {name for kernels, _ in gpu_check.GROUPS.values() for name in kernels}
+    assert set(gpu_check.GROUPS) == set(_gpu_rows.GROUPS)
+
+
+def test_stale_here(capsys):
+    """The record of this repository, whatever it says."""
+    status = main(["--stale"])
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines == ["the record is current"]) == (status == 0)
+    assert status == 0 or {line.split(":")[0] for line in lines} <= set(KERNELS)
+
+
+def test_a_command_is_killed_at_its_limit_with_what_it_started(tmp_path):
+    child = f"import time, pathlib; time.sleep(1.5); pathlib.Path({str(tmp_path / 'late')!r}).touch()"
+    parent = f"import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+    start = time.monotonic()
+    done = run([sys.executable, "-c", parent], 1.0)
+    assert done.status is None and done.problem == "killed after 1 s" and "begun" in done.output
+    assert time.monotonic() - start < 2.5
+    time.sleep(1.7)
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_commands_status_and_output():
+    done = run([sys.executable, "-c", "import sys, os; print(os.environ['X']); sys.exit(3)"], 20.0, X="here")
+    assert (done.status, done.output.strip(), done.problem) == (3, "here", "exit status 3")
+
+
+def test_options_are_checked(capsys):
+    for options in (["--only", "gru"], ["--stages", "all"], ["--minutes", "x"]):
+        with pytest.raises(SystemExit):
+            main(options)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "change, cells",
+    [
+        ({}, {"kernel": "persistent<8>", "asrkern ms": "1", "packed ms": "4", "x packed": "**4.00**"}),
+        ({"goals": {"x packed": {"goal": 5.0, "reached": 4.0}}}, {"x packed": "4.00 (goal 5)"}),
+        ({"goals": {"x best": {"goal": 1.0, "reached": None}}}, {"x best": "-"}),
+        ({"fallback": ["gru_forward"], "kernels": {}}, {"kernel": "torch's (FALLBACK, does not count)", "x packed": "(4.00)"}),
+        ({"floor_ms": 0.5, "goals": {"floor": {"goal": 1.3, "reached": 2.0}}}, {"floor ms": "0.5", "x floor": "2.00 (goal 1.3)"}),
+        ({"floor_ms": 0.9, "goals": {"floor": {"goal": 1.3, "reached": 1.1}}}, {"x floor": "**1.10**"}),
+        ({"rtfx": 21000.0, "goals": {"rtfx": {"goal": 20000.0, "reached": 21000.0}}}, {"RTFx": "21,000", "RTFx goal": "**21,000**"}),
+        ({"wrong": ["packed"], "times": {"asrkern": ROW["times"]["asrkern"]}}, {"packed ms": "wrong by 2e-03"}),
+        ({"failed": "RuntimeError: no"}, {"kernel": "no figure: RuntimeError: no"}),
+    ],
+)  # fmt: skip
+def test_cells_of_a_row(change, cells):
+    found = _gpu_report.timing_row({**ROW, **change})
+    assert {key: found[key] for key in cells} == cells
+
+
+def test_a_wrong_row_has_no_times():
+    row = {key: value for key, value in ROW.items() if key not in ("times", "goals")}
+    assert _gpu_report.timing_row({**row, "wrong": ["asrkern"]})["kernel"] == "WRONG by 1e-03, allowed 2e-02"
