@@ -362,7 +362,7 @@ def make_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             requests = load_requests(arguments.data, model, arguments.batch_size, limit)
             repeats = arguments.repeats or DEFAULT_REPEATS.get(name, 3)
             # The kernels for fewer bits are the CPU's.
-            fits = device.type == "cpu" and system_of(model).quantizes
+            fits = device.type == "cpu"
             quantized = [f"asrkern {arguments.quantize}"] if fits and arguments.quantize != "none" else []
             random_weights = not arguments.checkpoint
             yield Job(name, model, build, random_weights, device, requests, repeats, quantized)

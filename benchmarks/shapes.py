@@ -40,6 +40,17 @@ class BatchNormShape(NamedTuple):
         return f"{self.layout} {'x'.join(map(str, self.size))}"
 
 
+class SpellerShape(NamedTuple):
+    """Rows of one utterance that the listener has made so many frames of."""
+
+    preset: str
+    rows: int
+    frames: int
+
+    def __str__(self) -> str:
+        return f"{self.preset}, {self.rows} of {self.frames} frames"
+
+
 class ConvShape(NamedTuple):
     """One convolution of the front end on [batch, in_channels, bins, frames]; pairs are (frequency, time)."""
 
@@ -110,6 +121,9 @@ MASKED_CONV2D = [
         ("conv 2", 32, 81, 501, (21, 11), (2, 1), (10, 5)),
     ]
 ]
+
+# Greedy search, and a beam of 8.
+SPELLER = [SpellerShape(preset, rows, 100) for preset in ("hw4", "kospeech") for rows in (1, 8)]
 
 
 def ragged_lengths(batch: int, frames: int) -> list[int]:

@@ -166,7 +166,8 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
     largest one, as ``benchmarks/peers/layers.py --only gru-quantized`` prints.
 
     Args:
-        model: torch.nn.GRU, LSTM, GRUCell, LSTMCell and Linear inside it (and asrkern's) are replaced; the rest is copied.
+        model: torch.nn.GRU, LSTM, GRUCell, LSTMCell and Linear inside it (and asrkern's) are replaced; the rest is copied,
+            as are those that torch's attention and the fast path of its encoder layers read themselves.
         weights: "int8" (symmetric, one scale a row) or "bf16".
 
     Returns:
@@ -191,11 +192,12 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
         nn.LSTMCell: QuantizedCell,
         nn.Linear: QuantizedLinear,
     }
+    unasked = _read_by_others(model)
     found = [
         (name, kind)
         for name, module in model.named_modules()
         for base, kind in kinds.items()
-        if isinstance(module, base)
+        if isinstance(module, base) and module not in unasked
     ]
     if not found:
         raise ValueError(
@@ -216,3 +218,15 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, replacement)
     return model.eval()
+
+
+def _read_by_others(model: nn.Module) -> set[nn.Module]:
+    """Linear layers whose weights torch's attention reads itself: in their place another layer would not be asked."""
+    found = set()
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            found.add(module.out_proj)
+        elif isinstance(module, nn.TransformerEncoderLayer) and module.self_attn.batch_first:
+            # Its fast path.
+            found |= {module.linear1, module.linear2}
+    return found

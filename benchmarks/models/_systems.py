@@ -32,7 +32,6 @@ class System:
         stages: the parts of a model, or of its stock twin.
         decode: from log-probabilities and lengths to the tokens of each row.
         minimum_frames: the fewest frames that the model takes.
-        quantizes: whether int8 and bfloat16 weights are for it.
         quantized_tolerance: how far log-probabilities may move with such weights, which are rounded.
         calibration_clips: utterances that the first statistics of BatchNorm are taken from.
         stock_stages: stages of the twin, which is packed or runs through the padding; None for layers that are
@@ -43,7 +42,6 @@ class System:
     stages: Callable[[Any], Stages]
     decode: Callable[[Tensor, Tensor], list[list[int]]]
     minimum_frames: Callable[[Any], int] = lambda model: 1
-    quantizes: bool = True
     quantized_tolerance: float = 0.1
     calibration_clips: int = 1
     stock_stages: Callable[[Any, bool, torch.device], Stages] | None = None
@@ -168,8 +166,6 @@ _SYSTEMS: dict[type[nn.Module], System] = {
         lambda model: Spectrogram(),
         _classifier_stages("transformer"),
         _most_probable,
-        # torch's attention reads the weights of its linear layers itself.
-        quantizes=False,
         calibration_clips=4,
     ),
     ConvRNNClassifier: System(

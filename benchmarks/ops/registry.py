@@ -14,6 +14,7 @@ from benchmarks.ops.case import Case
 from benchmarks.ops.linear import Linear
 from benchmarks.ops.masked_conv2d import MaskedConv2d
 from benchmarks.ops.recurrent import Recurrent
+from benchmarks.ops.speller import Speller
 from benchmarks.shapes import (
     BATCH_NORM_ACT,
     GRU_INFERENCE,
@@ -22,6 +23,7 @@ from benchmarks.shapes import (
     LSTM_INFERENCE,
     LSTM_TRAINING,
     MASKED_CONV2D,
+    SPELLER,
     RecurrentShape,
 )
 
@@ -30,7 +32,7 @@ Rows = dict[str, Callable[[], Case]]
 
 
 class Operation(NamedTuple):
-    """Rows that are timed in inference, and rows whose forward and backward are timed together."""
+    """Rows that are timed in inference, and rows whose forward and backward are timed together, if there is one."""
 
     inference: Rows
     training: Rows
@@ -59,4 +61,5 @@ OPERATIONS = {
     "linear": Operation(_rows(Linear, LINEAR), _rows(Linear, LINEAR)),
     "batch_norm_act": Operation(_rows(BatchNormAct, BATCH_NORM_ACT), _rows(BatchNormAct, BATCH_NORM_ACT)),
     "masked_conv2d": Operation(_rows(MaskedConv2d, MASKED_CONV2D), _rows(MaskedConv2d, MASKED_CONV2D)),
+    "speller": Operation(_rows(Speller, SPELLER), {}),
 }

@@ -144,3 +144,14 @@ def test_the_model_itself_is_left_alone():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_linear_layers_that_attention_reads_itself_stay(batch_first):
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 24, batch_first=batch_first)
+    model = torch.nn.Sequential(layer, torch.nn.Linear(16, 5)).eval()
+    quantized, x = quantize(model), torch.randn(7, 3, 16)
+    assert type(quantized[1]) is QuantizedLinear
+    assert (type(quantized[0].linear1) is QuantizedLinear) == (not batch_first)
+    with torch.inference_mode():
+        assert_close(quantized(x), model(x), 5e-2)

@@ -149,9 +149,7 @@ def test_every_model_is_compared_and_timed(name, monkeypatch, tmp_path, capsys):
     assert rtf.main([*arguments, "--json", str(output)]) == 0
     (report,) = json.loads(output.read_text())
     assert report["passed"] and report["name"] == name
-    expected = ["stock, padded", "stock, packed", "asrkern"]
-    with_int8 = name != "conv_transformer"
-    assert list(report["backends"]) == expected + ["asrkern int8"] * with_int8
+    assert list(report["backends"]) == ["stock, padded", "stock, packed", "asrkern", "asrkern int8"]
     for backend in report["backends"].values():
         assert list(backend["stages_seconds"]) == SMALL[name][1]
     assert report["backends"]["asrkern"]["equal_transcripts"] == 4
@@ -184,7 +182,7 @@ def test_one_table_of_all_models(monkeypatch, tmp_path, capsys):
     assert [row[0] for row in rows] == names
     transformer, vgg, las = (dict(zip(header, row)) for row in rows)
     assert las["asrkern"] == "-" and las["seconds"].startswith("FAILED")
-    assert transformer["asrkern int8"] == "-" and transformer["seconds"].count(" / ") == 5
+    assert transformer["seconds"].count(" / ") == 10
     found = json.loads(output.read_text())[1]["backends"]
     assert vgg["asrkern int8"] == f"{found['asrkern int8']['speed_up']:.2f}"
     stock = min((found[name] for name in (rtf.PADDED, rtf.PACKED)), key=lambda times: times["seconds"])
