@@ -74,7 +74,7 @@ def evaluate(
         from asrkern.training.manifests import read_cuts
 
         recognizer = load(checkpoint)
-        recognizer.model.to(device)
+        recognizer.move(device)
         transcriber = Transcriber(
             recognizer, language_model.open(), beam_width=beam_width, **language_model.weights
         )

@@ -112,7 +112,7 @@ def transcribe(
         from asrkern.recognizer.transcription import Transcriber
 
         recognizer = load(checkpoint)
-        recognizer.model.to(device)
+        recognizer.move(device)
         if recognizer.task_name == "ctc":
             beam_width = beam_width or 100
         elif srt:

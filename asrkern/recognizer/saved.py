@@ -32,6 +32,7 @@ from asrkern.data import collate
 from asrkern.models import build
 from asrkern.models.registry import find
 from asrkern.models.weights import outline
+from asrkern.nn import GRU, LSTM, freeze
 from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.recognizer.tasks import RecognitionTask, make_task
 from asrkern.recognizer.text import TextNormalization
@@ -124,6 +125,17 @@ class Recognizer:
     def device(self) -> torch.device:
         """Where the model is: ``recognizer.model.to("cuda")`` moves it."""
         return next(self.model.parameters()).device
+
+    def move(self, device: str | torch.device) -> None:
+        """Take the model to where it runs, for inference alone: on the CPU a CTC model's recurrent layers are frozen.
+
+        An attention model's search packs all of its decoder once an utterance. :func:`asrkern.nn.freeze` says what a
+        frozen model refuses.
+        """
+        self.model.to(device)
+        recurrent = any(type(module) in (GRU, LSTM) for module in self.model.modules())
+        if recurrent and self.task_name == "ctc" and self.device.type == "cpu":
+            freeze(self.model)
 
     @torch.no_grad()
     def predict(self, features: Tensor, lengths: Lengths) -> list[str]:

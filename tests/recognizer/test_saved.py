@@ -179,3 +179,20 @@ def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
     assert header["model"]["name"] == "vgg_gru_ctc"
     assert header["text"]["replace"] == {"-": " "}
     assert json.dumps(header)
+
+
+def test_moved_for_inference_a_ctc_model_is_frozen_and_says_the_same(tmp_path):
+    features, lengths = torch.randn(2, 1, 161, 60), [60, 41]
+    for name, options, frozen in (
+        ("deepspeech2_small", {"hidden_size": 8}, True),
+        ("conv_rnn", {"hidden_size": 8, "fc_sizes": (4, 4)}, False),
+    ):
+        model = build(name, **options).eval()
+        task = "ctc" if frozen else "classify"
+        recognizer = Recognizer(model, name, options, task, None, FeatureSettings(), TextNormalization())
+        with torch.inference_mode():
+            before = model(features, lengths)
+            recognizer.move("cpu")
+            after = model(features, lengths)
+        assert torch.equal(*(y[0] if frozen else y for y in (before, after)))
+        assert any("Frozen" in type(m).__name__ for m in model.modules()) == frozen
