@@ -9,6 +9,7 @@ a container's CPU quota. Where other processes want the CPUs, too, set OMP_WAIT_
 otherwise the idle threads of torch's own operations spin. The commands do that by themselves.
 """
 
+import importlib as _importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 __version__ = _version("asrkern")
 __all__ = ["__version__", "load", "ops"]
+_PARTS = ("data", "decoder", "models", "nn", "onnx", "recognizer", "reference", "training")
+
+
+def __getattr__(name: str) -> Any:
+    """The other parts, imported when they are first asked for."""
+    if name in _PARTS:
+        return _importlib.import_module(f"asrkern.{name}")
+    raise AttributeError(f"module 'asrkern' has no attribute {name!r}")
 
 
 def load(path: Any) -> "Recognizer":

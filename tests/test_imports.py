@@ -72,3 +72,38 @@ def test_old_paths_say_where_it_is_now() -> None:
     for line, (old, new) in enumerate((("transcription", "transcription"), ("checkpoint", "saved")), 1):
         said = f"asrkern.training.{old} is deprecated: it is asrkern.recognizer.{new} now"
         assert f"<string>:{line}: DeprecationWarning: {said}" in done.stderr
+
+
+def test_parts_are_there_when_they_are_asked_for() -> None:
+    code = (
+        "import sys, asrkern\n"
+        "print('asrkern.nn' in sys.modules, 'asrkern.models' in sys.modules)\n"
+        "print(asrkern.nn.GRU.__name__, asrkern.decoder.CTCBeamDecoder.__name__, hasattr(asrkern, 'nothing'))\n"
+    )
+    assert run(code).stdout.split() == ["False", "False", "GRU", "CTCBeamDecoder", "False"]
+
+
+def test_imports_change_nothing_that_others_see() -> None:
+    """Only a recurrent layer that is made lets torch.compile trace it, by a flag of the whole process."""
+    code = (
+        "import sys, torch, torch._dynamo.config as config\n"
+        "def seen():\n"
+        "    return list(sys.meta_path), config.allow_rnn, torch.get_num_threads(), torch.nn.GRU.forward, torch.compile\n"
+        "before = seen()\n"
+        "import asrkern, asrkern.nn, asrkern.models, asrkern.decoder, asrkern.data\n"
+        "print(seen() == before)\n"
+        "layer = asrkern.nn.GRU(3, 4)\n"
+        "print(config.allow_rnn)\n"
+    )
+    assert run(code).stdout.split() == ["True", "True"]
+    code = (
+        "import sys, pickle, copy, torch, asrkern.nn\n"
+        "before = list(sys.meta_path)\n"
+        "print('torch._dynamo' in sys.modules)\n"
+        "layer = copy.deepcopy(pickle.loads(pickle.dumps(asrkern.nn.LSTM(3, 4))))\n"
+        "asrkern.nn.GRU(3, 4)\n"
+        "print(len(sys.meta_path) - len(before))\n"
+        "import torch._dynamo\n"
+        "print(torch._dynamo.config.allow_rnn, sys.meta_path == before)\n"
+    )
+    assert run(code).stdout.split() == ["False", "1", "True", "True"]

@@ -3,11 +3,12 @@
 TorchDynamo refuses every instance of torch's recurrent layers, subclasses that override forward included, unless
 ``torch._dynamo.config.allow_rnn`` is set. The flag's default is changed, not its value, because values are
 kept per thread. Importing TorchDynamo takes longer than importing torch, so this waits until somebody else
-does.
+does. It is for the whole process, so that it happens when the first such layer is made, and not before.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
@@ -41,6 +42,7 @@ class _AtImport(MetaPathFinder):
         return spec
 
 
+@functools.cache
 def allow_rnn() -> None:
     """Let TorchDynamo trace modules that derive from torch.nn.GRU, LSTM and RNN."""
     if _NAME in sys.modules:

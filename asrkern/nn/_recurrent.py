@@ -14,8 +14,6 @@ from asrkern.nn._packed import PackedCache, can_pack
 from asrkern.ops._prepacked import PackedWeights
 from asrkern.ops._recurrent import RecurrentWeights
 
-allow_rnn()
-
 State = Tensor | tuple[Tensor, ...]
 
 
@@ -29,6 +27,11 @@ class RecurrentLayers:
     _pack: Callable[[Tensor], Tensor]
     # How many tensors hx is a tuple of; a single one is passed as it is.
     _state_count = 1
+
+    def __new__(cls, *_: object, **__: object) -> RecurrentLayers:
+        # Also of those that are copied and unpickled.
+        allow_rnn()
+        return super().__new__(cls)
 
     def __init__(
         self,
