@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch
@@ -107,11 +108,20 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
         lists[-1].append(f"{prefix[:-1] or 'the model'} is frozen and takes no weights; {_WAY_BACK}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_packed_hh": dict(self._unpacked())}
+        # A process that is being started has this CPU, too, and reads what it shares after this call: copies made here
+        # would be gone.
+        starting = get_spawning_popen() is not None
+        return {
+            **super().__getstate__(),
+            "_packed_hh": self._packed_hh if starting else dict(self._unpacked()),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._packed_hh = {name: self._pack(weight) for name, weight in self._packed_hh.items()}
+        self._packed_hh = {
+            name: weight if weight.dim() == 1 else self._pack(weight)
+            for name, weight in self._packed_hh.items()
+        }
 
 
 class FrozenGRU(_FrozenRNN):

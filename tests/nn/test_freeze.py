@@ -184,6 +184,24 @@ def test_subclasses_are_left():
     assert_same_bits(model[1](x)[0].detach(), expected.detach())
 
 
+def _infer_for(answers, model, x):
+    # Numbers: shared memory would end with this process.
+    answers.put([infer(model, x)[0].tolist(), list(model.state_dict())])
+
+
+def test_a_started_process_gets_it():
+    model, x = make(GRU), torch.randn(4, 2, 37)
+    expected, keys = infer(model, x)[0], list(model.state_dict())
+    context = torch.multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_infer_for, args=(answers, freeze(model), x))
+    process.start()
+    got, got_keys = answers.get(timeout=120)
+    process.join()
+    assert_same_bits(torch.tensor(got), expected)
+    assert got_keys == keys
+
+
 def test_inside_other_layers_and_compiled():
     rnn, x = BatchRNN(37, 45, GRU, bidirectional=True).eval(), torch.randn(9, 2, 37)
     with torch.inference_mode():
