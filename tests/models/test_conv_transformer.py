@@ -304,6 +304,20 @@ def test_a_clip_of_padding_only_is_finite_where_lengths_are_not_read(monkeypatch
     assert model.fc_stage(model.body_stage(x, torch.tensor([25, 0]))).isfinite().all()
 
 
+def test_dropout_at_inference_tells_the_steps_apart() -> None:
+    model = ConvTransformerClassifier(**TRANSFORMER, dropout=0.5).eval()
+    x, output_lengths = torch.randn(5, 2, model.d_model), torch.tensor([5, 3])
+
+    def steps() -> Tensor:
+        return model.body_stage(x, output_lengths).unflatten(1, (3, -1))
+
+    assert torch.equal(steps()[:, 0], steps()[:, 2])
+    for module in model.transformer.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    assert not torch.equal(steps()[:, 0], steps()[:, 2])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
