@@ -34,10 +34,11 @@ def greedy_search(
 ) -> list[Hypothesis]:
     """The most probable token at each step, until each row has ended; one hypothesis per row."""
     steps = steps_of(speller, memory)
+    tokens, counts, log_probs = steps.greedy(sos_token, eos_token, max_length)
+    # max_length may be meant as no limit.
+    tokens = tokens[:, : int(counts.max())]
     found = []
-    for row, count, log_prob in zip(
-        *(result.tolist() for result in steps.greedy(sos_token, eos_token, max_length)), strict=True
-    ):
+    for row, count, log_prob in zip(tokens.tolist(), counts.tolist(), log_probs.tolist(), strict=True):
         ended = row[count - 1] == eos_token
         spelled = row[: count - 1] if ended else row[:count]
         found.append(Hypothesis([t for t in spelled if t != sos_token], log_prob, log_prob, ended))
