@@ -30,7 +30,7 @@ def translations() -> dict[Callable, Callable]:
     """What ``torch.onnx.export`` takes as ``custom_translation_table``.
 
     The table raises for what has no standard operator: batches that are packed, batch norms in training mode, the CTC
-    beam search.
+    beam search, steps of a speller.
     """
     table = {
         "batch_norm_act": _batch_norm_act,
@@ -45,6 +45,9 @@ def translations() -> dict[Callable, Callable]:
         "lstm_prepacked": _lstm_prepacked,
         "masked_conv2d": _masked_conv2d,
         "masked_conv2d_batch_norm_act": _training,
+        "speller_greedy": _speller,
+        "speller_pack": _speller,
+        "speller_step": _speller,
     }
     return {getattr(torch.ops.asrkern, name).default: function for name, function in table.items()}
 
@@ -216,6 +219,12 @@ def _masked_conv2d(
 
 def _ctc_beam_search(*_: Any):
     raise ValueError("ctc_beam_search: ONNX has no such operator; export the model, and decode its log_probs")
+
+
+def _speller(*_: Any):
+    raise ValueError(
+        "speller: ONNX has no such operator; steps of a search are for the process that searches"
+    )
 
 
 def _channels(value, layout: str):

@@ -208,6 +208,8 @@ def test_what_onnx_has_not_is_said(tmp_path):
         table[torch.ops.asrkern.ctc_beam_search.default](None, None)
     with pytest.raises(ValueError, match="model: expected eval mode"):
         table[torch.ops.asrkern.masked_conv2d_batch_norm_act.default](None, None)
+    with pytest.raises(ValueError, match="speller: ONNX has no such operator"):
+        table[torch.ops.asrkern.speller_step.default](None, None)
 
 
 class Stock(nn.Module):

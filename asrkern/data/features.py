@@ -12,7 +12,9 @@ from asrkern.data.mel import dct_matrix, mel_filters
 
 
 def check_samples(samples: Tensor) -> None:
-    """Raise ValueError unless samples is one channel of floating point."""
+    """Raise TypeError or ValueError unless samples is one channel of floating point."""
+    if not isinstance(samples, Tensor):
+        raise TypeError(f"samples: expected a Tensor, received {type(samples).__name__}")
     if samples.dim() != 1 or not samples.is_floating_point():
         raise ValueError(
             "samples: expected floating point of shape [samples], "
@@ -78,6 +80,7 @@ class _UtteranceSpectrum(torch.nn.Module):
             ``[bins, frames]`` float32 with ``frames = samples // hop_samples + 1``; zeros for silence.
 
         Raises:
+            TypeError: samples are no tensor.
             ValueError: samples of another shape or dtype, or too few of them.
         """
         check_samples(samples)

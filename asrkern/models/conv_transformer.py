@@ -273,8 +273,9 @@ class ConvTransformerClassifier(_ConvClassifier):
         output_lengths = as_lengths("output_lengths", output_lengths, clips, frames)
         # A clip without frames, which only a GPU's unread lengths can bring here, attends to one of zeros.
         padded = ~frame_mask(output_lengths.clamp(min=1), clips, frames, x.device)
-        # Steps that nothing tells apart are one step: of equal keys and values attention gives what it gives of one.
-        equal = self.query is None and not self.training
+        # Steps that nothing tells apart are one step: of equal keys and values attention gives what it gives of one. With
+        # dropout, which may be on at inference, too, they are apart.
+        equal = self.query is None and not any(module.training for module in self.transformer.modules())
         query = self.query
         if query is None:
             query = x.new_zeros(1 if equal else self.decoder_steps, self.d_model)

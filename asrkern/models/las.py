@@ -249,7 +249,7 @@ class LAS(nn.Module):
             For each row up to beam_width hypotheses, the best first.
 
         Raises:
-            TypeError, ValueError: as :meth:`forward`.
+            TypeError, ValueError: as :meth:`forward`; ValueError where the model's output is not a number.
         """
         check_sizes(max_length=max_length, beam_width=beam_width)
         for name, value in (

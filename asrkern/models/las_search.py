@@ -34,10 +34,11 @@ def greedy_search(
 ) -> list[Hypothesis]:
     """The most probable token at each step, until each row has ended; one hypothesis per row."""
     steps = steps_of(speller, memory)
+    tokens, counts, log_probs = steps.greedy(sos_token, eos_token, max_length)
+    # max_length may be meant as no limit.
+    tokens = tokens[:, : int(counts.max())]
     found = []
-    for row, count, log_prob in zip(
-        *(result.tolist() for result in steps.greedy(sos_token, eos_token, max_length)), strict=True
-    ):
+    for row, count, log_prob in zip(tokens.tolist(), counts.tolist(), log_probs.tolist(), strict=True):
         ended = row[count - 1] == eos_token
         spelled = row[: count - 1] if ended else row[:count]
         found.append(Hypothesis([t for t in spelled if t != sos_token], log_prob, log_prob, ended))
@@ -83,6 +84,9 @@ def beam_search(
     A hypothesis that ends leaves the beam, which is then narrower by one, so that beam_width hypotheses are found for
     each row. Those that have not ended after max_length steps are ranked among the others. Within the search
     log-probabilities are compared, which there are all of one length.
+
+    Raises:
+        ValueError: the model's output is not a number.
     """
     rows, device = memory.valid.shape[0], memory.valid.device
     lengths = memory.valid.sum(1).tolist()
@@ -106,6 +110,13 @@ def beam_search(
     for _ in range(max_length):
         logits, weights, state = steps.step(token, state)
         step = logits.log_softmax(-1, dtype=torch.float64).unflatten(0, (rows, beam_width))
+        unknown = step.isnan().any(-1) & log_probs.isfinite()
+        if unknown.any():
+            # What it would choose is no hypothesis, and none would be left.
+            row = int(unknown.any(1).nonzero()[0])
+            raise ValueError(
+                f"features: expected those of which the model makes numbers, received NaN in row {row}"
+            )
         candidates = (log_probs[..., None] + step).flatten(1)
         log_probs, chosen = candidates.topk(beam_width)
         room = torch.tensor([beam_width - len(hypotheses) for hypotheses in found], device=device)

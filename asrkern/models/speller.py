@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,12 @@ class Speller(nn.Module):
         super().__init__()
         self.packed = PackedCache()
 
-    def stacked(self, state: SpellerState) -> tuple[Tensor, Tensor]:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # Models that were pickled whole before there was one.
+        self.__dict__.setdefault("packed", PackedCache())
+
+    def stacked(self, state: SpellerState, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
         """A state as :func:`asrkern.ops.speller_step` takes it: of all cells [states, N, size], and the context [N, C]."""
         raise NotImplementedError
 
@@ -171,7 +176,7 @@ class CellSpeller(Speller):
         context = memory.values.new_zeros(rows, self.context_size)
         return SpellerState((context, *(zeros,) * (2 * len(self.lstm_cells))), None, masks)
 
-    def stacked(self, state: SpellerState) -> tuple[Tensor, Tensor]:
+    def stacked(self, state: SpellerState, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
         context, *cells = state.hidden
         return torch.stack(cells), context
 
@@ -251,7 +256,7 @@ class GRUSpeller(Speller):
         build = combined.get(config.attention, make_attention) if config.use_attention else make_attention
         # The key has the name twice.
         self.attention = nn.ModuleDict({"attention": build(config)})
-        self.use_attention, self.context_size = config.use_attention, config.context_size
+        self.use_attention = config.use_attention
         self.out = nn.Linear(config.gru_output_size, config.num_tokens)
 
     def tie_output(self) -> None:
@@ -272,10 +277,10 @@ class GRUSpeller(Speller):
             masks = (self.input_dropout.sample(h.new_empty(rows, self.rnn.input_size)),)
         return SpellerState((h,), None, masks)
 
-    def stacked(self, state: SpellerState) -> tuple[Tensor, Tensor]:
+    def stacked(self, state: SpellerState, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
         h = state.hidden[0]
         # Its cells do not see the context.
-        return h.transpose(0, 1), h.new_zeros(h.shape[0], self.context_size)
+        return h.transpose(0, 1), h.new_zeros(h.shape[0], memory.values.shape[-1])
 
     def run(
         self, tokens: Tensor, state: SpellerState, memory: AttentionMemory

@@ -9,20 +9,39 @@ import torch
 from torch import Tensor, nn
 
 from asrkern import ops
-from asrkern.models.speller import CellSpeller, GRUSpeller, Speller, SpellerState
+from asrkern.models.speller import (
+    CellSpeller,
+    GRUSpeller,
+    Speller,
+    SpellerState,
+    _CombinedDot,
+    _CombinedMultiHead,
+)
 from asrkern.nn import (
+    GRU,
     AdditiveAttention,
     Attention,
     AttentionMemory,
     DotAttention,
     LocationAwareAttention,
+    LockedDropout,
     MeanAttention,
     MultiHeadAttention,
     QuantizedCell,
+    QuantizedGRU,
     QuantizedLinear,
 )
-from asrkern.nn._hooks import has_hooks
+from asrkern.nn._hooks import is_altered
 from asrkern.ops import Dense, PackedSpeller, SpellerCell, SpellerWeights
+
+# What the kernels compute as these classes do; subclasses (parametrizations are some) may do something else.
+_LAYERS = {
+    *(CellSpeller, GRUSpeller, nn.ModuleList, nn.ModuleDict),
+    *(nn.Embedding, nn.LSTMCell, QuantizedCell, GRU, QuantizedGRU, nn.Linear, QuantizedLinear, nn.Conv1d),
+    *(nn.Dropout, LockedDropout),
+    *(MeanAttention, DotAttention, AdditiveAttention, LocationAwareAttention, MultiHeadAttention),
+    *(_CombinedDot, _CombinedMultiHead),
+}
 
 
 class Steps:
@@ -97,7 +116,7 @@ class FusedSteps(Steps):
         self._memory = memory.keys, memory.values, memory.valid.sum(1)
 
     def start(self) -> _FusedState:
-        states, context = self.speller.stacked(super().start())
+        states, context = self.speller.stacked(super().start(), self.memory)
         return _FusedState(
             states.repeat_interleave(self.copies, 1), context.repeat_interleave(self.copies, 0)
         )
@@ -113,9 +132,10 @@ class FusedSteps(Steps):
 
 
 def steps_of(speller: Speller, memory: AttentionMemory, copies: int = 1) -> Steps:
-    """Fused where the kernels have all of the speller: in eval mode, on the CPU, float32 or quantised, without hooks."""
+    """Fused where the kernels have all of the speller: on the CPU, float32 or quantised, and every layer in eval mode, of
+    the class that it was made of, without hooks."""
     weights = None
-    if not speller.training and all(
+    if all(type(m) in _LAYERS and not (m.training or is_altered(m)) for m in speller.modules()) and all(
         type(t) is Tensor and t.device.type == "cpu" and t.dtype == torch.float32
         for t in (memory.keys, memory.values)
     ):
@@ -138,7 +158,6 @@ def _can_fuse(speller: Speller, weights: SpellerWeights) -> bool:
             t.device.type == "cpu" and (t.dtype == torch.float32 or t.dtype in stored)
             for t in _tensors(weights)
         )
-        and not any(has_hooks(m) or nn.utils.parametrize.is_parametrized(m) for m in speller.modules())
     )
 
 
@@ -229,7 +248,7 @@ def _weights_of(speller: Speller) -> SpellerWeights | None:
         return None
     attend, rnn = speller.attention["attention"], speller.rnn
     fields = _attention(attend)
-    if fields is None or not hasattr(rnn, "weight_hh_l0") or getattr(rnn, "merge", None) != "concat":
+    if fields is None or getattr(rnn, "merge", None) != "concat":
         return None
     outputs, features = (_dense(speller.out),), "context" if speller.use_attention else "query"
     if hasattr(attend, "W") and not isinstance(attend, AdditiveAttention):

@@ -23,13 +23,17 @@ def _set_default(dynamo: ModuleType) -> None:
 
 
 class _AtImport(MetaPathFinder):
-    """Finds nothing itself: wraps the loader of TorchDynamo once, then leaves sys.meta_path."""
+    """Finds nothing itself: wraps the loader of TorchDynamo, and leaves sys.meta_path once that has loaded it."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if fullname != _NAME:
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            # Who asks need not import it.
+            sys.meta_path.insert(0, self)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
@@ -37,6 +41,8 @@ class _AtImport(MetaPathFinder):
         def exec_module(module: ModuleType) -> None:
             execute(module)
             _set_default(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
 
         spec.loader.exec_module = exec_module
         return spec

@@ -13,3 +13,8 @@ def has_hooks(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
     )
+
+
+def is_altered(module: nn.Module) -> bool:
+    """Whether calling it does more than its class says: it has hooks, or a forward of its own (accelerate, LoRA)."""
+    return has_hooks(module) or "forward" in module.__dict__

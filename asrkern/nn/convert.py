@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from asrkern.nn._hooks import has_hooks
+from asrkern.nn._hooks import has_hooks, is_altered
 from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d, clamp_range
 from asrkern.nn.batch_rnn import BatchRNN
-from asrkern.nn.fused_sequential import FusedSequential, is_altered, with_activations
+from asrkern.nn.fused_sequential import FusedSequential, with_activations
 from asrkern.nn.gru import GRU
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM

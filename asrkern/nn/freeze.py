@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.gru import GRU
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.quantize import QuantizedGRU, QuantizedLSTM
+from asrkern.ops._common import compute_dtype, output_dtype
 from asrkern.ops._prepacked import PackedWeights
 
 _WAY_BACK = "asrkern.nn.unfreeze(model) gives the weights back"
@@ -38,6 +40,11 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
             raise AttributeError(f"{name}: the model is frozen, {_WAY_BACK}; state_dict() has a copy")
         return super().__getattr__(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_packed_hh", ()):
+            raise AttributeError(f"{name}: the model is frozen, {_WAY_BACK}")
+        super().__setattr__(name, value)
+
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
 
@@ -61,6 +68,10 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
             )
             for key in (f"l{layer}", f"l{layer}_reverse")[: 2 if self.bidirectional else 1]
         ]
+        if issubclass(self._thawed, nn.RNNBase):
+            # As the layer that it was: see run_layer.
+            compute_dtype(x, weight_hh=directions[0].packed_hh)
+            x = x.to(output_dtype(x, directions[0].packed_hh))
         reverse = directions[1] if self.bidirectional else None
         return self._prepacked_operation(x, directions[0], reverse, *states, **options)
 
@@ -69,7 +80,8 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
         for name, packed in self._packed_hh.items():
             rows = getattr(self, name.replace("_hh_", "_ih_")).shape[0]
             weight = _unpack(packed, self._pack, (rows, self.hidden_size))
-            if not torch.equal(self._pack(weight), packed):
+            # Bits: a NaN is as good as any other.
+            if not torch.equal(self._pack(weight).view(torch.uint8), packed.view(torch.uint8)):
                 raise RuntimeError(f"{name}: its packed form cannot be read back")
             yield name, weight
 
@@ -96,11 +108,20 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
         lists[-1].append(f"{prefix[:-1] or 'the model'} is frozen and takes no weights; {_WAY_BACK}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_packed_hh": dict(self._unpacked())}
+        # A process that is being started has this CPU, too, and reads what it shares after this call: copies made here
+        # would be gone.
+        starting = get_spawning_popen() is not None
+        return {
+            **super().__getstate__(),
+            "_packed_hh": self._packed_hh if starting else dict(self._unpacked()),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._packed_hh = {name: self._pack(weight) for name, weight in self._packed_hh.items()}
+        self._packed_hh = {
+            name: weight if weight.dim() == 1 else self._pack(weight)
+            for name, weight in self._packed_hh.items()
+        }
 
 
 class FrozenGRU(_FrozenRNN):
@@ -126,13 +147,13 @@ def freeze(model: nn.Module) -> nn.Module:
 
     Results are the same bits. Each weight_hh is in memory once, where eval mode keeps a packed copy beside it, and calls
     do not have to find out whether it was edited, which short ones feel (``python benchmarks/ops/packed_weights.py``).
-    Editing, training, moving and exporting are refused until :func:`unfreeze`; ``state_dict()``, pickling and
-    ``copy.deepcopy`` give what they gave before. What was made for the parameters before, such as an optimizer, still
-    holds them.
+    Editing, training, moving and exporting are refused until :func:`unfreeze`; outputs of a frozen layer take no part in
+    autograd; ``state_dict()``, pickling and ``copy.deepcopy`` give what they gave before. What was made for the parameters
+    before, such as an optimizer, still holds them.
 
     Args:
         model: its asrkern.nn.GRU and LSTM, and quantised ones, are changed in place. In float32, int8 or bfloat16 on the
-            CPU.
+            CPU. Subclasses are left as they are, among them layers with parametrizations.
 
     Returns:
         The model, in eval mode.
@@ -140,7 +161,7 @@ def freeze(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: model is not a module.
         ValueError: no such layer inside, or one that is elsewhere, of another dtype, or whose weight_hh is not a plain
-            parameter (parametrizations, weight_norm). The model is as it was then.
+            parameter (torch.nn.utils.weight_norm). The model is as it was then.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
@@ -151,8 +172,10 @@ def freeze(model: nn.Module) -> nn.Module:
             "asrkern.nn.convert(model) puts them in torch's place"
         )
     # Tensors made in inference mode could not be parameters again.
+    # By the weight: one that several layers have is packed once.
+    packs: dict[Tensor, Tensor] = {}
     with torch.inference_mode(False), torch.no_grad():
-        plans = [(module, _packed_of(name, module)) for name, module in found]
+        plans = [(module, _packed_of(name, module, packs)) for name, module in found]
     for module, packed in plans:
         own = _own(module)
         module._order = {name: tensor is not None and tensor.requires_grad for name, tensor in own.items()}
@@ -175,15 +198,19 @@ def unfreeze(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
+    # By what it was packed as: layers that had one weight have one again.
+    thawed: dict[Tensor, Tensor] = {}
     for module in [m for m in model.modules() if isinstance(m, _FrozenRNN)]:
+        weights, order = {}, module._order
         with torch.inference_mode(False), torch.no_grad():
-            weights = dict(module._unpacked())
-        order, module.__class__ = module._order, module._thawed
+            for name, weight in module._unpacked():
+                if issubclass(module._thawed, nn.RNNBase):
+                    weight = nn.Parameter(weight, order[name])
+                weights[name] = thawed.setdefault(module._packed_hh[name], weight)
+        module.__class__ = module._thawed
         for name in ("_packed_hh", "_order", "_thawed"):
             del module.__dict__[name]
         own = _own(module)
-        if isinstance(module, nn.RNNBase):
-            weights = {name: nn.Parameter(weight, order[name]) for name, weight in weights.items()}
         own.update(weights)
         for name in order:
             own[name] = own.pop(name)
@@ -197,8 +224,8 @@ def _own(module: nn.Module) -> dict[str, Tensor | None]:
     return module._parameters or module._buffers
 
 
-def _packed_of(name: str, module: RecurrentLayers) -> dict[str, Tensor]:
-    """Every weight_hh of a layer, packed; ValueError if one cannot be."""
+def _packed_of(name: str, module: RecurrentLayers, packs: dict[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Every weight_hh of a layer, packed, or what packs has of it; ValueError if one cannot be."""
     packed = {}
     for layer in range(module.num_layers):
         for key in (f"weight_hh_l{layer}", f"weight_hh_l{layer}_reverse")[: 2 if module.bidirectional else 1]:
@@ -206,12 +233,14 @@ def _packed_of(name: str, module: RecurrentLayers) -> dict[str, Tensor]:
             weight = _own(module).get(key)
             if type(weight) not in (Tensor, nn.Parameter):
                 raise ValueError(
-                    f"model: expected {where} to be a plain parameter, received one that is computed (a parametrization?)"
+                    f"model: expected {where} to be a plain parameter, received one that is computed (weight_norm?)"
                 )
             try:
-                packed[key] = module._pack(weight)
+                if weight not in packs:
+                    packs[weight] = module._pack(weight)
             except ValueError as error:
                 raise ValueError(f"model: {where}: {error}") from error
+            packed[key] = packs[weight]
     return packed
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from asrkern.nn._hooks import has_hooks
+from asrkern.nn._hooks import is_altered
 from asrkern.nn.batch_norm import apply_batch_norm, clamp_range
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -53,8 +53,3 @@ def with_activations(stack: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, tu
             if activation is not None:
                 modules.pop(0)
         yield module, activation
-
-
-def is_altered(module: nn.Module) -> bool:
-    """Whether calling it does more than its class says."""
-    return has_hooks(module) or "forward" in module.__dict__

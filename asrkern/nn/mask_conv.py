@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asrkern import ops
 from asrkern._lengths import Lengths, as_lengths, check_range, values_are_known
-from asrkern.nn._hooks import has_hooks
+from asrkern.nn._hooks import is_altered
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn._sync_batch_norm import synchronises
 from asrkern.nn.batch_norm import (
@@ -148,12 +148,12 @@ def is_fusible(module: nn.Module) -> bool:
         and module.dilation == (1, 1)
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
-        and not has_hooks(module)
+        and not is_altered(module)
     )
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d, nn.SyncBatchNorm) and not has_hooks(module)
+    return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d, nn.SyncBatchNorm) and not is_altered(module)
 
 
 def stages_of(stack: nn.Sequential) -> list[Stage]:
@@ -167,7 +167,7 @@ def stages_of(stack: nn.Sequential) -> list[Stage]:
             norm = modules.pop(0) if modules and _is_norm(modules[0]) else None
             if isinstance(norm, MaskedBatchNorm2d):
                 activation = norm.activation
-            elif modules and clamp_range(modules[0]) is not None and not has_hooks(modules[0]):
+            elif modules and clamp_range(modules[0]) is not None and not is_altered(modules[0]):
                 activation = clamp_range(modules.pop(0))
         stages.append(Stage(module, norm, activation))
     return stages

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from asrkern import ops
 from asrkern.nn._packed import PackedCache
 from asrkern.nn._recurrent import RecurrentLayers
+from asrkern.ops._common import check_shape, check_tensor
 from asrkern.ops._prepacked import PackedWeights
 
 
@@ -68,11 +69,24 @@ class QuantizedCell(_EvalOnly):
         self.train(cell.training)
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
-        """As torch's: input [N, input_size] or [input_size], h or (h, c) of an LSTM → the new h or (h, c)."""
+        """As torch's: input [N, input_size] or [input_size], h or (h, c) of an LSTM → the new h or (h, c).
+
+        Raises:
+            TypeError: something is no tensor, or hx of an LSTM no pair of them.
+            ValueError: a shape does not fit.
+        """
         self._require_eval()
+        check_tensor("input", input, (1, 2))
+        rows = input.shape[:-1]
+        check_shape("input", input, (*rows, self.input_size))
         if hx is None:
-            zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
+            zeros = input.new_zeros(*rows, self.hidden_size)
             hx = (zeros, zeros) if self.gates == 4 else zeros
+        states = hx if self.gates == 4 else (hx,)
+        if not isinstance(states, tuple | list) or len(states) != (2 if self.gates == 4 else 1):
+            raise TypeError(f"hx: expected a pair (h, c), received {type(hx).__name__}")
+        for name, state in zip(("h", "c"), states):
+            check_shape(name, state, (*rows, self.hidden_size))
         h = hx[0] if self.gates == 4 else hx
         of_input = ops.linear_quantized(input, self.weight_ih, self.weight_ih_scale, self.bias_ih)
         of_state = ops.linear_quantized(h, self.weight_hh, self.weight_hh_scale, self.bias_hh)
@@ -195,7 +209,7 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
     unasked = _read_by_others(model)
     found = [
         (name, kind)
-        for name, module in model.named_modules()
+        for name, module in model.named_modules(remove_duplicate=False)
         for base, kind in kinds.items()
         if isinstance(module, base) and module not in unasked
     ]
@@ -211,12 +225,18 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
     # Buffers made in inference mode could not be recognised when they change.
     with torch.inference_mode(False):
         model = copy.deepcopy(model).cpu()
+        # By the layer: one that is in several places stays one.
+        replacements: dict[nn.Module, nn.Module] = {}
         for name, kind in found:
-            replacement = kind(model.get_submodule(name), weights)
+            layer = model.get_submodule(name)
+            if isinstance(layer, _EvalOnly):
+                continue
+            if layer not in replacements:
+                replacements[layer] = kind(layer, weights)
             if not name:
-                return replacement.eval()
+                return replacements[layer].eval()
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, replacement)
+            setattr(model.get_submodule(parent), child, replacements[layer])
     return model.eval()
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from asrkern import ops
 from asrkern._lengths import Lengths, as_lengths
-from asrkern.nn._hooks import has_hooks
+from asrkern.nn._hooks import is_altered
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, apply_batch_norm
 from asrkern.nn.fused_sequential import FusedSequential, with_activations
@@ -52,7 +52,7 @@ class SequenceWise(nn.Module):
             raise ValueError(f"x: expected [T, N, H], received {list(x.shape)}")
         lengths = as_lengths("lengths", lengths, x.shape[1])
         x = x.flatten(2)
-        unpacked = type(self.module) in (nn.Sequential, FusedSequential) and not has_hooks(self.module)
+        unpacked = type(self.module) in (nn.Sequential, FusedSequential) and not is_altered(self.module)
         for module, activation in with_activations(self.module if unpacked else (self.module,)):
             x = self._apply_one(module, activation, x, lengths)
         return zero_padding(x, lengths, "TNC")
@@ -60,7 +60,7 @@ class SequenceWise(nn.Module):
     def _apply_one(
         self, module: nn.Module, activation: tuple[float, float] | None, x: Tensor, lengths: Tensor | None
     ) -> Tensor:
-        if not has_hooks(module):
+        if not is_altered(module):
             if type(module) in (nn.BatchNorm1d, nn.SyncBatchNorm):
                 return apply_batch_norm(
                     module, x, lengths, layout="TNC", stats=self.stats, activation=activation

@@ -15,6 +15,8 @@ from asrkern._transforms import transforming
 
 # By the name of the operation: what torch.library.register_autograd makes, transforms refuse.
 _FUNCTIONS: dict[str, type[torch.autograd.Function]] = {}
+# Of these, the operations for inference.
+_WITHOUT_DERIVATIVE: set[str] = set()
 
 
 def call(name: str, *args: Any) -> Any:
@@ -31,13 +33,17 @@ def call(name: str, *args: Any) -> Any:
             f"asrkern::{name}: torch.onnx.export(dynamo=False) has no translation of it; pass dynamo=True and "
             "custom_translation_table=asrkern.onnx.translations(), or export what asrkern.nn.revert(model) makes of it"
         )
-    if transforming():
+    if transforming() or (name in _WITHOUT_DERIVATIVE and _recorded(args)):
         return _FUNCTIONS[name].apply(*args)
     if forward_ad._current_level >= 0 and any(
         isinstance(arg, Tensor) and forward_ad.unpack_dual(arg).tangent is not None for arg in args
     ):
         _raise_in_forward_mode(name)
     return operation(*args)
+
+
+def _recorded(args: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
 
 
 def _finite(arg: Any) -> Any:
@@ -74,7 +80,10 @@ def raise_on_double_backward(name: str) -> None:
 
 
 def not_differentiable(*names: str) -> None:
-    """Make the transforms raise that ask for derivatives of these operations, whose inputs are :func:`detached`."""
+    """Make the transforms, and backward, raise that ask for derivatives of these operations.
+
+    Eager backward only asks where inputs are not :func:`detached`.
+    """
 
     def register(name: str) -> None:
         def backward(ctx, *grads):
@@ -84,6 +93,7 @@ def not_differentiable(*names: str) -> None:
             )
 
         _register_transforms(name, backward, lambda ctx, inputs, output: None)
+        _WITHOUT_DERIVATIVE.add(name)
 
     for name in names:
         register(name)

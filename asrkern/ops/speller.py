@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asrkern._lengths import Lengths, as_integers
+from asrkern.ops._autograd import call, not_differentiable
 from asrkern.ops._common import check_tensor, lengths_on, register_fake
 
 _STORED = (torch.float32, torch.bfloat16, torch.int8)
@@ -143,7 +145,7 @@ def pack_speller(weights: SpellerWeights) -> PackedSpeller:
                 f"{weight.dtype} of shape {tuple(weight.shape)} on {weight.device}"
             )
         return [
-            torch.ops.asrkern.speller_pack(weight.detach(), gates),
+            call("speller_pack", weight.detach(), gates),
             floats(layer.scale),
             floats(layer.bias),
         ]
@@ -180,15 +182,15 @@ def pack_speller(weights: SpellerWeights) -> PackedSpeller:
 
 def speller_step(
     weights: PackedSpeller,
-    tokens: Tensor,
+    tokens: Lengths,
     states: Tensor,
     context: Tensor,
     previous: Tensor | None,
     keys: Tensor,
     values: Tensor,
-    lengths: Tensor,
+    lengths: Lengths,
 ) -> SpellerStep:
-    """One step of every row; see :class:`SpellerWeights`. For inference in float32 on the CPU: not differentiable.
+    """One step of every row; see :class:`SpellerWeights`. For inference in float32 on the CPU: backward raises.
 
     A row's result is bit for bit independent of the other rows and of what lies beyond its length.
 
@@ -202,23 +204,23 @@ def speller_step(
         lengths: integers [M], valid frames of each.
 
     Raises:
-        TypeError: lengths are no tensor of integers.
+        TypeError: tokens or lengths are not integers, keys are no tensor, weights not packed.
         ValueError: shapes, dtypes, devices, tokens or lengths that do not fit.
     """
-    lengths = lengths_on(keys.device, "lengths", lengths, keys.shape[0])
+    tokens, lengths = _integers(weights, tokens, keys, lengths)
     return SpellerStep(
-        *torch.ops.asrkern.speller_step(tokens, states, context, previous, keys, values, lengths, *weights)
+        *call("speller_step", tokens, states, context, previous, keys, values, lengths, *weights)
     )
 
 
 def speller_greedy(
     weights: PackedSpeller,
-    tokens: Tensor,
+    tokens: Lengths,
     states: Tensor,
     context: Tensor,
     keys: Tensor,
     values: Tensor,
-    lengths: Tensor,
+    lengths: Lengths,
     eos_token: int,
     max_length: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -237,10 +239,24 @@ def speller_greedy(
     Raises:
         TypeError, ValueError: as :func:`speller_step`; ValueError for eos_token and max_length out of range.
     """
-    lengths = lengths_on(keys.device, "lengths", lengths, keys.shape[0])
-    return torch.ops.asrkern.speller_greedy(
-        tokens, states, context, keys, values, lengths, *weights, eos_token, max_length
+    tokens, lengths = _integers(weights, tokens, keys, lengths)
+    return call(
+        "speller_greedy",
+        *(tokens, states, context, keys, values, lengths),
+        *weights,
+        *(eos_token, max_length),
     )
+
+
+def _integers(
+    weights: PackedSpeller, tokens: Lengths, keys: Tensor, lengths: Lengths
+) -> tuple[Tensor, Tensor]:
+    """tokens and lengths as the operations take them."""
+    if not isinstance(weights, PackedSpeller):
+        raise TypeError(f"weights: expected what pack_speller returns, received {type(weights).__name__}")
+    check_tensor("keys", keys, (3,))
+    tokens = as_integers("tokens", tokens, ("N",)).to(torch.int64)
+    return tokens, lengths_on(keys.device, "lengths", lengths, keys.shape[0])
 
 
 @register_fake("asrkern::speller_pack")
@@ -268,3 +284,6 @@ def _fake_greedy(tokens, states, context, keys, values, lengths, *weights):
         tokens.new_empty(rows),
         keys.new_empty(rows, dtype=torch.float64),
     )
+
+
+not_differentiable("speller_pack", "speller_step", "speller_greedy")

@@ -32,7 +32,7 @@ from asrkern.data import collate
 from asrkern.models import build
 from asrkern.models.registry import find
 from asrkern.models.weights import outline
-from asrkern.nn import GRU, LSTM, freeze
+from asrkern.nn import GRU, LSTM, freeze, unfreeze
 from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.recognizer.tasks import RecognitionTask, make_task
 from asrkern.recognizer.text import TextNormalization
@@ -132,6 +132,8 @@ class Recognizer:
         An attention model's search packs all of its decoder once an utterance. :func:`asrkern.nn.freeze` says what a
         frozen model refuses.
         """
+        if torch.device(device) != self.device:
+            unfreeze(self.model)
         self.model.to(device)
         recurrent = any(type(module) in (GRU, LSTM) for module in self.model.modules())
         if recurrent and self.task_name == "ctc" and self.device.type == "cpu":

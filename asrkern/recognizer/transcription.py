@@ -127,6 +127,7 @@ class Transcriber:
             progress: is told the share that is done, 0 to 1.
 
         Raises:
+            TypeError: samples are no tensor.
             ValueError: too short for the model, or a window that is not longer than its margins.
         """
         recognizer, settings = self.recognizer, self.recognizer.features

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -62,6 +63,12 @@ def test_digital_silence_is_zero_and_one_quantisation_step_is_not_flattened():
 
 def test_spectrogram_has_no_state():
     assert Spectrogram().state_dict() == {}
+
+
+@pytest.mark.parametrize("samples", [[0.0] * 1600, np.zeros(1600), None])
+def test_samples_that_are_no_tensor(samples):
+    with pytest.raises(TypeError, match="samples: expected a Tensor, received"):
+        Spectrogram()(samples)
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,21 @@ def test_a_clip_of_padding_only_is_finite_where_lengths_are_not_read(monkeypatch
     assert model.fc_stage(model.body_stage(x, torch.tensor([25, 0]))).isfinite().all()
 
 
+def test_dropout_at_inference_tells_the_steps_apart() -> None:
+    model = ConvTransformerClassifier(**TRANSFORMER, dropout=0.5).eval()
+    x, output_lengths = torch.randn(5, 2, model.d_model), torch.tensor([5, 3])
+
+    def steps_are_equal() -> bool:
+        first, _, third = model.body_stage(x, output_lengths).unflatten(1, (3, -1)).unbind(1)
+        return torch.equal(first, third)
+
+    assert steps_are_equal()
+    for module in model.transformer.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    assert not steps_are_equal()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

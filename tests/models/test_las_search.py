@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -249,3 +250,28 @@ def test_results_are_the_same_every_time_in_eval_mode() -> None:
     x, lengths = utterances()
     assert model.greedy(x, lengths) == model.greedy(x, lengths)
     assert model.beam_search(x, lengths, 3) == model.beam_search(x, lengths, 3)
+
+
+def test_a_beam_of_what_is_no_number_is_refused() -> None:
+    model = tiny("hw4").eval()
+    features, lengths = utterances()
+    features[1, 3, 5] = torch.nan
+    with pytest.raises(ValueError, match=r"features: expected .* received NaN in row 1"):
+        model.beam_search(features, lengths, 3, max_length=5)
+    # Beyond a length nothing is read.
+    features[1] = torch.randn(8, 30)
+    features[1, :, 17:] = torch.nan
+    assert [len(row) for row in model.beam_search(features, lengths, 3, max_length=5)] == [3, 3, 3]
+
+
+def test_a_limit_that_is_none_costs_nothing() -> None:
+    model = tiny("hw4").eval()
+    model.speller.char_prob.bias.data[EOS] = 100
+    features, lengths = utterances()
+    expected = model.greedy(features, lengths, 5)
+    tracemalloc.start()
+    try:
+        assert model.greedy(features, lengths, 10**6) == expected
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

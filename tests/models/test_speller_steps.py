@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -118,6 +120,14 @@ PLAIN = {
     "another class": lambda speller: setattr(speller, "__class__", type("Mine", (type(speller),), {})),
     "float64": lambda speller: speller.double(),
     "some of it quantised": lambda speller: setattr(speller, "linear1", quantize(speller.linear1)),
+    "dropout at inference": lambda speller: speller.dropout.train(),
+    "a forward of its own": lambda speller: setattr(speller.linear1, "forward", speller.linear1.forward),
+    "another embedding": lambda speller: setattr(
+        speller.embedding, "__class__", type("Mine", (nn.Embedding,), {})
+    ),
+    "another attention": lambda speller: setattr(
+        speller.attend, "__class__", type("Mine", (type(speller.attend),), {})
+    ),
 }
 
 
@@ -128,3 +138,15 @@ def test_what_the_kernels_do_not_have_goes_through_the_layers(what: str) -> None
     dtype = next(model.speller.parameters()).dtype
     memory = model.speller.remember(torch.randn(2, 9, 12, dtype=dtype), torch.tensor([9, 5]))
     assert type(steps_of(model.speller, memory)) is Steps
+
+
+@pytest.mark.parametrize("form", ["hw4", "kospeech"])
+def test_models_pickled_before_there_were_fused_steps(form: str) -> None:
+    model = make(form)
+    features, lengths = torch.randn(2, 8, 40), [40, 23]
+    expected = model.greedy(features, lengths, 5)
+    del model.speller.packed
+    old = pickle.loads(pickle.dumps(model))
+    assert old.greedy(features, lengths, 5) == expected
+    old.beam_search(features, lengths, 2, max_length=3)
+    assert type(steps_of(old.speller, old.listen(features, lengths))) is FusedSteps

@@ -84,6 +84,16 @@ def test_a_weight_is_in_memory_once():
 REFUSED = {
     "an edit": (lambda m: m[0].weight_hh_l0_reverse.data.zero_(), AttributeError, "weight_hh_l0_reverse"),
     "training": (lambda m: m.train(), RuntimeError, "FrozenGRU is for inference"),
+    "another weight": (
+        lambda m: setattr(m[0], "weight_hh_l0", nn.Parameter(torch.zeros(135, 45))),
+        AttributeError,
+        "weight_hh_l0",
+    ),
+    "functional_call": (
+        lambda m: torch.func.functional_call(m, make(GRU).state_dict(), (torch.randn(3, 1, 37),)),
+        AttributeError,
+        "weight_hh_l",
+    ),
     "another dtype": (lambda m: m.double(), RuntimeError, "weight_hh_l0.*float64"),
     "another device": (lambda m: m.to("meta"), RuntimeError, "weight_hh_l0.*meta"),
     "loading": (lambda m: m.load_state_dict(make(GRU).state_dict()), RuntimeError, "0 is frozen"),
@@ -124,6 +134,72 @@ def test_what_cannot_be_frozen_is_named_and_left_whole():
         freeze(nn.GRU(3, 4))
     with pytest.raises(TypeError, match="model: expected"):
         freeze(model.state_dict())
+
+
+@kinds
+@pytest.mark.parametrize(
+    "dtypes", [("float32", "bfloat16"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")]
+)
+def test_inputs_of_another_dtype_give_what_they_gave(kind, dtypes):
+    weights, given = (getattr(torch, name) for name in dtypes)
+    model, x = make(kind).to(weights), torch.randn(6, 2, 37, dtype=given)
+    expected = infer(model, x)
+    freeze(model)
+    for got, one in zip(infer(model, x), expected, strict=True):
+        assert_same_bits(got, one)
+    with pytest.raises(TypeError, match=r"expected the dtype of input, torch\.float64"):
+        model(x.double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_no_numbers_come_back(dtype):
+    model = make(GRU).to(dtype)
+    values = torch.tensor([torch.nan, torch.inf, -0.0], dtype=dtype)
+    model[0].weight_hh_l1.data[3, 7:10] = values
+    twin = pickle.loads(pickle.dumps(freeze(model)))
+    for one in (model, twin):
+        for weight in (one.state_dict()["0.weight_hh_l1"], unfreeze(one)[0].weight_hh_l1.detach()):
+            assert torch.equal(weight[3, 7:10].view(torch.uint8), values.view(torch.uint8))
+
+
+def test_layers_of_one_weight_have_one_again():
+    model, x = nn.Sequential(GRU(9, 9), GRU(9, 9)).eval(), torch.randn(4, 2, 9)
+    model[1].weight_hh_l0 = model[0].weight_hh_l0
+    expected = [infer(model, x)[0], model[1](x)[0]]
+    freeze(model)
+    assert model[0]._packed_hh["weight_hh_l0"] is model[1]._packed_hh["weight_hh_l0"]
+    unfreeze(model)
+    assert model[0].weight_hh_l0 is model[1].weight_hh_l0
+    assert len(list(model.parameters())) == 7
+    for got, one in zip((infer(model, x)[0], model[1](x)[0]), expected, strict=True):
+        assert_same_bits(got, one)
+
+
+def test_subclasses_are_left():
+    model = nn.Sequential(GRU(5, 5), nn.utils.parametrizations.weight_norm(GRU(5, 5), "weight_hh_l0")).eval()
+    x = torch.randn(3, 2, 5)
+    expected, kind = model[1](x)[0], type(model[1])
+    freeze(model)
+    assert type(model[1]) is kind
+    assert_same_bits(model[1](x)[0].detach(), expected.detach())
+
+
+def _infer_for(answers, model, x):
+    # Numbers: shared memory would end with this process.
+    answers.put([infer(model, x)[0].tolist(), list(model.state_dict())])
+
+
+def test_a_started_process_gets_it():
+    model, x = make(GRU), torch.randn(4, 2, 37)
+    expected, keys = infer(model, x)[0], list(model.state_dict())
+    context = torch.multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_infer_for, args=(answers, freeze(model), x))
+    process.start()
+    got, got_keys = answers.get(timeout=120)
+    process.join()
+    assert_same_bits(torch.tensor(got), expected)
+    assert got_keys == keys
 
 
 def test_inside_other_layers_and_compiled():

@@ -146,6 +146,44 @@ def test_bad_input(call, message):
         call()
 
 
+def test_a_layer_in_several_places_stays_one():
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(5, 5)
+            self.block = torch.nn.Sequential(self.first, torch.nn.Linear(5, 5))
+            self.again = self.block
+
+    model = Twice().eval()
+    small = quantize(model)
+    assert small.first is small.block[0] and small.again is small.block
+    assert [type(m) for m in small.block] == [QuantizedLinear] * 2 and not list(small.parameters())
+    assert type(model.first) is torch.nn.Linear
+
+
+@pytest.mark.parametrize(
+    "cell, hx, message",
+    [
+        ("LSTMCell", torch.zeros(2, 7), "hx: expected a pair"),
+        ("LSTMCell", (torch.zeros(2, 7),), "hx: expected a pair"),
+        (
+            "LSTMCell",
+            (torch.zeros(2, 7), torch.zeros(1, 7)),
+            r"c: expected shape \(2, 7\), received \(1, 7\)",
+        ),
+        ("GRUCell", torch.zeros(1, 7), r"h: expected shape \(2, 7\), received \(1, 7\)"),
+        ("GRUCell", (torch.zeros(2, 7),), "h: expected a Tensor, received tuple"),
+    ],
+)
+def test_bad_states_of_cells(cell, hx, message):
+    small = quantize(getattr(torch.nn, cell)(5, 7))
+    with pytest.raises((TypeError, ValueError), match=message):
+        small(torch.zeros(2, 5), hx)
+    for x in (torch.zeros(2, 6), torch.zeros(2, 2, 5)):
+        with pytest.raises(ValueError, match="input: expected"):
+            small(x)
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_linear_layers_that_attention_reads_itself_stay(batch_first):
     layer = torch.nn.TransformerEncoderLayer(16, 2, 24, batch_first=batch_first)

@@ -73,6 +73,14 @@ def test_features_over_several_axes_and_strided_input():
     torch.testing.assert_close(ours(x), expected, **CLOSE)
 
 
+def test_replaced_forwards_inside_run():
+    ours, x = SequenceWise(nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3))).eval(), torch.randn(4, 2, 5)
+    ours.module[1].forward = lambda x: x[:, :3] * 0 + 7
+    assert (ours(x) == 7).all()
+    ours.module[0].forward = lambda x: x * torch.nan
+    assert ours(x).isnan().all()
+
+
 def test_hooks_inside_still_run():
     ours = SequenceWise(nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3))).eval()
     x = torch.randn(7, 3, 5)

@@ -211,7 +211,6 @@ BAD = {
         r"tokens: expected values below the 23.*23 at row 1",
     ),
     "negative token": (dict(tokens=torch.tensor([1, -1, 0])), "received -1 at row 1"),
-    "tokens' dtype": (dict(tokens=torch.tensor([1.0, 1, 0])), "tokens: expected dtype int64"),
     "rows": (dict(tokens=torch.zeros(4, dtype=torch.int64)), "states: expected shape"),
     "no rows": (
         dict(tokens=torch.zeros(0, dtype=torch.int64), states=torch.zeros(4, 0, 21)),
@@ -241,6 +240,49 @@ def test_bad_arguments_are_named(what):
     given = {"previous": None, **inputs(raw), **changes}
     with pytest.raises(ValueError, match=message):
         ops.speller_step(ops.pack_speller(raw), **given)
+
+
+def test_what_is_no_tensor_of_its_kind_is_named():
+    packed, given = ops.pack_speller(make()), {"previous": None, **inputs(make())}
+    for changes, message in (
+        (dict(tokens=torch.tensor([1.0, 1, 0])), "tokens: expected an integer dtype, received torch.float32"),
+        (dict(tokens=None), "tokens: expected a tensor, an array or a list"),
+        (dict(keys=None), "keys: expected a Tensor, received NoneType"),
+        (dict(weights=make()), "weights: expected what pack_speller returns, received SpellerWeights"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            ops.speller_step(**{"weights": packed, **given, **changes})
+
+
+def test_tokens_of_any_kind():
+    packed, given = ops.pack_speller(make()), {"previous": None, **inputs(make())}
+    tokens = given.pop("tokens")
+    expected = ops.speller_step(packed, tokens, **given).logits
+    for same in (tokens.to(torch.int32), tokens.tolist(), tokens.numpy()):
+        assert_same_bits(ops.speller_step(packed, same, **given).logits, expected)
+
+
+def test_derivatives_are_refused_and_vmap_maps():
+    packed, given = ops.pack_speller(make()), {"previous": None, **inputs(make())}
+    keys = given.pop("keys")
+
+    def logits(keys):
+        return ops.speller_step(packed, keys=keys, **given).logits
+
+    recorded = logits(keys.clone().requires_grad_())
+    assert_same_bits(recorded.detach(), logits(keys))
+    for derive in (
+        lambda: recorded.sum().backward(),
+        lambda: torch.func.grad(lambda keys: logits(keys).sum())(keys),
+    ):
+        with pytest.raises(RuntimeError, match="speller_step is for inference and has no derivative"):
+            derive()
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(logits, (keys,), (keys,))
+    more = torch.stack([keys, 2 * keys])
+    mapped = torch.func.vmap(logits)(more)
+    for got, one in zip(mapped, more, strict=True):
+        assert_same_bits(got, logits(one))
 
 
 def test_bad_weights_are_named():

@@ -196,3 +196,8 @@ def test_moved_for_inference_a_ctc_model_is_frozen_and_says_the_same(tmp_path):
             after = model(features, lengths)
         assert torch.equal(*(y[0] if frozen else y for y in (before, after)))
         assert any("Frozen" in type(m).__name__ for m in model.modules()) == frozen
+        # On, and elsewhere.
+        recognizer.move("cpu")
+        assert any("Frozen" in type(m).__name__ for m in model.modules()) == frozen
+        recognizer.move("meta")
+        assert {p.device.type for p in model.parameters()} == {"meta"}
