@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ def test_the_log_says_where_training_is(recipe: Path, tmp_path: Path) -> None:
     assert "━" not in result.stderr and "training" not in result.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Shells start what runs in the background deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("step", "saved"), [(2, None), (6, "epoch 1 of 3, step 4 of 12"), (7, "epoch 2 of 3, step 6 of 12")]
 )
@@ -81,7 +91,7 @@ def test_an_interrupted_run_says_what_is_saved_and_how_to_go_on(
         return usual(self, *batch)
 
     stop_at = step - 1
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.default_int_handler
     monkeypatch.setattr(RecognitionModule, "training_step", stopped)
     out = tmp_path / "the run"
     result = run("train", recipe, "optimizer.lr=1e-3", "--out", out)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern.models import LAS
+from asrkern.models.speller_steps import Steps, steps_of
 from tests.models.las_twins import EOS, SOS, HW4Model, ListenAttendSpell, randomise
 
 
@@ -92,12 +93,12 @@ def test_decoding_went_on_after_the_end(make: type[nn.Module], tmp_path: Path) -
     logits = twin(spoken, lengths, steps=50) if hw4 else twin(spoken, steps=50)
     assert logits.argmax(-1).eq(end).all() and logits.shape[1] == 50
     model = ours(twin, tmp_path)
-    steps = []
-    step = model.speller.step
-    model.speller.step = lambda *args: steps.append(1) or step(*args)
     for hypothesis in model.greedy(x, lengths):
         assert (hypothesis.tokens, hypothesis.ended) == ([], True)
-    assert len(steps) == 1
+    memory = model.listen(x, lengths)
+    for steps in (steps_of(model.speller, memory), Steps(model.speller, memory)):
+        tokens, counts, _ = steps.greedy(SOS if hw4 else 37, end, 50)
+        assert counts.tolist() == [1, 1] and tokens[:, 0].eq(end).all() and not tokens[:, 1:].any()
 
 
 @torch.no_grad()
