@@ -1,6 +1,6 @@
 """Recipes: what is trained, on what, and how. TOML files, read into checked settings.
 
-``load_recipe("recipes/s4_grid.toml", ["optimizer.lr=3e-4", "trainer.epochs=5"])``; the sections and keys are the
+``load_recipe("recipes/s1_grid.toml", ["optimizer.lr=3e-4", "trainer.epochs=5"])``; the sections and keys are the
 classes and attributes below. Paths are relative to the recipe, and ``${NAME}`` in them is an environment variable.
 """
 
