@@ -14,6 +14,7 @@ from asrkern.decoder import greedy_decode
 from asrkern.models import LAS, VGGGRUCTC, ConvRNNClassifier, ConvTransformerClassifier, DeepSpeech2
 from asrkern.models.conv_front_end import conv_length
 from asrkern.models.cost import FRAMES_PER_SECOND, TOKENS_PER_SECOND
+from asrkern.models.speller_steps import Steps, steps_of
 from asrkern.nn._recurrent import RecurrentLayers
 from benchmarks.models import _torch_twin
 from benchmarks.models._deepspeech2_twin import stock_deepspeech2
@@ -126,7 +127,7 @@ def _las_features(model: LAS) -> nn.Module:
     return kind(model.n_features)
 
 
-def _las_stages(model: LAS) -> Stages:
+def _las_stages(model: LAS, steps_of: Callable[..., Steps] = steps_of) -> Stages:
     """The speller is given its tokens, so that every twin takes the same steps; it takes them one by one."""
 
     def listener(features: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
@@ -135,13 +136,21 @@ def _las_stages(model: LAS) -> Stages:
     def speller(memory: Any, steps: Tensor) -> tuple[Tensor, Tensor]:
         shape = (len(steps), int(steps.max()))
         tokens = torch.randint(model.config.num_tokens, shape, generator=torch.Generator().manual_seed(0))
-        state, log_probs = model.speller.start(memory), []
+        speller = steps_of(model.speller, memory)
+        state, log_probs = speller.start(), []
         for token in tokens.to(steps.device).unbind(1):
-            logits, _, state = model.speller.step(token, state, memory)
+            logits, _, state = speller.step(token, state)
             log_probs.append(logits.log_softmax(-1))
         return torch.stack(log_probs, 1), steps
 
     return {"listener": listener, "speller": speller}
+
+
+def _las_stock_stages(model: LAS, packed: bool, device: torch.device) -> Stages:
+    twin = _torch_twin.with_torch_layers(model, packed).to(device)
+    return {
+        name: _torch_twin.with_torch_operations(stage) for name, stage in _las_stages(twin, Steps).items()
+    }
 
 
 def _ctc_decode(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
@@ -188,5 +197,6 @@ _SYSTEMS: dict[type[nn.Module], System] = {
         minimum_frames=lambda model: model.listener.minimum_frames,
         # Of hundreds of steps with random weights, whose log-probabilities spread by 5 (las_hw4).
         quantized_tolerance=2.0,
+        stock_stages=_las_stock_stages,
     ),
 }
