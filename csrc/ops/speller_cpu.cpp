@@ -65,6 +65,18 @@ class Values {
   Tensors kept_;
 };
 
+// Those for weights stored as W.
+template <class W>
+const cpu::SpellerKernels<float, W>& kernels_for() {
+  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
+  if constexpr (std::is_same_v<W, float>)
+    return kernels.speller;
+  else if constexpr (std::is_same_v<W, cpu::Bf16>)
+    return kernels.speller_bf16;
+  else
+    return kernels.speller_int8;
+}
+
 // A call: everything checked, the speller as the kernel takes it.
 template <class W>
 class Call {
@@ -117,7 +129,9 @@ class Call {
     add_rows(tokens, keys, context, previous, attended, d.heads);
   }
 
-  void spell(const cpu::SpellerGreedy* greedy) { kernel().spell(torch_threads(), speller_, memory_, rows_, greedy); }
+  void spell(const cpu::SpellerGreedy* greedy) {
+    kernels_for<W>().spell(torch_threads(), speller_, memory_, rows_, greedy);
+  }
 
   int64_t rows, frames, size, context_size, memories;
   int64_t num_tokens() const { return speller_.num_tokens; }
@@ -142,22 +156,13 @@ class Call {
   Tensor logits, weights;
 
  private:
-  const cpu::SpellerKernels<float, W>& kernel() const {
-    if constexpr (std::is_same_v<W, float>)
-      return kernels_.speller;
-    else if constexpr (std::is_same_v<W, cpu::Bf16>)
-      return kernels_.speller_bf16;
-    else
-      return kernels_.speller_int8;
-  }
-
   cpu::Dense<float, W> layer(const char* name, ScalarType type, const Tensor& packed, const Tensor& scale,
                              const Tensor& bias, int64_t units, int64_t gates, int64_t in_features) {
     int64_t values;
     if (units < 1 || in_features < 1 || __builtin_mul_overflow(units * gates, in_features, &values) ||
         values > (int64_t(1) << 40))
       invalid(name, ": expected a layer, received ", units, " units of ", in_features, " features");
-    return {values_.packed<W>(name, packed, type, kernels_.dense_packed_size(units, gates, in_features)),
+    return {values_.packed<W>(name, packed, type, kernels_.gates_packed_size(units, gates, in_features)),
             values_.may(name, scale, {gates * units}), values_.may(name, bias, {gates * units}), units, in_features};
   }
 
@@ -171,7 +176,7 @@ class Call {
       const int64_t in_features = i > 0 ? size : speller_.embedding_size + (d.feeds_context ? context_size : 0);
       cpu::SpellerCell<float, W> cell{};
       cell.input = layer("cells: W_ih", type, t[0], t[2], t[4], size, gates_, in_features);
-      cell.packed_hh = values_.packed<W>("cells: W_hh", t[1], type, kernels_.dense_packed_size(size, gates_, size));
+      cell.packed_hh = values_.packed<W>("cells: W_hh", t[1], type, kernels_.gates_packed_size(size, gates_, size));
       cell.scale_hh = values_.may("cells: scale of W_hh", t[3], {gates_ * size});
       cell.bias_n = values_.may("cells: bias_n", t[5], {size});
       cell.x = values_.scratch(states, rows, in_features);
@@ -236,7 +241,7 @@ class Call {
     const Tensor& first = d.outputs[0];
     check("outputs: W", first).dtype(type).dim(1);
     int64_t in_features = all - d.features_begin;
-    if (d.features_begin == 0 && first.numel() == kernels_.dense_packed_size(d.widths[0], 1, size)) in_features = size;
+    if (d.features_begin == 0 && first.numel() == kernels_.gates_packed_size(d.widths[0], 1, size)) in_features = size;
     widest_ = 1;
     for (size_t i = 0; i < d.widths.size(); ++i) {
       const Tensor* t = &d.outputs[i * kPerOutput];
@@ -318,17 +323,9 @@ Tensor speller_pack(const Tensor& weight, int64_t gates) {
     const cpu::Kernels<float>& kernels = cpu::kernels<float>();
     const int64_t units = weight.size(0) / gates, in_features = weight.size(1);
     const Tensor values = dense(weight);
-    Tensor packed = allocate(values, {kernels.dense_packed_size(units, gates, in_features)});
+    Tensor packed = allocate(values, {kernels.gates_packed_size(units, gates, in_features)});
     prefer_huge_pages(packed);
-    const auto pack = [&](const cpu::SpellerKernels<float, W>& of) {
-      of.pack(torch_threads(), data<W>(values), units, gates, in_features, mutable_data<W>(packed));
-    };
-    if constexpr (std::is_same_v<W, float>)
-      pack(kernels.speller);
-    else if constexpr (std::is_same_v<W, cpu::Bf16>)
-      pack(kernels.speller_bf16);
-    else
-      pack(kernels.speller_int8);
+    kernels_for<W>().pack(torch_threads(), data<W>(values), units, gates, in_features, mutable_data<W>(packed));
     return packed;
   });
 }

@@ -19,6 +19,7 @@ from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.recognizer.saved import Recognizer, load, read_header, save
 from asrkern.recognizer.text import TextNormalization
 from asrkern.recognizer.tokenizer import CharacterTokenizer, TokenizerSettings, make_tokenizer
+from tests.cli.tiny import LAS_OPTIONS
 
 
 def ctc(seed: int = 0, **options: Any) -> Recognizer:
@@ -41,21 +42,11 @@ def ctc(seed: int = 0, **options: Any) -> Recognizer:
 
 def las() -> Recognizer:
     tokenizer = make_tokenizer(TokenizerSettings(), "attention", [])
-    options = {
-        "num_tokens": 31,
-        "n_features": 12,
-        "conv_channels": [8],
-        "hidden_size": 8,
-        "rnn_layers": [1],
-        "encoder_blocks": 0,
-        "speller_size": 16,
-        "speller_layers": 1,
-        "embedding_size": 8,
-        "attention_size": 8,
-    }
     features = FeatureSettings(kind="mfcc", bins=12, sample_rate=8000)
-    model = build("las_hw4", **options).eval()
-    return Recognizer(model, "las_hw4", options, "attention", tokenizer, features, TextNormalization(), 0.1)
+    model = build("las_hw4", **LAS_OPTIONS).eval()
+    return Recognizer(
+        model, "las_hw4", LAS_OPTIONS, "attention", tokenizer, features, TextNormalization(), 0.1
+    )
 
 
 def classifier() -> Recognizer:

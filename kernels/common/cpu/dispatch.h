@@ -63,7 +63,7 @@ struct Kernels {
   int64_t (*masked_conv2d_scratch_size)(const ThreadPool&, const MaskedConv2d<T>&);
   void (*masked_conv2d_pack)(const ThreadPool&, const MaskedConv2d<T>&, const T* weight, T* packed);
   void (*masked_conv2d)(const ThreadPool&, const MaskedConv2d<T>&);
-  int64_t (*dense_packed_size)(int64_t units, int64_t gates, int64_t in_features);
+  int64_t (*gates_packed_size)(int64_t units, int64_t gates, int64_t in_features);
   SpellerKernels<T, T> speller;
   SpellerKernels<T, Bf16> speller_bf16;
   SpellerKernels<T, int8_t> speller_int8;
@@ -102,10 +102,10 @@ constexpr Kernels<T> make_kernels() {
       masked_conv2d_scratch_size<T>,
       masked_conv2d_pack<T>,
       masked_conv2d<T>,
-      dense_packed_size<T>,
-      {dense_pack<T, T>, spell<T, T>},
-      {dense_pack<T, Bf16>, spell<T, Bf16>},
-      {dense_pack<T, int8_t>, spell<T, int8_t>},
+      gates_packed_size<T>,
+      {gates_pack<T, T>, spell<T, T>},
+      {gates_pack<T, Bf16>, spell<T, Bf16>},
+      {gates_pack<T, int8_t>, spell<T, int8_t>},
   };
 }
 

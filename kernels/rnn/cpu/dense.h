@@ -10,33 +10,13 @@ namespace asrkern::cpu {
 
 template <class T, class W>
 struct Dense {
-  const W* packed;  // dense_pack of a weight [gates·units, in_features]
+  const W* packed;  // gates_pack of a weight [gates·units, in_features]
   const T* scale;   // [gates·units] or null
   const T* bias;    // [gates·units] or null
   int64_t units, in_features;
 };
 
 namespace {
-
-template <class T>
-int64_t dense_packed_size(int64_t units, int64_t gates, int64_t in_features) {
-  constexpr int kWidth = Vec<T>::kWidth;
-  return ceil_div(units, kWidth) * kWidth * gates * in_features;
-}
-
-// weight: [gates·units, in_features] → packed: [block of kWidth units][k][gate][unit], zero beyond units; both of W.
-template <class T, class W>
-void dense_pack(const ThreadPool& pool, const W* weight, int64_t units, int64_t gates, int64_t in_features, W* packed) {
-  constexpr int kWidth = Vec<T>::kWidth;
-  parallel_for(pool, ceil_div(units, kWidth), [=](int64_t block) {
-    const int64_t first = block * kWidth;
-    W* out = packed + first * gates * in_features;
-    const int count = int(units - first < kWidth ? units - first : kWidth);
-    for (int64_t gate = 0; gate < gates; ++gate)
-      transpose(weight + (gate * units + first) * in_features, in_features, count, kWidth, in_features,
-                out + gate * kWidth, gates * kWidth);
-  });
-}
 
 // Rows `stride` apart.
 template <class T>

@@ -76,25 +76,35 @@ struct RecurrentTile {
   static constexpr int blocks(int rows) { return rows * kGates < 12 ? 12 / (rows * kGates) : 1; }
 };
 
-template <class T, int kGates>
-int64_t recurrent_packed_size(int64_t hidden_size) {
+template <class T>
+int64_t gates_packed_size(int64_t units, int64_t gates, int64_t in_features) {
   constexpr int kWidth = Vec<T>::kWidth;
-  return ceil_div(hidden_size, kWidth) * kWidth * kGates * hidden_size;
+  return ceil_div(units, kWidth) * kWidth * gates * in_features;
 }
 
-// weight: [kGates·hidden_size, hidden_size] → packed: [block of kWidth units][k][gate][unit], zero beyond hidden_size;
-// both of W, in blocks of T's vectors.
+// weight: [gates·units, in_features] → packed: [block of kWidth units][k][gate][unit], zero beyond units; both of W, in
+// blocks of T's vectors.
+template <class T, class W>
+void gates_pack(const ThreadPool& pool, const W* weight, int64_t units, int64_t gates, int64_t in_features, W* packed) {
+  constexpr int kWidth = Vec<T>::kWidth;
+  parallel_for(pool, ceil_div(units, kWidth), [=](int64_t block) {
+    const int64_t first = block * kWidth;
+    W* out = packed + first * gates * in_features;
+    const int count = int(units - first < kWidth ? units - first : kWidth);
+    for (int64_t gate = 0; gate < gates; ++gate)
+      transpose(weight + (gate * units + first) * in_features, in_features, count, kWidth, in_features,
+                out + gate * kWidth, gates * kWidth);
+  });
+}
+
+// The same of W_hh, which is square.
+template <class T, int kGates>
+int64_t recurrent_packed_size(int64_t hidden_size) {
+  return gates_packed_size<T>(hidden_size, kGates, hidden_size);
+}
 template <class T, class W, int kGates>
 void recurrent_pack(const ThreadPool& pool, const W* weight, int64_t hidden_size, W* packed) {
-  constexpr int kWidth = Vec<T>::kWidth;
-  parallel_for(pool, ceil_div(hidden_size, kWidth), [=](int64_t block) {
-    const int64_t first = block * kWidth;
-    W* out = packed + first * kGates * hidden_size;
-    const int units = int(hidden_size - first < kWidth ? hidden_size - first : kWidth);
-    for (int gate = 0; gate < kGates; ++gate)
-      transpose(weight + (gate * hidden_size + first) * hidden_size, hidden_size, units, kWidth, hidden_size,
-                out + gate * kWidth, kGates * kWidth);
-  });
+  gates_pack<T>(pool, weight, hidden_size, kGates, hidden_size, packed);
 }
 
 template <class T>

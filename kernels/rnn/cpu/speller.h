@@ -27,7 +27,7 @@ enum class SpellerScores { kMean, kDot, kAdditive };
 template <class T, class W>
 struct SpellerCell {
   Dense<T, W> input;   // W_ih, in gates, with every bias that is a plain sum
-  const W* packed_hh;  // dense_pack of W_hh
+  const W* packed_hh;  // gates_pack of W_hh
   const T* scale_hh;   // [gates·size] or null
   const T* bias_n;     // [size] a GRU's n part of b_hh, or null
   T* x;                // [rows, input.in_features] scratch

@@ -38,7 +38,15 @@ CASES = {
     "speller": {"": partial(Speller, SpellerShape("hw4", 2, 7))},
 }
 CASES_OF_BOTH = {name: Operation(rows, {} if name == "speller" else rows) for name, rows in CASES.items()}
-ROWS = [(name, row) for name, rows in CASES.items() for row in rows]
+every_call = pytest.mark.parametrize(
+    "name, row, training",
+    [
+        (name, row, training)
+        for name, operation in CASES_OF_BOTH.items()
+        for training, rows in zip((False, True), operation)
+        for row in rows
+    ],
+)
 
 
 def test_every_operation_with_a_reference_is_registered() -> None:
@@ -51,15 +59,7 @@ def test_every_operation_with_a_reference_is_registered() -> None:
         assert operation.training or operation is OPERATIONS["speller"]
 
 
-@pytest.mark.parametrize(
-    "name, row, training",
-    [
-        (name, row, training)
-        for name, row in ROWS
-        for training in (False, True)
-        if name != "speller" or not training
-    ],
-)
+@every_call
 def test_both_backends_agree(name: str, row: str, training: bool) -> None:
     case = CASES[name][row]()
     found = run.calls(case, training)
@@ -69,15 +69,7 @@ def test_both_backends_agree(name: str, row: str, training: bool) -> None:
     assert case.error(expected, actual) < (1e-5 if training else 2e-6)
 
 
-@pytest.mark.parametrize(
-    "name, row, training",
-    [
-        (name, row, training)
-        for name, row in ROWS
-        for training in (False, True)
-        if name != "speller" or not training
-    ],
-)
+@every_call
 def test_stock_torch_is_stock_torch(name: str, row: str, training: bool) -> None:
     """What is called torch's runs none of asrkern's operations."""
 
@@ -93,15 +85,7 @@ def test_stock_torch_is_stock_torch(name: str, row: str, training: bool) -> None
         found[run.ASRKERN]()
 
 
-@pytest.mark.parametrize(
-    "name, row, training",
-    [
-        (name, row, training)
-        for name, row in ROWS
-        for training in (False, True)
-        if name != "speller" or not training
-    ],
-)
+@every_call
 @pytest.mark.parametrize(
     "change",
     [lambda y: y + 2e-4 * y.abs().max(), lambda y: y[:-1], lambda y: y * torch.nan],
