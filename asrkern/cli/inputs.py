@@ -18,31 +18,12 @@ from asrkern.data.manifest import iterate_manifest
 
 STDIN = Path("-")
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
-# What is taken of a folder. libsndfile does not read the second line, of which each file is then named as an error.
+# What is taken of a folder. libsndfile does not read those of the last line, of which each file is then named as an error.
 RECORDINGS = (
-    *(
-        [
-            ".wav",
-            ".wave",
-            ".flac",
-            ".ogg",
-            ".oga",
-            ".opus",
-            ".mp3",
-            ".aif",
-            ".aiff",
-            ".aifc",
-            ".au",
-            ".snd",
-            ".caf",
-            ".w64",
-            ".rf64",
-            ".sph",
-            ".voc",
-        ]
-    ),
-    *([".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm"]),
-)
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",
+    ".rf64", ".sph", ".voc",
+    ".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm",
+)  # fmt: skip
 
 # Manifests round durations.
 _TOLERANCE_SECONDS = 0.05

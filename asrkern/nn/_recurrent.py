@@ -159,6 +159,17 @@ class RecurrentLayers:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
         return RecurrentWeights(*(getattr(self, f"{name}_l{layer}{suffix}") for name in names))
 
+    def _packed_direction(self, key: str, packed_hh: Tensor) -> PackedWeights:
+        """Of ``l0``, ``l0_reverse``, …: the weights beside a packed weight_hh, with their scales if there are any."""
+        return PackedWeights(
+            getattr(self, f"weight_ih_{key}"),
+            getattr(self, f"weight_ih_{key}_scale", None),
+            packed_hh,
+            getattr(self, f"weight_hh_{key}_scale", None),
+            getattr(self, f"bias_ih_{key}", None),
+            getattr(self, f"bias_hh_{key}", None),
+        )
+
     def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: object) -> tuple[Tensor, ...]:
         """One layer: output and final states."""
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
@@ -168,13 +179,8 @@ class RecurrentLayers:
         if not self.training and can_pack(x, *tensors):
             operation = self._prepacked_operation
             weights = [
-                PackedWeights(
-                    w.weight_ih,
-                    None,
-                    self._packed.get(f"{layer}{suffix}", w.weight_hh, self._pack),
-                    None,
-                    w.bias_ih,
-                    w.bias_hh,
+                self._packed_direction(
+                    f"l{layer}{suffix}", self._packed.get(f"{layer}{suffix}", w.weight_hh, self._pack)
                 )
                 for suffix, w in zip(suffixes, weights)
             ]

@@ -15,7 +15,6 @@ from asrkern.nn.gru import GRU
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.quantize import QuantizedGRU, QuantizedLSTM
 from asrkern.ops._common import compute_dtype, output_dtype
-from asrkern.ops._prepacked import PackedWeights
 
 _WAY_BACK = "asrkern.nn.unfreeze(model) gives the weights back"
 
@@ -58,14 +57,7 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
                 f"before exporting, {_WAY_BACK}"
             )
         directions = [
-            PackedWeights(
-                getattr(self, f"weight_ih_{key}"),
-                getattr(self, f"weight_ih_{key}_scale", None),
-                self._packed_hh[f"weight_hh_{key}"],
-                getattr(self, f"weight_hh_{key}_scale", None),
-                getattr(self, f"bias_ih_{key}", None),
-                getattr(self, f"bias_hh_{key}", None),
-            )
+            self._packed_direction(key, self._packed_hh[f"weight_hh_{key}"])
             for key in (f"l{layer}", f"l{layer}_reverse")[: 2 if self.bidirectional else 1]
         ]
         if issubclass(self._thawed, nn.RNNBase):
@@ -171,9 +163,9 @@ def freeze(model: nn.Module) -> nn.Module:
             f"model: expected asrkern.nn.GRU or LSTM inside, received a {type(model).__name__} without; "
             "asrkern.nn.convert(model) puts them in torch's place"
         )
-    # Tensors made in inference mode could not be parameters again.
     # By the weight: one that several layers have is packed once.
     packs: dict[Tensor, Tensor] = {}
+    # Tensors made in inference mode could not be parameters again.
     with torch.inference_mode(False), torch.no_grad():
         plans = [(module, _packed_of(name, module, packs)) for name, module in found]
     for module, packed in plans:

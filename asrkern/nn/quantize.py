@@ -132,22 +132,14 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, weights={self.format}"
 
-    def _direction(self, layer: int, suffix: str) -> PackedWeights:
-        ih, hh = f"weight_ih_l{layer}{suffix}", f"weight_hh_l{layer}{suffix}"
-        bias_ih, bias_hh = (getattr(self, f"bias_{part}_l{layer}{suffix}", None) for part in ("ih", "hh"))
-        return PackedWeights(
-            getattr(self, ih),
-            getattr(self, f"{ih}_scale"),
-            self._packed.get(hh, getattr(self, hh), self._pack),
-            getattr(self, f"{hh}_scale"),
-            bias_ih,
-            bias_hh,
-        )
+    def _direction(self, key: str) -> PackedWeights:
+        name = f"weight_hh_{key}"
+        return self._packed_direction(key, self._packed.get(name, getattr(self, name), self._pack))
 
     def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
         self._require_eval()
-        reverse = self._direction(layer, "_reverse") if self.bidirectional else None
-        return self._prepacked_operation(x, self._direction(layer, ""), reverse, *states, **options)
+        reverse = self._direction(f"l{layer}_reverse") if self.bidirectional else None
+        return self._prepacked_operation(x, self._direction(f"l{layer}"), reverse, *states, **options)
 
 
 class QuantizedGRU(_QuantizedRNN):
