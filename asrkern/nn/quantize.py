@@ -18,6 +18,13 @@ from asrkern.ops._prepacked import PackedWeights
 class _EvalOnly(nn.Module):
     """A layer without a backward pass."""
 
+    def _keep(self, name: str, tensor: Tensor | None) -> None:
+        """A buffer, or an attribute that is None: torch.export loses count where a buffer is."""
+        if tensor is None:
+            setattr(self, name, None)
+        else:
+            self.register_buffer(name, tensor)
+
     def _require_eval(self) -> None:
         if self.training:
             raise RuntimeError(
@@ -36,9 +43,9 @@ class QuantizedLinear(_EvalOnly):
         super().__init__()
         self.in_features, self.out_features, self.format = linear.in_features, linear.out_features, weights
         weight, scale = ops.quantize_weight(linear.weight, weights)
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
+        self._keep("weight", weight)
+        self._keep("scale", scale)
+        self._keep("bias", None if linear.bias is None else linear.bias.detach().float())
         self.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -63,9 +70,9 @@ class QuantizedCell(_EvalOnly):
         for part in ("ih", "hh"):
             weight, scale = ops.quantize_weight(getattr(cell, f"weight_{part}"), weights)
             bias = getattr(cell, f"bias_{part}")
-            self.register_buffer(f"weight_{part}", weight)
-            self.register_buffer(f"weight_{part}_scale", scale)
-            self.register_buffer(f"bias_{part}", None if bias is None else bias.detach().float())
+            self._keep(f"weight_{part}", weight)
+            self._keep(f"weight_{part}_scale", scale)
+            self._keep(f"bias_{part}", None if bias is None else bias.detach().float())
         self.train(cell.training)
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
@@ -122,10 +129,10 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
             value, scale = parameter.detach(), None
             if name.startswith("weight"):
                 value, scale = ops.quantize_weight(value, weights)
-                self.register_buffer(f"{name}_scale", scale)
+                self._keep(f"{name}_scale", scale)
             else:
                 value = value.float()
-            self.register_buffer(name, value)
+            self._keep(name, value)
         self._packed = PackedCache()
         self.train(rnn.training)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.utils._pytree import tree_leaves
 
 from asrkern.nn import (
     GRU,
@@ -25,6 +26,7 @@ from asrkern.nn import (
     SequenceWise,
     quantize,
 )
+from tests.compare import assert_same_bits
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 SIZES = [(3, 17), (2, 9), (5, 30)]
@@ -330,3 +332,15 @@ def test_layers_through_aotinductor(tmp_path):
         arguments = inputs("TN6", batch, steps)
         with torch.no_grad():
             assert_same(loaded(*arguments), module(*arguments))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("weights", ["int8", "bf16"])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.GRUCell, nn.LSTMCell, nn.Linear])
+def test_quantised_layers_are_exported_by_themselves(kind, weights, bias):
+    layer = quantize(kind(5, 7, bias=bias), weights)
+    x = torch.randn(4, 2, 5) if kind in (nn.GRU, nn.LSTM, nn.Linear) else torch.randn(4, 5)
+    with torch.no_grad():
+        exported = torch.export.export(layer, (x,)).module()
+        for got, expected in zip(tree_leaves(exported(x)), tree_leaves(layer(x)), strict=True):
+            assert_same_bits(got, expected)
