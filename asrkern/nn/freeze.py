@@ -29,11 +29,6 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
     _thawed: type[RecurrentLayers]
     _order: dict[str, bool]
 
-    def train(self, mode: bool = True) -> _FrozenRNN:
-        if mode:
-            raise RuntimeError(f"{type(self).__name__} is for inference; {_WAY_BACK}")
-        return super().train(mode)
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("weight_hh_") and name in self.__dict__.get("_packed_hh", ()):
             raise AttributeError(f"{name}: the model is frozen, {_WAY_BACK}; state_dict() has a copy")
@@ -51,6 +46,9 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
         """Nothing to forget: what is kept are the weights."""
 
     def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
+        # Here, as quantised layers: a train() that raised would leave a part of the model in each mode.
+        if self.training:
+            raise RuntimeError(f"{type(self).__name__} is for inference; call eval(), or {_WAY_BACK}")
         if torch.compiler.is_exporting() or torch.jit.is_tracing():
             raise RuntimeError(
                 f"a frozen {self._thawed.__name__} is for this process: its weights are in the order of this CPU; "
@@ -183,7 +181,7 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 def unfreeze(model: nn.Module) -> nn.Module:
-    """Undo :func:`freeze`, in place: the same layers with the same weights, which are new parameters; in eval mode.
+    """Undo :func:`freeze`, in place: the same layers with the same weights, which are new parameters.
 
     Raises:
         TypeError: model is not a module.

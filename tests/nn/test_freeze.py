@@ -83,7 +83,7 @@ def test_a_weight_is_in_memory_once():
 
 REFUSED = {
     "an edit": (lambda m: m[0].weight_hh_l0_reverse.data.zero_(), AttributeError, "weight_hh_l0_reverse"),
-    "training": (lambda m: m.train(), RuntimeError, "FrozenGRU is for inference"),
+    "training": (lambda m: m.train()(torch.randn(7, 2, 37)), RuntimeError, "FrozenGRU is for inference"),
     "another weight": (
         lambda m: setattr(m[0], "weight_hh_l0", nn.Parameter(torch.zeros(135, 45))),
         AttributeError,
@@ -119,7 +119,8 @@ def test_what_a_frozen_model_cannot_do_is_refused(what):
     with pytest.raises(kind, match=message) as error:
         do(model)
     assert "unfreeze" in str(error.value)
-    assert_same_bits(infer(model, x)[0], expected[0])
+    assert len({module.training for module in model.modules()}) == 1
+    assert_same_bits(infer(model.eval(), x)[0], expected[0])
 
 
 def test_what_cannot_be_frozen_is_named_and_left_whole():
