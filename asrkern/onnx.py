@@ -57,7 +57,8 @@ def _linear(input, weight, bias):
     return output if bias is None else op.Add(output, bias)
 
 
-def _linear_quantized(input, weight, scale, bias):
+def _linear_quantized(input, weight, scale, bias, int8_activations: bool = False):
+    # Activations of eight bits, here and below, are float32 in ONNX, which rounds them for a whole tensor at once or not.
     return _linear(input, _float(weight, scale), bias)
 
 
@@ -99,7 +100,7 @@ def _no_reserve():
     return op.Constant(value_float=0.0)
 
 
-def _pack(weight_hh):
+def _pack(weight_hh, int8_activations: bool = False):
     # The order that asrkern's kernels read is nobody else's.
     return op.Identity(weight_hh)
 
@@ -107,7 +108,8 @@ def _pack(weight_hh):
 def _gru_prepacked(
     input, lengths, batch_sizes, h0,
     weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh,
-    weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r, batch_first: bool,
+    weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r,
+    batch_first: bool, int8_activations: bool = False,
 ):  # fmt: skip
     directions = _directions(
         _dequantized(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh),
@@ -120,7 +122,8 @@ def _gru_prepacked(
 def _lstm_prepacked(
     input, lengths, batch_sizes, h0, c0,
     weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh,
-    weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r, batch_first: bool,
+    weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r,
+    batch_first: bool, int8_activations: bool = False,
 ):  # fmt: skip
     directions = _directions(
         _dequantized(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh),

@@ -38,21 +38,24 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor output, Tensor reserve, bool batch_first)"
       " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, Tensor grad_weight_hh,"
       " Tensor grad_bias_ih, Tensor grad_bias_hh)");
-  m.def("gru_pack(Tensor weight_hh) -> Tensor");
+  m.def("gru_pack(Tensor weight_hh, bool int8_activations=False) -> Tensor");
   m.def(
       "gru_prepacked(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0,"
       " Tensor weight_ih, Tensor? scale_ih, Tensor packed_hh, Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh,"
       " Tensor? weight_ih_reverse, Tensor? scale_ih_reverse, Tensor? packed_hh_reverse, Tensor? scale_hh_reverse,"
-      " Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, bool batch_first) -> (Tensor output, Tensor h_n)");
-  m.def("lstm_pack(Tensor weight_hh) -> Tensor");
+      " Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, bool batch_first, bool int8_activations=False)"
+      " -> (Tensor output, Tensor h_n)");
+  m.def("lstm_pack(Tensor weight_hh, bool int8_activations=False) -> Tensor");
   m.def(
       "lstm_prepacked(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0, Tensor? c0,"
       " Tensor weight_ih, Tensor? scale_ih, Tensor packed_hh, Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh,"
       " Tensor? weight_ih_reverse, Tensor? scale_ih_reverse, Tensor? packed_hh_reverse, Tensor? scale_hh_reverse,"
-      " Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, bool batch_first)"
+      " Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, bool batch_first, bool int8_activations=False)"
       " -> (Tensor output, Tensor h_n, Tensor c_n)");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
-  m.def("linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor");
+  m.def(
+      "linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, bool int8_activations=False)"
+      " -> Tensor");
   m.def(
       "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var,"
       " Tensor? lengths, str layout, bool training, bool count_padding, float eps, float min, float max)"

@@ -96,3 +96,16 @@ def register_fake(op: str) -> Callable[[Callable], Callable]:
         return fake
 
     return decorate
+
+
+def takes_int8(activations: str) -> bool:
+    """Whether activations are rounded to eight bits; ValueError for what is neither "float32" nor "int8"."""
+    if activations not in ("float32", "int8"):
+        raise ValueError(f'activations: expected "float32" or "int8", received {activations!r}')
+    return activations == "int8"
+
+
+def check_int8_weight(name: str, weight: Tensor, int8_activations: bool) -> None:
+    """Activations of eight bits meet weights of eight bits."""
+    if int8_activations and weight.dtype != torch.int8:
+        raise ValueError(f'{name}: expected int8 with activations="int8", received {weight.dtype}')

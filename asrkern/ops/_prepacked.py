@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asrkern._lengths import Lengths
 from asrkern.ops._autograd import call, detached
-from asrkern.ops._common import cast, check_shape
+from asrkern.ops._common import cast, check_int8_weight, check_shape, takes_int8
 from asrkern.ops._recurrent import Cell, check_batch
 
 _STORED = (torch.float32, torch.bfloat16, torch.int8)
@@ -31,8 +31,9 @@ class PackedWeights(NamedTuple):
     bias_hh: Tensor | None = None
 
 
-def pack_weight(cell: Cell, weight_hh: Tensor) -> Tensor:
+def pack_weight(cell: Cell, weight_hh: Tensor, activations: str) -> Tensor:
     """weight_hh: [gates·hidden_size, hidden_size] in the order of the kernels; ValueError for what cannot be packed."""
+    int8_activations = takes_int8(activations)
     if not isinstance(weight_hh, Tensor):
         raise TypeError(f"weight_hh: expected a Tensor, received {type(weight_hh).__name__}")
     shape = tuple(weight_hh.shape)
@@ -43,7 +44,8 @@ def pack_weight(cell: Cell, weight_hh: Tensor) -> Tensor:
         )
     if weight_hh.device.type != "cpu":
         raise ValueError(f"weight_hh: expected a tensor on the CPU, received one on {weight_hh.device}")
-    return call(f"{cell.name}_pack", weight_hh.detach())
+    check_int8_weight("weight_hh", weight_hh, int8_activations)
+    return call(f"{cell.name}_pack", weight_hh.detach(), int8_activations)
 
 
 def run_prepacked(
@@ -55,8 +57,10 @@ def run_prepacked(
     lengths: Lengths | None,
     batch_sizes: Lengths | None,
     batch_first: bool,
+    activations: str,
 ) -> tuple[Tensor, ...]:
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
+    int8_activations = takes_int8(activations)
     directions = [weights] if weights_reverse is None else [weights, weights_reverse]
     for name in ("weight_ih", "packed_hh"):
         for value in (getattr(direction, name) for direction in directions):
@@ -76,6 +80,7 @@ def run_prepacked(
     tensors = []
     for direction in directions:
         _check_direction(cell, direction, weights, size)
+        check_int8_weight("weights.weight_ih", direction.weight_ih, int8_activations)
         weight_ih, scale_ih, packed_hh, *rest = direction
         floats = [cast(t, torch.float32) for t in (scale_ih, *rest)]
         tensors += [weight_ih, floats[0], packed_hh, *floats[1:]]
@@ -88,6 +93,7 @@ def run_prepacked(
         *(t if t is None else t.detach() for t in tensors),
         *([None] * (12 - len(tensors))),
         batch_first,
+        int8_activations,
     )
     return tuple(result.to(input.dtype) for result in results)
 

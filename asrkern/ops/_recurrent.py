@@ -314,17 +314,18 @@ def register(cell: Cell) -> None:
         dstates = [None if state is None else grad for state, grad in zip(states, dstates)]
         return dx, None, None, *dstates, *of_direction(0), *of_direction(1), None, None
 
-    def fake_pack(weight_hh):
+    def fake_pack(weight_hh, int8_activations=False):
         # How much a pack holds is the instruction set's, of the machine that runs it.
         return weight_hh.new_empty((torch.library.get_ctx().new_dynamic_size(),))
 
     def fake_prepacked(input, lengths, batch_sizes, *others):
-        # Per direction: weight_ih, scale_ih, packed_hh, scale_hh and two biases.
+        # Per direction: weight_ih, scale_ih, packed_hh, scale_hh and two biases; then batch_first, and whether activations
+        # are int8, which a tracer leaves out where it is the default.
         states, weight_ih, weight_ih_reverse = others[:count], others[count], others[count + 6]
         weight_hh = weight_ih.new_empty((1, weight_ih.shape[0] // cell.gates))
         weight_hh_reverse = None if weight_ih_reverse is None else weight_hh
         weights = (None, weight_hh, None, None, None, weight_hh_reverse, None, None)
-        return fake(input, lengths, batch_sizes, *states, *weights, others[-1], False)[:-1]
+        return fake(input, lengths, batch_sizes, *states, *weights, others[count + 12], False)[:-1]
 
     register_fake(f"asrkern::{cell.name}")(fake)
     register_fake(f"asrkern::{cell.name}_pack")(fake_pack)

@@ -8,12 +8,14 @@ from torch import Tensor
 from asrkern.ops._autograd import call, detached, not_differentiable, register_autograd
 from asrkern.ops._common import (
     cast,
+    check_int8_weight,
     check_same_device,
     check_shape,
     check_tensor,
     compute_dtype,
     output_dtype,
     register_fake,
+    takes_int8,
 )
 
 
@@ -83,16 +85,25 @@ def quantize_weight(weight: Tensor, format: str) -> tuple[Tensor, Tensor | None]
 
 
 def linear_quantized(
-    input: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    activations: str = "float32",
 ) -> Tensor:
     """``y = (x Qᵀ) · scale + b`` for inference: :func:`linear` with a weight of :func:`quantize_weight`.
 
     Computed in float32, in the same order as linear: rows are bit-identical whatever rows they are computed with.
 
+    With ``activations="int8"`` each row x is rounded to q = round(127 x / max|x|) first, and y = Σ q·Q · (max|x| / 127 ·
+    scale) + b: sums of integers, exact in any order, so that a row's bits are the same in every instruction set, too. A row
+    that is not finite gives NaN; one whose values are all below 2^-100 counts as zeros.
+
     Args:
         input: [..., in_features] on the CPU; computed in float32.
         weight: [out_features, in_features], int8 or bfloat16.
         scale, bias: [out_features] or None for 1 and 0.
+        activations: "float32", or "int8" for an int8 weight of at most 131072 in_features.
 
     Returns:
         [..., out_features] in the dtype of input. Not differentiable.
@@ -101,6 +112,7 @@ def linear_quantized(
         TypeError: the weight is neither int8 nor bfloat16, or input is not floating-point.
         ValueError: shapes or devices that do not fit.
     """
+    int8_activations = takes_int8(activations)
     check_tensor("input", input)
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: expected a Tensor, received {type(weight).__name__}")
@@ -117,12 +129,15 @@ def linear_quantized(
         if value is not None:
             check_shape(name, value, (weight.shape[0],))
             check_same_device(name, value, input)
-    args = (detached(input).float(), weight, cast(scale, torch.float32), cast(bias, torch.float32))
-    return call("linear_quantized", *args).to(input.dtype)
+    check_int8_weight("weight", weight, int8_activations)
+    floats = (cast(value, torch.float32) for value in (scale, bias))
+    return call("linear_quantized", detached(input).float(), weight, *floats, int8_activations).to(
+        input.dtype
+    )
 
 
 @register_fake("asrkern::linear_quantized")
-def _fake_quantized(input, weight, scale, bias):
+def _fake_quantized(input, weight, scale, bias, int8_activations=False):
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 

@@ -65,19 +65,20 @@ class PackedLSTMWeights(PackedWeights):
     """
 
 
-def pack_lstm_weight(weight_hh: Tensor) -> Tensor:
+def pack_lstm_weight(weight_hh: Tensor, activations: str = "float32") -> Tensor:
     """weight_hh in the order in which this process' kernels read it: not for storing, it depends on the CPU.
 
     Args:
         weight_hh: [4·hidden_size, hidden_size] on the CPU, float32, bfloat16 or int8.
+        activations: "float32" or, for int8 weights, "int8": what :func:`lstm_prepacked` is to be told.
 
     Returns:
         A 1-dimensional tensor of the same dtype.
 
     Raises:
-        ValueError: another shape, dtype or device.
+        ValueError: another shape, dtype or device, or other activations.
     """
-    return pack_weight(_CELL, weight_hh)
+    return pack_weight(_CELL, weight_hh, activations)
 
 
 def lstm_prepacked(
@@ -90,15 +91,21 @@ def lstm_prepacked(
     lengths: Lengths | None = None,
     batch_sizes: Lengths | None = None,
     batch_first: bool = False,
+    activations: str = "float32",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`lstm` for inference on the CPU, over weights that were packed (and perhaps quantised) before.
 
     Computed in float32: ``(x Qᵀ) · scale`` in place of ``x Wᵀ``. With float32 weights the result is :func:`lstm`'s, bit
     for bit; with all of them a row's is the same whatever its batch. Not differentiable.
 
+    With ``activations="int8"`` each row of the input and, at each step, of the state is rounded to eight bits before it
+    meets the weights: x to q = round(127 x / max|x|), and the sums Σ q·Q are of integers, exact in any order. What the
+    states carry on is not rounded. A row that is not finite gives NaN.
+
     Args:
         weights, weights_reverse: :class:`PackedLSTMWeights`.
         input, h0, c0, lengths, batch_sizes, batch_first: as in :func:`lstm`.
+        activations: "float32", or "int8" with int8 weights that :func:`pack_lstm_weight` has packed for it.
 
     Returns:
         output, h_n and c_n, as :func:`lstm`'s, in the dtype of input.
@@ -106,4 +113,6 @@ def lstm_prepacked(
     Raises:
         TypeError, ValueError: as :func:`lstm`, and weights that do not fit each other.
     """
-    return run_prepacked(_CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first)
+    return run_prepacked(
+        _CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first, activations
+    )

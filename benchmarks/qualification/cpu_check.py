@@ -24,7 +24,11 @@ sys.path.insert(0, str(ROOT))
 
 RECORD = ROOT / "benchmarks" / "results" / "avx512.json"
 # What is compiled with AVX-512.
-FILES = ("kernels/common/cpu/isa_avx512.cpp", "kernels/ctc/cpu/isa_avx512.cpp")
+FILES = (
+    "kernels/common/cpu/isa_avx512.cpp",
+    "kernels/common/cpu/isa_avx512_vnni.cpp",
+    "kernels/ctc/cpu/isa_avx512.cpp",
+)
 TESTS = ("tests/ops", "tests/decoder/test_beam_stream.py")
 
 # By its path: the package would need torch.

@@ -66,6 +66,14 @@ std::vector<T*> row_pointers(T* values, int64_t rows, int64_t stride) {
   return pointers;
 }
 
+// A sum of products of two numbers of eight bits is to fit 32 bits.
+constexpr int64_t kMostDotFeatures = int64_t(1) << 17;
+
+inline void check_dot_features(const char* name, int64_t features) {
+  if (features > kMostDotFeatures)
+    invalid(name, ": expected at most ", kMostDotFeatures, " features with int8 activations, received ", features);
+}
+
 // The values of an int64 tensor [rows], each within [0, longest].
 inline std::vector<int64_t> read_lengths(const Tensor& lengths, const char* name, int64_t rows, int64_t longest) {
   check(name, lengths).dtype(ScalarType::Long).shape({rows});

@@ -6,9 +6,9 @@ namespace asrkern {
 namespace {
 
 template <class T, class W, class Kernels>
-RecurrentResult gru_forward(const RecurrentLayer& layer, const Kernels& kernels,
-                            typename cpu::Kernels<T>::template LinearKernel<W> linear, const std::optional<Tensor>& h0,
-                            const Biases& bias_ih, const Biases& bias_hh, bool save_reserve) {
+RecurrentResult gru_forward(const RecurrentLayer& layer, const Kernels& kernels, const cpu::LinearKernels<T, W>& linear,
+                            const std::optional<Tensor>& h0, const Biases& bias_ih, const Biases& bias_hh,
+                            bool save_reserve) {
   // bias_hh's r and z parts are plain sums with bias_ih's; its n part stays inside the reset gate's product.
   const int64_t summed = 2 * layer.size;
   return recurrent_forward<cpu::GruCell<T, W>>(layer, kernels, linear, h0, bias_ih, bias_hh, summed, save_reserve,
@@ -43,9 +43,13 @@ std::tuple<Tensor, Tensor, Tensor> gru(const Tensor& input, const std::optional<
   });
 }
 
-Tensor gru_pack(const Tensor& weight_hh) {
-  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
-  return pack_weight(weight_hh, 3, kernels.gru, kernels.gru_bf16, kernels.gru_int8);
+auto kernels_by_weight() {
+  const cpu::Kernels<float>& all = cpu::kernels<float>();
+  return KernelsByWeight{all.gru, all.gru_bf16, all.gru_int8, cpu::int8_kernels().gru};
+}
+
+Tensor gru_pack(const Tensor& weight_hh, bool int8_activations) {
+  return pack_weight(weight_hh, int8_activations, 3, kernels_by_weight());
 }
 
 std::tuple<Tensor, Tensor> gru_prepacked(
@@ -55,16 +59,16 @@ std::tuple<Tensor, Tensor> gru_prepacked(
     const std::optional<Tensor>& bias_hh, const std::optional<Tensor>& weight_ih_reverse,
     const std::optional<Tensor>& scale_ih_reverse, const std::optional<Tensor>& packed_hh_reverse,
     const std::optional<Tensor>& scale_hh_reverse, const std::optional<Tensor>& bias_ih_reverse,
-    const std::optional<Tensor>& bias_hh_reverse, bool batch_first) {
+    const std::optional<Tensor>& bias_hh_reverse, bool batch_first, bool int8_activations) {
   const RecurrentLayer layer = prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh,
                                                bias_ih, bias_hh, weight_ih_reverse, scale_ih_reverse, packed_hh_reverse,
                                                scale_hh_reverse, bias_ih_reverse, bias_hh_reverse, batch_first, 3);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
-  const cpu::Kernels<float>& all = cpu::kernels<float>();
   return with_weight_type(
-      packed_hh, all.gru, all.gru_bf16, all.gru_int8, [&](auto type, const auto& kernels, auto linear) {
+      packed_hh, "packed_hh", int8_activations, kernels_by_weight(), [&](auto type, const auto& kernels, auto linear) {
         using W = decltype(type);
         check_packed(layer, kernels);
+        if (int8_activations) check_dot_features("input", std::max(layer.features, layer.size));
         const auto [output, h_n, reserve] = gru_forward<float, W>(layer, kernels, linear, h0, b_ih, b_hh, false);
         return std::tuple(output, h_n);
       });

@@ -7,7 +7,7 @@ namespace {
 
 template <class T, class W, class Kernels>
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(const RecurrentLayer& layer, const Kernels& kernels,
-                                                        typename cpu::Kernels<T>::template LinearKernel<W> linear,
+                                                        const cpu::LinearKernels<T, W>& linear,
                                                         const std::optional<Tensor>& h0,
                                                         const std::optional<Tensor>& c0, const Biases& bias_ih,
                                                         const Biases& bias_hh, bool save_reserve) {
@@ -41,9 +41,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm(
   });
 }
 
-Tensor lstm_pack(const Tensor& weight_hh) {
-  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
-  return pack_weight(weight_hh, 4, kernels.lstm, kernels.lstm_bf16, kernels.lstm_int8);
+auto kernels_by_weight() {
+  const cpu::Kernels<float>& all = cpu::kernels<float>();
+  return KernelsByWeight{all.lstm, all.lstm_bf16, all.lstm_int8, cpu::int8_kernels().lstm};
+}
+
+Tensor lstm_pack(const Tensor& weight_hh, bool int8_activations) {
+  return pack_weight(weight_hh, int8_activations, 4, kernels_by_weight());
 }
 
 std::tuple<Tensor, Tensor, Tensor> lstm_prepacked(
@@ -53,16 +57,17 @@ std::tuple<Tensor, Tensor, Tensor> lstm_prepacked(
     const std::optional<Tensor>& bias_ih, const std::optional<Tensor>& bias_hh,
     const std::optional<Tensor>& weight_ih_reverse, const std::optional<Tensor>& scale_ih_reverse,
     const std::optional<Tensor>& packed_hh_reverse, const std::optional<Tensor>& scale_hh_reverse,
-    const std::optional<Tensor>& bias_ih_reverse, const std::optional<Tensor>& bias_hh_reverse, bool batch_first) {
+    const std::optional<Tensor>& bias_ih_reverse, const std::optional<Tensor>& bias_hh_reverse, bool batch_first,
+    bool int8_activations) {
   const RecurrentLayer layer = prepacked_layer(input, lengths, batch_sizes, weight_ih, scale_ih, packed_hh, scale_hh,
                                                bias_ih, bias_hh, weight_ih_reverse, scale_ih_reverse, packed_hh_reverse,
                                                scale_hh_reverse, bias_ih_reverse, bias_hh_reverse, batch_first, 4);
   const Biases b_ih = {dense(bias_ih), dense(bias_ih_reverse)}, b_hh = {dense(bias_hh), dense(bias_hh_reverse)};
-  const cpu::Kernels<float>& all = cpu::kernels<float>();
-  return with_weight_type(packed_hh, all.lstm, all.lstm_bf16, all.lstm_int8,
+  return with_weight_type(packed_hh, "packed_hh", int8_activations, kernels_by_weight(),
                           [&](auto type, const auto& kernels, auto linear) {
                             using W = decltype(type);
                             check_packed(layer, kernels);
+                            if (int8_activations) check_dot_features("input", std::max(layer.features, layer.size));
                             const auto [output, h_n, c_n, reserve] =
                                 lstm_forward<float, W>(layer, kernels, linear, h0, c0, b_ih, b_hh, false);
                             return std::tuple(output, h_n, c_n);

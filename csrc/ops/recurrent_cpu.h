@@ -79,27 +79,41 @@ inline RecurrentLayer prepacked_layer(
   return layer;
 }
 
-// f(W(), a cell's kernels for W, linear's for W) by the type that a weight is stored as.
-template <class Float, class Bf16, class Int8, class F>
-auto with_weight_type(const Tensor& weight, const Float& for_float, const Bf16& for_bf16, const Int8& for_int8,
-                      const F& f) {
+// The kernels of a cell, by how its weights are stored and what they meet.
+template <class Float, class Bf16, class Int8, class Int8Dot>
+struct KernelsByWeight {
+  const Float& for_float;
+  const Bf16& for_bf16;
+  const Int8& for_int8;
+  const Int8Dot& for_int8_dot;
+};
+template <class... Kernels>
+KernelsByWeight(const Kernels&...) -> KernelsByWeight<Kernels...>;
+
+// f(W(), the cell's kernels for W, linear's for W) by the type that a weight is stored as.
+template <class Cells, class F>
+auto with_weight_type(const Tensor& weight, const char* name, bool int8_activations, const Cells& cells, const F& f) {
   const cpu::Kernels<float>& kernels = cpu::kernels<float>();
-  if (weight.scalar_type() == ScalarType::Char) return f(int8_t(), for_int8, kernels.linear_int8);
-  if (weight.scalar_type() == ScalarType::BFloat16) return f(cpu::Bf16(), for_bf16, kernels.linear_bf16);
-  return f(float(), static_cast<const typename Float::Inference&>(for_float), kernels.linear);
+  if (int8_activations) {
+    check(name, weight).dtype(ScalarType::Char);
+    return f(cpu::Int8Dot(), cells.for_int8_dot, cpu::int8_kernels().linear);
+  }
+  if (weight.scalar_type() == ScalarType::Char) return f(int8_t(), cells.for_int8, kernels.linear_int8);
+  if (weight.scalar_type() == ScalarType::BFloat16) return f(cpu::Bf16(), cells.for_bf16, kernels.linear_bf16);
+  using Float = std::remove_cvref_t<decltype(cells.for_float)>;
+  return f(float(), static_cast<const typename Float::Inference&>(cells.for_float), kernels.linear);
 }
 
-template <class Float, class Bf16, class Int8>
-Tensor pack_weight(const Tensor& weight_hh, int64_t gates, const Float& for_float, const Bf16& for_bf16,
-                   const Int8& for_int8) {
+template <class Cells>
+Tensor pack_weight(const Tensor& weight_hh, bool int8_activations, int64_t gates, const Cells& cells) {
   check("weight_hh", weight_hh).dtype({ScalarType::Float, ScalarType::BFloat16, ScalarType::Char});
-  check_weight_hh(weight_hh, gates);
+  const int64_t size = check_weight_hh(weight_hh, gates);
   const Tensor weight = dense(weight_hh);
-  return with_weight_type(weight, for_float, for_bf16, for_int8, [&](auto type, const auto& kernels, auto) {
+  return with_weight_type(weight, "weight_hh", int8_activations, cells, [&](auto type, const auto& kernels, auto) {
     using W = decltype(type);
-    Tensor packed = allocate(weight, {kernels.packed_size(weight.size(1))});
+    Tensor packed = allocate(weight, {kernels.packed_size(size)});
     prefer_huge_pages(packed);
-    kernels.pack(torch_threads(), data<W>(weight), weight.size(1), mutable_data<W>(packed));
+    kernels.pack(torch_threads(), data<W>(weight), size, mutable_data<W>(packed));
     return packed;
   });
 }
@@ -123,15 +137,13 @@ struct RecurrentResult {
 // elements of bias_hh join bias_ih in front of the recurrence. complete(d, pass) adds to what
 // every cell has what direction d of this one has beside it.
 template <class Cell, class Kernels, class Complete>
-RecurrentResult recurrent_forward(
-    const RecurrentLayer& layer, const Kernels& cell,
-    typename cpu::Kernels<typename Cell::Value>::template LinearKernel<typename Cell::Weight> linear,
-    const std::optional<Tensor>& h0, const Biases& bias_ih, const Biases& bias_hh, int64_t summed_bias,
-    bool save_reserve, const Complete& complete) {
+RecurrentResult recurrent_forward(const RecurrentLayer& layer, const Kernels& cell,
+                                  const cpu::LinearKernels<typename Cell::Value, typename Cell::Weight>& linear,
+                                  const std::optional<Tensor>& h0, const Biases& bias_ih, const Biases& bias_hh,
+                                  int64_t summed_bias, bool save_reserve, const Complete& complete) {
   using T = typename Cell::Value;
   using W = typename Cell::Weight;
   const cpu::ThreadPool pool = torch_threads();
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const cpu::RecurrentBatch batch = layer.order.batch();
   const Tensor& input = layer.input;
   const int64_t size = layer.size, gates = layer.gates, features = layer.features;
@@ -148,8 +160,8 @@ RecurrentResult recurrent_forward(
   const int at_once = directions_at_once(layer.directions, packed_size * int64_t(sizeof(W)));
   Tensor gates_x = allocate(input, {at_once, longest_part, gates});
   Tensor states = allocate(input, {at_once, 2, batch.rows, size});
-  Tensor scratch_ih = allocate(input, {kernels.linear_scratch_size(pool, features)});
-  std::vector<int64_t> scratch(pool.threads * at_once * batch.rows);
+  Tensor scratch_ih = allocate(input, {linear.scratch_size(pool, longest_part, features)});
+  std::vector<int64_t> scratch(std::max(pool.threads, at_once) * at_once * cell.scratch_size(batch.rows, size));
   std::vector<const T*> inputs[2] = {frame_pointers(layer.order, data<T>(input), features, 0)};
   if (layer.directions == 2) inputs[1] = reversed_pointers(layer.order, inputs[0]);
   std::vector<T*> outputs[2], projected[2];
@@ -180,15 +192,15 @@ RecurrentResult recurrent_forward(
       last = end_of_part(batch, first);
       const int64_t begin = batch.offsets[first], end = batch.offsets[last - 1] + batch.active[last - 1];
       for (int d = from; d < from + at_once; ++d)
-        linear(pool, {.x = inputs[d].data() + begin,
-                      .rows = end - begin,
-                      .weight = data<W>(layer.weight_ih[d]),
-                      .out_features = gates,
-                      .in_features = features,
-                      .y = projected[d].data(),
-                      .scratch = mutable_data<T>(scratch_ih),
-                      .scale = data_or_null<T>(layer.scale_ih[d]),
-                      .bias = bias_ih[d] ? bias[d].data() : nullptr});
+        linear.run(pool, {.x = inputs[d].data() + begin,
+                          .rows = end - begin,
+                          .weight = data<W>(layer.weight_ih[d]),
+                          .out_features = gates,
+                          .in_features = features,
+                          .y = projected[d].data(),
+                          .scratch = mutable_data<T>(scratch_ih),
+                          .scale = data_or_null<T>(layer.scale_ih[d]),
+                          .bias = bias_ih[d] ? bias[d].data() : nullptr});
       cell.forward(pool, batch, passes.data(), at_once, first, last, scratch.data());
     }
   }
@@ -234,7 +246,7 @@ struct DeferredGradients {
     const int64_t shared = last_of_its_own ? gates - size : gates;  // gates whose gradient is the same for x and h
     auto& [input, by_unit, for_linear] = scratch;
     input.resize(rows * features), by_unit.resize(rows * (last_of_its_own ? gates + size : gates));
-    for_linear.resize(kernels.linear_scratch_size(pool, std::max(rows, gates)));
+    for_linear.resize(kernels.linear.scratch_size(pool, gates, std::max(rows, gates)));
     for (int64_t i = 0; i < rows; ++i) std::copy_n(inputs[begin + i], features, input.data() + i * features);
     const std::vector<T*> units = row_pointers(by_unit.data(), int64_t(by_unit.size()) / rows, rows);
     kernels.transpose_matrix(pool, pass.grad_gates, rows, gates, units[0]);
@@ -246,15 +258,15 @@ struct DeferredGradients {
     }
     const auto add_product = [&](const std::vector<const T*>& x, const T* weight, int64_t out, int64_t in,
                                  T* const* y) {
-      kernels.linear(pool, {.x = x.data(),
-                            .rows = int64_t(x.size()),
-                            .weight = weight,
-                            .out_features = out,
-                            .in_features = in,
-                            .y = y,
-                            .scratch = for_linear.data(),
-                            .transposed = true,
-                            .accumulate = true});
+      kernels.linear.run(pool, {.x = x.data(),
+                                .rows = int64_t(x.size()),
+                                .weight = weight,
+                                .out_features = out,
+                                .in_features = in,
+                                .y = y,
+                                .scratch = for_linear.data(),
+                                .transposed = true,
+                                .accumulate = true});
     };
     add_product(of_x, input.data(), features, rows, row_pointers(grad_weight_ih, gates, features).data());
     add_product(of_h, pass.h_previous, size, rows, row_pointers(grad_weight_hh, gates, size).data());

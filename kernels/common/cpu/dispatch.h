@@ -6,6 +6,7 @@
 #include "kernels/common/cpu/isa.h"
 #include "kernels/conv/cpu/masked_conv2d.h"
 #include "kernels/linear/cpu/linear.h"
+#include "kernels/linear/cpu/linear_dot.h"
 #include "kernels/norm/cpu/batch_norm_act.h"
 #include "kernels/rnn/cpu/gru.h"
 #include "kernels/rnn/cpu/lstm.h"
@@ -13,11 +14,19 @@
 
 namespace asrkern::cpu {
 
+// Those of linear with weights stored as W.
+template <class T, class W>
+struct LinearKernels {
+  int64_t (*scratch_size)(const ThreadPool&, int64_t rows, int64_t in_features);
+  void (*run)(const ThreadPool&, const Linear<T, W>&);
+};
+
 // Those of one recurrent operation with weights stored as W; see recurrent.h.
 template <class T, class W, class Forward>
 struct RecurrentInference {
   int64_t (*packed_size)(int64_t hidden_size);
   void (*pack)(const ThreadPool&, const W* weight, int64_t hidden_size, W* packed);
+  int64_t (*scratch_size)(int64_t rows, int64_t hidden_size);
   void (*forward)(const ThreadPool&, const RecurrentBatch&, const Forward* directions, int count, int64_t first,
                   int64_t last, int64_t* scratch);
 };
@@ -36,18 +45,23 @@ struct SpellerKernels {
                 const SpellerGreedy*);
 };
 
+// With int8 weights and activations of eight bits; see int8_dot.h. A table of its own: VNNI changes it alone.
+template <class T>
+struct Int8Kernels {
+  LinearKernels<T, Int8Dot> linear;
+  RecurrentInference<T, Int8Dot, GruForward<T, Int8Dot>> gru;
+  RecurrentInference<T, Int8Dot, LstmForward<T, Int8Dot>> lstm;
+};
+
 // Packed layouts depend on the ISA's vector width: pack and compute with the same table.
 template <class T>
 struct Kernels {
   int64_t (*linear_packed_size)(int64_t out_features, int64_t in_features);
   void (*linear_pack)(const ThreadPool&, const T* weight, bool transposed, int64_t out_features, int64_t in_features,
                       T* packed);
-  int64_t (*linear_scratch_size)(const ThreadPool&, int64_t in_features);
-  template <class W>
-  using LinearKernel = void (*)(const ThreadPool&, const Linear<T, W>&);
-  LinearKernel<T> linear;
-  LinearKernel<Bf16> linear_bf16;
-  LinearKernel<int8_t> linear_int8;
+  LinearKernels<T, T> linear;
+  LinearKernels<T, Bf16> linear_bf16;
+  LinearKernels<T, int8_t> linear_int8;
   void (*transpose_matrix)(const ThreadPool&, const T* from, int64_t rows, int64_t columns, T* to);
   RecurrentKernels<T, GruForward<T>, GruBackward<T>> gru;
   RecurrentInference<T, Bf16, GruForward<T, Bf16>> gru_bf16;
@@ -74,21 +88,27 @@ namespace {
 // The functions compiled by the including file, with that file's ISA.
 template <class Cell, class T = typename Cell::Value, class W = typename Cell::Weight>
 constexpr RecurrentInference<T, W, typename Cell::Forward> make_recurrent_inference() {
-  return {recurrent_packed_size<T, Cell::kGates>, recurrent_pack<T, W, Cell::kGates>, recurrent_forward<Cell>};
+  return {recurrent_packed_size<T, W, Cell::kGates>, recurrent_pack<T, W, Cell::kGates>, recurrent_scratch_size<Cell>,
+          recurrent_forward<Cell>};
 }
 template <class Cell, class T = typename Cell::Value>
 constexpr RecurrentKernels<T, typename Cell::Forward, typename Cell::Backward> make_recurrent_kernels() {
   return {make_recurrent_inference<Cell>(), recurrent_backward<Cell>};
 }
 template <class T>
+constexpr Int8Kernels<T> make_int8_kernels() {
+  return {{linear_dot_scratch_size<T>, linear_dot<T>},
+          make_recurrent_inference<GruCell<T, Int8Dot>>(),
+          make_recurrent_inference<LstmCell<T, Int8Dot>>()};
+}
+template <class T>
 constexpr Kernels<T> make_kernels() {
   return {
       linear_packed_size<T>,
       linear_pack<T>,
-      linear_scratch_size<T>,
-      linear<T, T>,
-      linear<T, Bf16>,
-      linear<T, int8_t>,
+      {linear_scratch_size<T>, linear<T, T>},
+      {linear_scratch_size<T>, linear<T, Bf16>},
+      {linear_scratch_size<T>, linear<T, int8_t>},
       transpose_matrix<T>,
       make_recurrent_kernels<GruCell<T>>(),
       make_recurrent_inference<GruCell<T, Bf16>>(),
@@ -113,9 +133,11 @@ constexpr Kernels<T> make_kernels() {
 
 extern const Kernels<float> kScalarKernels, kAvx2Kernels, kAvx512Kernels;
 extern const Kernels<double> kDoubleKernels;  // the scalar build only
+extern const Int8Kernels<float> kScalarInt8Kernels, kAvx2Int8Kernels, kAvx512Int8Kernels, kAvx512VnniInt8Kernels;
 
 // Those of the active ISA.
 template <class T>
 const Kernels<T>& kernels();
+const Int8Kernels<float>& int8_kernels();
 
 }  // namespace asrkern::cpu

@@ -18,6 +18,8 @@ bool has(Isa isa) {
     case Isa::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case Isa::kAvx512Vnni:
+      return has(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni");
   }
 #endif
   return isa == Isa::kScalar;
@@ -27,17 +29,19 @@ Isa choose() {
   const char* forced = std::getenv("ASRKERN_CPU_ISA");
   if (!forced || !*forced) {
 #if defined(ASRKERN_AVX512_CHECKED)
-    if (has(Isa::kAvx512)) return Isa::kAvx512;
+    for (Isa isa : {Isa::kAvx512Vnni, Isa::kAvx512})
+      if (has(isa)) return isa;
 #endif
     return has(Isa::kAvx2) ? Isa::kAvx2 : Isa::kScalar;
   }
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni}) {
     if (std::string(forced) != isa_name(isa)) continue;
     if (!has(isa))
       throw std::runtime_error(std::string("ASRKERN_CPU_ISA: expected an ISA that this CPU has, received ") + forced);
     return isa;
   }
-  throw std::runtime_error(std::string("ASRKERN_CPU_ISA: expected scalar, avx2 or avx512, received ") + forced);
+  throw std::runtime_error(std::string("ASRKERN_CPU_ISA: expected scalar, avx2, avx512 or avx512_vnni, received ") +
+                           forced);
 }
 
 }  // namespace
@@ -47,6 +51,9 @@ Isa active_isa() {
   return isa;
 }
 
-const char* isa_name(Isa isa) { return isa == Isa::kScalar ? "scalar" : isa == Isa::kAvx2 ? "avx2" : "avx512"; }
+const char* isa_name(Isa isa) {
+  constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "avx512_vnni"};
+  return kNames[int(isa)];
+}
 
 }  // namespace asrkern::cpu

@@ -4,5 +4,6 @@
 namespace asrkern::cpu {
 
 const Kernels<float> kAvx512Kernels = make_kernels<float>();
+const Int8Kernels<float> kAvx512Int8Kernels = make_int8_kernels<float>();
 
 }  // namespace asrkern::cpu

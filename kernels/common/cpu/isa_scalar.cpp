@@ -4,6 +4,7 @@
 namespace asrkern::cpu {
 
 const Kernels<float> kScalarKernels = make_kernels<float>();
+const Int8Kernels<float> kScalarInt8Kernels = make_int8_kernels<float>();
 const Kernels<double> kDoubleKernels = make_kernels<double>();
 
 }  // namespace asrkern::cpu

@@ -6,7 +6,7 @@ namespace asrkern::cpu {
 
 const CtcKernels& ctc_kernels() {
 #if defined(ASRKERN_X86)
-  if (active_isa() == Isa::kAvx512) return kAvx512CtcKernels;
+  if (active_isa() >= Isa::kAvx512) return kAvx512CtcKernels;
   if (active_isa() == Isa::kAvx2) return kAvx2CtcKernels;
 #endif
   return kScalarCtcKernels;

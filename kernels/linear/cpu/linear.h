@@ -66,11 +66,9 @@ inline __m256 load_eight(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
-// 8 × 8 weights as floats through registers.
-template <class W>
-inline void transpose_8x8(const W* from, int64_t from_stride, float* to, int64_t to_stride) {
-  __m256 r[8], s[8];
-  for (int i = 0; i < 8; ++i) r[i] = load_eight(from + i * from_stride);
+// r[j][k] becomes r[k][j].
+inline void transpose_registers(__m256 (&r)[8]) {
+  __m256 s[8];
   for (int i = 0; i < 8; i += 2) {
     s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
     s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -82,9 +80,19 @@ inline void transpose_8x8(const W* from, int64_t from_stride, float* to, int64_t
     r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xEE);
   }
   for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(to + i * to_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    const __m256 low = r[i];
+    r[i] = _mm256_permute2f128_ps(low, r[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(low, r[i + 4], 0x31);
   }
+}
+
+// 8 × 8 weights as floats through registers.
+template <class W>
+inline void transpose_8x8(const W* from, int64_t from_stride, float* to, int64_t to_stride) {
+  __m256 r[8];
+  for (int i = 0; i < 8; ++i) r[i] = load_eight(from + i * from_stride);
+  transpose_registers(r);
+  for (int i = 0; i < 8; ++i) _mm256_storeu_ps(to + i * to_stride, r[i]);
 }
 #endif
 
@@ -195,8 +203,9 @@ void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_fe
   }
 }
 
+// Whatever the rows are: see linear_dot.h for what depends on them.
 template <class T>
-int64_t linear_scratch_size(const ThreadPool& pool, int64_t in_features) {
+int64_t linear_scratch_size(const ThreadPool& pool, int64_t, int64_t in_features) {
   return pool.threads * LinearTile<T>::kColumns * in_features;
 }
 

@@ -5,10 +5,11 @@
 // direction), so that the rows still running at a step are always the first `active[step]`: finished rows cost nothing.
 // Frame t of row i is frame number `offsets[t] + i`, the order of a PackedSequence.
 //
-// Every element of W_h h is one chain fma(h[k], w[k], acc) over ascending k in every tile: see linear.h.
+// Every element of W_h h is one chain fma(h[k], w[k], acc) over ascending k in every tile: see linear.h. With weights
+// that are Int8Dot it is a sum of integers, of a state that is rounded to eight bits at each step: see int8_dot.h.
 #pragma once
 
-#include "kernels/linear/cpu/linear.h"
+#include "kernels/linear/cpu/linear_dot.h"
 
 namespace asrkern::cpu {
 
@@ -76,31 +77,46 @@ struct RecurrentTile {
   static constexpr int blocks(int rows) { return rows * kGates < 12 ? 12 / (rows * kGates) : 1; }
 };
 
-template <class T>
+// Packed weights of one unit's gates.
+template <class T, class W>
+int64_t unit_packed_size(int64_t gates, int64_t in_features) {
+  using P = Product<T, W>;
+  return gates * (P::kHead + P::kDepth * operand_count<T, W>(in_features));
+}
+
+template <class T, class W = T>
 int64_t gates_packed_size(int64_t units, int64_t gates, int64_t in_features) {
   constexpr int kWidth = Vec<T>::kWidth;
-  return ceil_div(units, kWidth) * kWidth * gates * in_features;
+  return ceil_div(units, kWidth) * kWidth * unit_packed_size<T, W>(gates, in_features);
 }
 
 // weight: [gates·units, in_features] → packed: [block of kWidth units][k][gate][unit], zero beyond units; both of W, in
-// blocks of T's vectors.
+// blocks of T's vectors. Of Int8Dot a block is [gate][unit] heads, then [group of k][gate][unit][k of the group].
 template <class T, class W>
 void gates_pack(const ThreadPool& pool, const W* weight, int64_t units, int64_t gates, int64_t in_features, W* packed) {
   constexpr int kWidth = Vec<T>::kWidth;
   parallel_for(pool, ceil_div(units, kWidth), [=](int64_t block) {
+    using P = Product<T, W>;
     const int64_t first = block * kWidth;
-    W* out = packed + first * gates * in_features;
+    W* const heads = packed + first * unit_packed_size<T, W>(gates, in_features);
+    W* const out = heads + gates * kWidth * P::kHead;
     const int count = int(units - first < kWidth ? units - first : kWidth);
-    for (int64_t gate = 0; gate < gates; ++gate)
-      transpose(weight + (gate * units + first) * in_features, in_features, count, kWidth, in_features,
-                out + gate * kWidth, gates * kWidth);
+    for (int64_t gate = 0; gate < gates; ++gate) {
+      const W* from = weight + (gate * units + first) * in_features;
+      if constexpr (P::kRounds)
+        interleave<T, kWidth>(from, in_features, count, in_features, out + gate * kWidth * P::kDepth,
+                              gates * kWidth * P::kDepth);
+      else
+        transpose(from, in_features, count, kWidth, in_features, out + gate * kWidth, gates * kWidth);
+    }
+    if constexpr (P::kRounds) set_heads<T>(int(gates), operand_count<T, W>(in_features), heads);
   });
 }
 
 // The same of W_hh, which is square.
-template <class T, int kGates>
+template <class T, class W, int kGates>
 int64_t recurrent_packed_size(int64_t hidden_size) {
-  return gates_packed_size<T>(hidden_size, kGates, hidden_size);
+  return gates_packed_size<T, W>(hidden_size, kGates, hidden_size);
 }
 template <class T, class W, int kGates>
 void recurrent_pack(const ThreadPool& pool, const W* weight, int64_t hidden_size, W* packed) {
@@ -117,73 +133,87 @@ inline int64_t recurrent_frame(const RecurrentBatch& batch, bool reverse, int64_
   return batch.offsets[reverse ? batch.lengths[row] - 1 - step : step] + row;
 }
 
-// acc[m][b][g] = Σ_k states[m][k] · weight[b][k][g].
+// acc[m][b][g] = Σ_k rows[m][k] · weight[b][k][g].
 template <class T, class W, int kRows, int kBlocks, int kGates>
-inline void recurrent_chains(const T* const (&states)[kRows], const W* weight, int64_t size,
-                             Vec<T> (&acc)[kRows][kBlocks][kGates]) {
-  using V = Vec<T>;
-  constexpr int kWidth = V::kWidth;
-  const int64_t block_size = kWidth * kGates * size;
+inline void recurrent_chains(const typename Product<T, W>::Operand* const (&rows)[kRows], const W* weight,
+                             int64_t in_features, typename Product<T, W>::Sum (&acc)[kRows][kBlocks][kGates]) {
+  using P = Product<T, W>;
+  constexpr int kWidth = Vec<T>::kWidth, kHead = kWidth * P::kHead, kGroup = kWidth * P::kDepth;
+  const int64_t block_size = kWidth * unit_packed_size<T, W>(kGates, in_features);
+  const int64_t count = operand_count<T, W>(in_features);
   for (int m = 0; m < kRows; ++m)
     for (int b = 0; b < kBlocks; ++b)
-      for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = V::set1(0);
-  for (int64_t k = 0; k < size; ++k, weight += kGates * kWidth) {
+      for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = P::start(weight + b * block_size + gate * kHead);
+  weight += kGates * kHead;
+  for (int64_t k = 0; k < count; ++k, weight += kGates * kGroup) {
     // The fewer operands stay in registers, of the others there is one at a time: all of both would not fit.
     if constexpr (kRows < kBlocks * kGates) {
-      V value[kRows];
-      for (int m = 0; m < kRows; ++m) value[m] = V::set1(states[m][k]);
+      decltype(P::broadcast(rows[0][k])) value[kRows];
+      for (int m = 0; m < kRows; ++m) value[m] = P::broadcast(rows[m][k]);
       for (int b = 0; b < kBlocks; ++b)
         for (int gate = 0; gate < kGates; ++gate) {
-          const V w = load_weights<T>(weight + b * block_size + gate * kWidth);
-          for (int m = 0; m < kRows; ++m) acc[m][b][gate] = fma(value[m], w, acc[m][b][gate]);
+          const auto w = P::load(weight + b * block_size + gate * kGroup);
+          for (int m = 0; m < kRows; ++m) acc[m][b][gate] = P::add(value[m], w, acc[m][b][gate]);
         }
     } else {
-      V w[kBlocks][kGates];
+      decltype(P::load(weight)) w[kBlocks][kGates];
       for (int b = 0; b < kBlocks; ++b)
-        for (int gate = 0; gate < kGates; ++gate) w[b][gate] = load_weights<T>(weight + b * block_size + gate * kWidth);
+        for (int gate = 0; gate < kGates; ++gate) w[b][gate] = P::load(weight + b * block_size + gate * kGroup);
       for (int m = 0; m < kRows; ++m) {
-        const V value = V::set1(states[m][k]);
+        const auto value = P::broadcast(rows[m][k]);
         for (int b = 0; b < kBlocks; ++b)
-          for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = fma(value, w[b][gate], acc[m][b][gate]);
+          for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = P::add(value, w[b][gate], acc[m][b][gate]);
       }
     }
   }
 }
 
 // One direction's step: `gates_x` is that of its first row.
-template <class T>
+template <class Cell>
 struct RecurrentStep {
+  using T = typename Cell::Value;
+  using P = Product<T, typename Cell::Weight>;
+
   const int64_t* frames;  // [rows]
   const T* gates_x;
   const T* h;
   T* h_next;
+  const typename P::Operand* operands;  // [rows, operand_count] of h: itself, or rounded
+  const T* operand_scale;               // [rows] what rounded ones are to be multiplied by
 };
 
 // kBlocks blocks of units from `unit`, for rows [row, row + kRows).
 template <class Cell, int kRows, int kBlocks>
-void recurrent_tile(const typename Cell::Forward& a, const RecurrentStep<typename Cell::Value>& step, int64_t row,
-                    int64_t unit) {
+void recurrent_tile(const typename Cell::Forward& a, const RecurrentStep<Cell>& step, int64_t row, int64_t unit) {
   using T = typename Cell::Value;
+  using W = typename Cell::Weight;
   using V = Vec<T>;
+  using P = Product<T, W>;
   constexpr int kWidth = V::kWidth, kGates = Cell::kGates;
   const int64_t size = a.hidden_size;
-  const T* states[kRows];
-  for (int m = 0; m < kRows; ++m) states[m] = step.h + (row + m) * size;
-  V acc[kRows][kBlocks][kGates];
-  recurrent_chains<T, typename Cell::Weight>(states, a.weight_packed + unit * kGates * size, size, acc);
+  const typename P::Operand* operands[kRows];
+  for (int m = 0; m < kRows; ++m) operands[m] = step.operands + (row + m) * operand_count<T, W>(size);
+  typename P::Sum acc[kRows][kBlocks][kGates];
+  recurrent_chains<T, W>(operands, a.weight_packed + unit * unit_packed_size<T, W>(kGates, size), size, acc);
   for (int b = 0; b < kBlocks; ++b) {
     const int64_t first = unit + b * kWidth;
     const int count = int(size - first < kWidth ? size - first : kWidth);
-    if (a.scale)
-      for (int gate = 0; gate < kGates; ++gate) {
-        const V scale = V::load(a.scale + gate * size + first, count);
-        for (int m = 0; m < kRows; ++m) acc[m][b][gate] = acc[m][b][gate] * scale;
-      }
     for (int m = 0; m < kRows; ++m) {
+      V gates_h[kGates];
+      for (int gate = 0; gate < kGates; ++gate) {
+        gates_h[gate] = P::value(acc[m][b][gate]);
+        const auto scaled = [&](V factor) {
+          return a.scale ? factor * V::load(a.scale + gate * size + first, count) : factor;
+        };
+        if constexpr (P::kRounds)
+          gates_h[gate] = gates_h[gate] * scaled(V::set1(step.operand_scale[row + m]));
+        else
+          gates_h[gate] = scaled(gates_h[gate]);
+      }
       const int64_t frame = step.frames[row + m];
       const T* gates_x = step.gates_x + (row + m) * kGates * size + first;
-      const V h = V::load(states[m] + first, count);
-      const V next = Cell::forward(a, row + m, frame, gates_x, first, count, acc[m][b], h);
+      const V h = V::load(step.h + (row + m) * size + first, count);
+      const V next = Cell::forward(a, row + m, frame, gates_x, first, count, gates_h, h);
       next.store(step.h_next + (row + m) * size + first, count);
       next.store(a.outputs[frame] + first, count);
     }
@@ -192,8 +222,8 @@ void recurrent_tile(const typename Cell::Forward& a, const RecurrentStep<typenam
 
 // recurrent_tile for any number of rows: full tiles, then one tile of exactly what is left.
 template <class Cell, int kBlocks, int kRows>
-void recurrent_rows(const typename Cell::Forward& a, const RecurrentStep<typename Cell::Value>& step, int64_t row,
-                    int64_t rows, int64_t unit) {
+void recurrent_rows(const typename Cell::Forward& a, const RecurrentStep<Cell>& step, int64_t row, int64_t rows,
+                    int64_t unit) {
   for (; row + kRows <= rows; row += kRows) recurrent_tile<Cell, kRows, kBlocks>(a, step, row, unit);
   if constexpr (kRows > 1) {
     if (row < rows) recurrent_rows<Cell, kBlocks, kRows - 1>(a, step, row, rows, unit);
@@ -204,8 +234,8 @@ void recurrent_rows(const typename Cell::Forward& a, const RecurrentStep<typenam
 // weights while it is in the cache. A step that goes backwards begins with the weights that the one before ended with,
 // which are the ones still in the cache.
 template <class Cell, int kRows = RecurrentTile<Cell::kGates>::kRows>
-void recurrent_step(const typename Cell::Forward& a, const RecurrentStep<typename Cell::Value>& step, int64_t rows,
-                    int64_t begin, int64_t end, bool backwards) {
+void recurrent_step(const typename Cell::Forward& a, const RecurrentStep<Cell>& step, int64_t rows, int64_t begin,
+                    int64_t end, bool backwards) {
   if constexpr (kRows > 1) {
     if (rows < kRows) return recurrent_step<Cell, kRows - 1>(a, step, rows, begin, end, backwards);
   }
@@ -221,15 +251,29 @@ void recurrent_step(const typename Cell::Forward& a, const RecurrentStep<typenam
   }
 }
 
-// One member's share of one direction in steps [first, last); `frames` is the member's scratch, [rows].
+// What a member needs of its own: a frame a row, and of states that are rounded the operands and the scale a row.
+template <class Cell>
+int64_t recurrent_scratch_size(int64_t rows, int64_t hidden_size) {
+  using T = typename Cell::Value;
+  using P = Product<T, typename Cell::Weight>;
+  if constexpr (!P::kRounds) return rows;
+  const int64_t operands = operand_count<T, typename Cell::Weight>(hidden_size) * int64_t(sizeof(typename P::Operand));
+  return rows + ceil_div(rows * (operands + int64_t(sizeof(T))), sizeof(int64_t));
+}
+
+// One member's share of one direction in steps [first, last); `scratch`: [recurrent_scratch_size].
 template <class Cell>
 void recurrent_forward_member(const RecurrentBatch& batch, const typename Cell::Forward& a, int64_t first, int64_t last,
-                              int member, int members, Barrier& barrier, int64_t* frames) {
+                              int member, int members, Barrier& barrier, int64_t* scratch) {
   using T = typename Cell::Value;
+  using P = Product<T, typename Cell::Weight>;
   constexpr int kWidth = Vec<T>::kWidth;
   const int64_t size = a.hidden_size, blocks = ceil_div(size, kWidth);
   const int64_t begin = blocks * member / members * kWidth;
   const int64_t last_unit = blocks * (member + 1) / members * kWidth, end = last_unit < size ? last_unit : size;
+  int64_t* const frames = scratch;
+  T* const scales = reinterpret_cast<T*>(frames + batch.rows);
+  typename P::Operand* const rounded = reinterpret_cast<typename P::Operand*>(scales + batch.rows);
   if (first == 0) {
     if (begin < end)
       for (int64_t i = 0; i < batch.rows; ++i) copy(a.h0 + i * size + begin, end - begin, a.h + i * size + begin);
@@ -240,8 +284,17 @@ void recurrent_forward_member(const RecurrentBatch& batch, const typename Cell::
     for (int64_t i = 0; i < batch.active[step]; ++i) frames[i] = recurrent_frame(batch, a.reverse, step, i);
     if (begin < end) {
       const T* gates_x = a.gates_x + (batch.offsets[step] - batch.offsets[first]) * Cell::kGates * size;
-      recurrent_step<Cell>(a, RecurrentStep<T>{frames, gates_x, a.h + step % 2 * batch.rows * size, h_next},
-                           batch.active[step], begin, end, step % 2 == 1);
+      const T* h = a.h + step % 2 * batch.rows * size;
+      RecurrentStep<Cell> now{frames, gates_x, h, h_next, nullptr, scales};
+      if constexpr (P::kRounds) {
+        // Each member rounds all units: the largest of a row is among those of any.
+        for (int64_t i = 0; i < batch.active[step]; ++i)
+          scales[i] = round_row(h + i * size, size, rounded + i * operand_count<T, typename Cell::Weight>(size));
+        now.operands = rounded;
+      } else {
+        now.operands = h;
+      }
+      recurrent_step<Cell>(a, now, batch.active[step], begin, end, step % 2 == 1);
       const int64_t running = step + 1 < batch.steps ? batch.active[step + 1] : 0;
       for (int64_t i = running; i < batch.active[step]; ++i)
         copy(h_next + i * size + begin, end - begin, a.h_n + i * size + begin);
@@ -299,13 +352,15 @@ void for_each_direction(const ThreadPool& pool, int directions, const F& f) {
   });
 }
 
-// Steps [first, last), which continue those of the call before; scratch: [max(threads, directions), rows].
+// Steps [first, last), which continue those of the call before; scratch: [max(threads, directions),
+// recurrent_scratch_size].
 template <class Cell>
 void recurrent_forward(const ThreadPool& pool, const RecurrentBatch& batch, const typename Cell::Forward* directions,
                        int count, int64_t first, int64_t last, int64_t* scratch) {
   for_each_direction(pool, count, [&](int d, int member, int members, Barrier& barrier) {
-    recurrent_forward_member<Cell>(batch, directions[d], first, last, member, members, barrier,
-                                   scratch + (member * count + d) * batch.rows);
+    recurrent_forward_member<Cell>(
+        batch, directions[d], first, last, member, members, barrier,
+        scratch + (member * count + d) * recurrent_scratch_size<Cell>(batch.rows, directions[d].hidden_size));
   });
 }
 

@@ -238,10 +238,10 @@ class SpellerMember {
     pass.outputs = cell.outputs;
     pass.scale = cell.scale_hh;
     complete(pass, cell);
-    recurrent_step<Cell>(pass,
-                         RecurrentStep<T>{r_.frames_of, r_.gates_x, cell.h + parity * r_.rows * size,
-                                          cell.h + (1 - parity) * r_.rows * size},
-                         active, share.begin, share.end, false);
+    const T* h = cell.h + parity * r_.rows * size;
+    T* h_next = cell.h + (1 - parity) * r_.rows * size;
+    recurrent_step<Cell>(pass, RecurrentStep<Cell>{r_.frames_of, r_.gates_x, h, h_next, h, nullptr}, active,
+                         share.begin, share.end, false);
   }
 
   static void complete(GruForward<T, W>& pass, const SpellerCell<T, W>& cell) { pass.bias_n = cell.bias_n; }
