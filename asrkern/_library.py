@@ -25,7 +25,7 @@ def _load(name: str) -> None:
 
 
 def cpu_isa() -> str:
-    """The instruction set of the CPU kernels: "scalar", "avx2" or "avx512".
+    """The instruction set of the CPU kernels: "scalar", "avx2", "avx512" or "avx512_vnni".
 
     Raises:
         RuntimeError: ASRKERN_CPU_ISA names an unknown instruction set or one that this CPU does not have.

@@ -53,7 +53,12 @@ SHIPPED = Path(__file__).parent / "utterances" / "manifest.jsonl"
 RESULTS = Path(__file__).parent / "results" / "rtf.md"
 PADDED, PACKED, ASRKERN = "stock, padded", "stock, packed", "asrkern"
 ALL = "all"
-QUANTIZED = {"asrkern int8": "int8", "asrkern bf16": "bf16"}
+# By backend, the types of weights and of activations.
+QUANTIZED = {
+    "asrkern int8": ("int8", "float32"),
+    "asrkern int8/int8": ("int8", "int8"),
+    "asrkern bf16": ("bf16", "float32"),
+}
 REFERENCE = PACKED
 
 # Of log-probabilities of fp32 networks, whose sums differ in their order only; with weights in fewer bits, each kind of
@@ -115,9 +120,12 @@ def make_backends(model: nn.Module, device: torch.device, names: Sequence[str]) 
         if name in (PADDED, PACKED):
             stages = stock_stages(model, name == PACKED, device)
         else:
-            ours = quantize(model, QUANTIZED[name]) if name in QUANTIZED else model.to(device)
+            ours = quantize(model, *QUANTIZED[name]) if name in QUANTIZED else model.to(device)
             stages = system_of(model).stages(ours)
-        tolerance = system_of(model).quantized_tolerance if name in QUANTIZED else TOLERANCE
+        tolerance = TOLERANCE
+        if name in QUANTIZED:
+            # Rounded activations move results about as much again.
+            tolerance = system_of(model).quantized_tolerance * (2 if "int8/int8" in name else 1)
         backends.append(Backend(name, stages, tolerance))
     return backends
 
@@ -363,7 +371,7 @@ def make_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             repeats = arguments.repeats or DEFAULT_REPEATS.get(name, 3)
             # The kernels for fewer bits are the CPU's.
             fits = device.type == "cpu"
-            quantized = [f"asrkern {arguments.quantize}"] if fits and arguments.quantize != "none" else []
+            quantized = [f"asrkern {bits}" for bits in arguments.quantize if fits and bits != "none"]
             random_weights = not arguments.checkpoint
             yield Job(name, model, build, random_weights, device, requests, repeats, quantized)
 
@@ -428,9 +436,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, metavar="N", help="of torch, for every backend alike")
     parser.add_argument(
         "--quantize",
-        choices=["int8", "bf16", "none"],
-        default="int8",
-        help="weights of one more backend, on the CPU; default: int8",
+        nargs="+",
+        choices=["int8", "int8/int8", "bf16", "none"],
+        default=["int8", "int8/int8"],
+        help="weights, or weights and activations, of more backends, on the CPU; default: int8 int8/int8",
     )
     parser.add_argument("--device", type=device, help="cpu, cuda or cuda:N; default: cpu, and cuda if any")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write all numbers")

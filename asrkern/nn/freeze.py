@@ -143,7 +143,7 @@ def freeze(model: nn.Module) -> nn.Module:
 
     Args:
         model: its asrkern.nn.GRU and LSTM, and quantised ones, are changed in place. In float32, int8 or bfloat16 on the
-            CPU. Subclasses are left as they are, among them layers with parametrizations.
+            CPU. Left as they are: subclasses, among them layers with parametrizations, and layers with int8 activations.
 
     Returns:
         The model, in eval mode.
@@ -155,12 +155,14 @@ def freeze(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
-    found = [(name, m) for name, m in model.named_modules() if type(m) in _KINDS]
-    if not found and not any(isinstance(m, _FrozenRNN) for m in model.modules()):
+    known = [(name, m) for name, m in model.named_modules() if type(m) in _KINDS]
+    if not known and not any(isinstance(m, _FrozenRNN) for m in model.modules()):
         raise ValueError(
             f"model: expected asrkern.nn.GRU or LSTM inside, received a {type(model).__name__} without; "
             "asrkern.nn.convert(model) puts them in torch's place"
         )
+    # Sums of their weights are in the packs for int8 activations, too: _unpack would not tell them apart.
+    found = [(name, m) for name, m in known if getattr(m, "activations", "float32") == "float32"]
     # By the weight: one that several layers have is packed once.
     packs: dict[Tensor, Tensor] = {}
     # Tensors made in inference mode could not be parameters again.

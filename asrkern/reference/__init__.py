@@ -2,6 +2,7 @@
 
 from asrkern.reference.batch_norm_act import batch_norm_act
 from asrkern.reference.gru import gru
+from asrkern.reference.int8 import gru_int8, linear_int8, lstm_int8
 from asrkern.reference.light_gru import light_gru
 from asrkern.reference.linear import linear
 from asrkern.reference.lstm import lstm
@@ -11,9 +12,12 @@ from asrkern.reference.speller import speller_greedy, speller_step
 __all__ = [
     "batch_norm_act",
     "gru",
+    "gru_int8",
     "light_gru",
     "linear",
+    "linear_int8",
     "lstm",
+    "lstm_int8",
     "masked_conv2d",
     "speller_greedy",
     "speller_step",

@@ -10,15 +10,21 @@ from torch import Tensor
 States = tuple[Tensor, ...]
 
 
-def _one_row(cell: Callable, x: Tensor, weights, states: States, reverse: bool) -> tuple[Tensor, States]:
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    return x @ weight.t()
+
+
+def _one_row(
+    cell: Callable, x: Tensor, weights, states: States, reverse: bool, multiply: Callable
+) -> tuple[Tensor, States]:
     """x: [L, input_size] of one sequence, states: [hidden_size] each → outputs [L, hidden_size], final states."""
     weight_ih, weight_hh, bias_ih, bias_hh = weights
-    gates_x = x @ weight_ih.t()
+    gates_x = multiply(x, weight_ih)
     if bias_ih is not None:
         gates_x = gates_x + bias_ih
     outputs = [states[0]] * x.shape[0]
     for t in reversed(range(x.shape[0])) if reverse else range(x.shape[0]):
-        gates_h = states[0] @ weight_hh.t()
+        gates_h = multiply(states[0], weight_hh)
         if bias_hh is not None:
             gates_h = gates_h + bias_hh
         states = cell(gates_x[t], gates_h, *states)
@@ -35,8 +41,12 @@ def run_layer(
     lengths: Tensor | None,
     batch_sizes: Tensor | None,
     batch_first: bool,
+    multiply: Callable = _product,
 ) -> tuple[Tensor, ...]:
-    """(output, *final states); cell(W_ih x + b_ih, W_hh h + b_hh, *states) → the next states, the output's first."""
+    """(output, *final states); cell(W_ih x + b_ih, W_hh h + b_hh, *states) → the next states, the output's first.
+
+    multiply: (x [..., in_features], weight) → [..., out_features].
+    """
     directions = [weights] if weights_reverse is None else [weights, weights_reverse]
     hidden_size = weights[1].shape[1]
     if batch_sizes is not None:
@@ -55,7 +65,7 @@ def run_layer(
     outputs, finals = [], []
     for i, x_i in enumerate(sequences):
         runs = [
-            _one_row(cell, x_i, w, tuple(state[d, i] for state in states), d == 1)
+            _one_row(cell, x_i, w, tuple(state[d, i] for state in states), d == 1, multiply)
             for d, w in enumerate(directions)
         ]
         outputs.append(torch.cat([output for output, _ in runs], -1))

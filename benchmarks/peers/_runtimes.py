@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -34,8 +36,22 @@ TORCH, PACKED, COMPILED, ONNX_RUNTIME, OPENVINO, ASRKERN = (
     "OpenVINO",
     "asrkern",
 )
-# asrkern with weights in fewer bits.
-QUANTIZED = {"asrkern bf16": "bf16", "asrkern int8": "int8"}
+# asrkern with weights in fewer bits, and perhaps activations.
+QUANTIZED = {
+    "asrkern bf16": ("bf16", "float32"),
+    "asrkern int8": ("int8", "float32"),
+    "asrkern int8/int8": ("int8", "int8"),
+}
+# Peers with both in int8; a row's result depends on the rows beside it in ONNX Runtime's and torch's.
+TORCH_INT8, ONNX_RUNTIME_INT8 = "torch.ao int8", "ONNX Runtime int8"
+# How far an output may be from float32's, relative to the largest.
+FEWER_BITS = {
+    "asrkern bf16": 2e-2,
+    "asrkern int8": 2e-2,
+    "asrkern int8/int8": 4e-2,
+    TORCH_INT8: 1e-1,
+    ONNX_RUNTIME_INT8: 1e-1,
+}
 
 # Where ONNX's gates are among torch's: update, reset, hidden of torch's reset, update, new; input, output, forget, cell
 # of torch's input, forget, cell, output.
@@ -58,8 +74,8 @@ def rnn_backends(
     def stock() -> Call:
         return _inference(lambda: [rnn_forward(module, x, lengths).unflatten(-1, (2, -1))])
 
-    def asrkern(weights: str | None = None) -> Call:
-        layer = quantize(module, weights) if weights else convert(module).model.eval()
+    def asrkern(*types: str) -> Call:
+        layer = quantize(module, *types) if types else convert(module).model.eval()
         return _inference(lambda: [layer(x, lengths=lengths)[0].unflatten(-1, (2, -1))])
 
     def exported(runtime: Callable[..., Call]) -> Backend:
@@ -69,8 +85,23 @@ def rnn_backends(
 
         return backend
 
+    def stock_int8() -> Call:
+        with warnings.catch_warnings():
+            # It is to be replaced by torchao, which has no recurrent layers.
+            warnings.simplefilter("ignore")
+            layers = torch.ao.quantization.quantize_dynamic(
+                nn.Sequential(module), {type(module)}, torch.qint8
+            )
+        return _inference(lambda: [rnn_forward(layers[0], x, lengths).unflatten(-1, (2, -1))])
+
     peers = {name: exported(runtime) for name, runtime in installed().items()}
-    fewer_bits = {name: partial(asrkern, weights) for name, weights in QUANTIZED.items() if quantized}
+    if not quantized:
+        return {TORCH: stock, **peers, ASRKERN: asrkern}
+    peers[TORCH_INT8] = stock_int8
+    # Of a GRU its quantize_dynamic leaves all in float32, without a word.
+    if ONNX_RUNTIME in peers and isinstance(module, nn.LSTM):
+        peers[ONNX_RUNTIME_INT8] = exported(onnx_runtime_int8)
+    fewer_bits = {name: partial(asrkern, *types) for name, types in QUANTIZED.items()}
     return {TORCH: stock, **peers, ASRKERN: asrkern, **fewer_bits}
 
 
@@ -206,6 +237,18 @@ def onnx_runtime(model: ModelProto, inputs: dict[str, Tensor]) -> Call:
     )
     feeds = {name: x.numpy() for name, x in inputs.items()}
     return lambda: [torch.from_numpy(y) for y in session.run(None, feeds)]
+
+
+def onnx_runtime_int8(model: ModelProto, inputs: dict[str, Tensor]) -> Call:
+    """With int8 weights and activations wherever ONNX Runtime has an operator for them."""
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "int8.onnx")
+        # per_channel: a scale for each output, as asrkern has one.
+        quantize_dynamic(model, target, per_channel=True)
+        return onnx_runtime(onnx.load(target), inputs)
 
 
 def open_vino(model: ModelProto, inputs: dict[str, Tensor]) -> Call:

@@ -83,7 +83,13 @@ def test_the_script_from_a_shell(tmp_path):
     (report,) = json.loads(output.read_text())
     assert report["passed"] and report["utterances"] == 2 and report["machine"]["threads"] == 1
     assert report["audio_seconds"] == pytest.approx(1.1)
-    assert list(report["backends"]) == ["stock, padded", "stock, packed", "asrkern", "asrkern int8"]
+    assert list(report["backends"]) == [
+        "stock, padded",
+        "stock, packed",
+        "asrkern",
+        "asrkern int8",
+        "asrkern int8/int8",
+    ]
     for numbers in report["backends"].values():
         assert list(numbers["stages_seconds"]) == ["features", "conv", "rnn", "fc", "decode"]
         assert min(numbers["stages_seconds"].values()) > 0

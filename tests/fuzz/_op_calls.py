@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asrkern import reference
 from asrkern.ops import Dense, SpellerCell, SpellerWeights
+from asrkern.reference.int8 import round_rows
 from tests.compare import assert_close
 from tests.fuzz._spoil import INF, tensor
 
@@ -131,17 +132,25 @@ def make_prepacked(cell: str):
         batch, states, weights, reverse, options, valid = make_recurrent(rng, cell)
         dtype = (torch.float32, torch.bfloat16, torch.int8)[rng.integers(3)]
         pack = raw(f"{cell}_pack")
+        dots = dtype == torch.int8 and bool(rng.integers(2))
 
         def packed(w):
             if w[0] is None:
                 return (None,) * 6
             ih, hh = (quantized(rng, each.float(), dtype) for each in w[:2])
             scales = [maybe(rng, len(ih)) for _ in range(2)]
-            return ih, scales[0], pack(hh), scales[1], *(None if b is None else b.float() for b in w[2:])
+            return (
+                ih,
+                scales[0],
+                pack(hh, dots),
+                scales[1],
+                *(None if b is None else b.float() for b in w[2:]),
+            )
 
         batch["input"] = batch["input"].float()
         states = {name: None if state is None else state.float() for name, state in states.items()}
         arguments = batch | states | named(packed(weights), packed(reverse), PACKED) | options
+        arguments["int8_activations"] = dots
         return Call(f"{cell}_prepacked", arguments, valid)
 
     return make
@@ -151,7 +160,9 @@ def make_pack(cell: str):
     def make(rng):
         size, gates = int(rng.integers(1, 20)), {"gru": 3, "lstm": 4}[cell]
         dtype = (torch.float32, torch.bfloat16, torch.int8)[rng.integers(3)]
-        return Call(f"{cell}_pack", {"weight_hh": quantized(rng, tensor(rng, (gates * size, size)), dtype)})
+        weight = quantized(rng, tensor(rng, (gates * size, size)), dtype)
+        dots = dtype == torch.int8 and bool(rng.integers(2))
+        return Call(f"{cell}_pack", {"weight_hh": weight, "int8_activations": dots})
 
     return make
 
@@ -178,9 +189,11 @@ def make_linear_quantized(rng: np.random.Generator) -> Call:
     dtype = torch.int8 if rng.random() < 0.5 else torch.bfloat16
     x, weight = tensor(rng, (*batch, features)), quantized(rng, tensor(rng, (outputs, features)), dtype)
     scale, bias = maybe(rng, outputs), maybe(rng, outputs)
-    product = x.double() @ weight.double().t()
+    dots = dtype == torch.int8 and bool(rng.integers(2))
+    q, of_row = round_rows(x) if dots and features else (x, torch.ones(*batch, 1))
+    product = q.double() * of_row.double() @ weight.double().t()
     expected = product * (1 if scale is None else scale.double()) + (0 if bias is None else bias.double())
-    arguments = {"input": x, "weight": weight, "scale": scale, "bias": bias}
+    arguments = {"input": x, "weight": weight, "scale": scale, "bias": bias, "int8_activations": dots}
     return Call("linear_quantized", arguments, True, lambda r: assert_close(r[0], expected, 1e-5))
 
 

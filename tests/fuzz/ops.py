@@ -69,9 +69,25 @@ def run_recurrent(cell: str, names: tuple[str, ...], suffix: str = ""):
         return getattr(ops, cell + suffix)(
             a["input"], weights, reverse, *states,
             lengths=a["lengths"], batch_sizes=a["batch_sizes"], batch_first=a["batch_first"],
+            **activations(a["int8_activations"] if suffix else False),
         )  # fmt: skip
 
     return run
+
+
+def activations(int8_activations: object) -> dict[str, object]:
+    """What Python calls it; what is no bool is passed on, to be refused."""
+    names = {False: {}, True: {"activations": "int8"}}
+    return names.get(int8_activations, {"activations": int8_activations})
+
+
+def run_pack(cell: str):
+    pack = getattr(ops, f"pack_{cell}_weight")
+    return lambda weight_hh, int8_activations: pack(weight_hh, **activations(int8_activations))
+
+
+def run_linear_quantized(*, int8_activations, **a):
+    return ops.linear_quantized(**a, **activations(int8_activations))
 
 
 def run_batch_norm_act(*, count_padding, min, max, **a):
@@ -103,10 +119,10 @@ THROUGH_PYTHON = {
     "lstm": run_recurrent("lstm", WEIGHTS),
     "gru_prepacked": run_recurrent("gru", PACKED, "_prepacked"),
     "lstm_prepacked": run_recurrent("lstm", PACKED, "_prepacked"),
-    "gru_pack": lambda weight_hh: ops.pack_gru_weight(weight_hh),
-    "lstm_pack": lambda weight_hh: ops.pack_lstm_weight(weight_hh),
+    "gru_pack": run_pack("gru"),
+    "lstm_pack": run_pack("lstm"),
     "linear": ops.linear,
-    "linear_quantized": ops.linear_quantized,
+    "linear_quantized": run_linear_quantized,
     "batch_norm_act": run_batch_norm_act,
     "masked_conv2d": run_masked_conv2d,
     "masked_conv2d_batch_norm_act": run_masked_conv2d_batch_norm_act,

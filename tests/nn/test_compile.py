@@ -256,9 +256,9 @@ def test_a_compiled_layer_refuses_states_of_another_batch(kind, in_order):
 
 
 class Quantized(nn.Module):
-    def __init__(self, kind, weights) -> None:
+    def __init__(self, kind, *types) -> None:
         super().__init__()
-        self.rnn = quantize(kind(6, 5, 2, bidirectional=True), weights)
+        self.rnn = quantize(kind(6, 5, 2, bidirectional=True), *types)
 
     def forward(self, x, lengths):
         return self.rnn(x, lengths=lengths)
@@ -270,10 +270,13 @@ def export(module: nn.Module) -> torch.export.ExportedProgram:
     return torch.export.export(module, inputs("TN6", 3, 7), dynamic_shapes=({0: frames, 1: rows}, {0: rows}))
 
 
-@pytest.mark.parametrize("weights", ["int8", "bf16"])
+FORMATS = pytest.mark.parametrize("types", [("int8",), ("bf16",), ("int8", "int8")], ids="/".join)
+
+
+@FORMATS
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
-def test_quantised_layers_compile_and_export(kind, weights):
-    module = Quantized(kind, weights).eval()
+def test_quantised_layers_compile_and_export(kind, types):
+    module = Quantized(kind, *types).eval()
     torch._dynamo.reset()
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     exported = export(module).module()
@@ -307,7 +310,7 @@ class Everything(nn.Module):
                 nn.Conv2d(1, 3, (4, 3), stride=(2, 1), padding=(2, 1)), nn.BatchNorm2d(3), nn.ReLU()
             )
         )
-        self.gru = quantize(nn.GRU(12, 5, 2, bidirectional=True))
+        self.gru = quantize(nn.GRU(12, 5, 2, bidirectional=True), "int8", "int8")
         self.lstm = LSTM(10, 4, bidirectional=True)
         self.batch_rnn = BatchRNN(8, 5, GRU)
         self.norm = MaskedBatchNorm1d(5, layout="TNC", activation=(-1.0, 1.0))
@@ -335,10 +338,10 @@ def test_layers_through_aotinductor(tmp_path):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("weights", ["int8", "bf16"])
+@FORMATS
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.GRUCell, nn.LSTMCell, nn.Linear])
-def test_quantised_layers_are_exported_by_themselves(kind, weights, bias):
-    layer = quantize(kind(5, 7, bias=bias), weights)
+def test_quantised_layers_are_exported_by_themselves(kind, types, bias):
+    layer = quantize(kind(5, 7, bias=bias), *types)
     x = torch.randn(4, 2, 5) if kind in (nn.GRU, nn.LSTM, nn.Linear) else torch.randn(4, 5)
     with torch.no_grad():
         exported = torch.export.export(layer, (x,)).module()

@@ -49,20 +49,23 @@ def test_layer_equals_torch_with_its_own_weights(kind, weights, options, rows):
         assert_close(state, expected, 1e-5)
 
 
+formats = pytest.mark.parametrize("types", [("int8",), ("bf16",), ("int8", "int8")], ids="/".join)
+
+
 @kinds
-@pytest.mark.parametrize("weights, tolerance", [("int8", 0.02), ("bf16", 0.01)])
-def test_is_close_to_the_float32_layer(kind, weights, tolerance):
+@pytest.mark.parametrize("types, tolerance", [(("int8",), 0.02), (("bf16",), 0.01), (("int8", "int8"), 0.03)])
+def test_is_close_to_the_float32_layer(kind, types, tolerance):
     layer = stock(kind, 64, 128, bidirectional=True).eval()
     x, lengths = torch.randn(40, 5, 64), torch.tensor([40, 3, 17, 25, 40])
     packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
     with torch.inference_mode():
-        assert_close(quantize(layer, weights)(packed)[0].data, layer(packed)[0].data, tolerance)
+        assert_close(quantize(layer, *types)(packed)[0].data, layer(packed)[0].data, tolerance)
 
 
 @kinds
-@pytest.mark.parametrize("weights", ["int8", "bf16"])
-def test_rows_are_invariant(kind, weights):
-    layer = quantize(stock(kind, 19, 100, bidirectional=True), weights)
+@formats
+def test_rows_are_invariant(kind, types):
+    layer = quantize(stock(kind, 19, 100, bidirectional=True), *types)
     x, lengths = torch.randn(21, 16, 19), torch.randint(1, 22, (16,))
     with torch.inference_mode():
         for rows in (2, 3, 7, 16):
@@ -72,10 +75,10 @@ def test_rows_are_invariant(kind, weights):
                 assert_same_bits(output[: lengths[i], i], alone[:, 0], f"row {i} of {rows}")
 
 
-@pytest.mark.parametrize("weights", ["int8", "bf16"])
-def test_a_whole_model(weights):
+@formats
+def test_a_whole_model(types):
     model = DeepSpeech2.preset("small", hidden_size=24).eval()
-    quantized = quantize(model, weights)
+    quantized = quantize(model, *types)
     kinds = [type(m) for m in quantized.modules()]
     assert kinds.count(QuantizedGRU) == 2 and kinds.count(QuantizedLinear) == 1
     assert not any(isinstance(m, (torch.nn.GRU, torch.nn.Linear)) for m in quantized.modules())
@@ -89,8 +92,9 @@ def test_a_whole_model(weights):
 
 
 @kinds
-def test_state_dict_and_pickle_round_trip(kind):
-    first, second = (quantize(torch.nn.Sequential(stock(kind, 5, 9))) for _ in range(2))
+@formats
+def test_state_dict_and_pickle_round_trip(kind, types):
+    first, second = (quantize(torch.nn.Sequential(stock(kind, 5, 9)), *types) for _ in range(2))
     x = torch.randn(4, 2, 5)
     before = second(x)[0]
     file = io.BytesIO()
@@ -126,6 +130,14 @@ def test_the_model_itself_is_left_alone():
         (
             lambda: quantize(torch.nn.GRU(3, 4), "int4"),
             'weights: expected "int8" or "bf16", received \'int4\'',
+        ),
+        (
+            lambda: quantize(torch.nn.GRU(3, 4), "int8", "int4"),
+            "activations: expected .* received 'int4'",
+        ),
+        (
+            lambda: quantize(torch.nn.GRU(3, 4), "bf16", "int8"),
+            "activations: expected .* received 'int8'",
         ),
         (
             lambda: quantize(torch.nn.ReLU()),
@@ -193,3 +205,34 @@ def test_linear_layers_that_attention_reads_itself_stay(batch_first):
     assert (type(quantized[0].linear1) is QuantizedLinear) == (not batch_first)
     with torch.inference_mode():
         assert_close(quantized(x), model(x), 5e-2)
+
+
+@kinds
+def test_int8_activations_are_the_operations(kind):
+    layer = quantize(torch.nn.Sequential(stock(kind, 5, 9, bias=False), torch.nn.Identity()), "int8", "int8")[
+        0
+    ]
+    x = torch.randn(4, 2, 5)
+    packed = [layer.weight_ih_l0, layer.weight_ih_l0_scale, None, layer.weight_hh_l0_scale]
+    packed[2] = getattr(asrkern.ops, f"pack_{kind.lower()}_weight")(layer.weight_hh_l0, "int8")
+    run = getattr(asrkern.ops, f"{kind.lower()}_prepacked")
+    weights = getattr(asrkern.ops, f"Packed{kind}Weights")(*packed)
+    assert_same_bits(layer(x)[0], run(x, weights, activations="int8")[0])
+    assert repr(layer).endswith("weights=int8, activations=int8)")
+
+
+def test_freeze_leaves_layers_with_int8_activations_as_they_are():
+    model = torch.nn.ModuleList(
+        [quantize(torch.nn.GRU(5, 9), "int8", "int8"), quantize(torch.nn.LSTM(5, 9), "int8")]
+    )
+    x = torch.randn(4, 2, 5)
+    expected = [layer(x)[0] for layer in model]
+    asrkern.nn.freeze(model)
+    assert type(model[0]) is QuantizedGRU and type(model[1]) is asrkern.nn.freeze.__globals__["FrozenLSTM"]
+    for layer, wanted in zip(model, expected, strict=True):
+        assert_same_bits(layer(x)[0], wanted)
+
+
+def test_cells_keep_float32_activations():
+    x, cell = torch.randn(3, 5), torch.nn.GRUCell(5, 7)
+    assert_same_bits(quantize(cell, "int8", "int8")(x), quantize(cell, "int8")(x))

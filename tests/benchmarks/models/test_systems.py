@@ -149,7 +149,13 @@ def test_every_model_is_compared_and_timed(name, monkeypatch, tmp_path, capsys):
     assert rtf.main([*arguments, "--json", str(output)]) == 0
     (report,) = json.loads(output.read_text())
     assert report["passed"] and report["name"] == name
-    assert list(report["backends"]) == ["stock, padded", "stock, packed", "asrkern", "asrkern int8"]
+    assert list(report["backends"]) == [
+        "stock, padded",
+        "stock, packed",
+        "asrkern",
+        "asrkern int8",
+        "asrkern int8/int8",
+    ]
     for backend in report["backends"].values():
         assert list(backend["stages_seconds"]) == SMALL[name][1]
     assert report["backends"]["asrkern"]["equal_transcripts"] == 4
@@ -178,11 +184,12 @@ def test_one_table_of_all_models(monkeypatch, tmp_path, capsys):
     assert text.startswith(f"`python benchmarks/rtf.py --data {manifest} --model all")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
     header, _, *rows = rows
-    assert header == ["", "M parameters", "audio s", "asrkern", "asrkern int8", "seconds"]
+    ours = ["asrkern", "asrkern int8", "asrkern int8/int8"]
+    assert header == ["", "M parameters", "audio s", *ours, "seconds"]
     assert [row[0] for row in rows] == names
     transformer, vgg, las = (dict(zip(header, row)) for row in rows)
     assert las["asrkern"] == "-" and las["seconds"].startswith("FAILED")
-    assert transformer["seconds"].count(" / ") == 10
+    assert transformer["seconds"].count(" / ") == 15
     found = json.loads(output.read_text())[1]["backends"]
     assert vgg["asrkern int8"] == f"{found['asrkern int8']['speed_up']:.2f}"
     stock = min((found[name] for name in (rtf.PADDED, rtf.PACKED)), key=lambda times: times["seconds"])

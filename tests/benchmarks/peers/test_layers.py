@@ -79,7 +79,7 @@ def test_backends_agree_with_torch(name, runtime):
 def test_fewer_bits_are_near_torch(name):
     backends = layers.GROUPS["gru-quantized"].backends(TINY["gru-quantized"])
     error = _timing.relative_error(backends[_runtimes.TORCH]()(), backends[name]()())
-    assert 1e-5 < error < layers.QUANTIZED_TOLERANCE
+    assert 1e-5 < error < layers.FEWER_BITS[name]
 
 
 @pytest.mark.parametrize("group", ["gru-ragged", "lstm-ragged"])
