@@ -1,4 +1,4 @@
-// The kernels on tensors of one ISA as a table of functions.
+// The kernels on tensors of one instruction set (ISA), as a table of functions.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace asrkern::cpu {
 
-// Those of one recurrent operation with weights stored as W; see recurrent.h.
+// The kernels of one recurrent operation with weights stored as W; see recurrent.h.
 template <class T, class W, class Forward>
 struct RecurrentInference {
   int64_t (*packed_size)(int64_t hidden_size);
@@ -28,7 +28,7 @@ struct RecurrentKernels : RecurrentInference<T, T, Forward> {
                    int64_t last, const T** gates, T** states);
 };
 
-// Those of a speller with weights stored as W; see speller.h.
+// The kernels of a speller with weights stored as W; see speller.h.
 template <class T, class W>
 struct SpellerKernels {
   void (*pack)(const ThreadPool&, const W* weight, int64_t units, int64_t gates, int64_t in_features, W* packed);
@@ -36,7 +36,7 @@ struct SpellerKernels {
                 const SpellerGreedy*);
 };
 
-// Packed layouts depend on the ISA's vector width: pack and compute with the same table.
+// A packed layout depends on the ISA's vector width: the table that packs also has to compute.
 template <class T>
 struct Kernels {
   int64_t (*linear_packed_size)(int64_t out_features, int64_t in_features);
@@ -71,7 +71,7 @@ struct Kernels {
 
 namespace {
 
-// The functions compiled by the including file, with that file's ISA.
+// The table of functions that the including file compiles, with that file's ISA.
 template <class Cell, class T = typename Cell::Value, class W = typename Cell::Weight>
 constexpr RecurrentInference<T, W, typename Cell::Forward> make_recurrent_inference() {
   return {recurrent_packed_size<T, Cell::kGates>, recurrent_pack<T, W, Cell::kGates>, recurrent_forward<Cell>};
@@ -114,7 +114,7 @@ constexpr Kernels<T> make_kernels() {
 extern const Kernels<float> kScalarKernels, kAvx2Kernels, kAvx512Kernels;
 extern const Kernels<double> kDoubleKernels;  // the scalar build only
 
-// Those of the active ISA.
+// The table of the active ISA.
 template <class T>
 const Kernels<T>& kernels();
 
