@@ -1,4 +1,4 @@
-"""Files that people take for ARPA files: what they are, told by how they begin, and what can be done."""
+"""Files that people take for ARPA files: their kinds, told by how they begin, and what can be done with each."""
 
 from __future__ import annotations
 

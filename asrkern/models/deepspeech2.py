@@ -136,7 +136,7 @@ class DeepSpeech2(nn.Module):
         return len(self.config.labels)
 
     def output_length(self, frames: int) -> int:
-        """Frames of the output for so many of the input; 0 for too few."""
+        """How many frames of output ``frames`` frames of input make; 0 for too few."""
         return max(0, conv_length(frames, 1, self.config.conv_padding))
 
     @property
@@ -160,7 +160,15 @@ class DeepSpeech2(nn.Module):
         return conv_frames(self.conv, x, lengths)
 
     def rnn_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """Recurrent layers, and the lookahead if the model has one: [T', N, rnn_input_size] → [T', N, H]."""
+        """The recurrent layers, and the lookahead if the model has one.
+
+        Args:
+            x: [T', N, rnn_input_size], as :meth:`conv_stage` returns it.
+            output_lengths: integers [N], valid frames of each row.
+
+        Returns:
+            [T', N, H], zero beyond each length.
+        """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         for rnn in self.rnns:
             x, _ = rnn(x, output_lengths)
@@ -170,7 +178,16 @@ class DeepSpeech2(nn.Module):
         return x
 
     def fc_stage(self, x: Tensor, output_lengths: Lengths | None = None) -> Tensor:
-        """Classifier: x [T', N, H] → output [N, T', V]; lengths matter to BatchNorm in training only."""
+        """The classifier.
+
+        Args:
+            x: [T', N, H], as :meth:`rnn_stage` returns it.
+            output_lengths: integers [N], valid frames of each row, which matter to BatchNorm in training only; None:
+                all.
+
+        Returns:
+            [N, T', V], as :meth:`forward` returns it.
+        """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         logits = self.fc[0](x, output_lengths).transpose(0, 1)
         if self.config.output == "softmax" and not self.training:

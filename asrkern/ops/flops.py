@@ -1,8 +1,7 @@
-"""What the operations cost, for torch.utils.flop_counter.FlopCounterMode; importing this lets it count them.
+"""What the operations cost, for torch.utils.flop_counter.FlopCounterMode. Importing this lets it count them.
 
-As torch does for its own, a multiply-add counts 2, and nothing but matrix products and convolutions counts. Padded
-frames count like any other: which rows end earlier is in the values of lengths. The backward passes of linear and
-masked_conv2d are torch's own operations.
+As in torch, a multiply-add counts 2, and only matrix products and convolutions count. Padded frames count like any
+other, since lengths are values. The backward passes of linear and masked_conv2d are torch's own operations.
 """
 
 from __future__ import annotations

@@ -56,7 +56,10 @@ def check_masked_conv2d(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """(lengths, output_lengths) on the input's device; raises as :func:`masked_conv2d`. per_channel: by name."""
+    """Check the arguments as :func:`masked_conv2d`. Returns (lengths, output_lengths) on the device of input.
+
+    per_channel: name → tensor [out_channels] or None.
+    """
     check_tensor("input", input, (4,))
     check_tensor("weight", weight, (4,))
     check_same_device("weight", weight, input)
@@ -114,17 +117,17 @@ def masked_conv2d(
 ) -> Tensor:
     """``mask(clamp((conv2d(x) + bias) · scale + shift))``: DeepSpeech2's convolution with its BatchNorm folded in.
 
-    Every row is computed as if it were alone: frames beyond its length are read as 0, whatever the batch holds there.
-    In inference, float32 on the CPU, a row is bit-identical whatever its batch mates and padding. On a GPU, float32
-    products are rounded to TF32 where torch allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, its default).
+    Every row is computed as if it were alone: frames beyond its length are read as 0, whatever the batch has there. In
+    inference, float32 on the CPU, a row is bit-identical whatever its batch mates and padding. On a GPU, float32
+    products are rounded to TF32 where torch lets cuDNN do that (``torch.backends.cudnn.allow_tf32``, on by default).
 
     Args:
-        input: [N, in_channels, F, T], float32 or float64; lower precisions are computed in float32, or by asrkern's
-            GPU kernel, where weight has the same one, multiplied in it and summed in float32.
+        input: [N, in_channels, F, T], float32 or float64. Lower precisions are computed in float32; or, if weight has
+            the same dtype, by asrkern's GPU kernel, multiplied in that dtype and summed in float32.
         weight: [out_channels, in_channels, kernel_F, kernel_T].
         bias, scale, shift: [out_channels] or None for 0, 1 and 0.
         lengths: [N] integers, frames of each input row; None: all T.
-        output_lengths: [N] integers, frames of each output row; None: exactly what lengths give
+        output_lengths: [N] integers, frames of each output row; None: those that follow from lengths
             (:func:`conv_output_lengths`).
         stride, padding: (frequency, time).
         activation: (min, max) to clamp to; None is none.
@@ -158,7 +161,7 @@ def masked_conv2d(
 
 
 def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x: [N, C, F, T], 0 beyond each row's length."""
+    """x [N, C, F, T] with zeros beyond each row's length."""
     if lengths is None:
         return x
     valid = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
@@ -166,7 +169,7 @@ def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def resolve_output_lengths(lengths, output_lengths, weight, stride, padding):
-    """Output frames of each row: those given, else what lengths give."""
+    """Output frames of each row: the given ones, else those that follow from lengths."""
     if output_lengths is None and lengths is not None:
         return conv_output_lengths(lengths, weight.shape[3], stride[1], padding[1])
     return output_lengths
@@ -207,7 +210,7 @@ def _setup_context(ctx, inputs, output):
 
 
 def convolution_gradients(grad, input, weight, lengths, stride, padding, needed):
-    """Gradients of (input, weight) from that of a masked convolution, which is 0 beyond each row's output length."""
+    """Gradients of (input, weight). grad is the masked convolution's, 0 beyond each row's output length."""
     x = mask_frames(input, lengths)
     with torch.autocast(grad.device.type, enabled=False):
         grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
@@ -223,7 +226,7 @@ def _backward(ctx, grad):
         grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)
     grad = mask_frames(grad, resolve_output_lengths(lengths, output_lengths, weight, stride, padding))
     grad_bias = grad_scale = grad_shift = None
-    # bias, scale and shift are float32 where the rest is float16 or bfloat16.
+    # bias, scale and shift are float32 even if the rest is float16 or bfloat16.
     if ctx.shift_dtype is not None:
         grad_shift = grad.sum((0, 2, 3), dtype=ctx.shift_dtype)
     if scale is not None:

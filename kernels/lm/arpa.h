@@ -57,7 +57,7 @@ class ArpaReader {
   uint64_t read_ = 0;             // how many of them are read
   uint64_t ngrams_ = 0;           // n-grams of all orders
   uint64_t idle_ = 0;             // bytes of comments and blank lines
-  bool headed_ = false;           // there is text before \data\
+  bool headed_ = false;           // there is text before the section of counts
   bool interpolated_ = false;     // it is iARPA's header
   Deviation header_, repeated_, above_zero_;
 };
