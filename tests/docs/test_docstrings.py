@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
 import inspect
 import re
@@ -43,7 +42,9 @@ def functions_of(cls: type) -> Iterator[tuple[str, Callable]]:
             if name != "__init__" and name.startswith("_"):
                 continue
             # A dataclass' or a NamedTuple's own methods have no source.
-            if not function.__module__.startswith("asrkern.") or function.__code__.co_filename.startswith("<"):
+            if not function.__module__.startswith("asrkern.") or function.__code__.co_filename.startswith(
+                "<"
+            ):
                 continue
             found.add(name)
             yield name, function
