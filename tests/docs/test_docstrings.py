@@ -25,7 +25,21 @@ def is_documented(value: object) -> bool:
     return inspect.isroutine(value) or inspect.isclass(value)
 
 
-DOCUMENTED = [name for name in NAMES if is_documented(resolve(name))]
+CONSTRUCTORS = ("__init__", "__post_init__")
+# Still to be written. Strict: an entry goes when its docstring is whole.
+TO_DO = {
+    "asrkern.nn.FusedSequential",
+    *(f"asrkern.nn.Quantized{kind}" for kind in ("Cell", "GRU", "LSTM", "Linear")),
+}
+DOCUMENTED = [
+    pytest.param(name, marks=[pytest.mark.xfail(strict=True)] if name in TO_DO else [])
+    for name in NAMES
+    if is_documented(resolve(name))
+]
+
+
+def has_source(function: Callable) -> bool:
+    return function.__module__.startswith("asrkern.") and function.__code__.co_filename.endswith(".py")
 
 
 def functions_of(cls: type) -> Iterator[tuple[str, Callable]]:
@@ -35,16 +49,12 @@ def functions_of(cls: type) -> Iterator[tuple[str, Callable]]:
         if not base.__module__.startswith("asrkern."):
             continue
         for name, value in vars(base).items():
+            # Of properties, cached properties, class and static methods.
             function = getattr(value, "fget", None) or getattr(value, "func", None) or value
             function = inspect.unwrap(getattr(function, "__func__", function))
-            if name in found or not inspect.isfunction(function):
-                continue
-            if name != "__init__" and name.startswith("_"):
-                continue
-            # A dataclass' or a NamedTuple's own methods have no source.
-            if not function.__module__.startswith("asrkern.") or function.__code__.co_filename.startswith(
-                "<"
-            ):
+            is_public = not name.startswith("_") or name in (*CONSTRUCTORS, "__call__")
+            # What dataclass and NamedTuple make has no source.
+            if name in found or not is_public or not inspect.isfunction(function) or not has_source(function):
                 continue
             found.add(name)
             yield name, function
@@ -103,8 +113,8 @@ def faults_of(name: str, value: object) -> list[str]:
     own = inspect.cleandoc(vars(value).get("__doc__") or "")
     lacking, has_constructor = [], False
     for method, function in functions_of(value):
-        if method == "__init__":
-            has_constructor = True
+        if method in CONSTRUCTORS:
+            has_constructor = has_constructor or method == "__init__"
             lacking += faults(name, function, "\n".join(filter(None, (own, inspect.getdoc(function)))))
         else:
             lacking += faults(f"{name}.{method}", function, inspect.getdoc(getattr(value, method)))
@@ -113,6 +123,55 @@ def faults_of(name: str, value: object) -> list[str]:
     elif not has_constructor:
         lacking += faults(name, value, own)
     return lacking
+
+
+def bare(x):
+    return x
+
+
+def half_said(x, *, scale):
+    """x times another number.
+
+    Raises:
+        ValueError: x is negative.
+    """
+    if scale is None:
+        raise TypeError("scale: expected a number")
+    if x < 0:
+        raise ValueError("x: expected at least 0")
+    return scale * x
+
+
+def unsaid(x):
+    """The root of x."""
+    if x < 0:
+        raise ValueError("x: expected at least 0")
+    return x**0.5
+
+
+def whole(x, *_, **__):
+    """x, or 0 for less.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    try:
+        return max(x, 0)
+    except TypeError as error:
+        raise TypeError("x: expected a number") from error
+
+
+@pytest.mark.parametrize(
+    ("function", "lacking"),
+    [
+        (bare, ["f: no docstring"]),
+        (half_said, ["f: scale is not in its docstring", "f: TypeError is not among what it raises"]),
+        (unsaid, ["f: no Raises, but it raises ValueError"]),
+        (whole, []),
+    ],
+)
+def test_what_lacks_is_found(function: Callable, lacking: list[str]) -> None:
+    assert faults("f", function, inspect.getdoc(function)) == lacking
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
