@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -23,7 +24,12 @@ from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 Array = Tensor | np.ndarray
 _COUNTS = ("beam_width", "nbest", "top_tokens", "history")
 _NO_LIMIT = (1 << 31) - 1
-_OPTIONS = (*_COUNTS, "token_min_logp", "beam_prune_logp", "blank_penalty", "log_add", "check_normalized")
+# Of the operation's arguments those that a decoder passes on as they are.
+_OPTIONS = tuple(
+    name
+    for name in inspect.signature(ops.ctc_beam_search).parameters
+    if name not in ("log_probs", "lengths", "blank", "context", "num_threads")
+)
 
 
 def _count(name: str, value: int) -> int:
