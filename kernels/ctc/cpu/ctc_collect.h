@@ -184,9 +184,9 @@ class Collector {
       if (extension_gain(beam_, model_, slot, token, credit, before, low_, gain)) offer(token, gain);
     };
     // Tokens off all phrases earn no credit; where a phrase may begin, a table has the credit of its first token.
-    static constexpr float nothing[kSetTokens] = {};
+    static constexpr float kNoCredits[kSetTokens] = {};
     const bool begins = node == kHotwordStart;
-    const float* const credits = begins ? model_.hotwords.begin_credit : nothing;
+    const float* const credits = begins ? model_.hotwords.begin_credit : kNoCredits;
     const uint64_t on_phrase = others & edges, tabled = off_phrase | (begins ? on_phrase : 0);
     for (uint64_t bits = tabled & ~listed; bits; bits &= bits - 1) {
       const int32_t token = __builtin_ctzll(bits);
