@@ -162,15 +162,7 @@ class _ConvClassifier(nn.Module):
         return conv_frames(self.conv, x, lengths)
 
     def body_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """The body.
-
-        Args:
-            x: [T', N, d_model], as :meth:`conv_stage` returns it.
-            output_lengths: integers [N], valid frames of each clip.
-
-        Returns:
-            One vector for each clip, [N, size].
-        """
+        """The body: x [T', N, d_model] and output_lengths, integers [N] → one vector for each clip, [N, size]."""
         raise NotImplementedError
 
     def fc_stage(self, x: Tensor) -> Tensor:

@@ -178,15 +178,9 @@ class DeepSpeech2(nn.Module):
         return x
 
     def fc_stage(self, x: Tensor, output_lengths: Lengths | None = None) -> Tensor:
-        """The classifier.
+        """Classifier: x [T', N, H] → [N, T', V], as :meth:`forward` returns it.
 
-        Args:
-            x: [T', N, H], as :meth:`rnn_stage` returns it.
-            output_lengths: integers [N], valid frames of each row, which matter to BatchNorm in training only; None:
-                all.
-
-        Returns:
-            [N, T', V], as :meth:`forward` returns it.
+        output_lengths, integers [N] (None: all frames), matter to BatchNorm in training only.
         """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         logits = self.fc[0](x, output_lengths).transpose(0, 1)

@@ -197,28 +197,15 @@ class VGGGRUCTC(nn.Module):
         return conv_frames(self.conv, x, lengths)
 
     def rnn_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """The recurrent layers.
-
-        Args:
-            x: [T', N, width], as :meth:`conv_stage` returns it.
-            output_lengths: integers [N], valid frames of each row.
-
-        Returns:
-            [T', N, hidden_size], zero beyond each length.
-        """
+        """Recurrent layers: x [T', N, width] and output_lengths, integers [N] → [T', N, hidden_size]."""
         for rnn in self.rnns:
             x = self.dropout(rnn(x, output_lengths)[0])
         return x
 
     def dnn_stage(self, x: Tensor, output_lengths: Lengths | None = None) -> Tensor:
-        """The hidden layers and the output.
+        """Hidden layers and output: x [T', N, hidden_size] → log-probabilities [N, T', labels].
 
-        Args:
-            x: [T', N, hidden_size], as :meth:`rnn_stage` returns it.
-            output_lengths: integers [N], valid frames of each row; None: all.
-
-        Returns:
-            Log-probabilities [N, T', labels].
+        output_lengths, integers [N] (None: all frames), matter to BatchNorm in training only.
         """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         return self.dnn(x, output_lengths).transpose(0, 1).log_softmax(-1)
