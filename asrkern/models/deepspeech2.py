@@ -160,14 +160,9 @@ class DeepSpeech2(nn.Module):
         return conv_frames(self.conv, x, lengths)
 
     def rnn_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """The recurrent layers, and the lookahead if the model has one.
+        """Recurrent layers, and the lookahead if the model has one: x [T', N, rnn_input_size] → [T', N, H].
 
-        Args:
-            x: [T', N, rnn_input_size], as :meth:`conv_stage` returns it.
-            output_lengths: integers [N], valid frames of each row.
-
-        Returns:
-            [T', N, H], zero beyond each length.
+        output_lengths: integers [N]; the result is zero beyond them.
         """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         for rnn in self.rnns:
