@@ -1,8 +1,8 @@
 // Convolution over (frequency, time) for inference, with a per-channel affine map, a clamp and the time mask as its
 // epilogue: y = mask(clamp((conv(x) + bias) · scale + shift)).
 //
-// There are two algorithms: direct for kernels that are short in time, Fourier space along time for long ones. The
-// kernel's shape alone decides, so a row is always computed in the same way.
+// Two algorithms, chosen by the kernel's shape alone, so that a row is always computed in the same way: direct for
+// kernels that are short in time, Fourier space along time for the long ones.
 #pragma once
 
 #include "kernels/conv/cpu/masked_conv2d_direct.h"
@@ -11,7 +11,7 @@
 namespace asrkern::cpu {
 namespace {
 
-// From this many taps a phase on, Fourier space saves more multiplications than its transforms cost.
+// From this many taps a phase on, Fourier space takes fewer multiplications by more than its transforms cost.
 template <class T>
 bool masked_conv2d_overlaps(const MaskedConv2d<T>& a) {
   return a.kernel_frames >= 5 * a.stride_frames && a.kernel_frames <= 16 * a.stride_frames;

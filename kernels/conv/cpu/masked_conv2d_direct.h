@@ -1,6 +1,6 @@
-// masked_conv2d by direct convolution, vectorised over output channels. A tile is kFrames output frames × one group of
-// channels; it reads its input frames from a zero-padded copy of the row. Each output is one chain of fma over
-// ascending (c_in, k_f, k_t). Frames past a row's output length are not computed.
+// masked_conv2d by direct convolution, vectorised over output channels: a tile is kFrames output frames × one group of
+// channels, its input frames read from a zero-padded copy of the row. Each output is one chain of fma over ascending
+// (c_in, k_f, k_t), and frames past a row's output length are not computed.
 #pragma once
 
 #include "kernels/conv/cpu/masked_conv2d_shared.h"
@@ -19,7 +19,7 @@ struct ConvTile {
   static constexpr int kChannels = kVecs * Vec<T>::kWidth;
 };
 
-// Padding at the end of a row for the last tile's frames beyond it.
+// Room for the last tile's frames past the row's end.
 template <class T>
 int64_t conv_direct_padded_frames(const MaskedConv2d<T>& a) {
   return (ceil_div(a.out_frames, ConvTile<T>::kFrames) * ConvTile<T>::kFrames - 1) * a.stride_frames + a.kernel_frames;
@@ -50,7 +50,7 @@ void conv_direct_pack(const ThreadPool& pool, const MaskedConv2d<T>& a, const T*
   });
 }
 
-// Computes kFrames output frames from `frame` on, of one output bin and one group of channels.
+// kFrames output frames from `frame` of one output bin, one group of channels.
 template <class T>
 void conv_direct_tile(const MaskedConv2d<T>& a, int64_t row, int64_t group, int64_t bin, int64_t frame,
                       int64_t frames) {
@@ -91,7 +91,7 @@ void conv_direct_run(const ThreadPool& pool, const MaskedConv2d<T>& a) {
   });
   const int64_t groups = ceil_div(a.out_channels, ConvTile<T>::kChannels);
   parallel_for(pool, a.batch * a.out_bins, [&](int64_t task) {
-    // Rows are innermost, so that a thread's contiguous share of the tasks has long and short rows alike.
+    // Rows innermost: a thread's contiguous share of the tasks then has long and short rows alike.
     const int64_t row = task % a.batch, bin = task / a.batch, length = a.output_lengths[row];
     for (int64_t group = 0; group < groups; ++group)
       for (int64_t frame = 0; frame < length; frame += kFrames)

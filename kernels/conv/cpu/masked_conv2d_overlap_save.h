@@ -1,9 +1,9 @@
 // masked_conv2d through Fourier space along time, for kernels with many taps: overlap-save (Stockham 1966).
 //
-// A tile of 32 input frames gives 33 − taps output frames. Let x̂ be the 32-point transform of a tile and ŵ that of a
-// kernel row. Correlation is a product for each frequency, so the convolution becomes a matrix product over
-// (in_channels, kernel_bins) for each of them: 11 taps cost 62 multiplications per 22 outputs in place of 242. A stride
-// of s in time is s phases, each with every s-th frame and every s-th tap.
+// A tile of 32 input frames gives 33 − taps output frames. With x̂ the 32-point transform of a tile and ŵ that of a
+// kernel row, correlation is a product per frequency, so the convolution becomes, for each of them, a matrix product
+// over (in_channels, kernel_bins): 11 taps cost 62 multiplications per 22 outputs in place of 242. A stride of s in
+// time is s phases, each with every s-th frame and every s-th tap.
 //
 // Tiles start at multiples of 33 − taps from frame 0, and each sum is one chain of fma over ascending
 // (c_in, phase, k_f), so a row's result does not depend on its batch, its padding or the number of threads.
@@ -17,24 +17,24 @@ namespace {
 template <class T>
 struct OverlapSave {
   static constexpr int kPoints = 32;
-  // The 17 frequencies of a real signal, as 16 pairs: the real parts of 0 and 16, then (re, im) of 1 … 15.
+  // The 17 frequencies of a real signal as 16 pairs: (re 0, re 16), then (re, im) of 1 … 15.
   static constexpr int kPairs = kPoints / 2;
 #if defined(__AVX512F__)
   static constexpr int kVecs = 2;
 #else
   static constexpr int kVecs = 1;
 #endif
-  static constexpr int kTiles = 6;  // the most tiles of one product, which has kTiles · 2 · kVecs accumulators
+  static constexpr int kTiles = 6;  // at most in one product: kTiles · 2 · kVecs accumulators
   static constexpr int kSegment =
       24;  // tiles whose spectra are held at once: 8 MB for DeepSpeech2's second convolution
   static_assert(kSegment % kTiles == 0 && kPoints % LinearTile<T>::kColumns == 0);
   static constexpr int kUnit = kVecs * Vec<T>::kWidth;
 };
 
-// Sizes that follow from a MaskedConv2d.
+// What follows from a MaskedConv2d.
 template <class T>
 struct OverlapSaveShape {
-  int64_t phases, taps, frames_per_tile;  // taps: of each phase; the last phases' are padded with 0
+  int64_t phases, taps, frames_per_tile;  // taps of each phase, the last ones padded with 0
   int64_t depth;                          // in_channels · phases
   int64_t units;                          // groups of kUnit output channels
   int64_t columns;                        // output channels rounded up to whole panels of linear.h
@@ -48,7 +48,7 @@ struct OverlapSaveShape {
         columns(ceil_div(a.out_channels, LinearTile<T>::kColumns) * LinearTile<T>::kColumns) {}
 
   int64_t tiles(int64_t frames) const { return ceil_div(frames, frames_per_tile); }
-  // How many frames of each phase the last tile of the longest row reads.
+  // The frames of each phase that the last tile of the longest row reads.
   int64_t padded_frames(const MaskedConv2d<T>& a) const {
     return (tiles(a.out_frames) - 1) * frames_per_tile + OverlapSave<T>::kPoints;
   }
@@ -88,7 +88,7 @@ struct Circle {
   }
 };
 
-// The two values of a pair for a unit impulse at `frame`: entries of one column of the forward transform.
+// The two values of a pair for a unit impulse at `frame`: the rows of the forward transform.
 template <class T>
 inline void impulse(const Circle<T>& circle, int pair, int frame, T& first, T& second) {
   const int points = OverlapSave<T>::kPoints;
@@ -135,9 +135,9 @@ void overlap_save_pack(const ThreadPool& pool, const MaskedConv2d<T>& a, const T
   });
 }
 
-// Σ over (depth, kernel bins) of x̂ · ŵ for `tiles` ≤ kMost tiles of one output bin, one unit of channels and one pair.
-// x: [depth][in_bins][kSegment][2], from the first input bin and tile; w: [depth · kernel_bins][2][kUnit]; y: the
-// pair's two rows within each tile's products.
+// Σ over (depth, kernel bins) of x̂ · ŵ for `tiles` ≤ kMost tiles of one output bin, one unit of channels, one pair.
+// x: [depth][in_bins][kSegment][2] from the first input bin and tile; w: [depth · kernel_bins][2][kUnit];
+// y: the pair's two rows within each tile's products.
 template <class T, bool kReal, int kMost = OverlapSave<T>::kTiles>
 void overlap_save_product(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s, const T* x, const T* w,
                           int64_t k_begin, int64_t k_end, T* const* y, int64_t tiles) {
@@ -178,7 +178,7 @@ void overlap_save_product(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s
     }
 }
 
-// The spectra of `tiles` tiles of one row, for all channels and bins.
+// The spectra of `tiles` tiles of one row, all channels and bins.
 template <class T>
 void overlap_save_spectra(const ThreadPool& pool, const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s,
                           const T* transform, const T* padded, int64_t first_tile, int64_t tiles, T* spectra) {
@@ -205,7 +205,7 @@ void overlap_save_spectra(const ThreadPool& pool, const MaskedConv2d<T>& a, cons
   });
 }
 
-// One output bin of a segment: the products of all frequencies, then the inverse transform.
+// One output bin of a segment: products of all frequencies, then back to frames.
 template <class T>
 void overlap_save_bin(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s, const T* inverse, const T* spectra,
                       int64_t row, int64_t bin, int64_t first_tile, int64_t tiles, T* products) {
@@ -214,7 +214,7 @@ void overlap_save_bin(const MaskedConv2d<T>& a, const OverlapSaveShape<T>& s, co
   const int64_t tile_size = O::kPoints * s.columns, weight_size = s.depth * a.kernel_bins * 2 * O::kUnit;
   int64_t first_bin, k_begin, k_end;
   masked_conv2d_bins(a, bin, first_bin, k_begin, k_end);
-  // A frequency's weights stay in the cache while all tiles of the segment are multiplied by them.
+  // A frequency's weights stay in the cache while all tiles of the segment pass by them.
   for (int pair = 0; pair < O::kPairs; ++pair)
     for (int64_t tile = 0; tile < tiles; tile += O::kTiles) {
       const int64_t count = tiles - tile < O::kTiles ? tiles - tile : O::kTiles;
@@ -257,7 +257,7 @@ void overlap_save_run(const ThreadPool& pool, const MaskedConv2d<T>& a) {
   constexpr int kColumns = LinearTile<T>::kColumns;
   const OverlapSaveShape<T> s(a);
   const Circle<T> circle;
-  // The transforms as linear layers. The forward one is packed as linear.h packs weights, the inverse one as inputs.
+  // The transforms as linear layers: forward packed as linear.h wants its weights, inverse as its inputs.
   T forward[O::kPoints * O::kPoints], inverse[O::kPoints * O::kPoints];
   for (int frame = 0; frame < O::kPoints; ++frame)
     for (int pair = 0; pair < O::kPairs; ++pair) {

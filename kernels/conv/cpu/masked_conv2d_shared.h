@@ -1,4 +1,4 @@
-// What both algorithms of masked_conv2d share: arguments, the padded copy of a row, the epilogue.
+// What both algorithms of masked_conv2d share: the arguments, the padded copy of a row, the epilogue.
 #pragma once
 
 #include "kernels/linear/cpu/linear.h"
@@ -10,11 +10,11 @@ struct MaskedConv2d {
   int64_t batch, in_channels, in_bins, in_frames;
   int64_t out_channels, out_bins, out_frames;
   int64_t kernel_bins, kernel_frames, stride_bins, stride_frames, padding_bins, padding_frames;
-  const int64_t* lengths;         // [batch] input frames of each row; frames beyond are read as 0
-  const int64_t* output_lengths;  // [batch] output frames of each row; frames beyond are written as 0
+  const int64_t* lengths;         // [batch] input frames of each row; those beyond are read as 0
+  const int64_t* output_lengths;  // [batch] output frames of each row; those beyond are written as 0
   T min, max;
   const T* input;   // [batch, in_channels, in_bins, in_frames]
-  const T* weight;  // as masked_conv2d_pack writes it
+  const T* weight;  // masked_conv2d_pack's
   const T* bias;    // [out_channels] or null
   const T* scale;   // [out_channels] or null
   const T* shift;   // [out_channels] or null
@@ -24,8 +24,8 @@ struct MaskedConv2d {
 
 namespace {
 
-// Copies one channel and bin of a row as phases, each of every `phases`-th frame. to: [phases][frames_per_phase],
-// frames from −padding_frames on; 0 before the row's start and past its length.
+// One channel and bin of a row as phases of every `phases`-th frame: `to` [phases][frames_per_phase] is frame
+// padding_frames·(−1) onwards, 0 before the row's start and past its length.
 template <class T>
 void masked_conv2d_pad(const MaskedConv2d<T>& a, int64_t row, int64_t channel_and_bin, int64_t phases,
                        int64_t frames_per_phase, T* to) {
@@ -45,7 +45,7 @@ void masked_conv2d_bins(const MaskedConv2d<T>& a, int64_t bin, int64_t& first_bi
   end = first_bin + a.kernel_bins > a.in_bins ? a.in_bins - first_bin : a.kernel_bins;
 }
 
-// The epilogue of `frames` frames × one group of channels, into the output's rows. values: [frames][stride].
+// The epilogue of `frames` frames × one group of channels, values: [frames][stride], into the output's rows.
 template <class T>
 void masked_conv2d_store(const MaskedConv2d<T>& a, int64_t row, int64_t first_channel, int64_t channels, int64_t bin,
                          int64_t frame, int64_t frames, T* values, int64_t stride) {
