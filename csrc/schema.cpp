@@ -88,7 +88,7 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " bool gru, Tensor embedding, Tensor[] cells, str scores, int heads, float scale, bool smoothing,"
       " Tensor[] attention, int features_begin, Tensor[] outputs, int[] widths, bool feeds_context, int eos,"
       " int max_length) -> (Tensor tokens, Tensor counts, Tensor log_probs)");
-  // A checksum of a tensor's values as bytes, in the order of its elements.
+  // Of a tensor's values as bytes, in the order of its elements.
   m.def("checksum(Tensor tensor) -> int");
   m.def("cpu_isa() -> str");
 }

@@ -191,10 +191,10 @@ class _ConvClassifier(nn.Module):
 class ConvTransformerClassifier(_ConvClassifier):
     """DeepSpeech2's convolutions, torch.nn.Transformer, and a classifier on the decoder's whole output.
 
-    The decoder reads ``decoder_steps`` queries. With query "zero" its steps are all equal in eval mode, as in the
-    original with its initial state 0. No padded frame is attended to. In eval mode and fp32 a clip's logits are, up to
-    rounding, the same alone and in any batch, however it is padded; the convolutions' output is bit for bit the same.
-    With the defaults the model has 237.4 M parameters.
+    The decoder reads ``decoder_steps`` queries. With "zero" ones nothing tells its steps apart in eval mode, where
+    they are all equal, as in the original with its initial state 0. No padded frame is attended to. In eval mode and
+    fp32 a clip's logits are, up to rounding, the same alone and in any batch, however it is padded; the
+    convolutions' output is bit for bit. The defaults have 237.4 M parameters.
 
     Keys: ``conv.seq_module.*``, ``transformer.{encoder,decoder}.*``, ``fc.{0,1,2,4,5,7}.*``, ``query`` if learned.
 
@@ -250,7 +250,7 @@ class ConvTransformerClassifier(_ConvClassifier):
                 f"num_heads: expected a divisor of {self.d_model} (d_model), received {num_heads}"
             )
         layer = (self.d_model, num_heads, dim_feedforward, dropout)
-        # Not torch's fast path: its rounding depends on the padding and differs from training.
+        # Not torch's fast path, whose rounding would depend on the padding and differ from training's.
         encoder = nn.TransformerEncoder(
             nn.TransformerEncoderLayer(*layer),
             num_layers,

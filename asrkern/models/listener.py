@@ -299,7 +299,7 @@ class VGGListener(Listener):
 
 
 def _vgg_stack(config: LASConfig) -> nn.Sequential:
-    """Each convolution clamps in the same operation. Its Hardtanh is there for the numbers in the keys."""
+    """Each convolution clamps in the same operation; its Hardtanh stands here for the numbering of the keys."""
     modules = []
     for index, (before, after) in enumerate(zip((1, *config.conv_channels), config.conv_channels)):
         modules += [nn.Conv2d(before, after, 3, padding=1), nn.Hardtanh(0, 20)]

@@ -33,9 +33,9 @@ class Stage(NamedTuple):
 class MaskConv(nn.Module):
     """A stack of 2-D convolutions over [N, C, F, T] whose padding frames stay zero; keys ``seq_module.*``.
 
-    Runs of Conv2d, BatchNorm2d (or SyncBatchNorm) and Hardtanh, ReLU or ReLU6 are one operation in eval mode, with the
-    batch norm folded into a scale and a shift, and two operations in training. Other modules, convolutions with groups,
-    dilation or another padding mode than zeros, and modules with hooks run as they are and are masked afterwards.
+    Runs of Conv2d, BatchNorm2d (or SyncBatchNorm) and Hardtanh, ReLU or ReLU6 are one operation in eval mode (the
+    batch norm folded into a scale and a shift) and two in training. Any other module, a convolution with groups,
+    dilation or non-zero padding mode, and a module with hooks run as they are and are masked after.
 
     Args:
         seq_module: the stack.

@@ -32,7 +32,7 @@ class PackedWeights(NamedTuple):
 
 
 def pack_weight(cell: Cell, weight_hh: Tensor) -> Tensor:
-    """weight_hh [gates·hidden_size, hidden_size] in the kernels' order. TypeError or ValueError if it cannot be."""
+    """weight_hh: [gates·hidden_size, hidden_size] in the order of the kernels; ValueError for what cannot be packed."""
     if not isinstance(weight_hh, Tensor):
         raise TypeError(f"weight_hh: expected a Tensor, received {type(weight_hh).__name__}")
     shape = tuple(weight_hh.shape)

@@ -399,8 +399,10 @@ def register(cell: Cell) -> None:
         return weight_hh.new_empty((torch.library.get_ctx().new_dynamic_size(),))
 
     def fake_prepacked(input, _lengths, batch_sizes, *others):
-        states, (*weights, batch_first) = _split(others, count)
-        forward, reverse = map(_PackedDirection._make, _split(weights, len(_PackedDirection._fields)))
+        states, rest = _split(others, count)
+        forward, rest = _split(rest, len(_PackedDirection._fields))
+        reverse, (batch_first,) = _split(rest, len(_PackedDirection._fields))
+        forward, reverse = _PackedDirection(*forward), _PackedDirection(*reverse)
         size, directions = forward.weight_ih.shape[0] // cell.gates, 1 if reverse.weight_ih is None else 2
         return fake_results(input, batch_sizes, states, size, directions, batch_first)
 

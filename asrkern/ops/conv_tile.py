@@ -19,9 +19,9 @@ class ConvTile(NamedTuple):
 def conv_tile(kernel_size: int, stride: int = 1) -> ConvTile:
     """The tiles in which :func:`masked_conv2d` computes time on the CPU. They depend on these two arguments alone.
 
-    A run of whole tiles gives bit for bit what the whole row gives. If a kernel has 5 to 16 taps for each frame of
-    stride, tiles are 32-point transforms (of each phase of the stride): kernels/conv/cpu/masked_conv2d_overlap_save.h.
-    Else a tile is one frame.
+    The result for any run of whole tiles is bit for bit the one for the whole row. A kernel of 5 to 16 taps for each
+    frame of stride takes 32-point transforms (of each phase of the stride): kernels/conv/cpu/masked_conv2d_overlap_save.h.
+    Others are computed directly, each frame by itself.
 
     Args:
         kernel_size, stride: of the convolution along time, in frames.

@@ -117,9 +117,9 @@ def masked_conv2d(
 ) -> Tensor:
     """``mask(clamp((conv2d(x) + bias) · scale + shift))``: DeepSpeech2's convolution with its BatchNorm folded in.
 
-    Every row is computed as if it were alone: frames beyond its length are read as 0, whatever the batch has there. In
-    inference, float32 on the CPU, a row is bit-identical whatever its batch mates and padding. On a GPU, float32
-    products are rounded to TF32 where torch lets cuDNN do that (``torch.backends.cudnn.allow_tf32``, on by default).
+    Every row is computed as if it were alone: frames beyond its length are read as 0, whatever the batch holds there.
+    In inference, float32 on the CPU, a row is bit-identical whatever its batch mates and padding. On a GPU, float32
+    products are rounded to TF32 where torch allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, its default).
 
     Args:
         input: [N, in_channels, F, T], float32 or float64. Lower precisions are computed in float32; or, if weight has
@@ -127,7 +127,7 @@ def masked_conv2d(
         weight: [out_channels, in_channels, kernel_F, kernel_T].
         bias, scale, shift: [out_channels] or None for 0, 1 and 0.
         lengths: [N] integers, frames of each input row; None: all T.
-        output_lengths: [N] integers, frames of each output row; None: those that follow from lengths
+        output_lengths: [N] integers, frames of each output row; None: exactly what lengths give
             (:func:`conv_output_lengths`).
         stride, padding: (frequency, time).
         activation: (min, max) to clamp to; None is none.
@@ -226,7 +226,7 @@ def _backward(ctx, grad):
         grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)
     grad = mask_frames(grad, resolve_output_lengths(lengths, output_lengths, weight, stride, padding))
     grad_bias = grad_scale = grad_shift = None
-    # bias, scale and shift are float32 even if the rest is float16 or bfloat16.
+    # bias, scale and shift are float32 where the rest is float16 or bfloat16.
     if ctx.shift_dtype is not None:
         grad_shift = grad.sum((0, 2, 3), dtype=ctx.shift_dtype)
     if scale is not None:

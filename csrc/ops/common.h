@@ -66,7 +66,7 @@ std::vector<T*> row_pointers(T* values, int64_t rows, int64_t stride) {
   return pointers;
 }
 
-// The values of an int64 tensor [rows]. Each must be within [0, longest].
+// The values of an int64 tensor [rows], each within [0, longest].
 inline std::vector<int64_t> read_lengths(const Tensor& lengths, const char* name, int64_t rows, int64_t longest) {
   check(name, lengths).dtype(ScalarType::Long).shape({rows});
   const Tensor values = dense(lengths);

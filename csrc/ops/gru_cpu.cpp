@@ -9,7 +9,7 @@ template <class T, class W, class Kernels>
 RecurrentResult gru_forward(const RecurrentLayer& layer, const Kernels& kernels,
                             typename cpu::Kernels<T>::template LinearKernel<W> linear, const std::optional<Tensor>& h0,
                             const Biases& bias_ih, const Biases& bias_hh, bool save_reserve) {
-  // b_hh of the gates r and z is simply added to b_ih. b_hh of n stays apart, since the reset gate multiplies it.
+  // bias_hh's r and z parts are plain sums with bias_ih's; its n part stays inside the reset gate's product.
   const int64_t summed = 2 * layer.size;
   return recurrent_forward<cpu::GruCell<T, W>>(layer, kernels, linear, h0, bias_ih, bias_hh, summed, save_reserve,
                                                [&](int d, const cpu::RecurrentForward<T, W>& pass) {

@@ -13,7 +13,7 @@
 
 namespace asrkern::cpu {
 
-// The kernels of one recurrent operation with weights stored as W; see recurrent.h.
+// Those of one recurrent operation with weights stored as W; see recurrent.h.
 template <class T, class W, class Forward>
 struct RecurrentInference {
   int64_t (*packed_size)(int64_t hidden_size);
@@ -36,7 +36,7 @@ struct SpellerKernels {
                 const SpellerGreedy*);
 };
 
-// A packed layout depends on the ISA's vector width: the table that packs also has to compute.
+// Packed layouts depend on the ISA's vector width: pack and compute with the same table.
 template <class T>
 struct Kernels {
   int64_t (*linear_packed_size)(int64_t out_features, int64_t in_features);
