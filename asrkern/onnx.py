@@ -111,12 +111,9 @@ def _gru_prepacked(
     weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r,
     batch_first: bool, int8_activations: bool = False,
 ):  # fmt: skip
-    directions = _directions(
-        _dequantized(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh),
-        _dequantized(weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r),
-    )
-    size = weight_ih.shape[0] // len(_GRU_GATES)
-    return _recurrent(input, lengths, batch_sizes, (h0,), directions, size, batch_first)
+    forward = (weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh)
+    reverse = (weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r)
+    return _prepacked(input, lengths, batch_sizes, (h0,), forward, reverse, batch_first)
 
 
 def _lstm_prepacked(
@@ -125,12 +122,20 @@ def _lstm_prepacked(
     weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r,
     batch_first: bool, int8_activations: bool = False,
 ):  # fmt: skip
-    directions = _directions(
-        _dequantized(weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh),
-        _dequantized(weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r),
-    )
-    size = weight_ih.shape[0] // len(_LSTM_GATES)
-    return _recurrent(input, lengths, batch_sizes, (h0, c0), directions, size, batch_first)
+    forward = (weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh)
+    reverse = (weight_ih_r, scale_ih_r, weight_hh_r, scale_hh_r, bias_ih_r, bias_hh_r)
+    return _prepacked(input, lengths, batch_sizes, (h0, c0), forward, reverse, batch_first)
+
+
+def _prepacked(input, lengths, batch_sizes, states, forward, reverse, batch_first):
+    directions = _directions(_dequantized(*forward), _dequantized(*reverse))
+    size = forward[0].shape[0] // len(_gates(states))
+    return _recurrent(input, lengths, batch_sizes, states, directions, size, batch_first)
+
+
+def _gates(states):
+    # An LSTM has two states.
+    return _LSTM_GATES if len(states) == 2 else _GRU_GATES
 
 
 def _directions(*directions):
@@ -146,8 +151,7 @@ def _recurrent(input, lengths, batch_sizes, states, directions, size, batch_firs
     """Output and final states of a layer of ``size`` units."""
     if batch_sizes is not None:
         raise ValueError("input: expected a padded batch, which ONNX has, received a PackedSequence")
-    gates = _LSTM_GATES if len(states) == 2 else _GRU_GATES
-    order = [gate * size + unit for gate in gates for unit in range(size)]
+    order = [gate * size + unit for gate in _gates(states) for unit in range(size)]
 
     def reordered(value):
         return op.Gather(value, order, axis=0)

@@ -1,4 +1,4 @@
-// Every operation of asrkern, by signature. What the arguments mean: asrkern/ops/<operation>.py.
+// The signature of every operation of asrkern. asrkern/ops/<operation>.py says what the arguments mean.
 #include <torch/csrc/stable/library.h>
 
 #include <string>
@@ -24,7 +24,7 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor output, Tensor reserve, bool batch_first)"
       " -> (Tensor grad_input, Tensor grad_h0, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih,"
       " Tensor grad_bias_hh)");
-  // Rows up to which the CUDA kernel is taken on a device; 0 for never.
+  // Up to how many rows the CUDA kernel is taken on a device; 0 for never.
   m.def("gru_cuda_rows(int device, int value_bytes, int hidden_size, int directions, bool backward) -> int");
   m.def(
       "lstm(Tensor input, Tensor? lengths, Tensor? batch_sizes, Tensor? h0, Tensor? c0,"

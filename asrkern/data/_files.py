@@ -1,4 +1,4 @@
-"""Files that hold manifests, and files that manifests name. Messages begin with the place that names them."""
+"""Files of manifests, and files that manifests name. Messages begin with the place that names the file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 import soundfile
 
 _BOM = b"\xef\xbb\xbf"
-# Two megabytes of gzip may hold one line of two gigabytes.
+# The longest line in a gzip file: two megabytes of gzip can hold a line of two gigabytes.
 _PACKED_LINE_BYTES = 1 << 26
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Where each line is (file and its number), and the line; blank ones are skipped, gzip is undone.
+    """Each line after its place (file and number). Blank lines are skipped; gzip files are decompressed.
 
     Raises:
         OSError: the file cannot be read.
@@ -47,7 +47,7 @@ def _unpacked(file: BinaryIO) -> Iterator[bytes]:
 
 
 def decode(line: bytes, where: str) -> str:
-    """Raises ValueError where it is not UTF-8."""
+    """A line as text. Raises ValueError if it is not UTF-8."""
     try:
         return line.decode()
     except UnicodeDecodeError:
@@ -55,7 +55,7 @@ def decode(line: bytes, where: str) -> str:
 
 
 def json_object(line: bytes, where: str) -> dict[str, Any]:
-    """Raises ValueError where a line is no JSON object."""
+    """The JSON object in a line. Raises ValueError if it is none."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -66,7 +66,7 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
 
 
 def check_text(value: Any, name: str, where: str) -> str:
-    """A string that files and terminals take; raises ValueError otherwise."""
+    """``value`` if it is a string that files and terminals take; else raises ValueError."""
     # Half of a surrogate pair is valid JSON, but no text.
     if not isinstance(value, str) or "\0" in value or (not value.isascii() and not _encodes(value)):
         raise ValueError(f"{where}: {name}: expected a string, received {shown(value)}")
@@ -82,7 +82,7 @@ def _encodes(value: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value of a manifest as messages show it, of whatever length."""
+    """A value of a manifest for messages, shortened if it is long."""
     try:
         written = repr(value)
     except RecursionError:
@@ -91,7 +91,7 @@ def shown(value: Any) -> str:
 
 
 def find_file(name: str, where: str, *folders: str | os.PathLike[str]) -> Path:
-    """The file of this name, which may begin with ~ or be absolute, in the first of the folders that has it.
+    """The file of this name in the first folder that has it. The name may be absolute or begin with ~.
 
     Raises:
         FileNotFoundError: none has.
@@ -114,7 +114,7 @@ def recording_seconds(path: Path, where: str) -> float:
         ValueError: it is none, or has no samples.
     """
     try:
-        # A descriptor, since soundfile takes a name ending in .raw for headerless samples.
+        # By a descriptor, since soundfile takes a name ending in .raw for headerless samples.
         with open(path, "rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
             seconds = file.frames / file.samplerate
     except soundfile.LibsndfileError as error:

@@ -25,7 +25,7 @@ def load_audio(
 
     Channels are averaged and other rates are resampled by :class:`asrkern.data.Resampler`. Integer samples are
     divided by 2**(bits - 1), so that full scale is 1 (deepspeech.pytorch divides by 32767 instead). Memory is that of
-    the result, whatever the file is. A WAV file whose size was not known when it was written is read to its end.
+    the result, whatever the file is. A WAV file whose size was unknown when it was written is read to its end.
 
     Args:
         path: the file.
@@ -82,7 +82,7 @@ def _load(
         raise ValueError(f"expected at least {first + (wanted or 1)} frames at {rate} Hz, received {length}")
     recording.skip(first)
     resampler, received = Resampler(rate, sample_rate), 0
-    # Grows in place: tensors to be put together would need the memory twice, and a header may promise any length.
+    # It grows in place. Joining tensors would need the memory twice, and a header may promise any length.
     samples = bytearray()
     for block in recording.mono(wanted):
         received += len(block)

@@ -1,4 +1,4 @@
-"""Spectrograms of audio that comes in chunks."""
+"""Spectrograms of audio that arrives in chunks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class SpectrogramState:
     """Where one stream is; can be pickled and copied.
 
     Attributes:
-        samples: [any number] from the first sample of the next frame on, with those reflected before the start;
-            before any frame is possible, the samples so far.
-        last_samples: the latest ones, half a window and one, which are reflected at the end.
+        samples: [any number], from the first sample of the next frame on, with those reflected before the start; before
+            the first frame is possible, all samples so far.
+        last_samples: the latest samples, half a window and one more, which are reflected at the end.
         started: whether the start has been reflected.
-        sums: of the normalisation.
+        sums: of the normalisation, see :meth:`Spectrogram.normalised_after`.
     """
 
     samples: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -32,7 +32,7 @@ class SpectrogramStream:
     """A :class:`Spectrogram` of one stream after another, each with a state of its own.
 
     The frames that :meth:`step` and :meth:`finish` return are together bit for bit those of the whole signal, however
-    it is cut. A frame comes when the last sample of its window has: half a window after its centre.
+    it is cut. A frame is returned once the last sample of its window is there: half a window after its centre.
 
     Args:
         spectrogram: with a normalization other than "utterance".
@@ -45,7 +45,7 @@ class SpectrogramStream:
     def __init__(self, spectrogram: Spectrogram) -> None:
         if not isinstance(spectrogram, Spectrogram):
             raise TypeError(f"spectrogram: expected a Spectrogram, received {type(spectrogram).__name__}")
-        # Refuses what cannot be streamed.
+        # Raises for what cannot be streamed.
         spectrogram.normalised_after(None, torch.zeros(spectrogram.bins, 1))
         self.spectrogram = spectrogram
 
@@ -57,7 +57,7 @@ class SpectrogramStream:
         """Feed the next samples.
 
         Args:
-            state: goes on; it stays as it is if an error is raised.
+            state: it goes on; if an error is raised, it stays as it is.
             samples: [samples], floating point at the spectrogram's rate, any number.
 
         Returns:
@@ -72,9 +72,11 @@ class SpectrogramStream:
         return features
 
     def finish(self, state: SpectrogramState) -> Tensor:
-        """The remaining frames of a signal that ends here, [bins, frames]; the state stays as it is.
+        """The remaining frames of a signal that ends here, [bins, frames] float32.
 
-        Half a window or less of signal, which Spectrogram refuses, has no frames.
+        Args:
+            state: it stays as it is. If it has half a window of signal or less, which Spectrogram refuses, there are no
+                frames.
         """
         return self._advance(state, torch.empty(0), last=True)[0]
 
@@ -99,5 +101,5 @@ class SpectrogramStream:
             )
         else:
             features = torch.empty(self.spectrogram.bins, 0)
-        # Copied: a view would keep all of the chunk.
+        # Copies: views would keep all of the chunk in memory.
         return features, SpectrogramState(samples[frames * hop :].clone(), latest.clone(), started, sums)

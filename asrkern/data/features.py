@@ -25,17 +25,17 @@ def check_samples(samples: Tensor) -> None:
 class _UtteranceSpectrum(torch.nn.Module):
     """Short-time Fourier transform of one utterance, put on a logarithmic scale and normalised; has no weights.
 
-    Hamming windows centred on multiples of the hop, the signal reflected at both ends. Always one utterance at
+    Hamming windows are centred on multiples of the hop; the signal is reflected at both ends. It takes one utterance at
     a time, so that its features cannot depend on what it is batched with.
     """
 
     window: Tensor
 
-    # The log-magnitude of 16-bit audio varies more than this even at one quantisation step; only
-    # silence falls below, where the line divides by zero.
+    # The log-magnitude of 16-bit audio varies more than this even at one quantisation step. Only silence is below, for
+    # which deepspeech.pytorch divides by zero.
     minimum_std = 1e-5
 
-    # At once: an hour's transform takes gigabytes.
+    # Frames that are transformed at once: an hour's transform takes gigabytes.
     piece_frames = 4096
 
     def __init__(
@@ -126,7 +126,7 @@ class _UtteranceSpectrum(torch.nn.Module):
 
 
 def _reflected(samples: Tensor, begin: int, end: int) -> Tensor:
-    """Samples begin to end of a signal that goes on as its reflection before its start and after its end."""
+    """Samples begin to end of a signal that is reflected before its start and after its end."""
     parts = [samples[max(0, begin) : end]]
     if begin < 0:
         parts.insert(0, samples[1 : 1 - begin].flip(0))
@@ -136,7 +136,7 @@ def _reflected(samples: Tensor, begin: int, end: int) -> Tensor:
 
 
 def _standardised(features: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """In place, where no gradients are wanted: an hour's features are large."""
+    """(features − mean) / std; in place where no gradients are wanted, since an hour's features are large."""
     if features.requires_grad:
         return (features - mean) / std
     return features.sub_(mean).div_(std)
@@ -157,21 +157,20 @@ def _check_normalization(value: object) -> str | tuple[float, float]:
 class Spectrogram(_UtteranceSpectrum):
     """Normalised log-magnitude spectrogram of one utterance, as the deepspeech.pytorch line computes it.
 
-    20 ms Hamming windows every 10 ms, centred on multiples of the hop with the signal reflected at both
-    ends, magnitude of the DFT, log(1 + x), minus the utterance's mean, divided by its (unbiased) standard
-    deviation. At 16 kHz: 161 bins, ``samples // 160 + 1`` frames.
+    20 ms Hamming windows every 10 ms, centred on multiples of the hop, with the signal reflected at both ends;
+    magnitude of the DFT; log(1 + x); minus the utterance's mean, divided by its (unbiased) standard deviation. At 16
+    kHz: 161 bins, ``samples // 160 + 1`` frames.
 
-    The line computes this by ``librosa.stft``, which reflected up to librosa 0.8 (later ones pad with zeros).
-    deepspeech.pytorch 3 passes it the window's name, which makes a periodic window; versions 1 and 2, and
-    MLPerf's copy, pass the function ``scipy.signal.hamming``, which makes a symmetric one: choose
-    ``periodic=False`` for their checkpoints.
+    deepspeech.pytorch computes it by ``librosa.stft``, which reflects up to librosa 0.8 (later versions pad with
+    zeros). Version 3 passes the window's name, which makes a periodic window. Versions 1 and 2, and MLPerf's copy, pass
+    the function ``scipy.signal.hamming``, which makes a symmetric one: use ``periodic=False`` for their checkpoints.
 
     Args:
         sample_rate: in Hz.
         window_seconds, hop_seconds: window length (also the DFT's) and hop.
         periodic: the kind of Hamming window, see above.
-        normalization: "utterance", as above; or, for streams, what needs no later frame: "running", by the mean and
-            standard deviation of the frames up to each one, or a fixed (mean, standard deviation), (0, 1) for none.
+        normalization: "utterance", as above. Or, for streams, without later frames: "running", by the mean and standard
+            deviation of all frames up to each one; or a fixed (mean, standard deviation), (0, 1) for none.
 
     Raises:
         ValueError: a window or hop without samples, or another normalization.
@@ -210,12 +209,11 @@ class Spectrogram(_UtteranceSpectrum):
         """Frames that follow others, normalised without looking ahead.
 
         Args:
-            sums: what this returned for the frames before; None for none.
+            sums: what this returned for the frames before; None at the start.
             features: [bins, frames], not normalised.
 
-        Returns:
-            [bins, frames], the same bits however the frames are cut, and the sums after them: number, sum and sum of
-            squares of all values, float64, if normalization is "running".
+        [bins, frames], the same bits however the frames are cut; and the sums after them, None unless normalization is
+            "running": number, sum and sum of squares of all values, float64.
 
         Raises:
             ValueError: normalization is "utterance".
@@ -229,7 +227,7 @@ class Spectrogram(_UtteranceSpectrum):
             mean, std = self.normalization
             return (features - mean) / std, None
         x = features.double().t()
-        # By cumsum, which adds in order: sum() does so differently for other shapes.
+        # cumsum adds in order. sum() adds in an order that depends on the shape.
         of_frames = torch.stack([torch.ones_like(x), x, x.square()], -1).cumsum(1)[:, -1]  # [frames, 3]
         if sums is not None:
             of_frames = torch.cat([sums[None], of_frames])
@@ -261,7 +259,7 @@ class LogMelSpectrogram(_UtteranceSpectrum):
 
     filters: Tensor
 
-    # Of the power: far below one quantisation step of 16 bits, and keeps digital silence finite.
+    # Added to the power: far below one quantisation step of 16 bits, it keeps digital silence finite.
     log_guard = 2.0**-24
 
     def __init__(
@@ -285,16 +283,16 @@ class LogMelSpectrogram(_UtteranceSpectrum):
         return self.filters.shape[0]
 
     def _scaled(self, magnitude: Tensor) -> Tensor:
-        # Apart from a constant, which the mean takes away, log(x + guard); exactly 0 for silence.
+        # log(x + guard) but for a constant, which subtracting the mean removes; exactly 0 for silence.
         return (self.filters @ magnitude.square() / self.log_guard).log1p()
 
 
 class MFCC(LogMelSpectrogram):
     """Mel-frequency cepstral coefficients of one utterance, each with mean 0 and variance 1 over its frames.
 
-    The orthonormal DCT-II of :class:`LogMelSpectrogram`'s bands before their normalisation, lowest coefficients
-    first, then minus each coefficient's mean, divided by its standard deviation over the utterance (divisor: the
-    number of frames). The HW4P2 line normalises so; how its 28 coefficients were made is not known.
+    The orthonormal DCT-II of :class:`LogMelSpectrogram`'s bands (not normalised), the lowest coefficients first; minus
+    each coefficient's mean, divided by its standard deviation over the utterance (divisor: the number of frames). The
+    HW4P2 line normalises so. How its 28 coefficients were made is not known.
 
     Args:
         n_mfcc: coefficients.

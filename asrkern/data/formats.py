@@ -1,4 +1,4 @@
-"""What a file or a stream is, by its first bytes."""
+"""The form of a file or a stream, by its first bytes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ START_BYTES = 64
 
 
 class AudioFormat(NamedTuple):
-    """What the first bytes tell.
+    """What the first bytes say about a file.
 
     Attributes:
-        name: as people call it.
+        name: its usual name.
         readable: whether libsndfile reads it.
-        certain: whether samples without a header practically never begin so.
+        certain: whether samples without a header almost never begin like this.
     """
 
     name: str
@@ -22,7 +22,7 @@ class AudioFormat(NamedTuple):
     certain: bool = True
 
 
-# Name, then (offset, bytes) that are all there.
+# Name → (offset, bytes), all of which must be there.
 _READABLE = {
     "WAV": [(0, b"RIFF"), (8, b"WAVE")],
     "big-endian WAV": [(0, b"RIFX"), (8, b"WAVE")],
@@ -54,12 +54,12 @@ _UNREADABLE = {
 
 
 def recognize(start: bytes) -> AudioFormat | None:
-    """The format of what begins with these bytes, at best ``START_BYTES`` of them; None if they tell nothing."""
+    """The format of what begins with these bytes (``START_BYTES`` of them, if there are so many); None if unknown."""
     for table in (_READABLE, _UNREADABLE):
         for name, parts in table.items():
             if all(start[at : at + len(magic)] == magic for at, magic in parts):
                 return AudioFormat(name, table is _READABLE)
-    # An MPEG frame begins with eleven or twelve ones, then version and layer, which is 0 in AAC only.
+    # An MPEG frame begins with eleven or twelve ones, then version and layer. Layer 0 is AAC.
     if len(start) > 2 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0:
         if start[1] & 0xF6 == 0xF0:
             return AudioFormat("AAC", readable=False, certain=False)
@@ -83,7 +83,7 @@ def is_readable(path: str | os.PathLike[str]) -> bool:
 
 
 def refusal(found: AudioFormat) -> str:
-    """What to say of a format that libsndfile does not read."""
+    """The message about a format that libsndfile does not read."""
     return (
         f"expected a form of audio that libsndfile reads, received {found.name}; "
         "convert it: ffmpeg -i RECORDING recording.wav"

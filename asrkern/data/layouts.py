@@ -11,8 +11,8 @@ corpus             layout                                                       
 ``grid``           ``s1/bbaf2n.wav`` anywhere, perhaps ``s1/bbaf2n.align`` elsewhere  train, dev, test: see below
 =================  =================================================================  ==============================
 
-GRID has no parts of its own. Test is the talkers s1, s2, s20 and s22, as in LipNet (Assael et al. 2016), where there are
-others too; of each other talker, every twentieth sentence is dev.
+GRID has no parts of its own. Test is the talkers s1, s2, s20 and s22, as in LipNet (Assael et al. 2016), if there are
+other talkers, too. Of these, every twentieth sentence is dev.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _AN4_LINE = re.compile(r"(?:<s>)?\s*(.*?)\s*(?:</s>)?\s*\(([^()]+)\)\s*")
 _GRID_NAME = re.compile(r"[blps][bgrw][abiw][a-z][z1-9][anps]")
 _GRID_TALKER = re.compile(r"s\d+")
 _GRID_TEST = ("s1", "s2", "s20", "s22")
-# Of each letter of a sentence's name, but the fourth, which is the letter that is spoken.
+# For each letter of a sentence's name the word that it stands for. The fourth is the letter that is spoken.
 _GRID_WORDS: tuple[dict[str, str], ...] = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
@@ -52,7 +52,7 @@ _GRID_WORDS: tuple[dict[str, str], ...] = (
     {"z": "zero", **{str(i): word for i, word in enumerate(_DIGITS) if i}},
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )
-# Times in .align files: 1000 a frame of video, of which there are 25 a second.
+# Times in .align files: 1000 for each frame of video, of which there are 25 a second.
 _GRID_TICKS_PER_SECOND = 25_000
 
 
@@ -66,7 +66,7 @@ class Spoken(NamedTuple):
 
 @dataclass
 class Corpus:
-    """parts: what each has; left_out: what of the corpus is missing or strange, and why."""
+    """parts: the recordings of each part; left_out: what is missing or strange in the corpus, and why."""
 
     parts: dict[str, list[Spoken]] = field(default_factory=lambda: defaultdict(list))
     left_out: list[str] = field(default_factory=list)
@@ -92,7 +92,7 @@ def read_corpus(name: str, folder: str | os.PathLike[str], only: Only = None) ->
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: expected a folder, received {str(folder)!r}, which is none")
     marker, read = _READERS[name]
-    # Archives unpack to a folder within, or two.
+    # Archives unpack to a folder inside this one, or to two levels of folders.
     first = next((file for depth in ("", "*/", "*/*/") for file in folder.glob(depth + marker)), None)
     if first is None:
         raise FileNotFoundError(
@@ -129,7 +129,7 @@ def manifest_line(spoken: Spoken, folder: Path) -> dict[str, Any]:
 
 
 def as_wav(spoken: Spoken, folder: Path) -> Spoken:
-    """The same with a WAV file in this folder in place of NIST Sphere, which lhotse does not read by itself.
+    """The recording as a WAV file in this folder, if it is NIST Sphere, which lhotse does not read by itself.
 
     Raises:
         OSError: the file cannot be written.
@@ -236,7 +236,7 @@ def _grid(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:
         if talker is None or not _GRID_NAME.fullmatch(name):
             corpus.left_out.append(f"{path}: expected a sentence of a talker, such as s1/bbaf2n.wav")
         else:
-            # Of several sample rates the first.
+            # With several sample rates, the first.
             talkers[talker].setdefault(name, path)
     tested = set(_GRID_TEST) if set(talkers) - set(_GRID_TEST) else set()
     for talker, sentences in sorted(talkers.items(), key=lambda item: int(item[0][1:])):
@@ -270,18 +270,18 @@ def _grid_words(path: Path) -> Iterator[list[Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Where each line that is not blank is, and the line; raises ValueError where it is not UTF-8."""
+    """Lines that are not blank, each after its place. Raises ValueError for a line that is not UTF-8."""
     for where, line in read_lines(path):
         yield where, decode(line, where)
 
 
 def _recording(path: Path) -> Path | None:
-    """The file of this name with a suffix of a recording."""
+    """The file of this name with a suffix of recordings; None if there is none."""
     return next((p for suffix in _SUFFIXES if (p := path.with_name(path.name + suffix)).is_file()), None)
 
 
 def _chosen(only: Only, names: Iterable[str]) -> list[str]:
-    """Of these names those that are asked for; raises ValueError where one is not there."""
+    """The names that are asked for. Raises ValueError if one does not exist."""
     names = list(names)
     for name in sorted(only or ()):
         if name not in names:
@@ -289,7 +289,7 @@ def _chosen(only: Only, names: Iterable[str]) -> list[str]:
     return [name for name in names if only is None or name in only]
 
 
-# A file that shows where the corpus is, and the reader: from that file, the folder given, what is asked for.
+# A file that shows where the corpus is, and the reader, which takes that file, the folder and what is asked for.
 _READERS: dict[str, tuple[str, Callable[[Path, Path, Only, Corpus], None]]] = {
     "librispeech": ("*-*/*/*/*.trans.txt", _librispeech),
     "an4": ("etc/an4_train.fileids", _an4),

@@ -1,4 +1,4 @@
-"""Manifests: NeMo's form, one JSON object a line; and those of :mod:`asrkern.data.tables`."""
+"""Manifests in NeMo's form, one JSON object a line, and in the forms of :mod:`asrkern.data.tables`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from asrkern.data._files import check_text, find_file, json_object, read_lines, 
 from asrkern.data.tables import Entry, read_samples, read_table, read_transcript
 from asrkern.data.utterance import Utterance
 
-# NeMo takes each of these.
+# NeMo accepts each of these names.
 _AUDIO_KEYS = ("audio_filepath", "audio_filename", "audio_file")
 
 
 def read_manifest(path: str | os.PathLike[str], left_out: list[Exception] | None = None) -> list[Utterance]:
-    """Read a manifest: JSON lines as of NeMo, or one of the forms of :mod:`asrkern.data.tables`.
+    """Read a manifest: JSON lines as NeMo writes them, or one of the forms of :mod:`asrkern.data.tables`.
 
     A JSON line has ``audio_filepath`` (or ``audio_filename``, ``audio_file``) or ``features_filepath``
     (``"archive.npz#key"``), relative to the manifest or to the working directory, or absolute; it may have ``duration``
@@ -42,7 +42,7 @@ def read_manifest(path: str | os.PathLike[str], left_out: list[Exception] | None
 def iterate_manifest(
     path: str | os.PathLike[str], left_out: list[Exception] | None = None
 ) -> Iterator[tuple[str, Utterance]]:
-    """The same one by one, each after the place where it is (file and line); there may be none."""
+    """Utterances one by one, each after its place (file and line). There may be none."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: expected a manifest, received {str(path)!r}, which is not a file")
@@ -56,7 +56,7 @@ def iterate_manifest(
 
 
 def _entries(path: Path) -> Iterator[Entry]:
-    """By the form that the first line shows."""
+    """Entries of a manifest, whose form the first line shows."""
     where, first = next(read_lines(path), ("", b""))
     json_lines = not {".json", ".jsonl"}.isdisjoint(path.suffixes[-2:])
     if first.strip() == b"{" or (b'"samples"' in first and "samples" in json_object(first, where)):
@@ -69,7 +69,7 @@ def _entries(path: Path) -> Iterator[Entry]:
 
 
 def _nemo(line: bytes, folder: Path, where: str) -> Utterance:
-    # NeMo's own tools write null for what is not known, which is as good as nothing.
+    # NeMo's own tools write null for unknown values, so null counts as missing.
     entry = json_object(line, where)
     audio_key = next((key for key in _AUDIO_KEYS if entry.get(key) is not None), None)
     if (audio_key is None) == (entry.get("features_filepath") is None):
@@ -116,7 +116,7 @@ def _duration(value: Any, offset: float, audio_path: Path | None, where: str) ->
 
 
 def _transcript(entry: dict[str, Any], folder: Path, where: str) -> str:
-    """The first of these that there is, as in NeMo."""
+    """The transcript, from the first of the possible fields, as in NeMo."""
     said, file = entry.pop("text", None), entry.pop("text_filepath", None)
     if said is None and file is not None:
         return read_transcript(find_file(check_text(file, "text_filepath", where), where, folder, ""), where)

@@ -8,15 +8,16 @@ import warnings
 import torch
 from torch import Tensor
 
-# Slaney's scale: linear up to 1 kHz, the 15th mel, logarithmic above, a factor of 6.4 in 27 mels.
+# Slaney's scale: linear up to 1 kHz, which is mel 15; above, 27 mels for each factor of 6.4.
 _HERTZ_PER_MEL = 200 / 3
 _BEND_HERTZ, _BEND_MEL = 1000.0, 15.0
 _LOG_STEP = math.log(6.4) / 27
 
 
 def mel_filters(n_mels: int, bins: int, sample_rate: int) -> Tensor:
-    """Triangles of equal area, evenly spaced in mel from 0 Hz to half the sample rate (Slaney 1998, "Auditory Toolbox";
-    librosa's default).
+    """Triangles of equal area, evenly spaced in mel from 0 Hz to half the sample rate.
+
+    (Slaney 1998, "Auditory Toolbox"; librosa's default.)
 
     Args:
         n_mels: bands.
@@ -24,7 +25,10 @@ def mel_filters(n_mels: int, bins: int, sample_rate: int) -> Tensor:
         sample_rate: in Hz.
 
     Returns:
-        [n_mels, bins] float32. Warned is of bands too narrow to hold a bin, which are always silent.
+        [n_mels, bins] float32.
+
+    Warns:
+        UserWarning: bands are too narrow to hold a bin, so they are always silent.
     """
     highest = sample_rate / 2
     last = (

@@ -1,4 +1,4 @@
-"""Reading a recording forward, in blocks, from any file that libsndfile decodes."""
+"""Reads a recording forward, in blocks, from any file that libsndfile decodes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from asrkern.data.formats import START_BYTES, recognize, refusal
 from asrkern.data.wav import is_unknown_size, read_wav_header
 
 _RATES_HZ = (1_000, 384_000)
-_MOST_CHANNELS = 1024  # libsndfile's
+_MOST_CHANNELS = 1024  # libsndfile's limit
 _BLOCK_VALUES = 1 << 17
 
-# Names in soundfile and bytes of what samples may be without a header, by ffmpeg's names; little-endian.
+# Samples without a header: ffmpeg's name → (soundfile's name, bytes); little-endian.
 RAW = {
     "u8": ("PCM_U8", 1),
     "s16le": ("PCM_16", 2),
@@ -32,7 +32,7 @@ RAW = {
 }
 _SAMPLE_BYTES = dict(RAW.values())
 
-# libsndfile shortens a file that is cut off silently; only its log tells.
+# libsndfile silently shortens a file that is cut off. Only its log says so.
 _SIZE_IN_LOG = re.compile(r"(data|SSND|BODY|Data Size|riff)\s*: (\d+) \(should be (\d+)\)")
 _RF64_FRAMES_IN_LOG = re.compile(
     r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)"
@@ -40,11 +40,11 @@ _RF64_FRAMES_IN_LOG = re.compile(
 _OGG_DAMAGE_IN_LOG = re.compile(r"Ogg\s*: (.*End-Of-Stream.*|Last page lacks .*|Junk after .*)")
 _CHUNKS_AFTER_DATA = (b"LIST", b"id3 ", b"ID3 ", b"fact", b"PEAK", b"bext", b"cue ", b"JUNK")
 _VOC_DAMAGE_IN_LOG = "Seems to be a truncated file."
-_NIST_FRAMES = re.compile(rb"sample_count -i (\d+)")  # libsndfile does not look at it
-_MOST_BYTES = 1 << 62  # more is no size
+_NIST_FRAMES = re.compile(rb"sample_count -i (\d+)")  # libsndfile ignores it
+_MOST_BYTES = 1 << 62  # a larger number is no size
 
-# In Ogg, libsndfile 1.2.2 seeks to a wrong place in the last page, which holds less than so much; and the first second
-# after seeking is not what decoding from the start gives, in MP3 too.
+# libsndfile 1.2.2 seeks to a wrong place in the last page of Ogg files, which holds less than this. After seeking, in
+# MP3 too, the first second differs from what decoding from the start gives.
 _LAST_PAGE_SECONDS, _WARM_UP_SECONDS = 120, 1
 
 
@@ -67,8 +67,8 @@ def mono(block: numpy.ndarray) -> Tensor:
 
 
 def check_finite(samples: Tensor) -> Tensor:
-    """The same; ValueError if one is NaN or infinite, as resampling makes them of numbers near the largest."""
-    # numpy is 100 times as fast.
+    """The samples. ValueError if one is NaN or infinite, as resampling makes them of very large numbers."""
+    # numpy does it 100 times as fast as torch.
     if not numpy.isfinite(samples.numpy()).all():
         raise ValueError("expected finite samples, received NaN or infinity")
     return samples
@@ -78,10 +78,10 @@ class Recording(soundfile.SoundFile):
     """A recording that is read once, forward.
 
     Args:
-        file: open for reading, not buffered; stays open.
+        file: open for reading, unbuffered; it stays open.
 
     Attributes:
-        length: in frames; None where the file does not tell.
+        length: in frames; None if the file does not tell.
 
     Raises:
         ValueError: it is no audio, truncated, or of an absurd rate.
@@ -98,7 +98,7 @@ class Recording(soundfile.SoundFile):
         told = _NIST_FRAMES.search(start + file.read(1024)) if start.startswith(b"NIST_1A") else None
         endless = found is not None and found.name == "MP3" and not _mp3_tells_length(file)
         file.seek(0)
-        # A descriptor rather than a name: soundfile would take a name ending in .raw for headerless PCM.
+        # By a descriptor: soundfile would take a name ending in .raw for headerless PCM.
         super().__init__(_Part(file, stretch=64) if endless else file.fileno(), closefd=False)
         if not self.frames and found is not None and found.name in ("WAV", "RF64"):
             self._open_without_size(file)
@@ -110,7 +110,7 @@ class Recording(soundfile.SoundFile):
             raise ValueError(f"expected {int(told[1])} frames, received {self.frames}: it is truncated")
 
     def _open_without_size(self, file: io.FileIO) -> None:
-        """WAV from a pipe may declare 0 bytes: to libsndfile an empty file."""
+        """Open WAV that was written to a pipe. It may declare 0 bytes, and libsndfile would read nothing."""
         file.seek(0)
         header = read_wav_header(file.read)
         if header.encoding is None or header.data_bytes is not None:
@@ -146,7 +146,7 @@ class Recording(soundfile.SoundFile):
             raise ValueError(f"expected a complete Ogg stream, received one with this: {damage[1]}")
 
     def seekable(self) -> bool:
-        """No: after each read soundfile would seek to where it is, which loses samples (MP3, Opus, FLAC of unknown
+        """False: else soundfile would seek after each read to where it is, which loses samples (MP3, Opus, FLAC of unknown
         length)."""
         return False
 
@@ -196,10 +196,10 @@ class Recording(soundfile.SoundFile):
 
 
 class _Part:
-    """A file from a byte on, with an end that may seem further away than it is.
+    """A file from some byte on, whose end may seem further away than it is.
 
-    libsndfile takes the length of an MP3 file without a Xing header from its size, and reads no more than that: half of
-    a file whose bit rate varies. Where the size seems larger, it reads all that is there.
+    For an MP3 file without a Xing header libsndfile computes the length from the file's size, and reads no more. If the
+    bit rate varies, that may be half of the file. If the size seems larger, it reads all of it.
     """
 
     def __init__(self, file: io.FileIO, start: int = 0, stretch: int = 1) -> None:
@@ -225,7 +225,7 @@ class _Part:
 
 
 def _mp3_tells_length(file: io.FileIO) -> bool:
-    """Whether its first frame is a Xing header with the number of frames."""
+    """Whether the first frame is a Xing header with the number of frames."""
     position = 0
     while True:
         file.seek(position)

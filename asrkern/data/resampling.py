@@ -1,4 +1,4 @@
-"""Resampling, of whole signals and of signals that come in pieces, by libsoxr."""
+"""Resampling by libsoxr, of whole signals and of signals that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch import Tensor
 
 from asrkern.data.features import check_samples
 
-# libsoxr's memory and time grow with the ratio; no sound needs more, and where memory ends libsoxr crashes.
+# libsoxr's memory and time grow with the ratio, and it crashes where memory ends. No sound needs a larger ratio.
 _MOST_RATIO = 1024
 
 
 class Resampler:
     """Band-limited resampling of one signal in pieces, by libsoxr in its quality "HQ".
 
-    With linear phase; flat within 0.01 dB up to 0.91 of the lower of the two Nyquist frequencies, 130 dB down from that
-    frequency on. Output sample n is the signal at time n / new_rate, with silence assumed before and after the signal.
-    However the signal is cut, the samples returned are together bit for bit the same. They come 40 ms (from 48 to 16
-    kHz) to 115 ms (from 8 to 16 kHz) after the signal.
+    Its phase is linear. It is flat within 0.01 dB up to 0.91 of the lower of the two Nyquist frequencies, and 130 dB
+    down from that frequency on. Output sample n is the signal at time n / new_rate; the signal is silent before its
+    start and after its end. The samples returned are together bit for bit the same, however the signal is cut. They
+    come 40 ms (from 48 to 16 kHz) to 115 ms (from 8 to 16 kHz) after the signal.
 
     Args:
         original_rate, new_rate: in Hz.
-        dtype: of the signal.
+        dtype: floating point, of the signal.
 
     Raises:
         ValueError: a rate that is not positive, or one more than 1024 times the other.
@@ -47,19 +47,26 @@ class Resampler:
             self._stream = soxr.ResampleStream(original_rate, new_rate, 1, dtype=name, quality="HQ")
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """The next piece of the signal, [samples]; returns what of the result is known, perhaps nothing."""
+        """Take the next piece of the signal.
+
+        Args:
+            samples: [samples], of the resampler's dtype.
+
+        Returns:
+            What is known of the result, [samples]; perhaps nothing.
+        """
         if self._stream is None:
             return samples
         self._read += len(samples)
         return self._next(samples.to(self._dtype)).to(samples)
 
     def finish(self) -> Tensor:
-        """The rest of the result, whose length is altogether ceil(samples · new_rate / original_rate)."""
+        """The rest of the result, which has ceil(samples · new_rate / original_rate) samples in all."""
         if self._stream is None:
             return torch.empty(0)
         original, new = self._rates
         left = -(-self._read * new // original) - self._written
-        # libsoxr rounds the length; so much silence makes it longer than that.
+        # libsoxr rounds the length. With so much silence at the end its result is longer than that, and is cut.
         silence = torch.zeros(2 * -(-original // new), dtype=self._dtype)
         return self._next(silence, last=True)[:left]
 

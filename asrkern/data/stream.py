@@ -1,4 +1,4 @@
-"""Audio from a pipe as it comes: WAV, samples without a header; and other forms, once they are all there."""
+"""Audio from a pipe while it arrives: WAV, or samples without a header. Other forms are read once they are whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asrkern.data.wav import WavHeader, read_wav_header
 # ffmpeg's names; little-endian.
 ENCODINGS = tuple(RAW)
 
-# Of a form that cannot be read before its end: 6 hours of 16 bits, 2 channels and 48 kHz.
+# The longest stream of a form that has to be read to its end: 6 hours of 16 bits, 2 channels and 48 kHz.
 _MOST_SPOOLED_BYTES = 4 << 30
 _COPY_BYTES = 1 << 20
 
@@ -36,11 +36,10 @@ def read_stream(
 ) -> Iterator[Tensor]:
     """Read audio in chunks from a pipe, a socket's file or ``sys.stdin.buffer``; nothing is sought.
 
-    What the stream is, its first bytes tell. WAV and RF64 of plain samples are read as they come, and their size may be
-    unknown. All other forms that libsndfile reads (FLAC, Ogg, MP3, AIFF, AU, ...) are first read to their end, into a
-    temporary file. Samples without a header are read only where ``encoding`` says what they are; it does not matter
-    where there is a header. Values, channels and other rates become what :func:`asrkern.data.load_audio` makes of them,
-    bit for bit.
+    The stream's first bytes tell what it is. WAV and RF64 of plain samples are read as they arrive, and their size may
+    be unknown. All other forms that libsndfile reads (FLAC, Ogg, MP3, AIFF, AU, ...) are first read to their end, into
+    a temporary file. Samples without a header are read only if ``encoding`` says what they are; with a header it is
+    ignored. Values, channels and other rates become bit for bit what :func:`asrkern.data.load_audio` makes of them.
 
     Args:
         file: binary.
@@ -50,12 +49,12 @@ def read_stream(
         channels, original_rate: of samples without a header; None: they have ``sample_rate``.
 
     Returns:
-        Tensors [samples], float32: as many as make a chunk, as soon as they are there (if resampled, some time later,
-        see :class:`asrkern.data.Resampler`); the last one may be shorter. None from an empty stream.
+        Tensors [samples], float32, each as soon as it is complete (if resampled, some time later, see
+            :class:`asrkern.data.Resampler`); the last one may be shorter. An empty stream gives none.
 
     Raises:
         ValueError: an argument out of range; a stream that is neither audio that libsndfile reads nor, by ``encoding``,
-            samples; or that has no complete header. While reading: the stream ends within a sample or before the size
+            samples; or a header that is cut off. While reading: the stream ends within a sample, or before the size
             that it declares, or holds NaN or infinity. All complete samples before that have been returned.
     """
     if encoding is not None and encoding not in ENCODINGS:
@@ -75,7 +74,7 @@ def read_stream(
 
 
 class _Source:
-    """A stream whose beginning can be looked at."""
+    """A stream whose beginning can be read without taking it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._start = file, b""
@@ -85,7 +84,7 @@ class _Source:
         return self._start
 
     def read(self, size: int) -> bytes:
-        """size bytes, fewer only at the stream's end: a pipe gives what it has."""
+        """Read ``size`` bytes, fewer only at the stream's end. (A pipe may return fewer at any time.)"""
         parts = [self._start[:size]]
         self._start = self._start[size:]
         size -= len(parts[0])
@@ -98,7 +97,7 @@ class _Source:
 def _open(
     source: _Source, sample_rate: int, chunk_seconds: float, raw: WavHeader | None
 ) -> tuple[int, Iterator[Tensor]]:
-    """A stream's rate, and its samples at that rate."""
+    """The rate of a stream, and its samples at that rate."""
     start = source.peek(START_BYTES)
     if not start:
         return sample_rate, iter(())
@@ -174,7 +173,7 @@ def _plain(source: _Source, header: WavHeader, chunk_seconds: float, *, whole: b
 
 
 def _chunks(blocks: Iterator[Tensor], resampler: Resampler, size: int) -> Iterator[Tensor]:
-    """Chunks of the same size, the last one apart; what there was comes before an error."""
+    """Chunks of one size, except the last. What was read before an error is returned before it is raised."""
     held, broken, ended = torch.empty(0), None, False
     while not ended:
         samples = torch.empty(0)
@@ -184,7 +183,7 @@ def _chunks(blocks: Iterator[Tensor], resampler: Resampler, size: int) -> Iterat
                 ended = block is None
                 samples = check_finite(resampler.finish() if ended else resampler(block))
         except ValueError as error:
-            # The first one: of what has been read before it, the end is resampled still.
+            # The first error. What was read before it is still resampled to its end.
             broken, blocks = broken or error, iter(())
         held = torch.cat([held, samples])
         *complete, held = held.split(size)
@@ -199,7 +198,7 @@ def _chunks(blocks: Iterator[Tensor], resampler: Resampler, size: int) -> Iterat
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Errors of what the stream holds as those of the argument."""
+    """A context in which errors about the stream's content name the argument."""
     try:
         yield
     except soundfile.LibsndfileError as error:

@@ -1,4 +1,4 @@
-"""Manifests that name recordings and transcripts and nothing else: whole recordings are utterances.
+"""Manifests that only name recordings and transcripts. Utterances are whole recordings.
 
 Comma- or tab-separated, with a header: Mozilla DeepSpeech's (``wav_filename``, ``transcript``), Common Voice's
 (``path`` in the folder ``clips``, ``sentence``) and Hugging Face's audio folders' (``file_name``, ``transcription`` or
@@ -19,7 +19,7 @@ from typing import Any
 from asrkern.data._files import check_text, decode, find_file, read_lines, recording_seconds, shown
 from asrkern.data.utterance import Utterance
 
-# Where it is, and what makes its utterance or raises OSError or ValueError.
+# The place of an entry, and what makes its utterance or raises OSError or ValueError.
 Entry = tuple[str, Callable[[], Utterance]]
 
 _RECORDING_COLUMNS = ("wav_filename", "path", "file_name")

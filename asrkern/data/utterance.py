@@ -1,4 +1,4 @@
-"""What is said in a part of a recording, or beside stored features."""
+"""A part of a recording, or stored features, and what is said in it."""
 
 from __future__ import annotations
 

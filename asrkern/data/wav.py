@@ -1,4 +1,4 @@
-"""Headers of WAV and RF64, also as programs write them that cannot know yet how long the recording gets."""
+"""Headers of WAV and RF64, also from programs that did not know yet how long the recording gets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _BLOCK_BYTES = 1 << 16
 
 
 class WavHeader(NamedTuple):
-    """What a header says.
+    """The content of a header.
 
     Attributes:
-        encoding: of the samples, by ffmpeg's name; None if they are of another kind.
+        encoding: of the samples, by ffmpeg's name; None if there is no name for them here.
         channels: how many.
         sample_rate: in Hz.
-        data_bytes: of samples; None if the writer did not know.
+        data_bytes: how many bytes the samples have; None if the writer did not know.
     """
 
     encoding: str | None
@@ -27,7 +27,7 @@ class WavHeader(NamedTuple):
 
 
 def is_unknown_size(size: int) -> bool:
-    """Whether that is what programs write in place of a size in bytes that they do not know: near 2 or 4 GiB.
+    """Whether programs write this size for one that they do not know: it is near 2 or 4 GiB.
 
     sox writes 0x7F000000 (AIFF) and 0x7FFFF000, arecord 0x7FFFFF00 and 0x80000000, ffmpeg 0xFFFFFFFF.
     """
@@ -38,7 +38,7 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
     """Read up to the first sample, or, if the samples are of another kind, up to the end of the format.
 
     Args:
-        read: so many bytes from where the file or stream is, fewer only at its end.
+        read: returns the next so many bytes, fewer only at the end.
 
     Raises:
         ValueError: it is cut off, or no such header.

@@ -16,18 +16,18 @@ from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens,
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext
 
-# Of files of language models; other spaces may be letters there.
+# What files of language models separate words by. Other kinds of space may be letters there.
 _WHITE_SPACE = frozenset(" \t\n\v\f\r\0")
 _EDGES = ("edge_begin", "edge_token", "edge_target", "edge_mask")
 _IMPOSSIBLE = -1e30
 _LN10 = math.log(10)
 
-# Words; or each word's spellings, sequences of labels.
+# Words; or a mapping of words to their spellings, which are sequences of labels.
 Lexicon = Iterable[str] | Mapping[str, Iterable[Sequence[str]]]
 
 
 def _flat(texts: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences of numbers as one array, and where each begins."""
+    """Sequences of numbers joined to one array, and where each begins in it."""
     arrays = [np.asarray(text, np.uint32) for text in texts]
     begin = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([len(a) for a in arrays], out=begin[1:])
@@ -41,14 +41,14 @@ def _code_points(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _letters_without_label(text: str, tokens: Tokens) -> str:
-    spelled = set("".join(tokens.texts)) - {"\0"}  # which stands for blank
+    spelled = set("".join(tokens.texts)) - {"\0"}  # stands for blank
     return ", ".join(repr(letter) for letter in dict.fromkeys(text) if letter not in spelled)
 
 
 def _as_spellings(
     lexicon: Mapping[str, Iterable[Sequence[str]]], tokens: Tokens
 ) -> dict[str, list[list[int]]]:
-    """Spellings by :func:`_first_index`, without marks and spaces at their ends."""
+    """Spellings as indices of :func:`_first_index`, without marks of words and without spaces at their ends."""
     index_of = _first_index(tokens)
     result = {}
     for word, spellings in lexicon.items():
@@ -81,7 +81,7 @@ def _as_spellings(
 
 
 def _first_index(tokens: Tokens) -> dict[str, int]:
-    """Of each label but blank the first token that has it."""
+    """Label → the first token that has it; without blank."""
     indices = range(len(tokens.labels) - 1, -1, -1)
     return {tokens.labels[index]: index for index in indices if index != tokens.blank}
 
@@ -94,14 +94,14 @@ class _Words(NamedTuple):
 
 
 def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _Words:
-    """known_to_lm: the words are a language model's, so those that no labels spell may be left out."""
+    """known_to_lm: the words are a language model's, so words that the labels cannot spell are left out."""
     kinds = np.asarray(tokens.kinds, np.uint8)
     if isinstance(lexicon, Mapping):
         spellings = _as_spellings(lexicon, tokens)
         words = list(spellings)
         word_of = [i for i, word in enumerate(words) for _ in spellings[word]]
         symbols = _flat(spelling for word in words for spelling in spellings[word])
-        # Each of the tokens that have a label spells it.
+        # If several tokens have a label, each of them spells it.
         first = _first_index(tokens)
         token_symbols = _flat(
             [index if index == tokens.blank else first[label]] for index, label in enumerate(tokens.labels)
@@ -164,7 +164,7 @@ def _hotword_tensors(
 
 
 def _best_target(graph: dict[str, np.ndarray], values: np.ndarray, least: float) -> np.ndarray:
-    """Of each node the largest value among its edges' targets, at least ``least``."""
+    """For each node the largest value among the targets of its edges, at least ``least``."""
     begin = graph["edge_begin"]
     best = np.full(len(begin) - 1, least, np.float32)
     with_edges = np.flatnonzero(begin[:-1] < begin[1:])
@@ -175,7 +175,7 @@ def _best_target(graph: dict[str, np.ndarray], values: np.ndarray, least: float)
 
 
 def finite(name: str, value: float, *, least: float = -math.inf) -> float:
-    # float32 holds it, and what stands for the impossible is far off.
+    # float32 holds it, and it is far from the score of what is impossible.
     if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < 1e20 or value < least:
         at_least = "" if math.isinf(least) else f" of at least {least}"
         raise ValueError(f"{name}: expected a finite number{at_least}, received {value!r}")
@@ -189,7 +189,7 @@ def _each_a_label(lexicon: Lexicon, labels: list[str]) -> bool:
 
 
 class Built(NamedTuple):
-    """context: tensors, without hotwords; tokens: what the labels are; words: of the lexicon, by index."""
+    """context: tensors, without hotwords; tokens: what each label does; words: of the lexicon, by index."""
 
     context: CTCContext
     tokens: Tokens
@@ -198,7 +198,7 @@ class Built(NamedTuple):
     def with_hotwords(
         self, hotwords: Iterable[str] | Mapping[str, float] | None, weight: float
     ) -> CTCContext:
-        """The context with these hotwords; the rest is shared."""
+        """The context with these hotwords. It shares all other tensors."""
         tensors = _hotword_tensors(() if hotwords is None else hotwords, weight, self.tokens)
         if not tensors:
             return self.context
@@ -221,7 +221,7 @@ def build_context(
     unk_score: float = -math.inf,
     smearing: bool = True,
 ) -> Built:
-    """Arguments as for :class:`asrkern.decoder.CTCBeamDecoder`; raises what it raises."""
+    """The tensors of a decoder. Arguments and errors: as :class:`asrkern.decoder.CTCBeamDecoder`."""
     alpha, beta = finite("alpha", alpha, least=0.0), finite("beta", beta)
     unk_score = unk_score if unk_score == -math.inf else finite("unk_score", unk_score)
     check_case(lm_case)

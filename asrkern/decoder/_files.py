@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 _CHUNK_BYTES = 1 << 20
-# How compressed files begin: their usual suffix, and the module of Python that reads them.
+# How compressed files begin → their usual suffix, and Python's module that reads them.
 _COMPRESSED = {b"\x1f\x8b": (".gz", "gzip"), b"BZh": (".bz2", "bz2"), b"\xfd7zXZ\0": (".xz", "lzma")}
 
 
 @contextmanager
 def about(path: str | os.PathLike[str]) -> Iterator[None]:
-    """ValueErrors inside begin with the name of this file."""
+    """A context in which ValueErrors begin with the name of this file."""
     try:
         yield
     except ValueError as error:
@@ -24,7 +24,7 @@ def about(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _decompressed(raw: io.BufferedReader) -> tuple[str, BinaryIO]:
-    """(the suffix of its kind, the content), told by how the file begins, whatever its name."""
+    """(suffix of its kind, content). The kind is told by the file's first bytes, whatever its name."""
     beginning = raw.peek(8)
     for magic, (suffix, module) in _COMPRESSED.items():
         if beginning.startswith(magic):
@@ -34,14 +34,14 @@ def _decompressed(raw: io.BufferedReader) -> tuple[str, BinaryIO]:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether an exception of a compressed file is about what is in it: what the system reports has a number."""
+    """Whether an exception is about the content of a compressed file. Errors of the system have a number."""
     return not isinstance(error, OSError) or error.errno is None
 
 
 def read_chunks(
     path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
 ) -> Iterator[bytes]:
-    """A file's bytes piece by piece; what gzip, bzip2 or xz compressed is decompressed.
+    """A file's bytes, piece by piece. Files compressed by gzip, bzip2 or xz are decompressed.
 
     Args:
         progress: called with (bytes of the file read, bytes of the file) after each piece.

@@ -1,9 +1,10 @@
-"""Files that people take for ARPA files: what they are, told by how they begin, and what can be done."""
+"""Files that people take for ARPA files: their kinds, told by how they begin, and what can be done with each."""
 
 from __future__ import annotations
 
 from asrkern._file_kinds import is_safetensors
 
+_CONVERT_SPHINX = "`sphinx_lm_convert -i FILE -o NEW.arpa` converts it"
 _KINDS = {
     b"mmap lm http://kheafield.com/code": (
         "a binary file of KenLM",
@@ -16,18 +17,9 @@ _KINDS = {
         "n-gram counts of SRILM",
         "`ngram-count -read FILE -lm NEW.arpa` estimates a model",
     ),
-    b"\x11\0\0\0Darpa Trigram LM": (
-        "a DMP file of Sphinx",
-        "`sphinx_lm_convert -i FILE -o NEW.arpa` converts it",
-    ),
-    b"\0\0\0\x11Darpa Trigram LM": (
-        "a DMP file of Sphinx",
-        "`sphinx_lm_convert -i FILE -o NEW.arpa` converts it",
-    ),
-    b"Trie Language Model": (
-        "a binary file of Sphinx",
-        "`sphinx_lm_convert -i FILE -o NEW.arpa` converts it",
-    ),
+    b"\x11\0\0\0Darpa Trigram LM": ("a DMP file of Sphinx", _CONVERT_SPHINX),
+    b"\0\0\0\x11Darpa Trigram LM": ("a DMP file of Sphinx", _CONVERT_SPHINX),
+    b"Trie Language Model": ("a binary file of Sphinx", _CONVERT_SPHINX),
     b"\xd6\xfd\xb2\x7e": (
         "a transducer of OpenFst",
         "OpenGrm's `ngramprint --ARPA FILE NEW.arpa` may convert it",

@@ -1,8 +1,8 @@
 """KenLM's binary files of type ``probing`` (Heafield 2011), version 5.
 
-A header; the vocabulary, a hash table from MurmurHash64A of a word to its id; unigrams; a hash table for each higher
-order; and, unless left out, the words. The keys of n-grams, and the marks in the signs of values, are those of
-``kernels/lm/ngram.h``; only the places in the tables differ.
+The parts: a header; the vocabulary, a hash table from a word's MurmurHash64A to its id; unigrams; a hash table for each
+higher order; and, unless left out, the words. Keys of n-grams and marks in the signs of values are those of
+``kernels/lm/ngram.h``; only their places in the tables differ.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _filled(table: np.ndarray) -> np.ndarray:
 
 
 def _bound_log_probs(values: np.ndarray) -> None:
-    """In values [N, 2], what KenLM has for −inf in an ARPA file is −99; signs are marks, and stay."""
+    """Limit values [N, 2]: where an ARPA file has −inf, KenLM has −99. Signs are marks, and stay."""
     log_probs = values[:, 0]
     infinite = np.isinf(log_probs)
     log_probs[infinite] = np.copysign(np.float32(_LOG_ZERO), log_probs[infinite])

@@ -1,4 +1,4 @@
-"""Which words of a language model are meant by labels, and by the words that labels spell."""
+"""Which words of a language model labels stand for, or words spelled by labels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from asrkern.decoder.ngram_lm import SPACES, NGramLM
 _CASES = {None: str, "upper": str.upper, "lower": str.lower}
 _OTHER = {"upper": "lower", "lower": "upper"}
 _MARKS = ("<unk>", "<s>", "</s>")
-# So many words tell the case of all.
+# How many words are looked at to tell the case of all.
 _SAMPLE = 1000
-# NeMo's models of subwords have chr(i + 100) for token i.
+# In NeMo's models of subwords token i is the word chr(i + 100).
 _NEMO_OFFSET = 100
 
 
@@ -24,13 +24,13 @@ def check_case(lm_case: str | None) -> None:
 
 
 def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> list[int]:
-    """Of each token its word in a model of tokens; 0, which is ``<unk>``, where it has none.
+    """For each token the id of its word in a model of tokens; 0, which is ``<unk>``, if it has none.
 
     Raises:
         ValueError: the model knows none of them.
     """
     if _is_nemo(lm, tokens):
-        # Its blank is the last; the others' numbers are those without it.
+        # NeMo's blank is the last token, and the other tokens are numbered without it.
         names = [chr(_NEMO_OFFSET + index - (index > tokens.blank)) for index in range(len(tokens.labels))]
     else:
         names = [_CASES[lm_case](label) for label in tokens.labels]
@@ -79,14 +79,14 @@ def known_words(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> dict[str, i
 
 
 def ids_of_words(lm: NGramLM, words: Sequence[str], lm_case: str | None) -> dict[str, int]:
-    """Words, and their ids in a model of words, 0 where it has none."""
+    """Word → its id in a model of words, 0 if the model does not know it."""
     if lm_case is None:
         _warn_of_case(lm, words)
     return {word: lm.word_id(_CASES[lm_case](word)) for word in words}
 
 
 def _is_nemo(lm: NGramLM, tokens: Tokens) -> bool:
-    """Whether the model's words are NeMo's for these tokens, and not labels or letters, as some of these labels are."""
+    """Whether the model's words are NeMo's for these tokens, not labels or letters that look like some of them."""
     named = sum(lm.word_id(label) > 0 for label in tokens.labels)
     if 2 * named >= len(tokens.labels) or lm.word_id(chr(_NEMO_OFFSET - 1)):
         return False
@@ -102,13 +102,13 @@ def _sample(words: Sequence[str]) -> Sequence[str]:
 
 
 def _case(texts: Iterable[str]) -> str | None:
-    """The case that nearly all texts with letters have."""
+    """The case of nearly all texts that have letters; None if they have both."""
     upper, lower = (sum(map(test, texts)) for test in (str.isupper, str.islower))
     return "upper" if upper > 10 * lower else "lower" if lower > 10 * upper else None
 
 
 def _warn_of_case(lm: NGramLM, words: Sequence[str]) -> None:
-    """Where the model knows hardly any of these words, but would in the other case."""
+    """Warn if the model knows hardly any of these words, but would know them in the other case."""
     asked = [word for word in _sample(words) if word.upper() != word.lower()]
     known = {case: sum(lm.word_id(change(word)) > 0 for word in asked) for case, change in _CASES.items()}
     for case in _OTHER:

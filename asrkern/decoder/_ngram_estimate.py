@@ -25,8 +25,11 @@ _LINES_PER_REPORT = 1 << 12
 
 @dataclass(frozen=True)
 class Estimate:
-    """strings: the words by id, each with a line feed; orders: of each order from 1 (words [count, order] int32,
-    log10 probabilities [count], log10 back-off weights [count])."""
+    """An estimated model.
+
+    strings: the words by id, each with a line feed; orders: for each order from 1, (words [count, order] int32, log10
+    probabilities [count], log10 back-off weights [count]).
+    """
 
     strings: bytes
     orders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -53,7 +56,7 @@ def _read_text(
     estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None
 ) -> None:
     if isinstance(item, str):
-        # surrogateescape: what Python makes of bytes that are no UTF-8, in sys.stdin or in names of files.
+        # surrogateescape: Python stores bytes that are not UTF-8 so, in sys.stdin or in names of files.
         estimator.feed(item.encode(errors="surrogateescape") + b"\n" * (not item.endswith("\n")))
     elif isinstance(item, os.PathLike):
         stage = f"reading {os.path.basename(item)}"
@@ -110,7 +113,7 @@ def estimate(
     space: str,
     progress: Progress | None,
 ) -> Estimate:
-    """What ``NGramLM.estimate`` describes."""
+    """See :meth:`asrkern.decoder.NGramLM.estimate`."""
     _check_order(order)
     thresholds, fallback = _check_prune(prune, order), _check_fallback(discount_fallback)
     if isinstance(text, str | os.PathLike):

@@ -10,9 +10,9 @@ from asrkern import _decoder
 
 
 def _bins(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(code of each value, what the ``count`` codes stand for): the mean of each of ``count`` bins of equal width.
+    """(code of each value, value of each of the ``count`` codes): the means of ``count`` bins of equal width.
 
-    So the error is below a bin's width everywhere; bins of equal population leave rare values far off.
+    So the error is below a bin's width everywhere. Bins of equal population would leave rare values far off.
     """
     low, high = float(values.min()), float(values.max())
     codes = ((values.astype(np.float64) - low) * (count / max(high - low, 1e-30))).astype(np.int64)
@@ -22,7 +22,7 @@ def _bins(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _round(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """As ``_bins``, but that values far from all others (the −99 of impossible words) have a few bins of their own."""
+    """As ``_bins``; values far from all others (the −99 of impossible words) get a few bins of their own."""
     low, high = np.quantile(values, [0.001, 0.999])
     far = (values < 2 * low - high) | (values > 2 * high - low)
     few = count // 16
@@ -36,7 +36,7 @@ def _round(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _encode(values: np.ndarray, groups: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of ``values`` and the 256 values that they stand for; each group (mask, codes) has its own."""
+    """Codes of ``values``, and the 256 values of the codes. Each group (mask, number of codes) has its own codes."""
     codes, book, first = np.zeros(len(values), np.uint16), np.zeros(256, np.float32), 0
     for mask, count in groups:
         if mask.any():
@@ -49,7 +49,7 @@ def _encode(values: np.ndarray, groups: list[tuple[np.ndarray, int]]) -> tuple[n
 def quantize(ngrams: Tensor) -> dict[str, Tensor]:
     """``ngrams`` [slots, 2] int64 → ``ngrams`` [slots] int64 and ``codebook`` [2, 256] float32.
 
-    Signs carry marks, so values of either sign have codes of their own; zeros stay what they are.
+    Signs are marks, so values of either sign have codes of their own. Zeros stay zeros.
     """
     slots = ngrams.numpy().view(np.uint64)
     slots = slots[slots[:, 0] != 0]

@@ -1,7 +1,7 @@
-"""Files of ``NGramLM.save``: the tables as safetensors, what else the model is as metadata, and a checksum of both.
+"""Files of ``NGramLM.save``: safetensors with the tables, and the rest of the model and a checksum as metadata.
 
-The checksum is of the content, not of the file's bytes: whoever writes the same tensors and metadata in another order,
-or from another boundary on, makes a file that is as good.
+The checksum is of the content, not of the file's bytes. A file with the same tensors and metadata in another order, or
+with another alignment, is as good.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asrkern._atomic_write import atomic_write
 from asrkern._optional import require
 
 FIELDS = ("order", "bos", "eos", "unit", "space")
-# dtypes of the tensors by torch's name and by safetensors'
+# dtypes of the tensors: torch's name → safetensors' name
 DTYPES = {
     "unigrams": ("float32", "F32"),
     "ngrams": ("int64", "I64"),
@@ -33,7 +33,7 @@ _CACHE_LINE = 64  # bytes
 
 
 def checksum(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> str:
-    """Of tensors on the CPU and the fields, in hexadecimal digits. Any change within eight bytes changes it."""
+    """A checksum of CPU tensors and fields, in hexadecimal digits. Any change within eight bytes changes it."""
     names = sorted(DTYPES.keys() & tensors.keys())
     parts = [str(fields[name]) for name in FIELDS]
     for name in names:
@@ -52,8 +52,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fields: M
     metadata = {"format": _FORMAT, "checksum": checksum(tensors, fields)}
     metadata |= {name: str(fields[name]) for name in FIELDS}
     content = memoryview(require("safetensors.torch", "lm").save(tensors, metadata))
-    # The hash tables come first. Mapped, they shall lie as in memory: from a cache line's boundary on. The format
-    # has a header's size, the header, which spaces may end, and the tensors.
+    # The hash tables come first and begin at a cache line's boundary, so that they do in mapped memory, too. The file
+    # is the header's size, the header, which may end with spaces, and the tensors.
     header = int.from_bytes(content[:8], "little")
     padding = -(8 + header) % _CACHE_LINE
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -78,7 +78,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         ValueError: it is no such file.
     """
     safetensors = require("safetensors", "lm")
-    with open(path, "rb"):  # for the usual errors of missing files
+    with open(path, "rb"):  # raises the usual errors of missing files
         pass
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 def as_scores(log_probs: Tensor | np.ndarray) -> Tensor:
-    """A tensor of what may be an array of any strides and byte order.
+    """A tensor from a tensor, or from an array of any strides and byte order.
 
     Raises:
-        TypeError: it is neither, or not floating-point.
+        TypeError: it is neither a tensor nor an array, or not floating-point.
     """
     if isinstance(log_probs, np.ndarray):
         if log_probs.dtype.kind != "f":
             raise TypeError(f"log_probs: expected a floating-point dtype, received {log_probs.dtype}")
-        # torch knows no negative strides, no other byte order, and no more bits than float64 has.
+        # torch has no negative strides, no other byte order, and no floating-point type longer than float64.
         dtype = np.float64 if log_probs.itemsize > 8 else log_probs.dtype.newbyteorder("=")
         array = np.ascontiguousarray(log_probs, dtype)
         return torch.from_numpy(array if array.flags.writeable else array.copy())
@@ -30,7 +30,7 @@ def as_scores(log_probs: Tensor | np.ndarray) -> Tensor:
 
 
 def as_blank(blank: int, labels: int = 1 << 31) -> int:
-    """The index of one of so many labels; if it is not said how many, the outputs are what tells.
+    """The index of the blank, checked against the number of labels; without that the outputs decide later.
 
     Raises:
         TypeError: it is no integer.

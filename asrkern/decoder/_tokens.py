@@ -13,7 +13,8 @@ INSIDE_WORD, ENDS_WORD, BEGINS_WORD = 0, 1, 2
 WORD_MARK, WORDPIECE_MARK = "▁", "##"
 _LONGEST_LABEL = 1000
 _SPECIAL = re.compile(r"[<\[].+[>\]]")
-# pyctcdecode's, and those of k2, Kaldi's kin, ESPnet and NeMo; Hugging Face's blank is the padding.
+# Names of the blank: pyctcdecode's, and those of k2 and other descendants of Kaldi, ESPnet and NeMo. Hugging Face's
+# blank is the padding.
 _BLANK = re.compile(r"(?:[<\[](?:blk|blank|eps|ctc_?blank)[>\]])?", re.IGNORECASE)
 _PADDING = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
@@ -21,8 +22,11 @@ _SPACE = re.compile(r"[<\[]space[>\]]", re.IGNORECASE)
 
 
 class Tokens(NamedTuple):
-    """labels, and of each: kind, the text it adds to its word; joiner: what stands between words of a text; blank: its
-    index."""
+    """The labels and what they do.
+
+    labels: the text of each token; kinds: what each does to words; texts: what each adds to its word; joiner: the text
+    between words; blank: the index of the blank.
+    """
 
     labels: list[str]
     kinds: list[int]
@@ -34,9 +38,9 @@ class Tokens(NamedTuple):
 def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one_word: bool) -> Tokens:
     """What each label does to words.
 
-    Labels that begin with "▁" begin words, and so do, if any begins with "##", those that do not; else ``space`` stands
-    between words (None: :func:`find_space`; "": none of them does). Without either each label is a word, or
-    (``one_word``) all of them are one. A label that is there twice is two tokens.
+    Labels that begin with "▁" begin words. If any begins with "##", those without it begin words. Else ``space`` stands
+    between words (None: :func:`find_space`; "": no label does). With none of these each label is a word, or, with
+    ``one_word``, all labels together spell one. A label that is there twice is two tokens.
 
     Raises:
         TypeError: a label is not a string.
@@ -63,7 +67,7 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
     for index, label in enumerate(labels):
         kind, text = INSIDE_WORD, label
         if index == blank:
-            text = "\0"  # no word has it
+            text = "\0"  # a character that no word has
         elif marked and label.startswith(WORD_MARK):
             text = label.strip(WORD_MARK)
             kind = BEGINS_WORD if text else ENDS_WORD
@@ -85,14 +89,16 @@ def _goes_on(label: str) -> bool:
 
 
 def _find_blank(labels: list[str]) -> int:
-    """The one label named "", <blk>, <blank> or <eps>, else the one named <pad> (or with other brackets, in capitals);
-    else, of letters, the one "_"; else the first.
+    """The index of the blank.
+
+    It is the one label named "", <blk>, <blank> or <eps>; else the one named <pad> (also in other brackets and
+    capitals); else, among letters, the one "_"; else the first label.
 
     Raises:
-        ValueError: several may be it; or the first is a space, begins a word or stands for what is unknown.
+        ValueError: several labels may be it; or the first is a space, begins a word or stands for unknown words.
     """
     named = [[i for i, label in enumerate(labels) if name.fullmatch(label)] for name in (_BLANK, _PADDING)]
-    # fairseq's order, where <s> is the blank: but others' padding, too, has been seen second.
+    # fairseq's order, in which <s> is the blank. In other projects the padding has been second, too.
     if not named[0] and labels[:2] == ["<s>", "<pad>"]:
         named[0] = [0, 1]
     found = named[0] or named[1]
@@ -122,9 +128,9 @@ def _find_blank(labels: list[str]) -> int:
 
 
 def find_space(others: list[str]) -> str | None:
-    """Of the labels but blank the one that stands between words: " ", <space>, or "|".
+    """The label between words, of the labels without blank: " ", <space>, or "|"; None if there is none.
 
-    "|" is an ordinary label among consecutive characters: as these NeMo writes subwords for its language models.
+    If all labels are consecutive characters, "|" is an ordinary label: NeMo writes subwords so for its language models.
     """
     if " " in others:
         return " "

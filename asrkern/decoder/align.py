@@ -18,9 +18,11 @@ Array = Tensor | np.ndarray
 
 
 class Alignment(NamedTuple):
-    """path: the token of each frame in the best alignment, blanks among them; scores: its log-probability there.
+    """The best alignment. Beyond a row's length path is −1 and scores are 0.
 
-    Beyond a row's length −1 and 0.
+    path: the token of each frame, blanks included, int64; scores: its log-probability in that frame, float32. Both [T]
+        or
+    [N, T].
     """
 
     path: Tensor
@@ -28,7 +30,12 @@ class Alignment(NamedTuple):
 
 
 class TokenSpan(NamedTuple):
-    """A token, the frames from start to the one before end, and the mean of its log-probability there."""
+    """A token in an alignment.
+
+    token: its index; start, end: frames, from the first to the one after the last; score: the mean of its
+        log-probabilities
+    in these frames.
+    """
 
     token: int
     start: int
@@ -60,7 +67,7 @@ def forced_align(
 
     Raises:
         TypeError: log_probs is not floating-point, or another argument not integer.
-        ValueError: wrong ranks or sizes, NaN, tokens out of range, or a text that the frames do not suffice for.
+        ValueError: wrong ranks or sizes, NaN, tokens out of range, or too few frames for a text.
     """
     paths, scores = [], []
     rows = list(_rows(log_probs, targets, lengths, target_lengths))
@@ -86,7 +93,13 @@ def forced_align(
 
 
 def token_spans(path: Array, scores: Array, blank: int = 0) -> list[TokenSpan]:
-    """The tokens of one row of an :class:`Alignment`, [T] each: runs of a token that is not blank.
+    """The tokens of one row of an :class:`Alignment`: each run of a token that is not blank is one.
+
+    Args:
+        path: [T] integers, the token of each frame.
+        scores: [T], its log-probability in each frame.
+        blank: index of the blank token.
+
 
     Raises:
         TypeError: path is not of integers, or blank no integer.
@@ -115,11 +128,17 @@ def ctc_score(
 ) -> Tensor:
     """The exact log-probability of a text: the logarithm of the sum over all its alignments, in float64.
 
-    The negative of ``torch.nn.functional.ctc_loss(reduction="none")``. Arguments and errors as for
-    :func:`forced_align`, but that a text which cannot be aligned has −inf.
+    It is the negative of ``torch.nn.functional.ctc_loss(reduction="none")``.
+
+    Args:
+        log_probs, targets, lengths, target_lengths, blank: as for :func:`forced_align`.
+
 
     Returns:
-        float64, [] for one utterance, [N] for a batch.
+        float64, [] for one utterance, [N] for a batch; −inf for a text that cannot be aligned.
+
+    Raises:
+        TypeError, ValueError: as :func:`forced_align`, but not for too few frames.
     """
     scores = [
         _decoder.ctc_score(values.numpy(), tokens, as_blank(blank))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -23,7 +24,12 @@ from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 Array = Tensor | np.ndarray
 _COUNTS = ("beam_width", "nbest", "top_tokens", "history")
 _NO_LIMIT = (1 << 31) - 1
-_OPTIONS = (*_COUNTS, "token_min_logp", "beam_prune_logp", "blank_penalty", "log_add", "check_normalized")
+# Of the operation's arguments those that a decoder passes on as they are.
+_OPTIONS = tuple(
+    name
+    for name in inspect.signature(ops.ctc_beam_search).parameters
+    if name not in ("log_probs", "lengths", "blank", "context", "num_threads")
+)
 
 
 def _count(name: str, value: int) -> int:
@@ -41,7 +47,7 @@ def _number(name: str, value: float) -> float:
 
 
 def _as_arrays(value: Any) -> Any:
-    """Of a context a tensor as an array, tensors as a list of them, and what else there is."""
+    """A tensor of a context as an array, a tuple of tensors as a list of arrays; anything else as it is."""
     if isinstance(value, tuple):
         return [tensor.numpy() for tensor in value]
     return value.numpy() if isinstance(value, Tensor) else value
@@ -56,63 +62,63 @@ def _addresses(context: CTCContext) -> list[int]:
 class CTCBeamDecoder:
     """Prefix beam search over CTC outputs, with a word n-gram model, a lexicon and hotwords.
 
-    The score of a text is ``log p_ctc + alpha · ln p_lm + beta · words``, where ``p_ctc`` sums over all alignments
-    (Graves et al. 2006; Hannun et al. 2014). Equal prefixes are merged before the best are chosen; prefixes with equal
-    language model states are not. At the end those that are the same text become one hypothesis, and the likeliest
-    texts are returned. A state of :meth:`start` fed with the frames in any pieces gives bit for bit what
+    The score of a text is ``log p_ctc + alpha · ln p_lm + beta · words``; ``p_ctc`` sums over all alignments (Graves et
+    al. 2006; Hannun et al. 2014). Equal prefixes are merged before the best are chosen. Prefixes that only share the
+    language model's state are not. At the end, prefixes with the same text become one hypothesis, and the likeliest
+    texts are returned. A state of :meth:`start` that gets the frames in any pieces gives bit for bit what
     :meth:`decode` gives for the whole.
 
     Args:
-        labels: the text of each token (:func:`asrkern.decoder.read_labels` reads files of them), blank's any. Labels
-            that begin with "▁" begin words, and so do, if others begin with "##", those that do not; else ``space``
-            stands between words. Labels with neither are words themselves, or, if a lexicon has longer words, the
-            letters of one. Several tokens may have one label: each of them spells it. Special
-            tokens (``<unk>``, ``<s>``, ``<sos/eos>`` …) are in the text as they are, if the model says them.
-        lm: of words; or of characters (``unit="character"``), then of labels. Words that it does not know score as
-            ``<unk>``. Its word for ``space`` is ``lm.space``, if it knows that, else the label, "▁", "<space>" or "|".
-            A model of subwords as NeMo writes it, with chr(i + 100) for token i, is known by its words.
-        lexicon: the only words allowed (unless ``unk_score``), spelled by labels in any way; or a mapping of words to
-            their spellings, lists of labels. None: the words of ``lm``, and unknown ones.
+        labels: the text of each token (:func:`asrkern.decoder.read_labels` reads files of them). The blank's text does
+            not matter. Labels that begin with "▁" begin words. If any begins with "##", those without it begin words.
+            Else ``space`` stands between words. With none of these each label is a word, or, if a lexicon has longer
+            words, labels are letters of one word. Several tokens may have the same label: each of them spells it.
+            Special tokens (``<unk>``, ``<s>``, ``<sos/eos>`` …) are part of the text if the model emits them.
+        lm: a model of words; or of characters (``unit="character"``), whose words are labels. Words that it does not
+            know score as ``<unk>``. Its word for ``space`` is ``lm.space`` if it knows that, else the label, "▁",
+            "<space>" or "|". NeMo's models of subwords, with chr(i + 100) for token i, are recognised by their words.
+        lexicon: the only words allowed (unless ``unk_score`` allows others), spelled by labels in any way; or a mapping
+            of words to their spellings, which are lists of labels. None: the words of ``lm``, and unknown ones.
         alpha: weight of the language model's log-probabilities.
         beta: added for each word (each token with a model of characters). None: 1.5 with a language model, else 0.
         beam_width: prefixes kept at each frame.
         nbest: hypotheses returned, of different texts, at most beam_width.
-        token_min_logp: less likely tokens are impossible in a frame, unless they are its likeliest.
-        beam_prune_logp: prefixes whose score is that far below the best are dropped, ≤ 0.
-        top_tokens: only that many of the likeliest tokens of a frame are possible; None: all.
+        token_min_logp: less likely tokens are impossible in a frame, but never its likeliest.
+        beam_prune_logp: prefixes whose score is further than this below the best are dropped; ≤ 0.
+        top_tokens: only so many of the likeliest tokens of a frame are possible; None: all.
         blank: index of the blank label. None: the only one that is "", or ``<blk>``, ``<blank>`` or ``<eps>`` (in any
-            brackets and case); else the only ``<pad>``; else the only "_", if no label begins with "▁" or "##"; else the
-            first, unless this is a space, a beginning of a word, or ``<unk>``.
-        space: the label between words; "": none is, and none begins words. None: " ", ``<space>`` or "|", whichever
-            comes first here and is among the labels, if no label begins with "▁" or "##". "|" is none where the labels
-            are consecutive characters: as these NeMo writes subwords.
-        lm_case: case of the language model's words, "upper" or "lower", where the labels have the other; None: the
-            model is asked for words as the labels spell them.
-        hotwords: words or phrases, each occurrence of which (as whole words) is worth ``hotword_weight``; or a mapping
-            of them to weights of their own. Part of the weight is given in advance while one is being spelled.
+            brackets and case); else the only ``<pad>``; else the only "_", if no label begins with "▁" or "##"; else
+            the first, unless it is a space, begins a word, or is ``<unk>``.
+        space: the label between words; "": there is none, and no label begins words. None: if no label begins with "▁"
+            or "##", the first of " ", ``<space>`` and "|" that is a label. But "|" is no space among consecutive
+            characters: NeMo writes subwords so.
+        lm_case: case of the language model's words, "upper" or "lower", if the labels have the other; None: the model
+            is asked for words as the labels spell them.
+        hotwords: words or phrases; each occurrence of one, as whole words, is worth ``hotword_weight``. Or a mapping of
+            them to weights of their own. Part of the weight is given in advance while a phrase is being spelled.
         hotword_weight: in nats.
-        unk_score: added for each word that is neither in the lexicon nor, without lexicon, known to ``lm``; −inf: no
-            such word. None: −inf with a lexicon, else −10.
+        unk_score: added for each unknown word: one that is not in the lexicon or, without lexicon, not in ``lm``. −inf:
+            unknown words are not allowed. None: −inf with a lexicon, else −10.
         blank_penalty: subtracted from blank's log-probability, before all pruning.
-        smearing: words not yet complete are expected to score as the best word that they can become does on its own.
-            Changes which prefixes survive, not the scores of texts.
-        log_add: False: the best alignment counts in place of the sum.
-        history: tokens. Prefixes that differ from the best one further back are dropped once texts are half of that
-            longer, so that recordings of hours take no more memory and time a second than short ones; None: never.
+        smearing: an unfinished word is expected to score as the best word that it can become scores without context. It
+            changes which prefixes survive, not the scores of texts.
+        log_add: True: alignments are summed. False: the best one counts.
+        history: in tokens. Prefixes that differ from the best one further back are dropped, each time texts have become
+            longer by half of it, so that a second takes no more memory and time in recordings of hours; None: never.
         check_normalized: refuse rows whose probabilities do not sum to 1 within a factor of e^0.5.
-        num_threads: of torch's threads, at most; None: all.
+        num_threads: at most so many of torch's threads; None: all.
 
     Raises:
         TypeError: labels, lexicon, lm or hotwords of another type.
-        ValueError: an option out of its range; a blank that cannot be told; words or hotwords with letters that no
-            label has.
+        ValueError: an option out of its range; a blank that cannot be recognised; words or hotwords with letters that
+            no label has.
 
     Warns:
         UserWarning: the language model does not know the space, has words of the other case, or has characters where
-            words are expected; or a letter is taken for the blank since no label is named as one.
+            words are expected; or the blank is a letter, since no label is named as one.
     """
 
-    # Whether hypotheses are texts; else they are sequences of labels.
+    # Whether a hypothesis is a text; else it is a sequence of labels.
     _joins_texts = True
 
     def __init__(
@@ -170,11 +176,11 @@ class CTCBeamDecoder:
         )  # fmt: skip
 
     def replace(self, **options: Any) -> CTCBeamDecoder:
-        """This decoder with other options, quickly made: labels, words and language model are shared.
+        """This decoder with other options. It shares labels, words and language model, so it is made quickly.
 
         Args:
-            options: any of beam_width, nbest, token_min_logp, beam_prune_logp, top_tokens, hotwords, hotword_weight,
-                blank_penalty, log_add, history, check_normalized and num_threads.
+            options: keyword arguments of the class: hotwords, hotword_weight, num_threads and the options of the
+                search, which are beam_width and all that :func:`asrkern.ops.ctc_beam_search` has behind it but context.
 
         Raises:
             TypeError: another option.
@@ -186,12 +192,13 @@ class CTCBeamDecoder:
         return other
 
     def to(self, device: torch.device | str) -> CTCBeamDecoder:
-        """This decoder with its tables on ``device``, where :meth:`decode` then searches, whatever device the outputs
-        are on; streams stay on the CPU.
+        """This decoder with its tables on ``device``.
+
+        :meth:`decode` then searches there, wherever the outputs are. Streams stay on the CPU.
 
         Raises:
-            ValueError: a device other than the CPU for which asrkern has no beam search, or none that has been checked
-                there (``ASRKERN_CUDA=force`` takes it all the same). A decoder on the CPU takes outputs of any device.
+            ValueError: a device other than the CPU for which asrkern has no beam search that has been checked there
+                (``ASRKERN_CUDA=force`` takes one that has not). A decoder on the CPU takes outputs of any device.
         """
         device = torch.device(device)
         if device.type != "cpu" and not has_kernel(device):
@@ -201,7 +208,7 @@ class CTCBeamDecoder:
             )
         other = copy.copy(self)
         other.context = self._on_cpu.to(device)
-        # With its index.
+        # The device with its index.
         other.device = other.context.token_kinds.device
         return other
 
@@ -212,7 +219,7 @@ class CTCBeamDecoder:
             self._on_cpu = self._built.with_hotwords(
                 self._hotwords["hotwords"], self._hotwords["hotword_weight"]
             )
-            # What is on a device already stays there.
+            # Tensors that are on a device already stay there.
             self.context = self.context._replace(
                 hotwords=tuple(tensor.to(self.device) for tensor in self._on_cpu.hotwords),
                 begin_reach=self._on_cpu.begin_reach,
@@ -231,7 +238,7 @@ class CTCBeamDecoder:
             if name == "history" and value is None:
                 value = _NO_LIMIT
             self._options[name] = (_count if name in _COUNTS else _number)(name, value)
-        # Made now, so that options out of range are refused here.
+        # Made here, so that options out of range are refused here.
         self._make_search()
 
     @property
@@ -249,13 +256,14 @@ class CTCBeamDecoder:
             lengths: [N] integers, frames of each row; None: all T. Nothing beyond is read.
 
         Returns:
-            The best first, at most ``nbest``; one list for one utterance, a list of lists for a batch. No frames are
-            the empty text.
+            The hypotheses, the best first, at most ``nbest``: a list for one utterance, a list of lists for a batch. No
+            frames
+                give the empty text.
 
         Raises:
             TypeError: log_probs is not floating-point, or lengths not integer.
-            ValueError: wrong rank or number of labels; lengths beyond T; or NaN, nothing but −inf, probabilities or
-                logits in a row.
+            ValueError: wrong rank or number of labels; lengths beyond T; or, in a row, NaN, nothing but −inf,
+                probabilities or logits.
         """
         scores = self._as_tensor(log_probs, (2, 3))
         if scores.dim() == 2:
@@ -271,14 +279,16 @@ class CTCBeamDecoder:
 
         Args:
             log_probs: a padded batch [N, T, V], or a list of utterances [T, V] of any lengths.
-            lengths: of a padded batch.
+            lengths: [N] integers, frames of each row of a padded batch; None: all T.
 
         Returns:
-            For each utterance its n-best, or, in their place, the ValueError that :meth:`decode` would have raised for
-            its values. Utterances are decoded on several threads, without the interpreter's lock.
+            For each utterance its n-best; or, if :meth:`decode` would have raised ValueError for its values, that
+            error.
+                Utterances are decoded on several threads, without the interpreter's lock.
 
         Raises:
-            TypeError, ValueError: as decode, for what is wrong with the call: types, ranks, labels, lengths.
+            TypeError, ValueError: as :meth:`decode`, for what is wrong with the whole call: types, ranks, labels,
+                lengths.
         """
         if isinstance(log_probs, (Tensor, np.ndarray)):
             return self._search_batch(self._as_tensor(log_probs, (3,)), lengths, raise_errors=False)
@@ -292,14 +302,20 @@ class CTCBeamDecoder:
         return self._search_batch(padded, frames, raise_errors=False)
 
     def start(self) -> _decoder.CtcBeamState:
-        """A new stream. It can be pickled and copied, and goes on in any decoder with the same arguments."""
+        """A new stream. Its state can be pickled and copied, and goes on in any decoder with the same arguments."""
         return self._search.start()
 
     def step(self, state: _decoder.CtcBeamState, log_probs: Array) -> None:
-        """Feed the next frames, [frames, V], to a stream.
+        """Feed the next frames to a stream.
+
+        Args:
+            state: of :meth:`start`; it goes on.
+            log_probs: [frames, V] log-probabilities, numpy or torch, any floating dtype, strides and device.
+
 
         Raises:
-            TypeError, ValueError: as decode. Frames before a bad one are taken, it and those after it are not.
+            TypeError, ValueError: as :meth:`decode`. Frames before a bad one are taken; the bad one and later ones are
+                not.
         """
         chunk = self._as_tensor(log_probs, (2,)).cpu().float().numpy()
         error, frame = self._search.step(state, chunk)
@@ -309,7 +325,7 @@ class CTCBeamDecoder:
     def partial(self, state: _decoder.CtcBeamState, after: int = 0) -> Partial:
         """What is known so far, as if more frames were to come.
 
-        What all prefixes of the beam begin with stays, whatever follows; ``history`` bounds what does not. In a loop:
+        Words that all prefixes of the beam begin with stay, whatever follows; ``history`` bounds the rest. In a loop:
 
         >>> found = decoder.partial(state, after=len(words))
         >>> words += found.words  # each once
@@ -317,23 +333,28 @@ class CTCBeamDecoder:
 
         Args:
             state: of :meth:`start`.
-            after: how many of the stable words the caller has.
+            after: how many of the stable words the caller already has.
 
         Raises:
-            ValueError: after is more than there are, or a state of another decoder.
+            ValueError: after is more than there are, or the state is of another decoder.
         """
         if isinstance(after, bool) or not isinstance(after, Integral) or not 0 <= after < 1 << 31:
             raise ValueError(f"after: expected how many stable words are known, received {after!r}")
         return Partial(self, state, after, self._search.partial(state, after))
 
     def finish(self, state: _decoder.CtcBeamState) -> list[Hypothesis]:
-        """The n-best of the whole stream, the last word and the sentence ended; the state stays as it is."""
+        """The n-best of the whole stream, with the last word and the sentence ended.
+
+        Args:
+            state: of :meth:`start`; it stays as it is, and may go on.
+        """
         return [self._hypothesis(*found) for found in self._search.results(state)]
 
     @property
     def _search(self) -> _decoder.CtcBeamSearch:
-        """What streams run in, which points into the tables."""
-        # torch moves the memory of tensors that it shares with other processes.
+        """The search of streams, which points into the tables."""
+        # torch moves the memory of tensors that it shares with other processes, so the search may have to be made
+        # again.
         if self._addresses != _addresses(self._on_cpu):
             self._make_search()
         return self._made
@@ -453,5 +474,5 @@ class CTCBeamDecoder:
         return found
 
     def join(self, words: Iterable[Word]) -> str:
-        """The text of words: with a space between them where the labels have one."""
+        """The text of ``words``, with a space between them if the labels have one."""
         return self._built.tokens.joiner.join(word.text for word in words)

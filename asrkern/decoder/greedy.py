@@ -14,7 +14,7 @@ from asrkern.decoder._scores import as_blank, as_scores
 
 
 class GreedyPath(NamedTuple):
-    """tokens: label indices without blanks and repeats; timesteps: the frame where each begins."""
+    """tokens: indices of labels without blanks and repeats; timesteps: the frame where each begins. Lists of int."""
 
     tokens: list[int]
     timesteps: list[int]
@@ -23,7 +23,7 @@ class GreedyPath(NamedTuple):
 def greedy_decode(
     log_probs: Tensor | np.ndarray, lengths: Lengths | None = None, blank: int = 0
 ) -> list[GreedyPath]:
-    """The best path's labels (Graves et al. 2006): argmax of each frame, repeats merged, blanks dropped.
+    """The labels of the best path (Graves et al. 2006): argmax of each frame, repeats merged, blanks dropped.
 
     Args:
         log_probs: [N, T, V] scores of any monotone scale (log-probabilities, probabilities, logits).

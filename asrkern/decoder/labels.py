@@ -12,22 +12,22 @@ from typing import Any
 
 from asrkern.decoder._files import about
 
-# The space, as a token, may be nothing before its number.
+# The token of the space may be missing before its number.
 _NUMBERED = re.compile(r"(.*?)([ \t]+)(-?\d+(?:\.\d+)?(?:e-?\d+)?)[ \t]*", re.ASCII)
 _KOSPEECH = "id,char"
 _FIELD = re.compile(r"[^ \t\n\v\f\r]+")
 _EXPECTED_JSON = "expected a list of strings, or an object of labels and their indices"
-# What fairseq puts before the tokens of every dictionary; its CTC models take the first, <s>, as blank.
+# fairseq puts these before the tokens of every dictionary. Its CTC models use the first, <s>, as blank.
 _FAIRSEQ = ("<blank>", "<pad>", "</s>", "<unk>")
 
 
 def fields(line: str) -> list[str]:
-    """What white space separates; a no-break space and its like are letters, as for the tools that write such files."""
+    """Fields between white space. A no-break space and its like are letters, as for the tools that write such files."""
     return _FIELD.findall(line)
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
-    """The labels of a file, an output of the model each.
+    """The labels of a file, one for each output of the model.
 
     A file whose name ends in ``.json`` holds
 
@@ -36,21 +36,24 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
 
     Any other holds a line for each label:
 
-    - the label, perhaps with "##" before those that go on with a word (``vocab.txt`` of wordpieces, and of NeMo, whose
-      sentencepiece models have one more piece, the first: ``tokenizer.vocab`` has them all);
+    - the label, perhaps with "##" before those that continue a word (``vocab.txt`` of wordpieces and of NeMo; NeMo's
+      sentencepiece models have one more piece, the first: ``tokenizer.vocab`` has all of them);
     - the label and its index, in any order (``tokens.txt`` and ``units.txt`` of icefall, sherpa and wenet). A line
-      without label is that of the space; the symbols "#0", "#1" … at the end, which no model emits, are left out;
-    - the label and how often it occurs, the most frequent first (``dict.txt`` of fairseq). Before them come the four that
-      fairseq adds; the first of these, "<s>", is the blank of its CTC models and is called "<blank>" here;
+      without a label is the space's. The symbols "#0", "#1" … at the end are left out, since no model emits them;
+    - the label and how often it occurs, the most frequent first (``dict.txt`` of fairseq). Before them come the four
+      labels that fairseq adds. The first, "<s>", is the blank of its CTC models and is called "<blank>" here;
     - the label, a tab, and its score, at most 0 (sentencepiece's ``.vocab``);
     - or KoSpeech's table with the heading ``id,char,freq``.
 
-    :class:`asrkern.decoder.CTCBeamDecoder` says which label it takes for the blank. NeMo's models have theirs after the
+    :class:`asrkern.decoder.CTCBeamDecoder` says which label it takes for the blank. NeMo's models have it behind the
     labels: append "<blank>" to these.
+
+    Args:
+        path: the file, whose name decides only whether it is JSON.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is none of these files, is not UTF-8, or has no labels; with the file's name.
+        ValueError: it is none of these files, is not UTF-8, or has no labels. The message names the file.
     """
     with about(path):
         try:
@@ -107,7 +110,7 @@ def _of_lines(text: str) -> list[str]:
 
 
 def _of_table(labels: list[str], gaps: Sequence[str], numbers: Sequence[str]) -> list[str]:
-    """Labels and what stands after them: an index, a score or a count."""
+    """Labels of a table, told by what stands after them: an index, a score or a count."""
     whole = [int(number) for number in numbers if number.lstrip("-").isdigit()]
     if len(whole) == len(labels) and sorted(whole) == list(range(len(labels))):
         return _without_disambiguation([label for _, label in sorted(zip(whole, labels))])
@@ -126,7 +129,7 @@ def _of_table(labels: list[str], gaps: Sequence[str], numbers: Sequence[str]) ->
 
 
 def _by_index(labels: list[str], indices: list[int], expected: str) -> list[str]:
-    """Raises ValueError unless the indices are 0, 1 … in any order."""
+    """Labels in the order of their indices. ValueError unless these are 0, 1 … in any order."""
     label_of = dict(zip(indices, labels))
     missing = next((index for index in range(len(labels)) if index not in label_of), None)
     if missing is not None:
@@ -138,7 +141,7 @@ def _by_index(labels: list[str], indices: list[int], expected: str) -> list[str]
 
 
 def _without_disambiguation(labels: list[str]) -> list[str]:
-    """k2's graphs tell words of equal spelling apart by such symbols."""
+    """Labels without those by which k2's graphs tell words of equal spelling apart."""
     first = labels.index("#0") if "#0" in labels else len(labels)
     numbered = [f"#{i}" for i in range(len(labels) - first)]
     return labels[:first] if labels[first:] == numbered else labels

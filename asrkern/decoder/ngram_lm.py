@@ -20,14 +20,19 @@ from asrkern.decoder._ngram_estimate import Estimate, Progress
 
 MAX_ORDER: int = _decoder.MAX_ORDER
 UNITS = ("word", "character")
-# What stands for white space in models of characters: ours; ESPnet's and Kaldi's; torchaudio's and fairseq's.
+# Words for white space in models of characters: asrkern's; ESPnet's and Kaldi's; torchaudio's and fairseq's.
 SPACES = ("▁", "<space>", "<SPACE>", "|")
-# Tables up to here are verified on loading: a tenth of a second at most.
+# Tables of at most so many bytes are verified on loading, which takes a tenth of a second at most.
 VERIFIED_BYTES = 1 << 28
 
 
 class WordScore(NamedTuple):
-    """log_prob: log10 P(word | words before); order: words of the n-gram it comes from; unknown: not in the model."""
+    """The score of a word.
+
+    log_prob: log10 P(word | words before); order: how many words the n-gram has whose probability it is; unknown:
+        whether
+    the model does not know the word.
+    """
 
     log_prob: float
     order: int
@@ -35,7 +40,7 @@ class WordScore(NamedTuple):
 
 
 def perplexity(log_prob: float, words: int) -> float:
-    """10 ^ (−log10 P / words); infinite where no number is large enough."""
+    """10 ^ (−log10 P / words); infinite if no float is large enough."""
     exponent = -log_prob / words
     return 10.0**exponent if exponent < 308 else math.inf
 
@@ -44,17 +49,17 @@ class NGramLM:
     """A back-off n-gram model of words or characters, of order 1 to 6, in flat hash tables.
 
     Make one with :meth:`from_arpa`, :meth:`from_kenlm_binary`, :meth:`load` (:meth:`open` takes any of these files)
-    or :meth:`estimate`. Probabilities are log10, as in ARPA files. Word 0 is ``<unk>``: words that the model does not
-    know score as it. ``<unk>``, where a file has none, gets log10 p = −100, as with KenLM.
+    or :meth:`estimate`. Probabilities are log10, as in ARPA files. Word 0 is ``<unk>``, as which unknown words score.
+    If a file has no ``<unk>``, its log10 p is −100, as in KenLM.
 
-    A model of characters is one whose words are single characters: with ``unit="character"`` sentences are taken
-    apart into characters, and ``space`` stands for white space between words (``"ab c"`` is ``a b ▁ c``). None: "▁",
-    "<space>" or "|", the first of them that is one of the model's words.
+    The words of a model of characters are single characters. With ``unit="character"`` sentences are split into
+    characters, and ``space`` stands for white space between words (``"ab c"`` is ``a b ▁ c``). space=None: the first of
+    "▁", "<space>" and "|" that the model knows.
 
     Attributes:
-        order: words of its longest n-grams.
+        order: how many words its longest n-grams have.
         unit: ``"word"`` or ``"character"``.
-        space: what stands for white space in models of characters.
+        space: the word for white space in models of characters.
         bos, eos: ids of ``<s>`` and ``</s>``.
         tensors: the tables, which ``kernels/lm/ngram.h`` describes. ``unigrams`` [vocabulary, 2] float32;
             ``ngrams`` [slots, 2] int64, or [slots] and ``codebook`` [2, 256] float32 after :meth:`quantize`; ``words``
@@ -89,17 +94,21 @@ class NGramLM:
         Back-off weights may be missing, and so may n-grams that longer ones begin or end with. A probability of
         ``-inf`` is read as −99. IRSTLM's iARPA is interpolated, as ``compile-lm --text=yes`` does.
 
+        Args:
+            path: the file.
+            unit, space: see the class.
+
         Warns:
-            UserWarning: of an n-gram that stands there twice the first counts (of ``<unk>`` the last), as with KenLM;
-                what rounding put above 0, by less than 0.001, is 0; the first line is none of an ARPA file, and taken
-                for a comment.
+            UserWarning: an n-gram is there twice: the first counts (of ``<unk>`` the last), as in KenLM; a
+                log-probability is above 0 by less than 0.001, by rounding, and read as 0; or the first line is not one
+                of an ARPA file, and is taken for a comment.
 
         Raises:
             OSError: the file cannot be opened.
             ValueError: it is not an ARPA file, is cut short, has other counts than it announces, a positive or
-                unreadable probability, a number beyond all sense (below −1e6, or a back-off weight above 99), no
-                ``<s>`` or ``</s>``, or a line of more than 65536 bytes; with the number of the line. Or it is of
-                another kind that is known, with what converts it.
+                unreadable log-probability, an impossible number (below −1e6, or a back-off weight above 99), no ``<s>``
+                or ``</s>``, or a line of more than 65536 bytes; with the number of the line. Or it is a file of another
+                known kind; then the message says what converts it.
         """
         reader = _decoder.ArpaReader()
         with about(path):
@@ -119,11 +128,16 @@ class NGramLM:
     ) -> NGramLM:
         """Read a ``.bin`` file of KenLM's ``build_binary probing``.
 
+        Args:
+            path: the file.
+            unit, space: see the class.
+
+
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is no such file or is damaged (the format has no checksum: numbers beyond all sense are
-                found, others are not); or it is one of KenLM's tries: convert the ARPA file with
-                ``build_binary probing``, or read it with :meth:`from_arpa`.
+            ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers are found,
+                other damage is not. Or it is one of KenLM's tries: convert the ARPA file with ``build_binary probing``,
+                or read it with :meth:`from_arpa`.
         """
         with about(path):
             tables, order = _kenlm_binary.read(path)
@@ -134,17 +148,18 @@ class NGramLM:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool | None = None) -> NGramLM:
-        """Read a file of :meth:`save`; the tables are mapped into memory, not copied.
+        """Read a file of :meth:`save`. The tables are mapped into memory, not copied.
 
         Args:
-            verify: whether the file's checksum is compared, and its numbers looked at, which reads all of it. None:
-                if the tables have at most 256 MiB (``ngram_lm.VERIFIED_BYTES``). Files of releases that wrote none have
-                no checksum: of these only the numbers are looked at, unless ``verify`` is True.
+            path: the file.
+            verify: whether the file's checksum is compared and its numbers are checked, which reads all of it. None: if
+                the tables have at most 256 MiB (``ngram_lm.VERIFIED_BYTES``). Files of early releases have no checksum:
+                only their numbers are checked, unless ``verify`` is True.
 
         Raises:
             ImportError: safetensors is not installed.
             OSError: the file cannot be opened.
-            ValueError: it is no such file, or is damaged; or it has no checksum and ``verify`` is True.
+            ValueError: it is no such file, is damaged, or has no checksum although ``verify`` is True.
         """
         with about(path):
             tensors, fields, expected = _saved_lm.read(path)
@@ -162,10 +177,16 @@ class NGramLM:
         space: str | None = None,
         verify: bool | None = None,
     ) -> NGramLM:
-        """Read a file of any of the three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
+        """Read a file of any of three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
 
-        ``unit`` is for the last two, ``verify`` (see :meth:`load`) for the first, which has its own unit and, unless one
-        is given, space.
+        Args:
+            path: the file.
+            unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own.
+            space: see the class; None for a file of :meth:`save`: its own.
+            verify: for files of :meth:`save`, see :meth:`load`.
+
+        Raises:
+            ImportError, OSError, ValueError: as :meth:`load`, :meth:`from_kenlm_binary` or :meth:`from_arpa`.
         """
         with open(path, "rb") as file:
             beginning = file.read(len(_kenlm_binary.MAGIC_ANY))
@@ -189,18 +210,18 @@ class NGramLM:
     ) -> NGramLM:
         """Interpolated modified Kneser-Ney estimate (Chen & Goodman 1998; Heafield et al. 2013), equal to ``lmplz``.
 
-        The text is read once, from beginning to end, and never held; its distinct n-grams are.
+        The text is read once, from beginning to end, and never kept; its distinct n-grams are.
 
         Args:
             text: path of a text file, plain or ``.gz``, a sentence a line; or an iterable of lines (which are strings)
                 and of files (which are Paths). For text in memory pass ``text.splitlines()``.
             order: 1 to 6.
-            prune: n-grams of order n that occur ``prune[n − 1]`` times or less are left out; the last value is that of
-                all higher orders. The first is 0, none is less than the one before.
-            discount_fallback: True (0.5, 1, 1.5), or three discounts for n-grams that occur once, twice, and more
-                often, for orders where the text's counts give none.
+            prune: n-grams of order n that occur at most ``prune[n − 1]`` times are left out; the last number counts for
+                all higher orders, too. The first is 0, and they never decrease.
+            discount_fallback: for orders whose counts give no discounts: True (0.5, 1, 1.5), or three discounts, for
+                n-grams that occur once, twice, and more often.
             unit, space: see the class.
-            progress: called with (what is done, units done, units in all or None) from time to time.
+            progress: called from time to time with (what is being done, units done, units in all or None).
 
         Raises:
             OSError: a file cannot be opened.
@@ -216,12 +237,16 @@ class NGramLM:
         return cls(tensors, order, _ngram_estimate.BOS, _ngram_estimate.EOS, unit, space, result)
 
     def to_arpa(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as ARPA file, compressed if the name ends in ``.gz``.
+        """Write the model as an ARPA file, compressed if the name ends in ``.gz``.
+
+        Args:
+            path: the file; one that is there is replaced when the new one is whole.
+
 
         Raises:
             OSError: the file cannot be written; what was there before is untouched.
-            ValueError: the model was not made by :meth:`estimate` in this process: tables have hashes of n-grams, not
-                the n-grams.
+            ValueError: the model was not made by :meth:`estimate` in this process: its tables hold hashes of n-grams,
+                not the n-grams.
         """
         if self._estimate is None:
             raise ValueError(
@@ -230,7 +255,11 @@ class NGramLM:
         self._estimate.to_arpa(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the tables as safetensors file with a checksum, which :meth:`load` reads without parsing.
+        """Write the tables as a safetensors file with a checksum. :meth:`load` reads it without parsing.
+
+        Args:
+            path: the file; one that is there is replaced when the new one is whole.
+
 
         Raises:
             ImportError: safetensors is not installed.
@@ -239,7 +268,7 @@ class NGramLM:
         _saved_lm.write(path, self.tensors, self._fields())
 
     def quantize(self) -> NGramLM:
-        """The same model in half the memory: 8 bits for each log-probability and back-off weight of order 2 and up."""
+        """The model in half the memory: 8 bits for each log-probability and back-off weight of order 2 and up."""
         if "codebook" in self.tensors:
             return self
         tensors = self.tensors | _ngram_quantize.quantize(self.tensors["ngrams"].cpu())
@@ -247,7 +276,7 @@ class NGramLM:
         return self._with({name: tensor.to(device) for name, tensor in tensors.items()})
 
     def to(self, device: torch.device | str) -> NGramLM:
-        """The model with its tables on ``device``; scores can be asked for on the CPU only."""
+        """The model with its tables on ``device``. Only on the CPU can it be asked for scores."""
         return self._with({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     @property
@@ -267,11 +296,11 @@ class NGramLM:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def word_id(self, word: str) -> int:
-        """The id of a word; 0 if the model does not know it."""
+        """The id of ``word``; 0 if the model does not know it."""
         return self._on_cpu().word_id(word)
 
     def encode(self, sentence: str) -> list[int]:
-        """The ids of a sentence's words (of its characters, in models of characters)."""
+        """The ids of the words of ``sentence`` (of its characters, in models of characters)."""
         return self._on_cpu().encode(sentence)
 
     def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
@@ -285,14 +314,32 @@ class NGramLM:
         return self._on_cpu().score_sentence(sentence, bos, eos)
 
     def score_batch(self, sentences: Iterable[str], bos: bool = True, eos: bool = True) -> Tensor:
-        """log10 probabilities of many sentences, [N] float64; much faster than :meth:`score` for each."""
+        """log10 probabilities of many sentences, much faster than :meth:`score` for each.
+
+        Args:
+            sentences: each as :meth:`score` takes it.
+            bos, eos: as in :meth:`score`.
+
+        Returns:
+            [N] float64.
+
+        Raises:
+            TypeError: sentences is a single string.
+        """
         if isinstance(sentences, str):
             raise TypeError(f"sentences: expected several of them, received the string {sentences!r}")
         sentences = sentences if isinstance(sentences, list | tuple) else list(sentences)
         return torch.from_numpy(self._on_cpu().score_sentences(sentences, bos, eos))
 
     def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> list[WordScore]:
-        """One :class:`WordScore` a word, and one for ``</s>`` if ``eos``."""
+        """The score of each word of a sentence, and of ``</s>`` if ``eos``.
+
+        Args:
+            sentence, bos, eos: as in :meth:`score`.
+
+        Returns:
+            A :class:`WordScore` for each.
+        """
         scores = zip(*self._on_cpu().score_words(sentence, bos, eos))
         return [WordScore(log_prob, order, word == 0) for log_prob, order, word in scores]
 
@@ -301,9 +348,13 @@ class NGramLM:
         return self._on_cpu().start(bos)
 
     def step(self, state: _decoder.NGramState, word: str | int) -> tuple[float, _decoder.NGramState]:
-        """log10 P(word | state), and the state after it.
+        """log10 P(word | state), and the state after the word.
 
-        States are equal, and have equal hashes, where all that the model can tell of their futures is equal.
+        States are equal, with equal hashes, if the model cannot tell their futures apart.
+
+        Args:
+            state: of :meth:`start` or of the step before.
+            word: a word, or its id.
 
         Raises:
             ValueError: the word's id is not in the vocabulary.
@@ -313,6 +364,10 @@ class NGramLM:
 
     def perplexity(self, sentences: str | Sequence[str]) -> float:
         """:func:`perplexity` of one sentence or of several together, ``</s>`` counted as a word.
+
+        Args:
+            sentences: one, or a sequence of them, each as :meth:`score` takes it.
+
 
         Raises:
             ValueError: there is no sentence.
@@ -363,7 +418,7 @@ class NGramLM:
         return NGramLM(tensors, self.order, self.bos, self.eos, self.unit, self.space, self._estimate)
 
     def _find_space(self) -> None:
-        """The space that the model knows; "|" is none in NeMo's models, whose subwords are chr(100) and what follows."""
+        """Find the space that the model knows. "|" is none in NeMo's models, whose subwords are chr(100) and so on."""
         known = [space for space in SPACES if self._model is not None and self.word_id(space)]
         if known == ["|"] and self.word_id("{") and not self.word_id("a"):
             return
@@ -404,7 +459,7 @@ class NGramLM:
         )
 
     def _on_cpu(self) -> _decoder.NGramModel:
-        # torch moves the memory of tensors that it shares with other processes.
+        # torch moves the memory of tensors that it shares with other processes, so the pointers may be outdated.
         for tensor, address in self._pointed_to:
             if tensor.data_ptr() != address:
                 self._bind()
@@ -417,7 +472,7 @@ class NGramLM:
 def _check_unit(unit: str, space: str) -> None:
     if unit not in UNITS:
         raise ValueError(f"unit: expected one of {', '.join(map(repr, UNITS))}, received {unit!r}")
-    # To KenLM, and so here, NUL is white space, too.
+    # NUL is white space, too, as in KenLM.
     if (
         not isinstance(space, str)
         or len(space.replace("\0", " ").split()) != 1
@@ -427,7 +482,7 @@ def _check_unit(unit: str, space: str) -> None:
 
 
 def _aligned(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy if it begins within a value, as in files of other writers."""
+    """The tensor; a copy if its memory is not aligned to its values, as in files of other writers."""
     return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 

@@ -1,6 +1,6 @@
 """Checks of what a model is made of and called with.
 
-Values of tensors are read on the CPU only, since a GPU would have to be waited for.
+Values of tensors are read on the CPU only: on a GPU that would wait for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check_choices(**options: tuple[Any, Sequence[Any]]) -> None:
 
 
 def check_sizes(**options: Any) -> None:
-    """Raise ValueError unless each option's value is an integer of at least 1, and of 64 bits as torch's."""
+    """Raise ValueError unless each option's value is an integer from 1 to what fits into 64 bits, torch's own limit."""
     for name, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
             raise ValueError(f"{name}: expected a positive integer, received {reprlib.repr(value)}")
@@ -77,7 +77,7 @@ def check_targets(
     first_class: int = 0,
     minimum_length: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Padded token sequences and their lengths as tensors, checked; what lies beyond a length is not looked at.
+    """Padded token sequences and their lengths as checked tensors. Tokens beyond a length are not looked at.
 
     Args:
         targets: integers [batch_size, L], from ``first_class`` to ``classes - 1``.

@@ -1,12 +1,12 @@
-"""A pickle read without executing anything in it, in memory and time that follow from the size of its file.
+"""Reads a pickle without executing anything in it, in memory and time that follow from the size of its file.
 
-A pickle is a program: it names functions and calls them. Here only the few functions that put a tensor together are
-known, as implementations of our own; every other name becomes an :class:`Inert` object that keeps what it is given and
+A pickle is a program: it names functions and calls them. Only the few functions that put a tensor together are known
+here, as implementations of our own. Every other name becomes an :class:`Inert` object, which keeps what it is given and
 does nothing. No name is ever imported.
 
-It can also say much in few bytes: lists that hold each other many times over, numbers of bytes that are not there.
-Every instruction, and all that it copies, is therefore counted (:class:`Work`), and what would have to be walked through
-once for each time that it is mentioned is walked through once (:func:`plain`) or refused (:func:`_check_key`).
+A pickle can also say much in few bytes: lists that hold each other many times over, or sizes of data that is not there.
+So every instruction, and all that it copies, is counted (:class:`Work`). What is mentioned many times is walked through
+once (:func:`plain`), or refused (:func:`_check_key`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch import Tensor
 class Inert(dict):
     """Stands for an object whose class is unknown here; one subclass per name, called ``origin``.
 
-    Holds what the file has for the object: ``args`` of its constructor, ``state`` of its attributes, and its
-    items if it is a mapping.
+    Holds what the file has for the object: ``args`` of its constructor, ``state`` of its attributes and, if it is a
+    mapping, its items.
     """
 
     origin = ""
@@ -44,13 +44,13 @@ class Inert(dict):
     def __call__(self, *args: Any, **kwargs: Any) -> Inert:
         return Inert(*args)
 
-    # The class itself can be the target of a BUILD too: the call then has one argument less.
+    # BUILD can also have the class itself as its target. Then the call has one argument less.
     def __setstate__(self, state: Any = None) -> None:
         if isinstance(self, Inert):
             self.state = state
 
     def append(self, item: Any) -> None:
-        """Items of an unknown list are not kept."""
+        """Does nothing: items of an unknown list are not kept."""
 
     extend = add = append
 
@@ -67,8 +67,8 @@ class Inert(dict):
 def plain(value: Any) -> Any:
     """The data inside an inert configuration object, otherwise the value itself.
 
-    Understands OmegaConf's containers and nodes, enumerations, dataclasses and mappings. What is shared in the file is
-    shared in the result.
+    Understands OmegaConf's containers and nodes, enumerations, dataclasses and mappings. Parts that are shared in the
+    file are shared in the result.
 
     Raises:
         ValueError: it is nested too deeply.
@@ -80,7 +80,7 @@ def plain(value: Any) -> Any:
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """``done`` holds what is converted, or being converted, by the identity of the original."""
+    """done: identity of an object in the file → its converted form, finished or not."""
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, list | tuple):
@@ -103,7 +103,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
 
 
 def _inside(value: Inert) -> Any:
-    """What an object stands for alone; itself if it has several values."""
+    """The only value of an object; the object itself if it has several."""
     if isinstance(value.state, dict) and value.state:
         return next((value.state[key] for key in ("_content", "_val") if key in value.state), value)
     if value.origin.endswith(".getattr"):  # an enumeration's member by its name, as Python 3.11 writes it
@@ -112,7 +112,7 @@ def _inside(value: Inert) -> Any:
 
 
 class _Dict(dict):
-    """OrderedDict and defaultdict of a file; attributes that the file sets on it are dropped."""
+    """OrderedDict and defaultdict of a file. Attributes that the file sets on it are dropped."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -128,7 +128,7 @@ def _ordered_dict(items: Any = ()) -> _Dict:
 
 
 def _check_key(key: Any) -> None:
-    """Refuse keys whose hash is no matter of a moment: of nested tuples, and of integers that are made to collide."""
+    """Refuse keys that take long to hash: nested tuples, and integers made to collide."""
     for part in key if isinstance(key, tuple) else (key,):
         short = abs(part) < 2**63 if isinstance(part, int) else isinstance(part, _KEYS)
         if not short or (isinstance(key, tuple) and len(key) > _LONGEST_KEY):
@@ -143,7 +143,7 @@ _KEYS = (str, bytes, float, Inert, type, torch.dtype, type(None))
 
 @dataclass(frozen=True)
 class _Function:
-    """A function that a file may call. BUILD on it is ignored: no file can alter it for the next one."""
+    """A function that a file may call. BUILD on it is ignored, so no file can change it for the next one."""
 
     call: Callable[..., Any]
 
@@ -156,7 +156,7 @@ class _Function:
 
 @dataclass
 class Storage:
-    """The bytes of one or more tensors; ``data`` is read after the pickle that refers to it."""
+    """The bytes of one or more tensors. ``data`` is read after the pickle that refers to it."""
 
     dtype: torch.dtype
     numel: int
@@ -171,7 +171,7 @@ class Storage:
 
     @cached_property
     def tensor(self) -> Tensor:
-        """All of it, which the tensors that are views of it share."""
+        """All of the storage as one tensor, of which other tensors are views."""
         if not self.numel:
             return torch.empty(0, dtype=self.dtype)
         return torch.frombuffer(self.data, dtype=self.dtype)
@@ -229,7 +229,7 @@ _STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
-# Everything that a file may name; a torch.dtype cannot be altered.
+# Everything that a file may name. A torch.dtype cannot be changed.
 _KNOWN: dict[tuple[str, str], _Function | torch.dtype] = {
     ("collections", "OrderedDict"): _Function(_ordered_dict),
     ("collections", "defaultdict"): _Function(lambda *_: _Dict()),
@@ -248,23 +248,23 @@ _KNOWN: dict[tuple[str, str], _Function | torch.dtype] = {
 
 
 class Work:
-    """What reading a file may cost: so many instructions, or values of about 90 bytes.
+    """The budget for reading a file, in instructions, or values of about 90 bytes.
 
-    Real files have about 50 a tensor, and a tensor takes 400 bytes or more.
+    Real files need about 50 for each tensor, and a tensor takes 400 bytes or more.
     """
 
     def __init__(self, file_size: int) -> None:
         self._left = 500_000 + file_size // 8
 
     def spend(self, amount: int) -> None:
-        """Raise UnpicklingError once there is nothing left."""
+        """Raise UnpicklingError if less than this is left."""
         self._left -= amount
         if self._left < 0:
             raise pickle.UnpicklingError("it has more instructions than a file of its size may need")
 
 
 class _Instructions(dict):
-    """pickle's table of instructions, each use of which is work."""
+    """pickle's table of instructions. Each look-up counts as work."""
 
     def __init__(self, table: dict[int, Any], work: Work) -> None:
         super().__init__(table)
@@ -282,18 +282,18 @@ _LONGEST_NAME = 1000  # characters
 
 
 class Unpickler(pickle._Unpickler):
-    """Knows :data:`_KNOWN`; collects the storages by key in the order of their first mention.
+    """An unpickler that knows :data:`_KNOWN`. It collects the storages by key, in the order of their first mention.
 
-    The implementation in Python: the one in C allocates a table as long as the largest index in the file.
+    It builds on the implementation in Python: the one in C allocates a table as long as the largest index in the file.
 
     Args:
-        file: gives no more than it has, and allocates no more, however much is asked for.
-        work: goes down.
-        storages: of the pickle before, if it refers to them.
+        file: never returns, or allocates, more than it has, however much is asked for.
+        work: the budget, which is spent.
+        storages: those of the pickle before, if this one refers to them.
     """
 
     def __init__(self, file: BinaryIO, work: Work, storages: dict[str, Storage] | None = None) -> None:
-        # Files of Python 2 hold byte strings, of which some (numpy's) are no text.
+        # Files of Python 2 hold byte strings; some of them (numpy's) are no text.
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self.storages = {} if storages is None else storages
         self._work = work
@@ -333,7 +333,7 @@ class Unpickler(pickle._Unpickler):
         return storage
 
     def _count_call(self, *arguments: Any) -> None:
-        """Arguments, and those within them, are copied: a few bytes could ask for that many times over."""
+        """Count arguments and what is in them: they are copied, so a few bytes could ask for many copies."""
         if not isinstance(arguments[0], tuple):
             raise pickle.UnpicklingError("a call without a tuple of arguments")
         values = [*arguments, *arguments[0]]
@@ -359,7 +359,7 @@ class Unpickler(pickle._Unpickler):
         _check_key(self.stack[-2])
         super().load_setitem()
 
-    # Since the last mark the stack has the items alone.
+    # After the last mark the stack has only the items.
     def _load_items(self, load: Callable[[], None], step: int) -> None:
         for key in self.stack[::step]:
             _check_key(key)
@@ -378,7 +378,7 @@ class Unpickler(pickle._Unpickler):
         self._load_items(super().load_frozenset, 1)
 
     def load_bytearray8(self) -> None:
-        # pickle's own allocates what is claimed.
+        # pickle's own method allocates the size that is claimed.
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
 

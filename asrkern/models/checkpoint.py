@@ -1,7 +1,7 @@
-"""Read what torch.save wrote, without executing anything in the file.
+"""Reads what torch.save wrote, without executing anything in the file.
 
-:mod:`asrkern.models._unpickler` does the reading. It takes files that ``torch.load(weights_only=True)`` refuses,
-Lightning's for one, and needs no trust in any of them. Memory and time follow from a file's size, whatever is in it.
+:mod:`asrkern.models._unpickler` does the reading. It takes files that ``torch.load(weights_only=True)`` refuses, such
+as Lightning's, and need not trust them. Memory and time follow from a file's size, whatever is in it.
 
 Both formats are read: the zip archive (torch ≥ 1.6), and the sequence of pickles before it (torch ≥ 0.1.10).
 """
@@ -28,7 +28,7 @@ _LEGACY_PROTOCOL = 1001
 
 
 class _Source:
-    """A file that allocates no more than it has, however much is read."""
+    """A file that allocates no more than it has, however much is asked for."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
@@ -39,7 +39,7 @@ class _Source:
 
 
 def _read_zip(file: BinaryIO, size: int) -> Any:
-    """<root>/data.pkl, and one record <root>/data/<key> per storage."""
+    """Read <root>/data.pkl, and <root>/data/<key> for each storage."""
     with zipfile.ZipFile(file) as archive:
         names = set(archive.namelist())
         if len(names) != len(archive.namelist()):
@@ -59,7 +59,7 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
             if name not in names:
                 raise ValueError(f"storage {shown(key)} is missing")
             storage.data = bytearray(_member(archive, name, storage.nbytes))
-            # Members can lie within each other; those of torch.save do not.
+            # Members can lie within each other. torch.save writes none that do.
             total += storage.nbytes
             if total > size:
                 raise ValueError("its storages have together more bytes than the file")
@@ -67,7 +67,7 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int | None = None) -> bytes:
-    """A member as torch.save writes it, uncompressed: no small one becomes a large one."""
+    """A member as torch.save writes it, uncompressed: so a small file cannot become a large one."""
     record = archive.getinfo(name)
     if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
         raise ValueError(f"{shown(name)} is compressed, which torch.save does not do; save it anew")
@@ -77,7 +77,7 @@ def _member(archive: zipfile.ZipFile, name: str, size: int | None = None) -> byt
 
 
 def _read_legacy(file: BinaryIO, size: int) -> Any:
-    """Pickles (magic number, version, system, object, storage keys), then each storage's numel and bytes."""
+    """Read pickles (magic number, version, system, object, storage keys), then each storage's numel and bytes."""
     source, work = _Source(file, size), Work(size)
     if Unpickler(source, work).load() != _LEGACY_MAGIC or Unpickler(source, work).load() != _LEGACY_PROTOCOL:
         raise ValueError("neither a zip archive nor torch's earlier format")
@@ -105,7 +105,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
 
 
 def _with_tensors(value: Any, done: dict[int, Any]) -> Any:
-    """``value`` with tensors for their views; ``done`` holds what was converted, for shared containers."""
+    """``value`` with tensors in the place of their views. done: containers converted before, some of them shared."""
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, TensorView):
@@ -136,13 +136,13 @@ def module_state_dict(module: Inert, file_size: int = 2**22) -> dict[str, Any]:
     """The state_dict of a module that was saved whole, from the parameters and buffers among its attributes.
 
     Args:
-        file_size: in bytes, which limits how many parts a module can have that are not only mentioned again.
+        file_size: in bytes. It limits how many different parts a module can have.
 
     Raises:
-        ValueError: it is no torch.nn.Module, or one within itself, or too deep or too large to be real.
+        ValueError: it is no torch.nn.Module, contains itself, or is too deep or too large to be real.
     """
     found: dict[str, Any] = {}
-    # A part takes hundreds of bytes, but shared ones are mentioned in a few.
+    # A new part takes hundreds of bytes; a shared part is mentioned in a few.
     left = 1000 + file_size // 50
     pending = [("", module, ())]
     while pending:
@@ -185,13 +185,13 @@ def _is_module(value: Any) -> bool:
 
 
 def _items(value: Any) -> Any:
-    """A set as protocol 4 writes it, or as earlier ones do, as a call of ``set`` with a list."""
+    """The items of a set, which protocol 4 writes as such, and earlier ones as a call of ``set`` with a list."""
     items = (value.args[0] if value.args else ()) if isinstance(value, Inert) else value
     return items if isinstance(items, list | set | frozenset) else ()
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, whole_module: bool = False) -> dict[Any, Any]:
-    """Read a checkpoint's dictionary; tensors arrive on the CPU whatever device they were saved from.
+    """Read a checkpoint's dictionary. Tensors arrive on the CPU, whatever device they were saved from.
 
     Args:
         path: file of ``torch.save`` (zip or legacy format), or of PyTorch Lightning.
@@ -217,7 +217,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, whole_module: bool = False)
                 return module_state_dict(value, size)
         except MemoryError:
             raise
-        # Bytes of unknown origin can make the unpickler raise anything.
+        # Damaged or forged files can make the unpickler raise anything.
         except Exception as error:
             reason = in_words(path) or _reason(error)
             raise ValueError(f"{path} is not a readable torch checkpoint: {reason}") from error
@@ -230,7 +230,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, whole_module: bool = False)
 def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it is cut short: get it again"
-    # What we and zipfile say. The rest is about Python's innards: "pop from empty list".
+    # Messages of our own and of zipfile. Others are about Python's internals, such as "pop from empty list".
     if isinstance(error, ValueError | pickle.UnpicklingError | zipfile.BadZipFile) and not isinstance(
         error, UnicodeError
     ):

@@ -1,4 +1,4 @@
-"""The convolutional classifiers as everything else knows them."""
+"""The convolutional classifiers as entries of the registry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asrkern.models.system import Converted, Features, Labels, System
 
 Classifier = type[ConvTransformerClassifier] | type[ConvRNNClassifier]
 
-_RATE = 16000  # of the lineage
+_RATE = 16000  # Hz, the lineage's
 
 
 def _decided(tokenizer: Labels, features: Features) -> dict[str, Any]:

@@ -21,7 +21,7 @@ SAME_PADDING: ConvPadding = ((20, 5), (10, 5))
 
 
 def conv_length(length: int, axis: int, padding: ConvPadding) -> int:
-    """Length of one axis (0 frequency, 1 time) after the convolutions; not positive if it is too short."""
+    """Length of one axis (0 frequency, 1 time) after the convolutions; 0 or less if the input is too short."""
     for kernel, stride, pad in zip(KERNELS, STRIDES, padding, strict=True):
         length = (length + 2 * pad[axis] - kernel[axis]) // stride[axis] + 1
     return length
@@ -33,14 +33,14 @@ def conv_output_size(n_freq: int, padding: ConvPadding) -> int:
 
 
 class FrameGeometry(NamedTuple):
-    """Where frames of the output are in the input: frame t is centred on frame ``offset + t * step`` of it."""
+    """Where the frames of the output are in the input: frame t is centred on frame ``offset + t * step``."""
 
     step: int
     offset: float
 
 
 def frame_geometry(stack: Iterable[nn.Module]) -> FrameGeometry:
-    """That of convolutions over [N, C, F, T], by their strides and paddings; other modules leave frames as they are."""
+    """The geometry of convolutions over [N, C, F, T], by strides and paddings. Other modules keep frames as they are."""
     step, offset = 1, 0.0
     for module in stack:
         if isinstance(module, nn.Conv2d):

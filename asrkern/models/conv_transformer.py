@@ -43,9 +43,9 @@ _KIND = "classifier"
 
 
 class _ConvClassifier(nn.Module):
-    """What the classifiers share: a subclass adds what makes one vector of a clip, which ``fc`` decides on."""
+    """What the classifiers share. A subclass adds the body: it makes one vector of a clip, on which ``fc`` decides."""
 
-    # Keys of what a subclass adds, as a regular expression, and one of them that says how large it is.
+    # Keys of the body, as a regular expression, and the one of them whose shape says how large it is.
     _body_keys: ClassVar[str]
     _essential_key: ClassVar[str]
 
@@ -68,7 +68,7 @@ class _ConvClassifier(nn.Module):
         return self.fc[-1].out_features
 
     def output_length(self, frames: int) -> int:
-        """Frames after the convolutions for so many of the input; 0 for too few."""
+        """How many frames the convolutions make of ``frames`` frames of input; 0 for too few."""
         return max(0, conv_length(frames, 1, SAME_PADDING))
 
     @staticmethod
@@ -93,8 +93,12 @@ class _ConvClassifier(nn.Module):
     def options_of(cls, state: Mapping[str, Any]) -> dict[str, Any]:
         """The constructor's options that a state_dict's keys and shapes tell.
 
+        Args:
+            state: weights by key, without prefixes of wrappers.
+
+
         Raises:
-            ValueError: it is none of this model; what does not fit is listed.
+            ValueError: it is not of this model; the message lists what does not fit.
         """
         essential = (cls._essential_key, "fc.1.weight", "fc.4.weight", "fc.7.weight")
         check_keys(state, _KIND, re.compile(f"{_CONV_AND_FC_KEYS}|{cls._body_keys}"), essential)
@@ -108,7 +112,7 @@ class _ConvClassifier(nn.Module):
 
     @classmethod
     def _body_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Those of what a subclass adds."""
+        """The options of the body."""
         raise NotImplementedError
 
     @classmethod
@@ -141,18 +145,28 @@ class _ConvClassifier(nn.Module):
         return with_weights(model, weights)
 
     def conv_stage(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
-        """Convolutions: as :meth:`forward` → x [T', N, d_model], zero beyond each output length, and those [N]."""
+        """The convolutions.
+
+        Args:
+            features, lengths: as in :meth:`forward`.
+
+        Returns:
+            x [T', N, d_model], zero beyond each output length, and the output lengths [N], int64.
+
+        Raises:
+            TypeError, ValueError: as :meth:`forward`.
+        """
         x, lengths = check_conv_input(features, lengths, self.n_freq, SAME_PADDING, minimum_length=1)
         if self.training and len(x) < 2:
             raise ValueError("features: expected at least 2 clips in training, for BatchNorm, received 1")
         return conv_frames(self.conv, x, lengths)
 
     def body_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """x [T', N, d_model] and its lengths [N] → one vector a clip, [N, size]."""
+        """The body: x [T', N, d_model] and output_lengths, integers [N] → one vector for each clip, [N, size]."""
         raise NotImplementedError
 
     def fc_stage(self, x: Tensor) -> Tensor:
-        """[N, size] → logits [N, classes]."""
+        """The decision: x [N, size] of :meth:`body_stage` → logits [N, classes]."""
         return self.fc(x)
 
     def forward(self, features: Tensor, lengths: Lengths) -> Tensor:
@@ -268,13 +282,13 @@ class ConvTransformerClassifier(_ConvClassifier):
         }
 
     def body_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """Transformer: x [T', N, d_model] and its lengths [N] → [N, decoder_steps * d_model]."""
+        """The Transformer: x [T', N, d_model] and its output_lengths, integers [N] → [N, decoder_steps * d_model]."""
         frames, clips, _ = x.shape
         output_lengths = as_lengths("output_lengths", output_lengths, clips, frames)
-        # A clip without frames, which only a GPU's unread lengths can bring here, attends to one of zeros.
+        # A clip without frames, possible only on a GPU, where lengths are not read, attends to one frame of zeros.
         padded = ~frame_mask(output_lengths.clamp(min=1), clips, frames, x.device)
-        # Steps that nothing tells apart are one step: of equal keys and values attention gives what it gives of one. With
-        # dropout, which may be on at inference, too, they are apart.
+        # Equal steps are computed once: with equal keys and values attention gives the same for one as for many. With
+        # dropout, which may be on at inference, too, they differ.
         equal = self.query is None and not any(module.training for module in self.transformer.modules())
         query = self.query
         if query is None:
@@ -287,10 +301,10 @@ class ConvTransformerClassifier(_ConvClassifier):
 
 
 class ConvRNNClassifier(_ConvClassifier):
-    """The same with recurrent layers in place of the Transformer.
+    """DeepSpeech2's convolutions, recurrent layers, and a classifier.
 
-    Classified is the final hidden state of every layer and direction ("only_hidden"), or this and the mean of the
-    last layer's output over the clip's frames ("combine": clips differ in length, so their outputs are averaged).
+    What is classified: the final hidden state of every layer and direction ("only_hidden"); or that and the mean of the
+    last layer's output over the clip's frames ("combine"; a mean, since clips differ in length).
 
     Keys: ``conv.seq_module.*``, ``rnn.*`` as torch.nn.GRU's, ``fc.{0,1,2,4,5,7}.*``.
 
@@ -337,7 +351,7 @@ class ConvRNNClassifier(_ConvClassifier):
             self.d_model,
             hidden_size,
             num_layers,
-            # One layer has nothing between, about which torch would warn.
+            # With one layer there is nothing between layers, and torch would warn.
             dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
         )
@@ -366,7 +380,7 @@ class ConvRNNClassifier(_ConvClassifier):
         }
 
     def body_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """Recurrent layers: x [T', N, d_model] and its lengths [N] → [N, vectors * hidden_size]."""
+        """Recurrent layers: x [T', N, d_model] and its output_lengths, integers [N] → [N, vectors * hidden_size]."""
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         output, state = self.rnn(x, lengths=output_lengths)
         hidden = state[0] if isinstance(state, tuple) else state

@@ -14,16 +14,16 @@ from asrkern.models.registry import build, find
 from asrkern.ops import flops as _flops  # noqa: F401  (lets the counter know asrkern's operations)
 
 FRAMES_PER_SECOND = 100
-TOKENS_PER_SECOND = 15  # of a speller; people say up to 20 characters a second
+TOKENS_PER_SECOND = 15  # that a speller predicts; people say up to 20 characters a second
 
 
 class Cost(NamedTuple):
-    """Of inference with one utterance.
+    """The cost of inference with one utterance.
 
     Attributes:
         parameters: of the model, tied ones once.
-        flops_per_second: of audio, of matrix products and convolutions, a multiply-add counted as 2.
-        seconds: length of the utterance, over which is spread what does not grow with it.
+        flops_per_second: per second of audio, of matrix products and convolutions; a multiply-add counts 2.
+        seconds: length of the utterance; costs that do not grow with it are spread over it.
     """
 
     parameters: int
@@ -34,11 +34,11 @@ class Cost(NamedTuple):
 def cost(name: str, seconds: float | None = None) -> Cost:
     """Count a model's parameters and operations.
 
-    Nothing is allocated or computed: tensors are fake. Spellers are given their tokens, 15 for each second.
+    Nothing is allocated or computed: the tensors are fake. A speller is given 15 tokens for each second.
 
     Args:
         name: as :func:`asrkern.models.build` takes it.
-        seconds: length of the utterance; None for one that is typical of the model.
+        seconds: length of the utterance; None for one that is typical for the model.
 
     Raises:
         ValueError: no model has this name, or the utterance is too short for it.
@@ -47,10 +47,10 @@ def cost(name: str, seconds: float | None = None) -> Cost:
     seconds = system.typical_seconds if seconds is None else seconds
     with torch.device("meta"):
         model = build(name).eval()
-    # Before to_empty, which makes two of a tied weight.
+    # Counted before to_empty, which makes two of a tied weight.
     parameters = sum(parameter.numel() for parameter in model.parameters())
     frames = round(seconds * FRAMES_PER_SECOND) + 1
-    # The counter knows no fused attention of the CPU.
+    # The counter does not know the CPU's fused attention.
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model = model.to_empty(device="cpu")
         utterance = torch.zeros(1, 1, model.n_features, frames), torch.tensor([frames])

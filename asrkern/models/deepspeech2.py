@@ -136,7 +136,7 @@ class DeepSpeech2(nn.Module):
         return len(self.config.labels)
 
     def output_length(self, frames: int) -> int:
-        """Frames of the output for so many of the input; 0 for too few."""
+        """How many frames of output ``frames`` frames of input make; 0 for too few."""
         return max(0, conv_length(frames, 1, self.config.conv_padding))
 
     @property
@@ -160,7 +160,10 @@ class DeepSpeech2(nn.Module):
         return conv_frames(self.conv, x, lengths)
 
     def rnn_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """Recurrent layers, and the lookahead if the model has one: [T', N, rnn_input_size] → [T', N, H]."""
+        """Recurrent layers, and the lookahead if the model has one: x [T', N, rnn_input_size] → [T', N, H].
+
+        output_lengths: integers [N]; the result is zero beyond them.
+        """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         for rnn in self.rnns:
             x, _ = rnn(x, output_lengths)
@@ -170,7 +173,10 @@ class DeepSpeech2(nn.Module):
         return x
 
     def fc_stage(self, x: Tensor, output_lengths: Lengths | None = None) -> Tensor:
-        """Classifier: x [T', N, H] → output [N, T', V]; lengths matter to BatchNorm in training only."""
+        """Classifier: x [T', N, H] → [N, T', V], as :meth:`forward` returns it.
+
+        output_lengths, integers [N] (None: all frames), matter to BatchNorm in training only.
+        """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         logits = self.fc[0](x, output_lengths).transpose(0, 1)
         if self.config.output == "softmax" and not self.training:

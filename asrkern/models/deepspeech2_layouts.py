@@ -12,9 +12,9 @@ v2       conv.seq_module   (20, 5), (10, 5)         yes   before 1, 2 …  looka
 mlperf   conv.N            none                     yes   none           none
 =======  ================  =======================  ====  =============  =======================
 
-(bias and BatchNorm: of and before the recurrent layers; only unidirectional models have a lookahead.)
-Shapes decide about everything that they can tell. They cannot tell v1.0 from v1.1 (1.1 and 1.2) without a
-lookahead; there the ``bidirectional`` entry of the container does, which came with the lookahead.
+(bias and BatchNorm: of and before the recurrent layers. Only unidirectional models have a lookahead.) Shapes decide
+about everything that they can tell. Without a lookahead they cannot tell v1.0 from v1.1 (1.1 and 1.2). Then the
+container's ``bidirectional`` entry does, which came with the lookahead.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _KEY = re.compile(
     r"|lookahead\.0\.(conv\.)?weight"
     rf"|fc\.0\.module\.(0\.{_NORM}|1\.weight)"
 )
-# Written by early versions although the first layer has no BatchNorm; they drop it on loading themselves.
+# Early versions write it although the first layer has no BatchNorm, and drop it on loading.
 _STRAY = "rnns.0.batch_norm.module."
 _WINDOW_LOOKAHEAD = "lookahead.0.weight"  # (H, context), a convolution's weight without its middle axis
 
@@ -155,7 +155,7 @@ def _recognise(state: Mapping[str, Tensor], container: Mapping[Any, Any], config
 
 
 def _file_key(key: str, state: Mapping[str, Tensor]) -> str:
-    """The name that a present key has in a file of an earlier layout."""
+    """The name of a present key in a file of an earlier layout."""
     if key.startswith("conv.seq_module.") and "conv.seq_module.0.weight" not in state:
         return key.replace("conv.seq_module.", "conv.", 1)
     if key == "lookahead.0.conv.weight" and _WINDOW_LOOKAHEAD in state:
@@ -216,7 +216,7 @@ _AUDIO: dict[str, tuple[Any, str]] = {
 
 
 def _shown(value: Any) -> str:
-    """A value of unknown origin: of lists within lists the outermost, of long texts the beginning."""
+    """A value of unknown origin for messages: the outermost of nested lists, the beginning of long texts."""
     return (
         f"{type(value).__name__} {reprlib.repr(value)}"
         if isinstance(value, str | float)

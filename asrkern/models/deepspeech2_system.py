@@ -1,4 +1,4 @@
-"""DeepSpeech2 as everything else knows it."""
+"""DeepSpeech2 as an entry of the registry."""
 
 from __future__ import annotations
 

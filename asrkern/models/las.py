@@ -28,7 +28,7 @@ class LASOutput(NamedTuple):
     """What a model says of a batch with targets.
 
     Attributes:
-        logits: [N, L', num_tokens], one step per token to be predicted: the target's, then eos_token, and before them
+        logits: [N, L', num_tokens], a step for each token to be predicted: the target's, then eos_token; before them
             sos_token if ``config.predicts_sos``. Steps beyond a row's length hold no information.
         lengths: [N] int64, steps of each row.
         alignments: [N, L', T'], attention weights over the listener's frames (the mean over heads).
@@ -43,8 +43,8 @@ class LAS(nn.Module):
     """A listener that shortens the utterance, attention to it, and a speller that predicts token after token.
 
     Lengths are exact integers throughout, no frame of padding is attended to, and the decoder's state begins with
-    zeros: in eval mode an utterance's result is the same alone and in any batch, up to the rounding of torch's linear
-    layers, softmaxes and GELU (about 1e-6); asrkern's layers within are bit for bit independent.
+    zeros. So in eval mode an utterance's result is the same alone and in any batch, up to the rounding of torch's
+    linear layers, softmaxes and GELU (about 1e-6). asrkern's layers within are bit for bit independent.
 
     Args:
         config: the model; see also :meth:`preset` and :meth:`from_checkpoint`.
@@ -55,7 +55,7 @@ class LAS(nn.Module):
         self.config = config
         self.listener = make_listener(config)
         if config.speller == "lstm_cells":
-            # In both places, as in the lineage, whose checkpoints have it twice.
+            # In the model and in its speller, as in the lineage, whose checkpoints have it twice.
             self.attend = make_attention(config)
             self.speller = CellSpeller(config, self.attend)
         else:
@@ -113,7 +113,7 @@ class LAS(nn.Module):
             raise ValueError(f"{os.fspath(path)}: {error}") from error
         model = with_weights(model, weights)
         if model.config.tied_output:
-            # Moved off the meta device, the two are apart.
+            # Moving from the meta device separates the two tied weights.
             model.speller.tie_output()
         return model
 
@@ -128,7 +128,7 @@ class LAS(nn.Module):
         return self.config.num_tokens
 
     def output_length(self, frames: int) -> int:
-        """Frames of the listener for so many of the input; 0 for too few."""
+        """How many frames the listener makes of ``frames`` frames of input; 0 for too few."""
         return int(self.listener.output_lengths(torch.tensor(frames)))
 
     def listen(self, features: Tensor, lengths: Lengths) -> AttentionMemory:
@@ -159,7 +159,7 @@ class LAS(nn.Module):
             lengths: integers [N], valid frames of each row, from ``listener.minimum_frames`` to T; in any order, on
                 any device. What lies beyond them is not read.
             targets: integers [N, L] below ``config.num_tokens``, without pad, start and end of the sequence.
-            target_lengths: integers [N], tokens of each row, from 1 to L. Those beyond are not read.
+            target_lengths: integers [N], tokens of each row, from 1 to L. Tokens beyond are not read.
             teacher_forcing: probability with which a step's input is the target's token and not the model's own
                 choice. Drawn from torch's generator, per step or per batch (``config.teacher_forcing_per``) for all
                 rows together.
@@ -171,7 +171,7 @@ class LAS(nn.Module):
         if not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing: expected 0 to 1, received {teacher_forcing!r}")
         x = check_spectrograms(features, self.config.n_features)
-        # Before the listener, which takes the time.
+        # Checked before the listener runs, which takes the time.
         labels, steps = self._labels(targets, target_lengths, x.shape[0])
         memory = self.listen(x, lengths)
         labels, steps = labels.to(memory.valid.device), steps.to(memory.valid.device)
@@ -210,7 +210,7 @@ class LAS(nn.Module):
         )
 
     def greedy(self, features: Tensor, lengths: Lengths, max_length: int = 500) -> list[Hypothesis]:
-        """Spell with the most probable token at each step, until eos_token or max_length steps; meant for eval mode.
+        """Spell with the most probable token at each step, until eos_token or max_length steps. For eval mode.
 
         Args:
             features, lengths: as in :meth:`forward`.
@@ -237,7 +237,7 @@ class LAS(nn.Module):
         coverage_penalty: float = 0.0,
         max_length: int = 500,
     ) -> list[list[Hypothesis]]:
-        """Spell with the beam_width most probable hypotheses at each step; meant for eval mode.
+        """Spell with the beam_width most probable hypotheses at each step. For eval mode.
 
         Args:
             features, lengths: as in :meth:`forward`.
@@ -268,7 +268,7 @@ class LAS(nn.Module):
         return self.config.sos_token, self.config.eos_token
 
     def _labels(self, targets: Tensor, target_lengths: Lengths, rows: int) -> tuple[Tensor, Tensor]:
-        """What each step is to predict, [N, L'], -100 beyond a row's steps; and the steps [N]."""
+        """The token that each step is to predict, [N, L'], -100 beyond a row's steps; and how many steps, [N]."""
         config = self.config
         targets, target_lengths = check_targets(
             targets, target_lengths, rows, config.num_tokens, minimum_length=1

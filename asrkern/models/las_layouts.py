@@ -45,7 +45,7 @@ def parse_checkpoint(container: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def options_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The fields of LASConfig that keys and shapes tell, and those of the lineage that they do not.
+    """The fields of LASConfig that keys and shapes tell, and the lineage's values for those that they do not.
 
     Raises:
         ValueError: a key that tells is missing, or its shape cannot be.
@@ -105,7 +105,7 @@ def _kospeech_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "eos_token": num_tokens - 2,
         "pad_token": num_tokens - 1,
         "embedding_size": _extent(state, "speller.embedding.weight", 1),
-        # Both pools halve the bands; which of four there were is not told.
+        # Both pools halve the number of bands. Which of four numbers it was cannot be told.
         "n_features": 4 * bands,
         "conv_channels": channels,
         **_recurrent(state, names),
@@ -118,7 +118,7 @@ def _kospeech_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _recurrent(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Any]:
-    """Of the listener, from the recurrent layers with these prefixes."""
+    """Fields about the listener, from the recurrent layers with these prefixes."""
     key = f"{names[0]}weight_hh_l0"
     gates, hidden_size = _extent(state, key, 0), _extent(state, key, 1)
     rnn_type = {3 * hidden_size: "gru", 4 * hidden_size: "lstm"}.get(gates)
@@ -152,7 +152,7 @@ def _extent(state: Mapping[str, Tensor], key: str, axis: int) -> int:
 
 
 def _count(state: Mapping[str, Tensor], pattern: str, first: int = 0) -> int:
-    """Different numbers, from ``first`` on, in the keys that begin with pattern."""
+    """How many different numbers, from ``first`` on, follow ``pattern`` in the keys."""
     matches = (re.match(pattern, key) for key in state)
     return len({int(match[1]) for match in matches if match and int(match[1]) >= first})
 

@@ -17,7 +17,7 @@ class Hypothesis(NamedTuple):
 
     Attributes:
         tokens: without start and end of the sequence.
-        score: by which hypotheses are ranked; log_prob where nothing else was asked for.
+        score: what hypotheses are ranked by; log_prob unless another ranking is asked for.
         log_prob: natural logarithm of the probability of all tokens that were predicted, the end included.
         ended: whether the end was predicted, or the search stopped at its maximum length.
     """
@@ -35,7 +35,7 @@ def greedy_search(
     """The most probable token at each step, until each row has ended; one hypothesis per row."""
     steps = steps_of(speller, memory)
     tokens, counts, log_probs = steps.greedy(sos_token, eos_token, max_length)
-    # max_length may be meant as no limit.
+    # max_length may be very large, meaning no limit.
     tokens = tokens[:, : int(counts.max())]
     found = []
     for row, count, log_prob in zip(tokens.tolist(), counts.tolist(), log_probs.tolist(), strict=True):
@@ -48,8 +48,8 @@ def greedy_search(
 class Ranking(NamedTuple):
     """How hypotheses of different lengths are compared (Wu et al. 2016, "GNMT", section 7).
 
-    ``score = log P / ((5 + |Y|) / 6)^α + β Σ_t log min(Σ_step weights[step, t], 1)``, with |Y| the tokens and the end,
-    and t over the row's valid frames.
+    ``score = log P / ((5 + |Y|) / 6)^α + β Σ_t log min(Σ_step weights[step, t], 1)``. |Y| counts the tokens and the
+    end; t goes over the row's valid frames.
 
     Attributes:
         length_normalisation: α; 0 compares log-probabilities.
@@ -60,10 +60,10 @@ class Ranking(NamedTuple):
     coverage_penalty: float = 0.0
 
     def score(self, log_prob: float, length: int, coverage: Tensor) -> float:
-        """coverage: [T], the sum of the weights of all steps on each valid frame."""
+        """coverage: [T], for each valid frame the sum of its weights over all steps."""
         score = log_prob / ((5 + length) / 6) ** self.length_normalisation
         if self.coverage_penalty:
-            # A frame that was never attended to at all would make it infinite.
+            # A frame that no step attended to would make it infinite.
             seen = coverage.double().clamp(torch.finfo(torch.float32).tiny, 1).log().sum()
             score += self.coverage_penalty * float(seen)
         return score
@@ -81,9 +81,9 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Keep the most probable hypotheses at each step; one list per row, the best first.
 
-    A hypothesis that ends leaves the beam, which is then narrower by one, so that beam_width hypotheses are found for
-    each row. Those that have not ended after max_length steps are ranked among the others. Within the search
-    log-probabilities are compared, which there are all of one length.
+    A hypothesis that ends leaves the beam, which becomes narrower by one; so beam_width hypotheses are found for each
+    row. Hypotheses that have not ended after max_length steps are ranked among the others. Within the search
+    log-probabilities are compared, since all hypotheses there have one length.
 
     Raises:
         ValueError: the model's output is not a number.
@@ -93,7 +93,7 @@ def beam_search(
     steps = steps_of(speller, memory, beam_width)
     state = steps.start()
     token = torch.full((rows * beam_width,), sos_token, device=device)
-    # Of the slots only the first of each row holds a hypothesis yet; -inf marks the others.
+    # At first only the first slot of each row holds a hypothesis; -inf marks the others.
     log_probs = torch.full((rows, beam_width), -torch.inf, dtype=torch.float64, device=device)
     log_probs[:, 0] = 0
     tokens = torch.empty(rows * beam_width, 0, dtype=torch.long, device=device)
@@ -112,7 +112,7 @@ def beam_search(
         step = logits.log_softmax(-1, dtype=torch.float64).unflatten(0, (rows, beam_width))
         unknown = step.isnan().any(-1) & log_probs.isfinite()
         if unknown.any():
-            # What it would choose is no hypothesis, and none would be left.
+            # Without numbers there is nothing to choose from.
             row = int(unknown.any(1).nonzero()[0])
             raise ValueError(
                 f"features: expected those of which the model makes numbers, received NaN in row {row}"

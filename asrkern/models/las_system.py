@@ -1,4 +1,4 @@
-"""Listen-Attend-Spell as everything else knows it."""
+"""Listen-Attend-Spell as an entry of the registry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asrkern.models.las import LAS
 from asrkern.models.las_config import HW4_LABELS, LASConfig
 from asrkern.models.system import Converted, Features, Labels, System
 
-# Where a transcript ends at the latest. Nobody speaks 25 characters a second (Korean: 10 syllables).
+# A transcript ends here at the latest: nobody speaks 25 characters a second (Korean: 10 syllables).
 _TOKENS_PER_FRAME = 0.25
 
 

@@ -25,7 +25,7 @@ _RNNS = {"lstm": LSTM, "gru": GRU}
 class Listener(nn.Module):
     """Features [N, 1, F, T] with lengths → frames [N, T', listener_size], zero beyond the new lengths, int64.
 
-    ``reductions`` are the (factor, remainder) by which its parts divide a length, one after the other: rounded up
+    ``reductions`` are the (factor, remainder) by which its parts divide a length, in order. The result is rounded up
     for "pad", down for "drop".
     """
 
@@ -35,7 +35,7 @@ class Listener(nn.Module):
 
     @property
     def minimum_frames(self) -> int:
-        """The fewest frames of which one is left."""
+        """The fewest frames of input that leave one frame."""
         frames = 1
         for factor, remainder in reversed(self.reductions):
             frames = frames * factor if remainder == "drop" else (frames - 1) * factor + 1
@@ -139,7 +139,7 @@ class InvertedResidual(nn.Module):
 
 
 def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Run modules over [N, C, T], each by its rows' lengths; zero beyond them."""
+    """Run modules over [N, C, T] with the lengths of the rows; zero beyond them."""
     for module in stack:
         if isinstance(module, InvertedResidual):
             x, lengths = module(x, lengths)
@@ -170,7 +170,7 @@ def _masked_conv1d(conv: nn.Conv1d, x: Tensor, lengths: Tensor) -> tuple[Tensor,
 
 
 def make_dropout(config: LASConfig) -> LockedDropout | nn.Dropout:
-    """For [N, T, C], of the kind that a configuration names."""
+    """The configuration's kind of dropout, for [N, T, C]."""
     return LockedDropout(config.dropout) if config.locked_dropout else nn.Dropout(config.dropout)
 
 
@@ -288,7 +288,7 @@ class VGGListener(Listener):
             elif isinstance(module, MaskedBatchNorm2d):
                 x = module(x, lengths)
             elif isinstance(module, nn.MaxPool2d):
-                # A window that mixes a row's last frame with padding is beyond the new length, and not read.
+                # A window with a row's last frame and padding is beyond the new length, so it is not read.
                 x, lengths = module(x), lengths // 2
         x = x.flatten(1, 2).transpose(1, 2)
         first, *others = (getattr(self, name) for name in self.recurrent_names)

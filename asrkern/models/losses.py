@@ -1,4 +1,4 @@
-"""What the models are trained by, with the targets checked: torch reads beyond its tensors for some bad ones."""
+"""The losses that models are trained by, with checked targets: for some bad ones torch reads beyond its tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every kind of model, found by a model's name.
 
-A new kind is a file with its class and its :class:`~asrkern.models.system.System`, and an entry below; from outside
-asrkern, a call of :func:`register`. All else, from ``asrkern train`` to ``asrkern convert``, asks that entry.
+A new kind is a file with its class and its :class:`~asrkern.models.system.System`, and an entry below; or, outside of
+asrkern, a call of :func:`register`. Everything else, from ``asrkern train`` to ``asrkern convert``, asks that entry.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def find(name: str) -> System:
 
 
 def convertible() -> list[System]:
-    """The systems that other projects have checkpoints of."""
+    """The systems of which other projects have checkpoints."""
     systems = {id(system): system for system in _SYSTEMS.values() if system.convert is not None}
     return list(systems.values())
 
 
 def recognise(keys: Collection[str]) -> System | None:
-    """The system that a state_dict of another project is of, by its keys."""
+    """The system whose state_dict this is, in another project's form, by its keys; None if it is of none."""
     return next((system for system in convertible() if system.sign in keys), None)
 
 
@@ -72,8 +72,8 @@ def build(name: str, **options: Any) -> nn.Module:
 
     Args:
         name: one of ``asrkern.models.list()``.
-        options: in place of the model's defaults: of :class:`DeepSpeech2Config`, :class:`LASConfig`,
-            :class:`ConvTransformerClassifier`, :class:`ConvRNNClassifier` or :class:`VGGGRUCTC`.
+        options: in place of the model's defaults: fields or arguments of :class:`DeepSpeech2Config`,
+            :class:`LASConfig`, :class:`ConvTransformerClassifier`, :class:`ConvRNNClassifier` or :class:`VGGGRUCTC`.
 
     Raises:
         ValueError: no model has this name, or an option is out of range.

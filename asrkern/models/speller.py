@@ -56,11 +56,11 @@ class Speller(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # Models that were pickled whole before there was one.
+        # Models that were pickled whole by earlier releases do not have it.
         self.__dict__.setdefault("packed", PackedCache())
 
     def stacked(self, state: SpellerState, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
-        """A state as :func:`asrkern.ops.speller_step` takes it: of all cells [states, N, size], and the context [N, C]."""
+        """What :func:`asrkern.ops.speller_step` takes: the states of all cells [states, N, size], and the context [N, C]."""
         raise NotImplementedError
 
     def tie_output(self) -> None:
@@ -82,7 +82,7 @@ class Speller(nn.Module):
         raise NotImplementedError
 
     def classify(self, features: Tensor, state: SpellerState) -> Tensor:
-        """Features [N, L, D] → logits [N, L, num_tokens]."""
+        """features [N, L, D] → logits [N, L, num_tokens]."""
         raise NotImplementedError
 
     def step(
@@ -254,7 +254,7 @@ class GRUSpeller(Speller):
         )
         combined = {"dot": _CombinedDot, "multi_head": _CombinedMultiHead}
         build = combined.get(config.attention, make_attention) if config.use_attention else make_attention
-        # The key has the name twice.
+        # The name is twice in the key.
         self.attention = nn.ModuleDict({"attention": build(config)})
         self.use_attention = config.use_attention
         self.out = nn.Linear(config.gru_output_size, config.num_tokens)
@@ -279,7 +279,7 @@ class GRUSpeller(Speller):
 
     def stacked(self, state: SpellerState, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
         h = state.hidden[0]
-        # Its cells do not see the context.
+        # Its cells do not get the context.
         return h.transpose(0, 1), h.new_zeros(h.shape[0], memory.values.shape[-1])
 
     def run(

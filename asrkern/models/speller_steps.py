@@ -1,4 +1,4 @@
-"""How a search takes a speller from token to token: its layers one by one, or all of a step in one operation."""
+"""How a search takes a speller from token to token: layer by layer, or all of a step in one operation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from asrkern.nn import (
 from asrkern.nn._hooks import is_altered
 from asrkern.ops import Dense, PackedSpeller, SpellerCell, SpellerWeights
 
-# What the kernels compute as these classes do; subclasses (parametrizations are some) may do something else.
+# Classes that the kernels compute like. Subclasses (parametrizations make some) may compute something else.
 _LAYERS = {
     *(CellSpeller, GRUSpeller, nn.ModuleList, nn.ModuleDict),
     *(nn.Embedding, nn.LSTMCell, QuantizedCell, GRU, QuantizedGRU, nn.Linear, QuantizedLinear, nn.Conv1d),
@@ -45,12 +45,12 @@ _LAYERS = {
 
 
 class Steps:
-    """Of a batch of utterances, each with ``copies`` rows of its own.
+    """The steps of a batch of utterances, with ``copies`` rows for each.
 
     Args:
         speller: in eval mode.
         memory: of :meth:`Speller.remember`.
-        copies: rows of an utterance, such as the width of a beam.
+        copies: rows of each utterance, such as the width of a beam.
     """
 
     def __init__(self, speller: Speller, memory: AttentionMemory, copies: int = 1) -> None:
@@ -68,7 +68,7 @@ class Steps:
         return self.speller.step(tokens, state, self.memory)
 
     def greedy(self, sos_token: int, eos_token: int, max_length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The most probable token at each step; results as of :func:`asrkern.ops.speller_greedy`."""
+        """Take the most probable token at each step. Returns what :func:`asrkern.ops.speller_greedy` returns."""
         rows, device = self.memory.valid.shape[0], self.memory.valid.device
         state = self.start()
         token = torch.full((rows,), sos_token, device=device)
@@ -80,7 +80,7 @@ class Steps:
             logits, _, state = self.step(token, state)
             dtype = torch.promote_types(logits.dtype, torch.float32)
             best, token = logits.log_softmax(-1, dtype=dtype).max(-1)
-            # What a row says after its end counts nothing.
+            # After its end a row adds nothing.
             log_probs += torch.where(running, best.double(), 0)
             counts += running
             running = running & (token != eos_token)
@@ -91,7 +91,10 @@ class Steps:
 
 
 class _FusedState(NamedTuple):
-    """As :class:`SpellerState`: of the cells [states, N, size], context [N, C], weights [N, T'] or None."""
+    """A state of :class:`FusedSteps`, as :class:`SpellerState` is one of :class:`Steps`.
+
+    states [states, N, size] of the cells; context [N, C]; weights [N, T'] or None.
+    """
 
     states: Tensor
     context: Tensor
@@ -103,9 +106,9 @@ class _FusedState(NamedTuple):
 
 
 class FusedSteps(Steps):
-    """The same on :func:`asrkern.ops.speller_step` and :func:`~asrkern.ops.speller_greedy`.
+    """Steps by :func:`asrkern.ops.speller_step` and :func:`~asrkern.ops.speller_greedy`.
 
-    The rows of an utterance share its memory. Weights are looked at once, when this is made.
+    The rows of an utterance share its memory. Weights are read once, when this is made.
     """
 
     def __init__(
@@ -132,8 +135,10 @@ class FusedSteps(Steps):
 
 
 def steps_of(speller: Speller, memory: AttentionMemory, copies: int = 1) -> Steps:
-    """Fused where the kernels have all of the speller: on the CPU, float32 or quantised, and every layer in eval mode, of
-    the class that it was made of, without hooks."""
+    """The steps of a speller in eval mode: fused if the kernels know all of it.
+
+    That is on the CPU, in float32 or quantised, with every layer in eval mode, of its original class and without hooks.
+    """
     weights = None
     if all(type(m) in _LAYERS and not (m.training or is_altered(m)) for m in speller.modules()) and all(
         type(t) is Tensor and t.device.type == "cpu" and t.dtype == torch.float32
@@ -178,7 +183,7 @@ def _matrix(layer: nn.Module) -> Tensor:
 
 
 def _attention(attend: Attention) -> dict[str, object] | None:
-    """Fields of :class:`SpellerWeights`, or None for an attention that is not one of asrkern's."""
+    """Fields of :class:`SpellerWeights`; None if it is not an attention of asrkern's."""
     linears = [m for m in attend.children() if not isinstance(m, nn.Conv1d)]
     if any(type(m) not in (nn.Linear, QuantizedLinear) for m in linears):
         return None
@@ -202,7 +207,7 @@ def _attention(attend: Attention) -> dict[str, object] | None:
         "energy": _matrix(attend.w)[0].float(),
     }
     if isinstance(attend, LocationAwareAttention):
-        # Convolution and projection are linear, one after the other.
+        # Convolution and projection are both linear, so they become one.
         u, convolution = _matrix(attend.U).float(), attend.loc_conv
         fields |= {
             "location": (u @ convolution.weight.detach()[:, 0]).t().contiguous(),
@@ -213,7 +218,7 @@ def _attention(attend: Attention) -> dict[str, object] | None:
 
 
 def _cells(kind: str, cells: list[tuple[object, str]]) -> tuple[SpellerCell, ...]:
-    """Of modules that have ``weight_ih<suffix>`` and so on, and their scales if they are quantised."""
+    """Cells of modules that have ``weight_ih<suffix>`` and so on, and scales if they are quantised."""
 
     def dense(module: object, part: str, suffix: str) -> Dense:
         name = f"weight_{part}{suffix}"
@@ -252,7 +257,7 @@ def _weights_of(speller: Speller) -> SpellerWeights | None:
         return None
     outputs, features = (_dense(speller.out),), "context" if speller.use_attention else "query"
     if hasattr(attend, "W") and not isinstance(attend, AdditiveAttention):
-        # It takes [context; query], and the kernel has the query first.
+        # The layer takes [context; query], the kernel [query; context].
         size, combine = rnn.hidden_size, _dense(attend.W)
         turned = torch.cat((combine.weight[:, -size:], combine.weight[:, :-size]), 1).detach()
         outputs, features = (combine._replace(weight=turned), *outputs), "both"

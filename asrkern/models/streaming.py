@@ -1,4 +1,4 @@
-"""DeepSpeech2 over an utterance that comes in chunks."""
+"""DeepSpeech2 over an utterance that arrives in chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from asrkern.nn.mask_conv_stream import ConvState, MaskConvStream
 
 
 class Latency(NamedTuple):
-    """Milliseconds from the audio at the centre of an output frame to that frame: the mean over frames, the most."""
+    """How long after the audio at its centre an output frame comes, in milliseconds.
+
+    mean_ms, max_ms: the mean and the largest over all frames.
+    """
 
     mean_ms: float
     max_ms: float
@@ -27,10 +30,10 @@ class StreamState:
     """Where one stream is; can be pickled and copied.
 
     Attributes:
-        conv: input that the convolutions still need.
-        rnn: state of each recurrent layer, None before the first frame.
-        lookahead: [frames, 1, H], output of the recurrent layers whose context has not all come.
-        frames: output frames returned so far.
+        conv: frames of input that the convolutions still need.
+        rnn: state of each recurrent layer; None before the first frame.
+        lookahead: [frames, 1, H], output of the recurrent layers whose context is not complete.
+        frames: how many output frames have been returned.
     """
 
     conv: ConvState
@@ -42,8 +45,8 @@ class StreamState:
 class StreamingDeepSpeech2:
     """Runs a unidirectional :class:`DeepSpeech2` on utterances in chunks, each with a state of its own.
 
-    The frames that :meth:`step` and :meth:`finish` return are together, on the CPU, bit for bit those of the model for
-    the whole utterance, however it is cut::
+    The frames that :meth:`step` and :meth:`finish` return are together, on the CPU, bit for bit the model's for the whole
+    utterance, however it is cut::
 
         stream = StreamingDeepSpeech2(model)
         state = stream.start()
@@ -51,11 +54,11 @@ class StreamingDeepSpeech2:
             decoder.step(decoder_state, stream.step(state, chunk))
         decoder.step(decoder_state, stream.finish(state))
 
-    Input must be normalised by nothing that comes later: see ``normalization`` of
+    The normalisation of the input must not depend on later audio: see ``normalization`` of
     :class:`asrkern.data.Spectrogram`.
 
     Args:
-        model: in eval mode; a copy with fewer bits (:func:`asrkern.nn.quantize`) too.
+        model: in eval mode. It may be quantised (:func:`asrkern.nn.quantize`).
 
     Raises:
         TypeError: the model is no DeepSpeech2.
@@ -76,9 +79,9 @@ class StreamingDeepSpeech2:
 
     @property
     def latency(self) -> Latency:
-        """How far the output is behind the audio: windows, tiles of the convolutions, lookahead.
+        """How far the output is behind the audio, by windows, tiles of the convolutions and lookahead.
 
-        Computing and waiting for a chunk to fill come on top. At the utterance's end nothing is waited for.
+        Time for computing, and for filling a chunk, comes on top. At the end of the utterance nothing is waited for.
         """
         config = self.model.config
         context = config.lookahead_context or 1
@@ -99,11 +102,11 @@ class StreamingDeepSpeech2:
         """Feed the next frames.
 
         Args:
-            state: goes on; it stays as it is if an error is raised.
+            state: it goes on; if an error is raised, it stays as it is.
             features: [F, frames], F being the model's ``n_features``, any number of frames, none included.
 
         Returns:
-            What the model returns for the frames that are complete, [frames', V], often none.
+            The model's output for the frames that are complete, [frames', V]; often there are none.
 
         Raises:
             TypeError: features is no tensor.
@@ -124,8 +127,9 @@ class StreamingDeepSpeech2:
     def finish(self, state: StreamState) -> Tensor:
         """The remaining frames of an utterance that ends here, [frames', V].
 
-        The state stays as it is: while audio still comes, this tells what it would be if it ended now, to within the
-        rounding of the convolutions, without :attr:`latency`.
+        Args:
+            state: it stays as it is. So while audio still comes, this tells the rest of the output if it ended now, to
+                within the rounding of the convolutions, without :attr:`latency`.
         """
         self._check_mode()
         parameter = next(self.model.parameters())
@@ -157,7 +161,7 @@ class StreamingDeepSpeech2:
         return output, StreamState(conv, rnn, lookahead, state.frames + len(output))
 
     def _look_ahead(self, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
-        """The frames whose context is there, [frames, 1, H], and those whose is not."""
+        """The frames whose context is complete, [frames, 1, H], and the frames whose context is not."""
         if self.model.lookahead is None:
             return x, None
         lookahead, clamp = self.model.lookahead

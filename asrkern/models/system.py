@@ -1,4 +1,4 @@
-"""What training, checkpoints, transcription and conversion have to know of a kind of model."""
+"""What training, checkpoints, transcription and conversion need to know about a kind of model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Labels(Protocol):
-    """What a model is told of its output: see :mod:`asrkern.recognizer.tokenizer`."""
+    """What a model is told about its output: see :mod:`asrkern.recognizer.tokenizer`."""
 
     labels: tuple[str, ...]
     blank: int | None
@@ -24,7 +24,7 @@ class Labels(Protocol):
 
 
 class Features(Protocol):
-    """What a model is told of its input: see :class:`asrkern.recognizer.FeatureSettings`."""
+    """What a model is told about its input: see :class:`asrkern.recognizer.FeatureSettings`."""
 
     sample_rate: int
     hop_seconds: float
@@ -39,16 +39,16 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint of another project: the model, and what the file does not say but its lineage does.
+    """A checkpoint of another project: the model, and what is known from its lineage rather than from the file.
 
     Attributes:
         model: in eval mode.
-        name, options: with which :func:`asrkern.models.build` makes it.
+        name, options: what :func:`asrkern.models.build` makes the model from.
         features: options of :class:`asrkern.recognizer.FeatureSettings`.
-        labels: of the output; None where neither the file nor its lineage has them.
-        label_kind: what they are, for messages.
+        labels: of the output; None if neither the file nor the lineage has them.
+        label_kind: what the labels are, in messages.
         special: the index of each special label there is: "blank", "pad", "sos", "eos".
-        tokens_per_frame: where an attention model stops at the latest.
+        tokens_per_frame: where an attention model's transcript ends at the latest.
     """
 
     model: nn.Module
@@ -61,7 +61,7 @@ class Converted:
     tokens_per_frame: float = 0.0
 
 
-# (path, labels that the caller gives, options that no weight tells) → the model and its lineage.
+# (path, labels given by the caller, options that no weight tells) → the model and what its lineage says.
 Convert = Callable[[str | os.PathLike[str], Sequence[str] | None, dict[str, Any]], Converted]
 
 
@@ -69,21 +69,23 @@ Convert = Callable[[str | os.PathLike[str], Sequence[str] | None, dict[str, Any]
 class System:
     """A kind of model.
 
-    A model is an nn.Module with ``n_features``, ``n_classes`` and ``output_length(frames)``, the frames of its output,
-    0 where there are too few. What it is called with and returns is its task's: see :mod:`asrkern.recognizer.tasks`. A
-    CTC model also has ``frame_geometry``, a :class:`asrkern.models.conv_front_end.FrameGeometry`.
+    A model is an nn.Module with ``n_features``, ``n_classes`` and ``output_length(frames)``: how many frames of output
+    so many frames of input make, 0 if they are too few. Its task says what it is called with and what it returns: see
+    :mod:`asrkern.recognizer.tasks`. A CTC model also has ``frame_geometry``, a
+    :class:`asrkern.models.conv_front_end.FrameGeometry`.
 
     Attributes:
-        title: in messages.
+        title: its name in messages.
         task: what it is trained for.
-        names: as :func:`asrkern.models.build` takes them, each with what makes the model from options.
-        options: what has these options as its arguments.
-        decided: those that tokenizer and features decide, as JSON.
+        names: names as :func:`asrkern.models.build` takes them → what makes the model from options.
+        options: the class or function whose arguments are these options.
+        decided: the options that tokenizer and features decide, as JSON.
         feature_kind: the only kind of features that it reads; None for any.
-        typical_seconds: length of an utterance that it is for.
-        sign: a key that of all kinds of models only its checkpoints have; None where no other project has any.
-        convert: reads these. Raises OSError, TypeError and ValueError as :func:`asrkern.recognizer.convert`.
-        stream: runs a model over chunks as :class:`asrkern.models.StreamingDeepSpeech2` does; None: nothing does.
+        typical_seconds: length of an utterance that the model is meant for.
+        sign: a key that, among all kinds of models, only its checkpoints have; None if no other project has any.
+        convert: reads checkpoints of other projects. Raises OSError, TypeError and ValueError as
+            :func:`asrkern.recognizer.convert`.
+        stream: runs a model over chunks, as :class:`asrkern.models.StreamingDeepSpeech2` does; None if nothing does.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Log-mel features, 1-D VGG blocks, five GRU layers and a DNN, trained by CTC: as it was, and repaired."""
+"""Log-mel features, 1-D VGG blocks, five GRU layers and a DNN, trained by CTC: in its original and a repaired form."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 class VGGGRUCTC(nn.Module):
     """VGG blocks, recurrent layers and a DNN over log-mel features, with log-probabilities for CTC.
 
-    A block is two convolutions of three frames, the same for every mel band, with ReLU, then a maximum over three
-    neighbouring bands: the bands stay apart, as "1-D" and "channels × features" say. Flattened, two blocks are
-    256 channels × 8 bands = 2048 wide and one is 128 × 26 = 3328. Then a stack of recurrent layers whose directions, if
-    there are two, are added; two hidden layers; the output layer, of which log_softmax is taken once.
+    A block is two convolutions over three frames with ReLU, the same for every mel band, then a maximum over three
+    neighbouring bands: the bands stay apart, as "1-D" and "channels × features" say. Flattened, the output of two
+    blocks is 256 channels × 8 bands = 2048 wide, that of one 128 × 26 = 3328. Then come recurrent layers, whose
+    directions are added if there are two; two hidden layers; and the output layer, with a single log_softmax.
 
     The defaults are the repaired form: a label for the space, BatchNorm over valid frames after each convolution and
-    before each recurrent layer, ReLU in the hidden layers, and 50 instead of 100 frames a second.
-    :meth:`preset` has the original too, which does not learn.
+    before each recurrent layer, ReLU in the hidden layers, and 50 frames a second, not 100. :meth:`preset` also has the
+    original, which does not learn.
 
     Lengths are exact integers. In eval mode and fp32 an utterance's output is bit for bit the same alone and in any
     batch, however it is padded; with rnn_type "light_gru" up to rounding.
@@ -63,9 +63,9 @@ class VGGGRUCTC(nn.Module):
         hidden_size, num_layers, bidirectional: of the recurrent layers.
         dnn_size: width of the two hidden layers.
         hidden_activation: of these, "relu", "hardtanh" (0 to 20) or "softmax".
-        batch_norm: see above.
+        batch_norm: BatchNorm after each convolution and before each recurrent layer.
         time_stride: frames per output frame, 1 or 2, by the stride of the first convolution.
-        dropout: after each recurrent and hidden layer. It hinders training until outputs are no longer all blank:
+        dropout: after each recurrent and hidden layer. As long as outputs are all blank it hinders training;
             ``model.dropout.p`` may be set at any time.
         stats: frames that count for BatchNorm in training, "valid" or "padded".
 
@@ -170,7 +170,7 @@ class VGGGRUCTC(nn.Module):
         return len(self.labels)
 
     def output_length(self, frames: int) -> int:
-        """Frames of the output for so many of the input."""
+        """How many frames of output ``frames`` frames of input make."""
         return -(-frames // self.time_stride)
 
     @property
@@ -179,7 +179,17 @@ class VGGGRUCTC(nn.Module):
         return frame_geometry(self.conv.seq_module)
 
     def conv_stage(self, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
-        """VGG blocks: as :meth:`forward` → x [T', N, width], zero beyond each output length, and those [N], int64."""
+        """The VGG blocks.
+
+        Args:
+            features, lengths: as in :meth:`forward`.
+
+        Returns:
+            x [T', N, width], zero beyond each output length, and the output lengths [N], int64.
+
+        Raises:
+            TypeError, ValueError: as :meth:`forward`.
+        """
         x = check_spectrograms(features, self.n_mels)
         if x.shape[-1] < 1:
             raise ValueError(f"features: expected at least 1 frame, received {list(features.shape)}")
@@ -187,13 +197,16 @@ class VGGGRUCTC(nn.Module):
         return conv_frames(self.conv, x, lengths)
 
     def rnn_stage(self, x: Tensor, output_lengths: Lengths) -> Tensor:
-        """Recurrent layers: [T', N, width] → [T', N, hidden_size]."""
+        """Recurrent layers: x [T', N, width] and output_lengths, integers [N] → [T', N, hidden_size]."""
         for rnn in self.rnns:
             x = self.dropout(rnn(x, output_lengths)[0])
         return x
 
     def dnn_stage(self, x: Tensor, output_lengths: Lengths | None = None) -> Tensor:
-        """Hidden layers and output: x [T', N, hidden_size] → log-probabilities [N, T', labels]."""
+        """Hidden layers and output: x [T', N, hidden_size] → log-probabilities [N, T', labels].
+
+        output_lengths, integers [N] (None: all frames), matter to BatchNorm in training only.
+        """
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         return self.dnn(x, output_lengths).transpose(0, 1).log_softmax(-1)
 

@@ -1,4 +1,4 @@
-"""The VGG-GRU CTC model as everything else knows it."""
+"""The VGG-GRU CTC model as an entry of the registry."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From the weights in a checkpoint to a model's, with every misfit named by the file's own keys.
+"""From the weights in a checkpoint to a model's. Every misfit is named by the file's own keys.
 
-``kind`` is what the messages call the model that the file should hold.
+``kind`` is the name that messages give the model that the file should hold.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 # What wraps a whole model: DataParallel and AveragedModel, torch.compile, Lightning's modules, FSDP.
 _OUTER = re.compile(r"(?:(?:module|_orig_mod|model|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)*")
-# What may also wrap its parts, and is no name of theirs.
+# What may also wrap parts of a model, and is no name of a part.
 _INNER = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _AVERAGED = "n_averaged"  # AveragedModel's counter
-# Copies of weights (tied ones, those of attention) that a file may hold as one.
+# How many copies of a weight (tied ones, those of attention) a file may hold as one.
 _MAX_COPIES = 4
 _SHOWN = 50
 
@@ -32,7 +32,7 @@ _SHOWN = 50
 def raise_misfits(
     kind: str, *, missing: Sequence[Any] = (), unexpected: Sequence[Any] = (), malformed: Sequence[str] = ()
 ) -> None:
-    """Raise ValueError with these, if there are any: all of them, or the first and how many more."""
+    """Raise ValueError with these misfits, if there are any: with all of them, or with the first and how many more."""
     lists = {"missing keys": missing, "keys that do not fit": unexpected, "wrong values": malformed}
     found = [f"{name}: {_listed(keys)}" for name, keys in lists.items() if keys]
     if found:
@@ -42,17 +42,17 @@ def raise_misfits(
 def find_state_dict(
     container: Mapping[Any, Any], kind: str, wrappers: Sequence[str] = ("state_dict",)
 ) -> dict[str, Any]:
-    """The weights of a container, by the keys of the model alone.
+    """The weights of a container, by the model's own keys.
 
-    What wrappers put before them is taken away, in any order and however often: ``module.`` (DataParallel), ``model.``
-    (Lightning), ``_orig_mod.`` (torch.compile; also of parts) and FSDP's.
+    Prefixes of wrappers are removed, in any order and number: ``module.`` (DataParallel), ``model.`` (Lightning),
+    ``_orig_mod.`` (torch.compile; also of parts) and FSDP's.
 
     Args:
         container: what :func:`asrkern.models.checkpoint.read_checkpoint` returns.
         wrappers: keys that may hold the weights; without any of them the container is the weights.
 
     Raises:
-        ValueError: what is there is no dictionary by strings, or two of its keys are one without wrappers.
+        ValueError: it is no dictionary with strings as keys, or two keys become equal without wrappers.
     """
     wrapper = next((key for key in wrappers if key in container), None)
     state = container if wrapper is None else container[wrapper]
@@ -87,10 +87,10 @@ def check_keys(
 
 
 def outline(make: Callable[[], Model], tensors: int) -> Model:
-    """The model that ``make`` makes, on the meta device: its keys and shapes, for no memory.
+    """The model that ``make`` makes, on the meta device: its keys and shapes, without memory.
 
     Args:
-        tensors: how many the file has. A model that needs far more is given up while it is made.
+        tensors: how many the file has. Making a model that needs far more is given up.
 
     Raises:
         TypeError, ValueError: as ``make``; or the model has too many or too large parts.
@@ -123,7 +123,7 @@ def fit_weights(
     places = {file_key(key): (key, value.shape) for key, value in model.state_dict().items()}
     for name, (key, shape) in places.items():
         if name not in state:
-            # Files of torch < 0.4.1 have no counters.
+            # Files of torch before 0.4.1 have no counters.
             missing += [] if key.endswith("num_batches_tracked") else [name]
             continue
         weights[key] = state[name]
@@ -140,7 +140,7 @@ def fit_weights(
 def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
     """A model made on the meta device, with the weights of :func:`fit_weights`: in fp32 on the CPU, in eval mode.
 
-    Buffers outside of the state_dict are left without values; a model should compute such ones when it needs them.
+    Buffers outside of the state_dict are left without values; a model should compute these when it needs them.
 
     Raises:
         MemoryError: it does not fit into memory.
@@ -156,14 +156,14 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
 
 
 class _Outlining(TorchFunctionMode):
-    """Draws no values, and gives up after so many operations: a model takes about four for each of its tensors."""
+    """Draws no values, and gives up after so many operations. A model takes about four for each of its tensors."""
 
     def __init__(self, operations: int) -> None:
         super().__init__()
         self._left = operations
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What ends torch.no_grad() comes by here, too, and has to whatever else happens.
+        # The end of torch.no_grad() comes by here, too, and must always happen.
         if func is torch._C._set_grad_enabled:
             return func(*args, **(kwargs or {}))
         self._left -= 1
@@ -172,7 +172,7 @@ class _Outlining(TorchFunctionMode):
                 "expected a model whose weights are in the file, received the sizes of a larger one"
             )
         kwargs = kwargs or {}
-        # On the meta device torch imports its compiler to draw from a normal distribution, which takes seconds.
+        # To draw from a normal distribution on the meta device torch imports its compiler, which takes seconds.
         if func in _DRAWS or getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
@@ -182,7 +182,7 @@ _DRAWS = (Tensor.normal_, Tensor.uniform_)
 
 
 def _check_extent(state: Mapping[str, Tensor]) -> None:
-    """Refuse views (expanded, overlapping) that make many weights of few: the model has a place for each."""
+    """Refuse views (expanded, overlapping) that make many weights of a few values: the model has memory for each."""
     storages, total = {}, 0
     for key, value in state.items():
         storage = value.untyped_storage()

@@ -1,9 +1,9 @@
 """Lets torch.compile trace :class:`asrkern.nn.GRU` and :class:`asrkern.nn.LSTM`.
 
-TorchDynamo refuses every instance of torch's recurrent layers, subclasses that override forward included, unless
-``torch._dynamo.config.allow_rnn`` is set. The flag's default is changed, not its value, because values are
-kept per thread. Importing TorchDynamo takes longer than importing torch, so this waits until somebody else
-does. It is for the whole process, so that it happens when the first such layer is made, and not before.
+TorchDynamo refuses every instance of torch's recurrent layers, and of subclasses that override forward, unless
+``torch._dynamo.config.allow_rnn`` is set. This changes the flag's default, since values are kept per thread. Importing
+TorchDynamo takes longer than importing torch, so the change waits until somebody else imports it. It affects the whole
+process; so it happens when the first such layer is made, not before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _set_default(dynamo: ModuleType) -> None:
 
 
 class _AtImport(MetaPathFinder):
-    """Finds nothing itself: wraps the loader of TorchDynamo, and leaves sys.meta_path once that has loaded it."""
+    """A finder that finds nothing itself. It wraps the loader of TorchDynamo, and leaves sys.meta_path afterwards."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if fullname != _NAME:
@@ -32,7 +32,7 @@ class _AtImport(MetaPathFinder):
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            # Who asks need not import it.
+            # Whoever asks for the spec need not import the module.
             sys.meta_path.insert(0, self)
         if spec is None or spec.loader is None:
             return None

@@ -1,4 +1,4 @@
-"""What ``torch.fx`` sees of layers whose forward looks at shapes and lengths: one node each, as of torch's own layers."""
+"""How ``torch.fx`` records layers whose forward looks at shapes and lengths: as one node each, like torch's layers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from asrkern.nn._hooks import has_hooks
 
 
 def make_leaves(*layers: type[torch.nn.Module]) -> None:
-    """Let symbolic tracers, whichever they are, record a call of these layers as one ``call_module``.
+    """Let any symbolic tracer record a call of these layers as one ``call_module``.
 
     ``torch.fx.Tracer.is_leaf_module`` knows torch's layers by the name of their package, and every tool has a tracer of
-    its own: so it is the layer that answers a Proxy.
+    its own. So the layer itself answers when it is called with a Proxy.
     """
     for layer in layers:
         layer.forward = _leaf(layer.forward)
@@ -34,7 +34,7 @@ def _leaf(forward: Any) -> Any:
 
 def _record(layer: torch.nn.Module, tracer: Any, args: tuple, kwargs: dict[str, Any]) -> Proxy:
     path = tracer.path_of_module(layer)
-    # The node runs all of the layer's __call__: what stands around this forward would run twice.
+    # The node calls the layer again: what its __call__ does around this forward would run twice.
     reason = (
         "it is itself what is traced"
         if not path

@@ -1,4 +1,4 @@
-"""Whether a module's own ``__call__`` has to run, or its forward may be replaced by an operation."""
+"""Whether a module's own ``__call__`` has to run, or an operation may take the place of its forward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """True if calling the module runs forward or backward hooks (torch.nn.utils.weight_norm is one)."""
+    """Whether calling the module runs forward or backward hooks (torch.nn.utils.weight_norm is one)."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -16,5 +16,5 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_altered(module: nn.Module) -> bool:
-    """Whether calling it does more than its class says: it has hooks, or a forward of its own (accelerate, LoRA)."""
+    """Whether calling the module does more than its class says: hooks, or a forward of its own (accelerate, LoRA)."""
     return has_hooks(module) or "forward" in module.__dict__

@@ -20,17 +20,17 @@ def frame_mask(lengths: Lengths, batch_size: int, steps: int, device: torch.devi
 
 
 def zero_padding(input: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
-    """input with the frames beyond each length set to zero; layout names its axes, such as "NCFT"."""
+    """input with zeros beyond each length. layout: a letter for each axis, such as "NCFT"."""
     if lengths is None:
         return input
     batch, time = layout.index("N"), layout.index("T")
     mask = frame_mask(lengths, input.shape[batch], input.shape[time], input.device)
-    # Not a product: padding may hold inf or NaN.
+    # masked_fill, not a product: padding may hold inf or NaN.
     return input.masked_fill(~by_layout(mask, layout), 0)
 
 
 def reverse_frames(input: Tensor, lengths: Tensor, layout: str) -> Tensor:
-    """input with the frames of each row in reverse order up to its length; those beyond stay where they are."""
+    """input with the frames of each row reversed up to its length; frames beyond stay where they are."""
     time = layout.index("T")
     steps = torch.arange(input.shape[time], device=input.device)
     mirrored = lengths.to(input.device)[:, None] - 1 - steps
@@ -39,7 +39,7 @@ def reverse_frames(input: Tensor, lengths: Tensor, layout: str) -> Tensor:
 
 
 def by_layout(frames: Tensor, layout: str) -> Tensor:
-    """frames [N, T] with the axes of layout, those that it lacks of size 1."""
+    """frames [N, T] with the axes of layout; axes that it does not have get size 1."""
     batch, time = layout.index("N"), layout.index("T")
     shape = [1] * len(layout)
     shape[batch], shape[time] = frames.shape

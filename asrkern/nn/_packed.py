@@ -1,4 +1,4 @@
-"""Weights in the order that the kernels read, kept between calls for as long as they are the same weights."""
+"""Weights in the kernels' order, kept between calls until the weights change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from asrkern._transforms import transforming
 
 
 class PackedCache:
-    """Packed copies of weights by name.
+    """Packed copies of weights, by name.
 
-    A copy is used while the weight has the same shape, dtype and values, as a checksum of all of them says: a weight can
-    be written through ``.data``, numpy or another tensor of the same memory, of which torch keeps no count. Copying or
-    pickling the cache leaves it empty.
+    A copy is used while the weight has the same shape, dtype and values. A checksum of all values tells: a weight can
+    be written through ``.data``, numpy or another tensor of the same memory, and torch does not count such writes.
+    Copying or pickling the cache leaves it empty.
     """
 
     def __init__(self) -> None:
@@ -26,8 +26,9 @@ class PackedCache:
         return PackedCache, ()
 
     def get(self, name: str, weights: Tensor | tuple[Tensor, ...], pack: Callable[..., Any]) -> Any:
-        """``pack(*weights)``, or what it returned before. Within a trace or a transform of
-        torch.func always the former."""
+        """The kept result of ``pack(*weights)``, or a new one.
+
+        In a trace or a transform of torch.func it is always a new one."""
         weights = (weights,) if isinstance(weights, Tensor) else weights
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or transforming():
             return pack(*weights)
@@ -43,7 +44,7 @@ class PackedCache:
 
 
 def can_pack(*tensors: Tensor) -> bool:
-    """Whether these can be read now, and again later: plain CPU tensors in float32, outside of training and tracing."""
+    """Whether these tensors can be read now and later: plain, float32, on the CPU, outside of training and tracing."""
     return (
         not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()

@@ -18,18 +18,18 @@ State = Tensor | tuple[Tensor, ...]
 
 
 class RecurrentLayers:
-    """Goes in front of torch's layer among the bases, so that torch's has the parameters and this computes."""
+    """First among the bases, before torch's layer: torch's has the parameters, this one computes."""
 
-    # One layer: an operation of asrkern.ops, called with its weights and initial states.
+    # An operation of asrkern.ops for one layer, called with its weights and initial states.
     _operation: Callable[..., tuple[Tensor, ...]]
-    # The same in inference, over what _pack makes of each weight_hh.
+    # The same for inference, with what _pack makes of each weight_hh.
     _prepacked_operation: Callable[..., tuple[Tensor, ...]]
     _pack: Callable[[Tensor], Tensor]
-    # How many tensors hx is a tuple of; a single one is passed as it is.
+    # How many tensors hx is a tuple of. A single one is passed without a tuple.
     _state_count = 1
 
     def __new__(cls, *_: object, **__: object) -> RecurrentLayers:
-        # Also of those that are copied and unpickled.
+        # In __new__, so that layers that are copied or unpickled do it, too.
         allow_rnn()
         return super().__new__(cls)
 
@@ -92,7 +92,7 @@ class RecurrentLayers:
             if sorted_indices is not None:
                 batch_size = sorted_indices.shape[0]
             else:
-                # Tracing must not read the value; the operation checks it then.
+                # Tracing must not read the value. The operation checks it when it runs.
                 batch_size = None if torch.compiler.is_compiling() else int(batch_sizes[0])
             states = self._check(data, 2, hx, 3, batch_size)
             output, finals = self._layers(data, _reorder(states, sorted_indices), batch_sizes=batch_sizes)
@@ -112,11 +112,12 @@ class RecurrentLayers:
 
     def flatten_parameters(self) -> None:
         """Forget the packed copies of the weights; the next call makes them again."""
-        # torch's constructor calls this before there are any.
+        # torch's constructor calls this before _packed is there.
         if "_packed" in self.__dict__:
             self._packed.clear()
 
     def extra_repr(self) -> str:
+        """The options of the layer as repr shows them."""
         return super().extra_repr() + (f", merge={self.merge}" if self.merge != "concat" else "")
 
     def _as_hx(self, states: list[Tensor]) -> State:
@@ -125,7 +126,7 @@ class RecurrentLayers:
     def _check(
         self, input: Tensor, input_dim: int, hx: State | None, hx_dim: int, batch_size: int | None
     ) -> list[Tensor]:
-        """The tensors of hx, none if it is None."""
+        """The tensors of hx; none if hx is None."""
         if input.dim() != input_dim:
             raise ValueError(
                 f"input: expected 3 dimensions (2 unbatched or packed), received {list(input.shape)}"
@@ -160,7 +161,7 @@ class RecurrentLayers:
         return RecurrentWeights(*(getattr(self, f"{name}_l{layer}{suffix}") for name in names))
 
     def _packed_direction(self, key: str, packed_hh: Tensor) -> PackedWeights:
-        """Of ``l0``, ``l0_reverse``, …: the weights beside a packed weight_hh, with their scales if there are any."""
+        """For ``l0``, ``l0_reverse``, …: the weights with a packed weight_hh, and their scales if there are any."""
         return PackedWeights(
             getattr(self, f"weight_ih_{key}"),
             getattr(self, f"weight_ih_{key}_scale", None),

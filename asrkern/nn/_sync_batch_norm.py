@@ -11,7 +11,7 @@ from asrkern.nn._lengths import by_layout, frame_mask
 
 
 def synchronises(module: nn.Module) -> bool:
-    """Whether this batch norm, in its present mode, takes its statistics over more ranks than this one."""
+    """Whether this batch norm, in its present mode, takes its statistics over more ranks than its own."""
     return (
         isinstance(module, nn.SyncBatchNorm)
         and module.training
@@ -47,7 +47,7 @@ def synchronised_batch_norm_act(
 ) -> ops.BatchNormActResult:
     """:func:`asrkern.ops.batch_norm_act` in training, with mean, var and count of the values of all ranks.
 
-    Composed of torch's operations, in float32 at least; two sums over the ranks forward, two backward.
+    Composed of torch's operations, in float32 at least. It sums over the ranks twice forward and twice backward.
     """
     channel = layout.index("C")
     others = [axis for axis in range(input.dim()) if axis != channel]
@@ -61,7 +61,7 @@ def synchronised_batch_norm_act(
     counted = None if stats == "padded" else valid
 
     def total(values: Tensor) -> Tensor:
-        # Not a product: padding may hold inf or NaN.
+        # masked_fill, not a product: padding may hold inf or NaN.
         values = values if counted is None else values.masked_fill(~counted, 0)
         return _SumOfRanks.apply(values.sum(others), module.process_group)
 

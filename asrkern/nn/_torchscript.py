@@ -6,9 +6,9 @@ import torch
 
 
 def refuse(*layers: type[torch.nn.Module]) -> None:
-    """Let torch.jit.script of these, and of models that have one inside, raise an error that names the way out.
+    """Let torch.jit.script of these layers, and of models that have one, raise an error that names the way out.
 
-    Otherwise it stops somewhere inside, for a reason that says nothing of the layer.
+    Otherwise torch stops somewhere inside, for a reason that does not name the layer.
     """
     for layer in layers:
         layer.__prepare_scriptable__ = _raise

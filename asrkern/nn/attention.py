@@ -1,6 +1,6 @@
-"""Attention of a decoder to encoded frames: what is scored how, and the weighted mean; with lengths throughout.
+"""Attention of a decoder to encoded frames: scores, and the mean of the frames by them. Lengths are exact throughout.
 
-All of it is composed of torch's operations: rows are independent of their batch and padding up to rounding.
+It is composed of torch's operations: a row is independent of its batch and padding up to rounding.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from asrkern.nn._lengths import frame_mask
 
 
 class AttentionMemory(NamedTuple):
-    """What :meth:`Attention.remember` keeps of a batch: all that does not depend on the query.
+    """What :meth:`Attention.remember` keeps of a batch: everything that does not depend on the query.
 
     Attributes:
-        keys: [N, T, A], scored.
-        values: [N, T, V], averaged.
+        keys: [N, T, A], what is scored.
+        values: [N, T, V], what is averaged.
         valid: bool [N, T], False beyond each length.
     """
 
@@ -29,15 +29,15 @@ class AttentionMemory(NamedTuple):
     valid: Tensor
 
     def select(self, rows: Tensor) -> AttentionMemory:
-        """The rows of these indices, in that order."""
+        """The memory of other rows: those of the indices ``rows`` [M], in that order."""
         return AttentionMemory(*(tensor.index_select(0, rows) for tensor in self))
 
 
 class Attention(nn.Module):
-    """What the kinds of attention share: ``context = Σ_t weights[t] · values[t]``, over valid frames alone.
+    """What all kinds of attention share: ``context = Σ_t weights[t] · values[t]`` over the valid frames.
 
-    Frames beyond a row's length get weight zero exactly. A row of length zero gets weights and a context of
-    zero; the models of asrkern refuse it before.
+    Frames beyond a row's length have weight zero exactly. A row of length zero has weights and a context of zero;
+    asrkern's models refuse such rows before.
     """
 
     def remember(self, memory: Tensor, lengths: Lengths | None = None) -> AttentionMemory:
@@ -58,7 +58,7 @@ class Attention(nn.Module):
             valid = torch.ones(rows, frames, dtype=torch.bool, device=memory.device)
         else:
             valid = frame_mask(lengths, rows, frames, memory.device)
-        # Not a product: padding may hold inf or NaN.
+        # masked_fill, not a product: padding may hold inf or NaN.
         memory = memory.masked_fill(~valid[..., None], 0)
         return AttentionMemory(self._keys(memory), self._values(memory), valid)
 
@@ -70,8 +70,8 @@ class Attention(nn.Module):
         Args:
             query: [N, L, query_size], the decoder's states of L steps.
             memory: of :meth:`remember`.
-            previous: [N, T], weights of the step before the first of these; read by
-                :class:`LocationAwareAttention` alone.
+            previous: [N, T], the weights of the step before the first query. Only :class:`LocationAwareAttention`
+                reads it.
 
         Returns:
             context [N, L, V] and weights [N, L, T].
@@ -97,21 +97,21 @@ class Attention(nn.Module):
 
 
 def masked_softmax(scores: Tensor, valid: Tensor) -> Tensor:
-    """Softmax of scores [..., T] over the valid positions; zero at the others, also where none is valid."""
-    # Not -inf, of which a whole row gives NaN, in the gradient too.
+    """Softmax of scores [..., T] over the valid positions; 0 at all others, also in rows without a valid one."""
+    # Not -inf: a whole row of it gives NaN, in the gradient too.
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill(~valid, lowest).softmax(-1).masked_fill(~valid, 0)
 
 
 class MeanAttention(Attention):
-    """No attention: the same weight for each valid frame. No parameters."""
+    """No attention: every valid frame has the same weight. It has no parameters."""
 
     def _scores(self, query: Tensor, memory: AttentionMemory) -> Tensor:
         return query.new_zeros(*query.shape[:2], memory.keys.shape[1])
 
 
 class DotAttention(Attention):
-    """Scores ``q·k`` (Luong et al. 2015); query and memory are of one size. No parameters."""
+    """Scores ``q·k`` (Luong et al. 2015). Query and memory have the same size. It has no parameters."""
 
     def _scores(self, query: Tensor, memory: AttentionMemory) -> Tensor:
         if query.shape[-1] != memory.keys.shape[-1]:
@@ -125,11 +125,11 @@ class DotAttention(Attention):
 class AdditiveAttention(Attention):
     """Scores ``wᵀ tanh(W q + V k + b)`` (Bahdanau et al. 2015); keys ``W.weight, V.weight, b, w.weight``.
 
-    The context is of the memory itself.
+    The context is the mean of the memory itself.
 
     Args:
-        query_size, memory_size: features of the two.
-        attention_size: features within tanh.
+        query_size, memory_size: features of the query and of the memory.
+        attention_size: features inside tanh.
     """
 
     def __init__(self, query_size: int, memory_size: int, attention_size: int) -> None:
@@ -151,17 +151,18 @@ class AdditiveAttention(Attention):
 
 
 class LocationAwareAttention(AdditiveAttention):
-    """Additive attention that also sees where it was: ``wᵀ tanh(W q + V k + U f + b)`` with ``f`` a convolution of
-    the step before's weights (Chorowski et al. 2015; "hybrid" in KoSpeech); further keys ``loc_conv.*, U.weight``.
+    """Additive attention that sees where the step before attended: ``wᵀ tanh(W q + V k + U f + b)``.
 
-    The first step has no ``f``. Steps run one after the other.
+    ``f`` is a convolution of the weights of the step before (Chorowski et al. 2015; "hybrid" in KoSpeech). The first
+    step has no ``f``. Steps run one after the other. Keys beside :class:`AdditiveAttention`'s: ``loc_conv.*,
+    U.weight``.
 
     Args:
         query_size, memory_size, attention_size: as in :class:`AdditiveAttention`.
         channels: features of ``f``.
         kernel_size: frames that the convolution sees; odd.
-        smoothing: normalised sigmoids in place of the softmax, which spread the weight over more frames (section
-            2.3 of the paper).
+        smoothing: normalised sigmoids in place of the softmax; they spread the weight over more frames (section 2.3 of
+            the paper).
 
     Raises:
         ValueError: kernel_size is not odd.
@@ -209,13 +210,14 @@ class LocationAwareAttention(AdditiveAttention):
 
 
 class MultiHeadAttention(Attention):
-    """Scaled dot products of projections, ``num_heads`` of them side by side (Vaswani et al. 2017); keys ``KW.*,
-    QW.*, VW.*`` as in the HW4P2 line. The weights that it returns are the mean over the heads.
+    """Scaled dot products of projections in ``num_heads`` heads (Vaswani et al. 2017).
+
+    The weights that it returns are the mean over the heads. Keys ``KW.*, QW.*, VW.*`` as in the HW4P2 line.
 
     Args:
-        query_size, memory_size: features of the two.
-        attention_size: features of keys, values and context, of all heads together.
-        num_heads: divides attention_size.
+        query_size, memory_size: features of the query and of the memory.
+        attention_size: features of keys, values and context, over all heads.
+        num_heads: number of heads; divides attention_size.
 
     Raises:
         ValueError: num_heads does not divide attention_size.

@@ -20,7 +20,7 @@ def clamp_range(module: nn.Module) -> tuple[float, float] | None:
 
 
 def uses_batch_stats(module: nn.Module) -> bool:
-    """Whether a torch batch norm normalises by the batch in its present mode, not by running statistics."""
+    """Whether a torch batch norm, in its present mode, normalises by the batch, not by running statistics."""
     return module.training or module.running_mean is None
 
 
@@ -36,8 +36,8 @@ def apply_batch_norm(
     """Run :func:`asrkern.ops.batch_norm_act` with a torch batch norm's parameters, and update its statistics.
 
     Args:
-        module: torch.nn.BatchNorm1d, 2d or SyncBatchNorm, of which training, parameters and buffers are used as torch
-            does; the last takes its statistics over the (valid) frames of all ranks.
+        module: torch.nn.BatchNorm1d, 2d or SyncBatchNorm. Its training flag, parameters and buffers are used as torch
+            uses them. SyncBatchNorm takes its statistics over the (valid) frames of all ranks.
         input: tensor with axes as layout says.
         lengths: integers [N], valid frames per row; frames beyond are zero in the output.
         layout: "RC", "NTC", "TNC", "NCT" or "NCFT".
@@ -80,7 +80,7 @@ def apply_batch_norm(
 
 
 def track_statistics(module: nn.Module, result: ops.BatchNormActResult, lengths: Tensor | None) -> None:
-    """What a torch batch norm does with the statistics of a batch that it normalised.
+    """Update running statistics as a torch batch norm does after normalising a batch.
 
     Raises:
         ValueError: in training, fewer than two values per channel.
@@ -92,7 +92,7 @@ def track_statistics(module: nn.Module, result: ops.BatchNormActResult, lengths:
 
 
 def _check_count(input: Tensor, lengths: Tensor | None, count: Tensor, channels: int) -> None:
-    """Raise as torch does on one value per channel, unless looking would stop a trace or wait for a GPU."""
+    """Raise as torch does for one value per channel, unless reading it would stop a trace or wait for a GPU."""
     if torch.compiler.is_compiling() or (lengths is not None and not values_are_known(count)):
         return
     values = input.numel() // channels if lengths is None else int(count)
@@ -108,7 +108,7 @@ def _update_running_stats(module: nn.Module, mean: Tensor, var: Tensor, count: T
     module.num_batches_tracked.add_(1)
     momentum = 1 / module.num_batches_tracked.double() if module.momentum is None else module.momentum
     var = var * (count / (count - 1).clamp(min=1).double())
-    # Fewer than two valid values have no variance: where that could not be raised, it must not spoil eval.
+    # Fewer than two valid values have no variance. If that could not raise, the running statistics stay as they are.
     usable = count > 1
     for running, batch in ((module.running_mean, mean), (module.running_var, var)):
         updated = running * (1 - momentum) + batch.to(running.dtype) * momentum

@@ -16,12 +16,11 @@ from asrkern.nn.sequence_wise import SequenceWise
 
 
 class BatchRNN(nn.Module):
-    """SequenceWise batch norm, then a recurrent layer whose directions are summed; keys
-    ``batch_norm.module.*``, ``rnn.*``.
+    """SequenceWise batch norm, then a recurrent layer whose directions are summed.
 
-    With GRU or LSTM as rnn_type, torch's or asrkern's, the layer is asrkern's and nothing is packed. torch.nn.RNN
-    stays torch's behind the same interface: it is packed inside, which copies the lengths to the CPU, does not
-    trace, and is not bit for bit independent of the batch.
+    If rnn_type is a GRU or LSTM, torch's or asrkern's, the layer is asrkern's and nothing is packed. torch.nn.RNN stays
+    torch's behind the same interface. It is packed inside: that copies the lengths to the CPU, does not trace, and is
+    not bit for bit independent of the batch. Keys ``batch_norm.module.*``, ``rnn.*``.
 
     Args:
         input_size, hidden_size: features in and out.
@@ -71,7 +70,7 @@ class BatchRNN(nn.Module):
         self.rnn = rnn_type(input_size, hidden_size, bidirectional=bidirectional, bias=bias, **options)
 
     def flatten_parameters(self) -> None:
-        """Passed on to the recurrent layer."""
+        """Call the recurrent layer's flatten_parameters."""
         self.rnn.flatten_parameters()
 
     def forward(
@@ -106,7 +105,7 @@ class BatchRNN(nn.Module):
         if lengths is None:
             x, h_n = self.rnn(x, h)
         else:
-            # Packing refuses empty rows: they run for one frame, and what that left is undone below.
+            # Packing refuses empty rows. They run for one frame; their results are replaced below.
             packed = pack_padded_sequence(x, lengths.cpu().clamp(min=1), enforce_sorted=False)
             packed, h_n = self.rnn(packed, h)
             x, _ = pad_packed_sequence(packed, total_length=x.shape[0])

@@ -50,7 +50,7 @@ class ConversionReport:
 
 
 class _Left(Exception):
-    """A candidate that cannot be swapped; the message is the reason."""
+    """A candidate that cannot be swapped. The message says why."""
 
 
 def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) -> ConversionReport:
@@ -62,10 +62,10 @@ def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) ->
     ReLU, which then runs each such pair as one (both stay what they are). Parameters and buffers are the same objects
     as before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
 
-    Left as they are, with the reason in the report: subclasses of torch.nn.GRU and LSTM, layers with forward or
-    backward hooks or parametrizations (weight_norm among them), layers that turn out to compute something
-    else, torch.nn.RNN, LSTMs with proj_size and cells, which asrkern has no kernels for, and a batch norm and a clamp
-    after it that are not neighbours in a torch.nn.Sequential.
+    Left as they are, with the reason in the report: subclasses of torch.nn.GRU and LSTM; layers with forward or
+    backward hooks or parametrizations (weight_norm among them); layers that turn out to compute something else;
+    torch.nn.RNN, LSTMs with proj_size and cells, for which asrkern has no kernels; and a batch norm and a clamp after
+    it that are not neighbours in a torch.nn.Sequential.
 
     A converted BatchRNN keeps the number of frames of its input, where the original cuts to the longest
     length.
@@ -74,7 +74,7 @@ def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) ->
         model: any module.
         stats: frames that count for batch statistics in training where lengths are known, "padded" as in the
             original, or "valid".
-        inplace: convert this very model, whose layers are replaced; False: a deep copy of it, with weights of its own.
+        inplace: True: replace the layers of this very model. False: convert a deep copy, with weights of its own.
 
     Returns:
         The report; its ``model`` is the one to use from here on.
@@ -112,11 +112,11 @@ class _Converter:
     def __init__(self, report: ConversionReport, stats: str) -> None:
         self.report = report
         self.stats = stats
-        # id → (module, its replacement), holding on to the module so that its id stays taken
+        # id → (module, its replacement); the module is kept so that its id stays taken
         self.done: dict[int, tuple[nn.Module, nn.Module]] = {}
 
     def visit(self, module: nn.Module, name: str) -> nn.Module:
-        """The module to stand in its place; one that several parents share is replaced once."""
+        """The module to put in the place of this one. A module with several parents is replaced once."""
         if id(module) not in self.done:
             self.done[id(module)] = (module, self._visit(module, name))
         return self.done[id(module)][1]
@@ -128,7 +128,7 @@ class _Converter:
             self._leave(name, module, "TorchScript")
             return module
         build = None if isinstance(module, _OURS) else self._builder(module)
-        # A MaskConv fuses what it holds, so it goes before its children; the others go after theirs.
+        # A MaskConv fuses its children, so it is converted before them; other modules are converted after theirs.
         if build == self._mask_conv:
             replacement = self._swap(module, name, build)
             if replacement is not module:
@@ -169,7 +169,7 @@ class _Converter:
         return replacement
 
     def _fuse_pairs(self, stack: nn.Sequential, name: str) -> None:
-        """Let a Sequential run the pairs in it as one, in place: all of it stays, only its forward is another."""
+        """Let a Sequential run its pairs as one operation, in place: only its forward changes."""
         fused = any(activation is not None for _, activation in with_activations(stack))
         if fused and "forward" not in stack.__dict__:
             before = type_name(stack)
@@ -177,7 +177,7 @@ class _Converter:
             self.report.swapped.append((name, before, type_name(stack)))
 
     def _leave_pairs(self, module: nn.Module, name: str) -> None:
-        """Report the batch norms with a clamp after them that are not run as one."""
+        """Report the batch norms with a clamp after them that do not run as one operation."""
         is_stack = isinstance(module, nn.Sequential)
         children = [(key, child) for key, child in module.named_children() if child is not None]
         for (key, norm), (_, activation) in pairwise(children):
@@ -212,7 +212,7 @@ class _Converter:
         if not convs:
             raise _Left("seq_module has no Conv2d")
         height, width = (_smallest_input(convs, axis) for axis in (0, 1))
-        # Enough time for at least two output frames.
+        # Long enough for at least two output frames.
         x = _random(old, 2, convs[0].in_channels, height, 4 * width)
         with torch.no_grad(), _in_mode(old, training=False):
             try:
@@ -294,7 +294,7 @@ def _refuse_altered(module: nn.Module) -> None:
 
 
 def _refuse_more_parts(old: nn.Module, new: nn.Module) -> None:
-    """What the new layer has no place for may act in training only, unseen by the comparison."""
+    """Refuse parts that the new layer has no place for: they may act in training only, which no comparison sees."""
     more = [
         name
         for parts in ("_parameters", "_buffers", "_modules")
@@ -313,19 +313,19 @@ def _attribute(module: nn.Module, name: str, kind: type) -> Any:
 
 
 def _take_over(new: nn.Module, old: nn.Module) -> nn.Module:
-    """Give new the parameters, buffers, mode and any further attributes of old, as the same objects."""
+    """Give ``new`` the parameters, buffers, mode and all further attributes of ``old``: the same objects."""
     for name, value in [*old._parameters.items(), *old._buffers.items()]:
         setattr(new, name, value)
     for name, value in old.__dict__.items():
         new.__dict__.setdefault(name, value)
-    # In the old order, by which optimizers number the parameters in their state_dict.
+    # In the old order, since optimizers number parameters by it in their state_dict.
     new._modules = {name: new._modules[name] for name in old._modules if name in new._modules}
     new.training = old.training
     return new
 
 
 def _recurrent(kind: type[GRU] | type[LSTM], old: nn.RNNBase, merge: str) -> GRU | LSTM:
-    # Dropout is set afterwards: the constructor would warn again about what its owner chose.
+    # Dropout is set afterwards, so that the constructor does not repeat a warning about it.
     new = kind(
         old.input_size,
         old.hidden_size,
@@ -341,7 +341,7 @@ def _recurrent(kind: type[GRU] | type[LSTM], old: nn.RNNBase, merge: str) -> GRU
 
 
 def _smallest_input(convs: list[nn.Conv2d], axis: int) -> int:
-    """Input size from which a chain of convolutions makes at least one output, padding not counted on."""
+    """The input size from which a chain of convolutions makes at least one output, without help of its padding."""
     size = 1
     for conv in reversed(convs):
         size = (size - 1) * conv.stride[axis] + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
@@ -354,7 +354,7 @@ def _arity(module: nn.Module) -> int:
 
 
 def _random(module: nn.Module, *shape: int) -> Tensor:
-    """Standard normal input of the module's dtype and device; the global generators are left alone."""
+    """Standard normal input in the module's dtype, on its device. The global generators are not touched."""
     like = next(module.parameters(), torch.empty(0))
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like)
 

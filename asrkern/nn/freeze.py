@@ -1,4 +1,4 @@
-"""Weights for inference alone: in the kernels' order, in place of the parameters."""
+"""Weights for inference alone: kept in the kernels' order, not as parameters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _WAY_BACK = "asrkern.nn.unfreeze(model) gives the weights back"
 
 
 class _FrozenRNN(RecurrentLayers, nn.Module):
-    """A recurrent layer whose every weight_hh is kept as the kernels read it, and nowhere else."""
+    """A recurrent layer that keeps every weight_hh only in the order that the kernels read."""
 
-    # By the name of the weight that each was packed of. Not buffers: their order depends on this CPU, they are not to
-    # be stored or moved.
+    # Name of a weight → the packed weight. They are not buffers: their order depends on this CPU, so they must not be
+    # stored or moved.
     _packed_hh: dict[str, Tensor]
-    # The class that it was and will be; its weights in their order, and whether they had gradients.
+    # The layer's class before freezing, to which unfreeze returns it; its weights in their order, and whether each had
+    # gradients.
     _thawed: type[RecurrentLayers]
     _order: dict[str, bool]
 
@@ -40,13 +41,14 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
         super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
+        """The sizes of the layer as repr shows them."""
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
 
     def flatten_parameters(self) -> None:
-        """Nothing to forget: what is kept are the weights."""
+        """Does nothing: the packed weights are the weights, not copies."""
 
     def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
-        # Here, as quantised layers: a train() that raised would leave a part of the model in each mode.
+        # It raises here, as quantised layers do: if train() raised, part of the model would be left in each mode.
         if self.training:
             raise RuntimeError(f"{type(self).__name__} is for inference; call eval(), or {_WAY_BACK}")
         if torch.compiler.is_exporting() or torch.jit.is_tracing():
@@ -59,18 +61,18 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
             for key in (f"l{layer}", f"l{layer}_reverse")[: 2 if self.bidirectional else 1]
         ]
         if issubclass(self._thawed, nn.RNNBase):
-            # As the layer that it was: see run_layer.
+            # With the dtypes of the layer before freezing: see run_layer.
             compute_dtype(x, weight_hh=directions[0].packed_hh)
             x = x.to(output_dtype(x, directions[0].packed_hh))
         reverse = directions[1] if self.bidirectional else None
         return self._prepacked_operation(x, directions[0], reverse, *states, **options)
 
     def _unpacked(self) -> Iterator[tuple[str, Tensor]]:
-        """The weights as they were, in memory of their own."""
+        """The weights before packing, as new tensors."""
         for name, packed in self._packed_hh.items():
             rows = getattr(self, name.replace("_hh_", "_ih_")).shape[0]
             weight = _unpack(packed, self._pack, (rows, self.hidden_size))
-            # Bits: a NaN is as good as any other.
+            # Compares bits, so that NaN equals NaN.
             if not torch.equal(self._pack(weight).view(torch.uint8), packed.view(torch.uint8)):
                 raise RuntimeError(f"{name}: its packed form cannot be read back")
             yield name, weight
@@ -98,8 +100,8 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
         lists[-1].append(f"{prefix[:-1] or 'the model'} is frozen and takes no weights; {_WAY_BACK}")
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process that is being started has this CPU, too, and reads what it shares after this call: copies made here
-        # would be gone.
+        # A process that is being started has this CPU, too. It reads what is shared with it after this call, when
+        # copies made here would be gone.
         starting = get_spawning_popen() is not None
         return {
             **super().__getstate__(),
@@ -115,14 +117,28 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
 
 
 class FrozenGRU(_FrozenRNN):
-    """A GRU, or a quantised one, of a model that :func:`freeze` has frozen."""
+    """A GRU, or a quantised GRU, of a model that :func:`freeze` has frozen.
+
+    It is not made by its constructor but by :func:`freeze`; called as :class:`asrkern.nn.GRU`. input_size, hidden_size,
+    num_layers, bias, batch_first, dropout, bidirectional, device, dtype and merge are those of the layer.
+
+    Raises:
+        ValueError: merge is neither "concat" nor "sum".
+    """
 
     _prepacked_operation = staticmethod(ops.gru_prepacked)
     _pack = staticmethod(ops.pack_gru_weight)
 
 
 class FrozenLSTM(_FrozenRNN):
-    """An LSTM, or a quantised one, of a model that :func:`freeze` has frozen."""
+    """An LSTM, or a quantised LSTM, of a model that :func:`freeze` has frozen.
+
+    It is not made by its constructor but by :func:`freeze`; called as :class:`asrkern.nn.LSTM`. input_size,
+    hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype and merge are those of the layer.
+
+    Raises:
+        ValueError: merge is neither "concat" nor "sum".
+    """
 
     _prepacked_operation = staticmethod(ops.lstm_prepacked)
     _pack = staticmethod(ops.pack_lstm_weight)
@@ -133,25 +149,26 @@ _KINDS = {GRU: FrozenGRU, LSTM: FrozenLSTM, QuantizedGRU: FrozenGRU, QuantizedLS
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Keep the recurrent weights of a model for inference alone: packed, and not as parameters beside that.
+    """Keep the recurrent weights of a model for inference alone: packed, and no longer as parameters.
 
-    Results are the same bits. Each weight_hh is in memory once, where eval mode keeps a packed copy beside it, and calls
-    do not have to find out whether it was edited, which short ones feel (``python benchmarks/ops/packed_weights.py``).
-    Editing, training, moving and exporting are refused until :func:`unfreeze`; outputs of a frozen layer take no part in
-    autograd; ``state_dict()``, pickling and ``copy.deepcopy`` give what they gave before. What was made for the parameters
-    before, such as an optimizer, still holds them.
+    Results are the same bits. Each weight_hh is in memory once; in eval mode without freezing there is a packed copy
+    beside it. Calls need not find out whether the weights were edited, which short calls notice (``python
+    benchmarks/ops/packed_weights.py``). Editing, training, moving and exporting are refused until :func:`unfreeze`.
+    Outputs of a frozen layer take no part in autograd. ``state_dict()``, pickling and ``copy.deepcopy`` give what they
+    gave before. What was made for the parameters before, such as an optimizer, still holds them.
 
     Args:
-        model: its asrkern.nn.GRU and LSTM, and quantised ones, are changed in place. In float32, int8 or bfloat16 on the
-            CPU. Left as they are: subclasses, among them layers with parametrizations, and layers with int8 activations.
+        model: its asrkern.nn.GRU and LSTM, and quantised ones, are changed in place. Their weights are float32, int8 or
+            bfloat16 on the CPU. Left as they are: subclasses, among them layers with parametrizations, and layers with
+            int8 activations.
 
     Returns:
         The model, in eval mode.
 
     Raises:
         TypeError: model is not a module.
-        ValueError: no such layer inside, or one that is elsewhere, of another dtype, or whose weight_hh is not a plain
-            parameter (torch.nn.utils.weight_norm). The model is as it was then.
+        ValueError: there is no such layer; or one is on another device, has another dtype, or a weight_hh that is not a
+            plain parameter (torch.nn.utils.weight_norm). Then the model is as it was.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
@@ -163,9 +180,9 @@ def freeze(model: nn.Module) -> nn.Module:
         )
     # Sums of their weights are in the packs for int8 activations, too: _unpack would not tell them apart.
     found = [(name, m) for name, m in known if getattr(m, "activations", "float32") == "float32"]
-    # By the weight: one that several layers have is packed once.
+    # Weight → packed weight, so that a weight of several layers is packed once.
     packs: dict[Tensor, Tensor] = {}
-    # Tensors made in inference mode could not be parameters again.
+    # Tensors made in inference mode could not become parameters again.
     with torch.inference_mode(False), torch.no_grad():
         plans = [(module, _packed_of(name, module, packs)) for name, module in found]
     for module, packed in plans:
@@ -174,7 +191,7 @@ def freeze(model: nn.Module) -> nn.Module:
         module._packed_hh, module._thawed = packed, type(module)
         for name in packed:
             del own[name]
-        # torch's own lists of the same parameters.
+        # torch's own lists of the same parameters go, too.
         for name in ("_flat_weights", "_flat_weight_refs"):
             module.__dict__.pop(name, None)
         module._packed.clear()
@@ -185,12 +202,16 @@ def freeze(model: nn.Module) -> nn.Module:
 def unfreeze(model: nn.Module) -> nn.Module:
     """Undo :func:`freeze`, in place: the same layers with the same weights, which are new parameters.
 
+    Args:
+        model: any module; layers that are not frozen stay as they are.
+
+
     Raises:
         TypeError: model is not a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
-    # By what it was packed as: layers that had one weight have one again.
+    # Packed weight → parameter, so that layers that shared a weight share one again.
     thawed: dict[Tensor, Tensor] = {}
     for module in [m for m in model.modules() if isinstance(m, _FrozenRNN)]:
         weights, order = {}, module._order
@@ -212,12 +233,12 @@ def unfreeze(model: nn.Module) -> nn.Module:
 
 
 def _own(module: nn.Module) -> dict[str, Tensor | None]:
-    """Where a layer keeps its weights."""
+    """The dictionary in which a layer keeps its own weights."""
     return module._parameters or module._buffers
 
 
 def _packed_of(name: str, module: RecurrentLayers, packs: dict[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Every weight_hh of a layer, packed, or what packs has of it; ValueError if one cannot be."""
+    """Every weight_hh of a layer, packed, taken from ``packs`` if it is there. ValueError if one cannot be packed."""
     packed = {}
     for layer in range(module.num_layers):
         for key in (f"weight_hh_l{layer}", f"weight_hh_l{layer}_reverse")[: 2 if module.bidirectional else 1]:
@@ -237,10 +258,10 @@ def _packed_of(name: str, module: RecurrentLayers, packs: dict[Tensor, Tensor]) 
 
 
 def _unpack(packed: Tensor, pack: Callable[[Tensor], Tensor], shape: tuple[int, int]) -> Tensor:
-    """The weight that ``pack`` made ``packed`` of: it is told by where it puts the numbers of rows and columns."""
+    """The weight of which ``pack`` made ``packed``: packing the numbers of its places shows where each value went."""
     rows, columns = (torch.arange(1, size + 1, dtype=torch.float32) for size in shape)
     places = [pack(numbers.expand(shape).contiguous()).long() for numbers in (rows[:, None], columns)]
-    # Padding has none.
+    # Places of padding have number 0.
     real = places[0] > 0
     weight = packed.new_empty(shape)
     weight[places[0][real] - 1, places[1][real] - 1] = packed[real]

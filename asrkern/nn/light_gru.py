@@ -15,7 +15,7 @@ from asrkern.nn.batch_norm import MaskedBatchNorm1d
 
 
 class _LightParameters(nn.Module):
-    """Parameters of the layers, as torch.nn.GRU numbers them."""
+    """The parameters of the layers, named as torch.nn.GRU names them."""
 
     def __init__(
         self,
@@ -46,23 +46,24 @@ class _LightParameters(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot's initialisation for the input, orthogonal matrices for the state, as in the paper."""
+        """Initialise weights as in the paper: Glorot for the input, orthogonal matrices for the state."""
         for name, weight in self.named_parameters():
             for gate in weight.chunk(2) if name.startswith("weight") else ():
                 (nn.init.orthogonal_ if "_hh_" in name else nn.init.xavier_uniform_)(gate)
 
     def extra_repr(self) -> str:
+        """The options of the layer as repr shows them."""
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, bidirectional={self.bidirectional}"
 
 
 class LightGRU(RecurrentLayers, _LightParameters):
-    """Light GRU (Ravanelli et al. 2018): no reset gate, ReLU candidate, BatchNorm of the input's projections.
+    """Light GRU (Ravanelli et al. 2018): no reset gate, ReLU candidate, BatchNorm of the projected input.
 
     z = σ(BN(W_z x) + U_z h),  c = ReLU(BN(W_c x) + U_c h),  h ← z h + (1 − z) c
 
-    Called as :class:`asrkern.nn.GRU`: lengths, packed and unbatched input, hx, merge. Composed of torch's operations
-    (a kernel exists for the projections and BatchNorm only): a Python loop over the frames, and in eval mode a row is
-    independent of its batch and padding up to rounding.
+    Called as :class:`asrkern.nn.GRU`: lengths, packed and unbatched input, hx, merge. There is a kernel for the
+    projections and BatchNorm only; the rest is composed of torch's operations, in a Python loop over the frames. In
+    eval mode a row is independent of its batch and padding up to rounding.
 
     Keys: ``weight_ih_l0`` [2·hidden_size, features] and ``weight_hh_l0`` [2·hidden_size, hidden_size] (gates in the
     order z, c), ``batch_norm_l0.*``, then ``_l0_reverse`` and further layers as torch.nn.GRU's.

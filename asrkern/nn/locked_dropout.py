@@ -33,10 +33,10 @@ class LockedDropout(nn.Module):
 
         Args:
             input: three-dimensional as layout says.
-            mask: [N, C] of :meth:`sample`, for sequences that arrive in pieces; a new one if None.
+            mask: [N, C] of :meth:`sample`, for sequences that arrive in pieces; None: a new one.
 
         Raises:
-            ValueError: input has not three dimensions, or mask another shape than [N, C].
+            ValueError: input does not have three dimensions, or mask is not [N, C].
         """
         if input.dim() != 3:
             raise ValueError(f"input: expected {', '.join(self.layout)}, received {list(input.shape)}")
@@ -50,7 +50,7 @@ class LockedDropout(nn.Module):
         return input * mask.unsqueeze(time)
 
     def sample(self, like: Tensor) -> Tensor:
-        """A mask for sequences whose frames are as ``like`` [N, C]: 0 or 1 / (1 - p); all 1 in eval mode."""
+        """A mask [N, C] for sequences whose frames are like ``like`` [N, C]: 0 or 1 / (1 - p); all 1 in eval mode."""
         return nn.functional.dropout(torch.ones_like(like), self.p, self.training)
 
     def extra_repr(self) -> str:

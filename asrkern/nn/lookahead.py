@@ -11,7 +11,7 @@ from asrkern.nn._lengths import zero_padding
 
 
 class Lookahead(nn.Module):
-    """``y[t] = sum_j weight[:, j] * x[t + j]`` over the present and the context - 1 following frames.
+    """``y[t] = Σ_j weight[:, j] · x[t + j]`` over the present frame and the context - 1 frames after it.
 
     Key ``conv.weight`` [n_features, 1, context]. A state dict of deepspeech.pytorch V1, with ``weight``
     [n_features, V1's context + 1], loads into a Lookahead of that context + 1.
@@ -53,8 +53,8 @@ class Lookahead(nn.Module):
         x = zero_padding(x, lengths, "TNC")
         padded = nn.functional.pad(x, (0, 0, 0, 0, 0, self.context - 1))
         weight = self.conv.weight.squeeze(1).t().contiguous()
-        # Tap by tap in a fixed order, not conv1d, whose order of summation depends on the batch. Products and
-        # sums stay apart: fused, they could round differently where threads split a row.
+        # Tap by tap in a fixed order: conv1d's order of summation depends on the batch. Products and sums are separate
+        # operations: fused, they could round differently where threads split a row.
         y = x * weight[0]
         for tap in range(1, self.context):
             y += padded.narrow(0, tap, x.shape[0]) * weight[tap]

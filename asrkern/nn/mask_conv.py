@@ -22,8 +22,8 @@ from asrkern.nn.batch_norm import (
 
 
 class Stage(NamedTuple):
-    """Modules that run together: a fusible Conv2d (or none), its batch norm, its activation; or any one
-    module."""
+    """Modules that run together: a Conv2d that the operation can run (or none), its batch norm and its activation; or
+    any other module alone."""
 
     module: nn.Module | None
     norm: nn.BatchNorm2d | nn.SyncBatchNorm | None = None
@@ -55,17 +55,16 @@ class MaskConv(nn.Module):
     def forward(
         self, x: Tensor, lengths: Lengths | None = None, *, input_lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the stack; lengths and input_lengths exclude each other, with neither nothing is masked.
+        """Run the stack. With neither lengths nor input_lengths nothing is masked; both together are refused.
 
         Args:
             x: [N, C, F, T].
-            lengths: integers [N], frames per row after the whole stack, by which every stage's output is
-                masked, as in deepspeech.pytorch. The input is taken as it is.
-            input_lengths: integers [N], frames per row before the first convolution. Input frames beyond are
-                not read, and each stage is masked by its own exact lengths; zero stays zero.
-
+            lengths: integers [N], frames of each row after the whole stack. Every stage's output is masked by them, as
+                in deepspeech.pytorch; the input is read as it is.
+            input_lengths: integers [N], frames of each row before the first convolution. Frames beyond are not read,
+                and each stage is masked by its own exact lengths. A length of zero stays zero.
         Returns:
-            Output [N, C', F', T'], and lengths, or the output lengths (int64) derived from input_lengths.
+            Output [N, C', F', T'], and lengths; or the output lengths (int64) that follow from input_lengths.
 
         Raises:
             TypeError: lengths are not integers.
@@ -83,7 +82,7 @@ class MaskConv(nn.Module):
                 x = self._batch_norm(stage, x, mask)
             elif is_fusible(stage.module):
                 if lengths is not None and values_are_known(lengths):
-                    # The operation calls them output_lengths. What it says of an input without any frames comes first.
+                    # The operation names them output_lengths. An input without frames is reported first.
                     frames = int(_lengths_after(stage.module, torch.tensor(x.shape[-1])))
                     check_range("lengths", lengths, 0, frames or x.shape[-1], "T'")
                 x = self._conv(stage, x, before, mask)
@@ -141,7 +140,7 @@ class MaskConv(nn.Module):
 
 
 def is_fusible(module: nn.Module) -> bool:
-    """Whether the operation can run this module: a plain Conv2d."""
+    """Whether the operation can run this module, that is, whether it is a plain Conv2d."""
     return (
         type(module) is nn.Conv2d
         and module.groups == 1
@@ -157,7 +156,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def stages_of(stack: nn.Sequential) -> list[Stage]:
-    """A stack's modules in order, those together that run together."""
+    """The modules of a stack in order, grouped into those that run together."""
     modules = list(stack)
     stages = []
     while modules:
@@ -174,8 +173,8 @@ def stages_of(stack: nn.Sequential) -> list[Stage]:
 
 
 def folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift by which a batch norm on running statistics acts."""
-    # Not in lower precision than float32.
+    """The scale and the shift of a batch norm on running statistics."""
+    # In float32 at least.
     dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
     scale = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
     scale = scale if norm.weight is None else scale * norm.weight
@@ -184,7 +183,7 @@ def folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _lengths_after(module: nn.Module | None, lengths: Tensor | None) -> Tensor | None:
-    """Lengths after one module, the same object if it is taken to keep the frames."""
+    """Lengths after one module: the same object if the module is assumed to keep the frames."""
     pooling = isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)) and not module.ceil_mode
     if lengths is None or not (pooling or (isinstance(module, nn.Conv2d) and module.padding != "same")):
         return lengths

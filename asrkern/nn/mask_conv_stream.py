@@ -1,4 +1,4 @@
-"""A masked convolution stack over an utterance that comes in chunks."""
+"""A masked convolution stack over an utterance that arrives in chunks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ ConvState = tuple[Tensor | None, ...]
 
 
 class MaskConvStream:
-    """Runs a :class:`MaskConv` on one utterance in chunks; on the CPU bit for bit what it makes of the whole.
+    """Runs a :class:`MaskConv` on one utterance in chunks. On the CPU the bits are those of the whole utterance.
 
     The operation computes frames in tiles (:func:`asrkern.ops.conv_tile`), and the last bits of a frame depend on all
-    that its tile reads. So frames come out by whole tiles, each as soon as its input is there.
+    that its tile reads. So frames are returned in whole tiles, each as soon as its input is there.
 
     Args:
-        conv: in eval mode.
+        conv: a :class:`MaskConv` in eval mode.
 
     Raises:
-        ValueError: a part of the stack is no plain convolution, with or without a batch norm on running statistics and
-            a clamping activation.
+        ValueError: a part of the stack is not a plain convolution, with or without a batch norm on running statistics
+            and a clamping activation.
     """
 
     def __init__(self, conv: MaskConv) -> None:
@@ -59,7 +59,7 @@ class MaskConvStream:
         return x, tuple(following)
 
     def frames_needed(self, frame: int) -> int:
-        """Input frames that must have come before output frame ``frame`` is returned, while the utterance goes on."""
+        """How many input frames have to come until output frame ``frame`` is returned, while the utterance goes on."""
         for stage in reversed(self.stages):
             kernel_size, stride, padding = _geometry(stage.module)
             tile = ops.conv_tile(kernel_size, stride)
@@ -67,7 +67,7 @@ class MaskConvStream:
         return frame + 1
 
     def centre(self, frame: int) -> float:
-        """The input frame, or the middle of two, on which output frame ``frame`` is centred."""
+        """The input frame, or the middle of two, at the centre of output frame ``frame``."""
         position = float(frame)
         for stage in reversed(self.stages):
             kernel_size, stride, padding = _geometry(stage.module)
@@ -76,7 +76,7 @@ class MaskConvStream:
 
     @property
     def period(self) -> int:
-        """Output frames after which :meth:`frames_needed`, as seen from the frame, repeats itself."""
+        """After how many output frames :meth:`frames_needed`, relative to the frame, repeats itself."""
         return math.lcm(*(ops.conv_tile(*_geometry(stage.module)[:2]).outputs for stage in self.stages))
 
 
@@ -86,7 +86,7 @@ def _geometry(conv: nn.Conv2d) -> tuple[int, int, int]:
 
 
 def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
-    """One convolution: its next outputs, and the input that those after them need."""
+    """One convolution: its next outputs, and the input that later outputs need."""
     kernel_size, stride, padding = _geometry(stage.module)
     tile = ops.conv_tile(kernel_size, stride)
     if held is not None:
@@ -94,7 +94,7 @@ def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[
     elif x.shape[-1]:
         x = nn.functional.pad(x, (padding, 0))
     else:
-        # No output without input, though the padding alone might fill a window.
+        # Without input there is no output, even if the padding alone would fill a window.
         return _no_frames(stage.module, x), None
     if last:
         x = window = nn.functional.pad(x, (0, padding))
@@ -115,7 +115,7 @@ def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[
         padding=(conv.padding[0], 0),
         activation=stage.activation,
     )
-    # Copied: a view would keep all of x.
+    # A copy: a view would keep all of x in memory.
     return y, x[..., outputs * stride :].clone()
 
 

@@ -16,8 +16,8 @@ def stack_frames(
 ) -> tuple[Tensor, Tensor | None]:
     """Concatenate the features of ``factor`` frames in a row; composed of torch's operations.
 
-    Each row is cut by its own length, in exact integers: what is beyond is not read, and the frames that are
-    left over at its end are either followed by zeros or left out, whatever batch it is in.
+    Each row is cut by its own length, in exact integers. Frames beyond it are not read. Frames left over at its end are
+    followed by zeros, or left out, whatever batch the row is in.
 
     Args:
         input: [N, T, C].
@@ -39,12 +39,12 @@ def stack_frames(
     if input.dim() != 3:
         raise ValueError(f"input: expected [N, T, C], received {list(input.shape)}")
     if lengths is not None:
-        # Halved, a length that is too large could pass for a valid one.
+        # Checked before: once divided, a length that is too large could pass for a valid one.
         lengths = as_lengths("lengths", lengths, *input.shape[:2]).to(torch.int64)
     steps, rounded_up = input.shape[1], factor - 1 if remainder == "pad" else 0
     frames = (steps + rounded_up) // factor
     kept = lengths if lengths is None or remainder == "pad" else lengths // factor * factor
-    # Padded by none, some or fewer than none: one expression of the frames, so that torch.export takes any number.
+    # The padding may be positive, zero or negative: as one expression torch.export accepts any number of frames.
     x = nn.functional.pad(zero_padding(input, kept, "NTC"), (0, 0, 0, frames * factor - steps))
     x = x.reshape(input.shape[0], frames, factor * input.shape[2])
     if lengths is None:
@@ -68,7 +68,7 @@ class PyramidalRNN(nn.Module):
     Args:
         input_size: features per frame; the layer's own input is factor times that.
         hidden_size, num_layers, bias, dropout, bidirectional: of the layer.
-        rnn_type: asrkern.nn.LSTM, asrkern.nn.GRU, or torch.nn's, for which asrkern's stand in.
+        rnn_type: asrkern.nn.LSTM or asrkern.nn.GRU; torch.nn.LSTM or GRU stand for these.
         factor, remainder: as in :func:`stack_frames`.
 
     Raises:

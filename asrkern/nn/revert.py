@@ -1,4 +1,4 @@
-"""Puts torch's own layers back where asrkern's stand."""
+"""Puts torch's own layers in the place of asrkern's."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _STOCK = {
     MaskedBatchNorm2d: nn.BatchNorm2d,
     FusedSequential: nn.Sequential,
 }
-# Attributes that torch's layers have not, and the value with which a layer computes what torch's does.
+# Attributes that torch's layers do not have, and the value for which a layer computes what torch's computes.
 _OWN = {"merge": "concat", "activation": None, "layout": "NCT", "stats": ..., "_packed": ...}
 
 
 def revert(model: nn.Module, *, inplace: bool = True) -> ConversionReport:
-    """Make asrkern's layers torch's where torch has the same: the way back, and to tools that know only torch's.
+    """Replace asrkern's layers by torch's where torch has the same: for tools that know only torch's layers.
 
     A GRU, LSTM, MaskedBatchNorm1d or 2d and FusedSequential becomes torch.nn's layer of the same parameters, keys, modes
     and hooks. Those take no ``lengths``: a model that passes them has to pack its batches again.
 
-    Left as they are, with the reason in the report: layers that torch has not (MaskConv, SequenceWise, BatchRNN,
-    Lookahead, LightGRU, PyramidalRNN, quantised ones) and what they hold, recurrent layers with ``merge="sum"``, batch
+    Left as they are, with the reason in the report: layers that torch does not have (MaskConv, SequenceWise, BatchRNN,
+    Lookahead, LightGRU, PyramidalRNN, quantised ones) and their children; recurrent layers with ``merge="sum"``; batch
     norms with an activation or another layout than torch's.
 
     Args:
         model: any module.
-        inplace: change this very model; False: a deep copy of it, with weights of its own.
+        inplace: True: change this very model. False: change a deep copy, with weights of its own.
 
     Returns:
         The report; its ``model`` is the model, or the copy.
@@ -68,7 +68,7 @@ def _visit(module: nn.Module, name: str, report: ConversionReport, seen: set[int
             report.swapped.append((name, before, type_name(module)))
     elif before.startswith("asrkern.nn."):
         report.left.append((name, before, "torch has no such layer"))
-    # What a layer of asrkern's holds it calls in its own way.
+    # A layer of asrkern's calls its children in its own way.
     if not type(module).__module__.startswith("asrkern.nn."):
         for key, child in module.named_children():
             _visit(child, f"{name}.{key}" if name else key, report, seen)

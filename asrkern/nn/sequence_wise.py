@@ -15,12 +15,12 @@ from asrkern.nn.fused_sequential import FusedSequential, with_activations
 class SequenceWise(nn.Module):
     """Applies a module to each frame of [T, N, H], as if to rows [T * N, H]; keys ``module.*``.
 
-    A BatchNorm1d (with the clamp after it) or Linear, alone or in a Sequential, goes to asrkern's operations: a batch
-    norm then counts valid frames only, and a row's result does not depend on the rest of the batch. Other modules, and
-    those with hooks, run on the flattened rows as they are.
+    A BatchNorm1d (with the clamp after it) or a Linear, alone or in a Sequential, runs as an operation of asrkern's:
+    then a batch norm counts valid frames only, and a row's result does not depend on the rest of the batch. Other
+    modules, and modules with hooks, run on the flattened rows as they are.
 
     Args:
-        module: takes rows [T * N, H].
+        module: any module that takes rows [T * N, H].
         stats: frames that count for batch statistics in training when lengths are given, "valid" or "padded".
 
     Raises:

@@ -10,7 +10,7 @@ class InferenceBatchSoftmax(nn.Module):
     """Softmax over the last axis in eval mode, in fp32 or better; the identity in training."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """input: [..., labels] → same shape."""
+        """input [..., labels], floating point → probabilities (in training: input), of the same shape."""
         if self.training:
             return input
         return torch.softmax(input, -1, dtype=torch.promote_types(input.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Autograd of the operations, which the transforms of torch.func (grad, vmap, jacrev, …) see, too."""
+"""Autograd of the operations, also under the transforms of torch.func (grad, vmap, jacrev, …)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.autograd import forward_ad
 
 from asrkern._transforms import transforming
 
-# By the name of the operation: what torch.library.register_autograd makes, transforms refuse.
+# Operation → its autograd function for the transforms, which refuse what torch.library.register_autograd makes.
 _FUNCTIONS: dict[str, type[torch.autograd.Function]] = {}
-# Of these, the operations for inference.
+# Operations for inference, which have no derivative.
 _WITHOUT_DERIVATIVE: set[str] = set()
 
 
 def call(name: str, *args: Any) -> Any:
-    """``torch.ops.asrkern.<name>(*args)``, whoever looks on: autograd, a transform or a tracer.
+    """``torch.ops.asrkern.<name>(*args)``, in eager mode, under a transform or in a trace.
 
     Raises:
-        RuntimeError: forward-mode derivatives, which would silently be lost, or export to ONNX by way of TorchScript.
+        RuntimeError: forward-mode derivatives, which would silently be lost; or export to ONNX through TorchScript.
     """
     operation = getattr(torch.ops.asrkern, name)
     if torch.compiler.is_compiling():
@@ -47,15 +47,15 @@ def _recorded(args: tuple[Any, ...]) -> bool:
 
 
 def _finite(arg: Any) -> Any:
-    # AOTInductor (torch 2.13) writes infinity as a string that it does not read as a number. A tracer may have a symbol
-    # for a float, which can be compared.
+    # AOTInductor (torch 2.13) writes infinity as a string that it cannot read as a number. In a trace a float may be a
+    # symbol, which can be compared.
     if isinstance(arg, float) and (arg == math.inf or arg == -math.inf):
         return sys.float_info.max if arg > 0 else -sys.float_info.max
     return arg
 
 
 def detached(value: Tensor) -> Tensor:
-    """The input of an operation without derivative: a constant, but not to transforms, which would find zeros."""
+    """The input of an operation without derivative, detached; not in transforms, which would find gradients of zero."""
     return value if transforming() else value.detach()
 
 
@@ -80,9 +80,9 @@ def raise_on_double_backward(name: str) -> None:
 
 
 def not_differentiable(*names: str) -> None:
-    """Make the transforms, and backward, raise that ask for derivatives of these operations.
+    """Make transforms and backward raise if they ask for derivatives of these operations.
 
-    Eager backward only asks where inputs are not :func:`detached`.
+    Eager backward only asks if inputs are not :func:`detached`.
     """
 
     def register(name: str) -> None:

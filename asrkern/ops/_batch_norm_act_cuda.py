@@ -9,11 +9,12 @@ from torch import Tensor
 from asrkern._triton import batch_norm_act as kernels
 from asrkern.ops._launch import block, device_of, empty, launch
 
-#: Bytes of a tile: 64 a thread of 4 warps. A tile of frames, which are loaded one by one, has no more values for that.
+#: Bytes of a tile: 64 for each thread of 4 warps. With time last each value counts 4 bytes, whatever its dtype, since
+#: frames are loaded one by one.
 TILE = 8192
-#: Pieces are so long that there are about this many programs: several for each multiprocessor.
+#: Pieces are made so long that about this many programs run, several on each multiprocessor.
 PROGRAMS = 1024
-#: Pieces that are merged at once.
+#: How many pieces are merged at once.
 MERGED = 1024
 
 

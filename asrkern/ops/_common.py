@@ -55,7 +55,7 @@ def compute_dtype(input: Tensor, **others: Tensor | None) -> torch.dtype:
 
 
 def output_dtype(input: Tensor, weight: Tensor | None) -> torch.dtype:
-    """The dtype that a caller gets: that of its own tensors, float32 where they differ (as under autocast)."""
+    """The dtype of results: that of the caller's tensors, float32 where they differ (as under autocast)."""
     return input.dtype if weight is None else torch.promote_types(input.dtype, weight.dtype)
 
 
@@ -77,16 +77,16 @@ def clamp_bounds(activation: tuple[float, float] | None) -> tuple[float, float]:
 
 
 def register_fake(op: str) -> Callable[[Callable], Callable]:
-    """:func:`torch.library.register_fake`, for a function that makes its results like its first argument.
+    """Register a fake kernel whose results are made like its first argument, by :func:`torch.library.register_fake`.
 
-    torch takes it, too, where one tensor of a real call is on the meta device: that raises ValueError, instead of
-    results that nobody computed.
+    torch also calls it in a real call with one tensor on the meta device. Then it raises ValueError, instead of
+    returning results that nobody computed.
     """
 
     def decorate(fake: Callable) -> Callable:
         @functools.wraps(fake)
         def checked(*args):
-            # Those of a tracer are of classes of their own.
+            # A tracer's tensors have classes of their own.
             kinds = {arg.is_meta for arg in args if type(arg) in (Tensor, torch.nn.Parameter)}
             if len(kinds) > 1:
                 raise ValueError(f"{op}: expected all tensors on the meta device or none, received both")

@@ -1,4 +1,4 @@
-"""What the launchers of Triton kernels share. This module, as they, is imported when the first kernel runs."""
+"""What the launchers of Triton kernels share. Like them, it is imported when the first kernel runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Uninitialised, or with ASRKERN_CHECK=1 full of NaN, so that a value that nobody wrote is seen."""
+    """An uninitialised tensor; with ASRKERN_CHECK=1 it is full of NaN, so that a value that nobody wrote is seen."""
     result = torch.empty(shape, device=like.device, dtype=dtype)
     if os.environ.get("ASRKERN_CHECK") == "1" and dtype.is_floating_point:
         result.fill_(float("nan"))
@@ -25,12 +25,12 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> 
 
 
 def device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be that of the tensors."""
+    """The device of a tensor as the current one, on which Triton launches."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
 def block(extent: int, choices: tuple[int, ...]) -> int:
-    """The block size of ``choices``, ascending, that pads ``extent`` least, the largest of equals; never far above it."""
+    """Of ``choices`` (ascending) the block size that pads ``extent`` least, the largest of equals."""
     if extent <= choices[0]:
         return triton.next_power_of_2(extent)
     return min(reversed(choices), key=lambda size: triton.cdiv(extent, size) * size)

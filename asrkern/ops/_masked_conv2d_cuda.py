@@ -15,7 +15,12 @@ from asrkern.ops._launch import device_of, empty, launch
 
 
 class Config(NamedTuple):
-    """Tile of the GEMM: frames × (bins · channels), values of K a step; warps and pipeline stages of a program."""
+    """A tile of the GEMM, and how a program computes it.
+
+    frames, columns: the tile, whose columns are bins · channels; depth: values of K a step; num_warps, num_stages: of
+        the
+    program.
+    """
 
     frames: int
     columns: int
@@ -24,9 +29,9 @@ class Config(NamedTuple):
     num_stages: int
 
 
-#: By the precision of the products, then by shape: "few" is for inputs whose large tiles would not fill the GPU. The
-#: first of a list is taken; the others are for benchmarks/qualification/gpu_check.py to time. ieee multiplies without
-#: tensor cores.
+#: Precision of the products and kind of shape → configurations. "few" is for inputs whose large tiles would not fill
+#: the GPU. The first configuration is used; benchmarks/qualification/gpu_check.py times the others, too. "ieee"
+#: multiplies without tensor cores.
 CONFIGS: dict[tuple[str, str], list[Config]] = {
     ("half", "many"): [Config(128, 128, 64, 8, 3), Config(256, 64, 64, 8, 3), Config(128, 64, 64, 4, 4)],
     ("half", "few"): [Config(64, 64, 64, 4, 4), Config(64, 128, 64, 4, 3)],
@@ -35,24 +40,28 @@ CONFIGS: dict[tuple[str, str], list[Config]] = {
     ("ieee", "many"): [Config(64, 64, 16, 8, 3), Config(128, 64, 16, 8, 3)],
     ("ieee", "few"): [Config(64, 32, 16, 4, 3), Config(32, 64, 16, 4, 2)],
 }
-#: Programs that fill the largest GPU twice.
-FILLING = 264
+#: With fewer programs the tiles are "few". So many fill the largest GPU twice.
+PROGRAMS_TO_FILL_A_GPU = 264
 
 
 def product_precision(dtype: torch.dtype) -> str:
-    """How products are formed: "half" for float16 and bfloat16; for float32 "tf32" where torch allows cuDNN that
-    (``torch.backends.cudnn``; its default), else "ieee". Sums are float32."""
+    """How products are formed: "half" (float16 and bfloat16), "tf32" or "ieee" (float32). Sums are float32.
+
+    float32 is "tf32" where torch lets cuDNN use that (``torch.backends.cudnn``, on by default)."""
     if dtype != torch.float32:
         return "half"
     try:
         return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
     except RuntimeError:
-        # torch refuses the old switch where convolutions and RNNs were set apart.
+        # torch refuses the old switch once convolutions and RNNs have different settings.
         return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
 class Statistics(NamedTuple):
-    """Of each tile of the output, in float32: mean and Σ (x − mean)² [channels, tiles], values per channel [tiles]."""
+    """Statistics of each tile of the output, in float32.
+
+    mean, deviation (Σ (x − mean)²): [channels, tiles]; count, the values of a channel: [tiles].
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -63,9 +72,10 @@ class Plan:
     """How one convolution is laid out: the unfolded input, the packed weight and the tiles.
 
     Args:
-        input: [N, C, F, T]. weight: [O, C, kernel_F, kernel_T].
+        input: [N, C, F, T].
+        weight: [O, C, kernel_F, kernel_T].
         stride, padding: (frequency, time).
-        config: instead of the one that CONFIGS has for this shape.
+        config: None for the one that CONFIGS has for this shape.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class Plan:
         self.precision = product_precision(input.dtype)
         if config is None:
             config = CONFIGS[self.precision, "many"][0]
-            if self._tiles(config) < FILLING:
+            if self._tiles(config) < PROGRAMS_TO_FILL_A_GPU:
                 config = CONFIGS[self.precision, "few"][0]
         self.config = config
         self.block_t, self.block_o, self.group = self._blocks(config)
@@ -92,7 +102,8 @@ class Plan:
         self.channel_blocks = triton.cdiv(self.out_channels, self.block_o)
         self.frame_blocks = triton.cdiv(self.out_frames, self.block_t)
 
-        # With few channels 16-byte pieces hold several frames, so each output frame gets its own copy of what it reads.
+        # With few channels a piece of 16 bytes holds several frames. Then each output frame gets a copy of its own of
+        # the input that it reads.
         self.time_unfolded = self.channels < 8
         frames = self.frame_blocks * self.block_t
         if self.time_unfolded:
@@ -121,7 +132,7 @@ class Plan:
         return self.batch * frames * channels * bins
 
     def fits(self) -> bool:
-        """Whether one row's offsets fit in 32 bits, and the batch in a grid."""
+        """Whether the offsets within a row fit in 32 bits, and the batch in a grid."""
         unfolded = self.rows * self.positions * self.inner
         output = self.out_channels * self.out_bins * self.out_frames
         return max(unfolded, output) < 2**31 and self.batch < 2**16
@@ -132,7 +143,7 @@ class Plan:
 
 
 def unfold(plan: Plan, input: Tensor, lengths: Tensor | None, output_lengths: Tensor | None) -> Tensor:
-    """The input as kernels/conv/triton/masked_conv2d.py wants it."""
+    """Lay out the input as kernels/conv/triton/masked_conv2d.py describes."""
     unfolded = empty((plan.batch, plan.rows, plan.positions, plan.inner), input, input.dtype)
     block_i = min(64, triton.next_power_of_2(plan.inner))
     block_p = 2048 // block_i
@@ -154,7 +165,7 @@ def unfold(plan: Plan, input: Tensor, lengths: Tensor | None, output_lengths: Te
 def pack_weight(
     plan: Plan, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The weight, and what follows it, as kernels/conv/triton/masked_conv2d.py wants them."""
+    """Lay out the weight, and the affine map after the product, as kernels/conv/triton/masked_conv2d.py describes."""
     width = plan.group * plan.block_o
     packed = empty((plan.channel_blocks, width, plan.columns), weight, weight.dtype)
     affine = empty((2, plan.channel_blocks * plan.block_o), weight, torch.float32)
@@ -174,7 +185,7 @@ def convolve(
     plan: Plan, unfolded: Tensor, packed: Tensor, affine: Tensor,
     lengths: Tensor | None, output_lengths: Tensor | None, low: float, high: float, statistics: str | None = None,
 ) -> tuple[Tensor, Statistics | None]:  # fmt: skip
-    """The output and, where statistics is "valid" or "padded", those of its tiles over these frames."""
+    """The output. With statistics "valid" or "padded" also the statistics of its tiles, over these frames."""
     output = empty((plan.batch, plan.out_channels, plan.out_bins, plan.out_frames), unfolded, unfolded.dtype)
     tiles = None
     if statistics is not None:
@@ -199,7 +210,7 @@ def run(
     lengths: Tensor | None, output_lengths: Tensor | None, stride: list[int], padding: list[int],
     low: float, high: float, *, statistics: str | None = None, config: Config | None = None,
 ) -> tuple[Tensor, Statistics | None]:  # fmt: skip
-    """All three kernels; statistics as in convolve, config as in Plan."""
+    """Run all three kernels. statistics: as in convolve; config: as in Plan."""
     plan = Plan(input, weight, stride, padding, config)
     if not plan.fits():
         raise ValueError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +34,8 @@ from asrkern.ops._common import (
 class Cell(NamedTuple):
     """A recurrent operation ``torch.ops.asrkern.<name>``.
 
-    gates: of hidden_size elements each; saved: values that backward needs of a unit; states: names of the initial
-    ones, the output's first.
+    gates: how many, each of hidden_size values; saved: how many values of a unit backward needs; states: names of the
+    initial states, the output's first.
     """
 
     name: str
@@ -54,6 +55,79 @@ class RecurrentWeights(NamedTuple):
     weight_hh: Tensor
     bias_ih: Tensor | None = None
     bias_hh: Tensor | None = None
+
+
+class _Arguments(NamedTuple):
+    """The arguments of ``torch.ops.asrkern.<name>``: see ``csrc/schema.cpp``."""
+
+    input: Tensor
+    lengths: Tensor | None
+    batch_sizes: Tensor | None
+    states: tuple[Tensor | None, ...]
+    weights: RecurrentWeights
+    weights_reverse: RecurrentWeights
+    batch_first: bool
+    save_reserve: bool
+
+    @classmethod
+    def of(cls, cell: Cell, values: Sequence[Any]) -> _Arguments:
+        """From the arguments in the order of the schema, where states and weights stand one by one."""
+        input, lengths, batch_sizes, *rest = values
+        states, (*weights, batch_first, save_reserve) = _split(rest, len(cell.states))
+        forward, reverse = _split(weights, len(RecurrentWeights._fields))
+        return cls(
+            input,
+            lengths,
+            batch_sizes,
+            tuple(states),
+            RecurrentWeights(*forward),
+            RecurrentWeights(*reverse),
+            batch_first,
+            save_reserve,
+        )
+
+
+class _Saved(NamedTuple):
+    """What backward needs of forward, in the order of ``torch.ops.asrkern.<name>_backward``."""
+
+    input: Tensor
+    lengths: Tensor | None
+    batch_sizes: Tensor | None
+    states: tuple[Tensor | None, ...]
+    weight_ih: Tensor
+    weight_hh: Tensor
+    weight_ih_reverse: Tensor | None
+    weight_hh_reverse: Tensor | None
+    output: Tensor
+    reserve: Tensor
+
+    @classmethod
+    def of(cls, cell: Cell, values: Sequence[Any]) -> _Saved:
+        """From :meth:`flat` values."""
+        input, lengths, batch_sizes, *rest = values
+        states, rest = _split(rest, len(cell.states))
+        return cls(input, lengths, batch_sizes, tuple(states), *rest)
+
+    def flat(self) -> tuple[Tensor | None, ...]:
+        """All values, the states one by one."""
+        input, lengths, batch_sizes, states, *rest = self
+        return (input, lengths, batch_sizes, *states, *rest)
+
+
+class _PackedDirection(NamedTuple):
+    """One direction's weights of ``torch.ops.asrkern.<name>_prepacked``."""
+
+    weight_ih: Tensor | None
+    scale_ih: Tensor | None
+    packed_hh: Tensor | None
+    scale_hh: Tensor | None
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+
+def _split(values: Sequence[Any], count: int) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The first ``count`` values, and the others."""
+    return values[:count], values[count:]
 
 
 def _check_weights(
@@ -154,12 +228,12 @@ def run_layer(
     return tuple(result.to(result_dtype) for result in results)
 
 
-# Forward and backward kernel, as _library.cuda_kernel knows them.
+# The names of forward and backward kernel that _library.cuda_kernel knows.
 _CUDA_KERNELS = {"gru": ("gru_forward", "gru_backward")}
 
 
 def _cuda_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What the CUDA kernels compute in: what is given, or autocast's dtype."""
+    """The dtype that the CUDA kernels compute in: the given one, or autocast's."""
     return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else dtype
 
 
@@ -194,17 +268,17 @@ def _ask_cuda_rows(
 
 
 def _cuda_rows(*layer) -> int:
-    """Rows up to which the CUDA kernel is to run; 0 where it does not."""
+    """Up to how many rows the CUDA kernel is to run; 0 for never."""
     return _ask_cuda_rows(*layer)
 
 
-# As for _library.cuda_kernel: tracing sees a number.
+# In a trace it is a number, as _library.cuda_kernel is.
 _cuda_rows._dynamo_marked_constant = True
 
 
 def _differentiable(input, states, tensors) -> bool:
     # A trace may be trained later, and torch checks it in another grad mode than it was made in.
-    # Nor does a mapped tensor say whether what it is mapped over requires a gradient.
+    # A mapped tensor does not say whether the tensor that it is mapped over requires a gradient.
     return (torch.is_grad_enabled() and transforming()) or (
         (torch.is_grad_enabled() or torch.jit.is_tracing())
         and any(t is not None and t.requires_grad for t in (input, *states, *tensors))
@@ -218,7 +292,7 @@ def _kernel(cell, input, lengths, batch_sizes, states, tensors, batch_first):
 
 
 def _cuda_kernel(*arguments):
-    """:func:`_kernel`, whose matrix products are torch's, in the dtype that its tensors have."""
+    """:func:`_kernel` without autocast, since its matrix products are torch's: they keep the dtype of their tensors."""
     with torch.autocast("cuda", enabled=False):
         return _kernel(*arguments)
 
@@ -229,7 +303,7 @@ def _composed(cell, input, lengths, batch_sizes, states, tensors, batch_first):
     bias, bidirectional = tensors[2] is not None, tensors[4] is not None
     size = tensors[1].shape[1]
     if batch_sizes is None and lengths is not None and len(lengths):
-        # PackedSequence has no rows without frames: they get one, which is masked afterwards.
+        # PackedSequence has no rows without frames. They get one frame, which is masked afterwards.
         shown = lengths.clamp(min=1)
         packed = pack_padded_sequence(input, shown.cpu(), batch_first, enforce_sorted=False)
         in_order = [None if s is None else s.index_select(1, packed.sorted_indices) for s in states]
@@ -255,11 +329,7 @@ def register(cell: Cell) -> None:
     """Register fake kernels and autograd of ``asrkern::<name>`` and ``asrkern::<name>_backward``."""
     count = len(cell.states)
 
-    def fake(input, lengths, batch_sizes, *others):
-        states, (_, weight_hh, _, _, _, weight_hh_reverse, _, _), (batch_first, save_reserve) = (
-            others[:count], others[count:-2], others[-2:]
-        )  # fmt: skip
-        directions, size = (1 if weight_hh_reverse is None else 2), weight_hh.shape[1]
+    def fake_results(input, batch_sizes, states, size, directions, batch_first):
         output = input.new_empty((*input.shape[:-1], directions * size))
         given = [state for state in states if state is not None]
         if batch_sizes is None:
@@ -269,63 +339,73 @@ def register(cell: Cell) -> None:
         else:
             # The number of rows is the value batch_sizes[0].
             rows = torch.library.get_ctx().new_dynamic_size()
-        frames = input.shape[0] if batch_sizes is not None else input.shape[0] * input.shape[1]
-        reserve = input.new_empty((directions, frames, cell.saved * size) if save_reserve else (0,))
-        return output, *(input.new_empty((directions, rows, size)) for _ in range(count)), reserve
+        return output, *(input.new_empty((directions, rows, size)) for _ in range(count))
+
+    def fake(*arguments):
+        a = _Arguments.of(cell, arguments)
+        input, size = a.input, a.weights.weight_hh.shape[1]
+        directions = 1 if a.weights_reverse.weight_hh is None else 2
+        results = fake_results(input, a.batch_sizes, a.states, size, directions, a.batch_first)
+        frames = input.shape[0] if a.batch_sizes is not None else input.shape[0] * input.shape[1]
+        reserve = input.new_empty((directions, frames, cell.saved * size) if a.save_reserve else (0,))
+        return *results, reserve
 
     def fake_backward(grad_output, *others):
-        grad_states, input = others[:count], others[count]
-        weight_ih, weight_hh = others[2 * count + 3 : 2 * count + 5]
-        directions = grad_states[0].shape[0]
+        grad_states, (*saved, _batch_first) = _split(others, count)
+        a = _Saved.of(cell, saved)
+        directions, gates = grad_states[0].shape[0], a.weight_hh.shape[0]
         return (
-            input.new_empty(input.shape),
-            *(input.new_empty(grad.shape) for grad in grad_states),
-            input.new_empty((directions, *weight_ih.shape)),
-            input.new_empty((directions, *weight_hh.shape)),
-            input.new_empty((directions, weight_hh.shape[0])),
-            input.new_empty((directions, weight_hh.shape[0])),
+            a.input.new_empty(a.input.shape),
+            *(a.input.new_empty(grad.shape) for grad in grad_states),
+            a.input.new_empty((directions, *a.weight_ih.shape)),
+            a.input.new_empty((directions, *a.weight_hh.shape)),
+            a.input.new_empty((directions, gates)),
+            a.input.new_empty((directions, gates)),
         )
 
     def setup_context(ctx, inputs, output):
-        ctx.batch_first, ctx.saved = inputs[-2:]
-        ctx.mark_non_differentiable(output[-1])
-        weights = inputs[3 + count : -2]
-        ctx.has_bias = weights[2] is not None
+        a = _Arguments.of(cell, inputs)
+        output, *_finals, reserve = output
+        ctx.mark_non_differentiable(reserve)
+        ctx.batch_first, ctx.save_reserve = a.batch_first, a.save_reserve
+        ctx.has_bias = a.weights.bias_ih is not None
+        reverse = a.weights_reverse
+        weights = (a.weights.weight_ih, a.weights.weight_hh, reverse.weight_ih, reverse.weight_hh)
         ctx.save_for_backward(
-            *inputs[: 3 + count], weights[0], weights[1], weights[4], weights[5], output[0], output[-1]
+            *_Saved(a.input, a.lengths, a.batch_sizes, a.states, *weights, output, reserve).flat()
         )
 
     def backward(ctx, *grads):
-        if not ctx.saved:
+        if not ctx.save_reserve:
             raise RuntimeError(
                 f"asrkern::{cell.name}: backward needs save_reserve=True in forward; asrkern.ops.{cell.name} sets it"
             )
-        saved = ctx.saved_tensors
-        states, weight_hh_reverse = saved[3 : 3 + count], saved[-3]
-        with torch.autocast(saved[0].device.type, enabled=False):
-            dx, *rest = call(f"{cell.name}_backward", *grads[:-1], *saved, ctx.batch_first)
-        dstates, (dw_ih, dw_hh, db_ih, db_hh) = rest[:count], rest[count:]
+        *grads, _grad_reserve = grads
+        saved = _Saved.of(cell, ctx.saved_tensors)
+        with torch.autocast(saved.input.device.type, enabled=False):
+            dx, *rest = call(f"{cell.name}_backward", *grads, *saved.flat(), ctx.batch_first)
+        dstates, (dw_ih, dw_hh, db_ih, db_hh) = _split(rest, count)
 
-        def of_direction(d: int) -> tuple[Tensor | None, ...]:
-            if d == 1 and weight_hh_reverse is None:
-                return None, None, None, None
-            return dw_ih[d], dw_hh[d], *((db_ih[d], db_hh[d]) if ctx.has_bias else (None, None))
+        def of_direction(d: int) -> RecurrentWeights:
+            if d == 1 and saved.weight_hh_reverse is None:
+                return RecurrentWeights(None, None)
+            return RecurrentWeights(dw_ih[d], dw_hh[d], *((db_ih[d], db_hh[d]) if ctx.has_bias else ()))
 
-        dstates = [None if state is None else grad for state, grad in zip(states, dstates)]
+        dstates = [None if state is None else grad for state, grad in zip(saved.states, dstates)]
         return dx, None, None, *dstates, *of_direction(0), *of_direction(1), None, None
 
     def fake_pack(weight_hh, int8_activations=False):
-        # How much a pack holds is the instruction set's, of the machine that runs it.
+        # The size of a pack depends on the instruction set of the machine that runs it.
         return weight_hh.new_empty((torch.library.get_ctx().new_dynamic_size(),))
 
-    def fake_prepacked(input, lengths, batch_sizes, *others):
-        # Per direction: weight_ih, scale_ih, packed_hh, scale_hh and two biases; then batch_first, and whether activations
-        # are int8, which a tracer leaves out where it is the default.
-        states, weight_ih, weight_ih_reverse = others[:count], others[count], others[count + 6]
-        weight_hh = weight_ih.new_empty((1, weight_ih.shape[0] // cell.gates))
-        weight_hh_reverse = None if weight_ih_reverse is None else weight_hh
-        weights = (None, weight_hh, None, None, None, weight_hh_reverse, None, None)
-        return fake(input, lengths, batch_sizes, *states, *weights, others[count + 12], False)[:-1]
+    def fake_prepacked(input, _lengths, batch_sizes, *others):
+        states, rest = _split(others, count)
+        forward, rest = _split(rest, len(_PackedDirection._fields))
+        # Last, whether activations are int8, which a tracer leaves out where it is the default.
+        reverse, (batch_first, *_) = _split(rest, len(_PackedDirection._fields))
+        forward, reverse = _PackedDirection(*forward), _PackedDirection(*reverse)
+        size, directions = forward.weight_ih.shape[0] // cell.gates, 1 if reverse.weight_ih is None else 2
+        return fake_results(input, batch_sizes, states, size, directions, batch_first)
 
     register_fake(f"asrkern::{cell.name}")(fake)
     register_fake(f"asrkern::{cell.name}_pack")(fake_pack)

@@ -53,12 +53,12 @@ def batch_norm_act(
     Functional: running statistics are not touched; a layer updates them from the returned mean, var and count.
 
     Args:
-        input: one dimension a letter of layout. float32 or float64; lower precisions are computed in float32.
+        input: a dimension for each letter of layout. float32 or float64; lower precisions are computed in float32.
         weight, bias: [channels] or None for 1 and 0.
-        running_mean, running_var: [channels], what the input is normalised with when not training.
+        running_mean, running_var: [channels], the statistics that are used when not training.
         lengths: [N] integers, valid frames of each row; None: all. Frames beyond are 0 in the output.
         layout: "RC" (rows of channels), "NTC", "TNC", "NCT" or "NCFT" (N rows, C channels, F frequency, T time).
-        training: normalise with the statistics of this input, which are returned.
+        training: normalise by the statistics of this input, which are returned.
         stats: "valid" takes statistics over valid frames, "padded" over all of them.
         eps: added to the variance.
         activation: (min, max) to clamp to: Hardtanh; ReLU is (0, inf); None is none.

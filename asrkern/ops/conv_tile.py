@@ -6,15 +6,18 @@ from typing import NamedTuple
 
 
 class ConvTile(NamedTuple):
-    """outputs: frames computed together, from output frame 0 on; inputs: the frames, from the first one's window on, that
-    hold all that their bits depend on, and all that the tile goes on by."""
+    """A tile of the operation, along time.
+
+    outputs: frames that are computed together, the first tile beginning at output frame 0; inputs: frames, from the
+    window of its first output on, that the tile reads. The bits of its outputs depend on these alone.
+    """
 
     outputs: int
     inputs: int
 
 
 def conv_tile(kernel_size: int, stride: int = 1) -> ConvTile:
-    """The tiles in which :func:`masked_conv2d` goes along time on the CPU; they depend on these two alone.
+    """The tiles in which :func:`masked_conv2d` computes time on the CPU. They depend on these two arguments alone.
 
     The result for any run of whole tiles is bit for bit the one for the whole row. A kernel of 5 to 16 taps for each
     frame of stride takes 32-point transforms (of each phase of the stride): kernels/conv/cpu/masked_conv2d_overlap_save.h.

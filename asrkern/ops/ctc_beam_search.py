@@ -16,9 +16,10 @@ _NO_LIMIT = (1 << 31) - 1
 
 
 class CTCContext(NamedTuple):
-    """What prefixes are worth beside their acoustics, as tensors; :func:`asrkern.decoder.build_context` makes it.
+    """What prefixes are worth beside their acoustic scores, as tensors; :func:`asrkern.decoder.build_context` makes it.
 
-    Scores are natural logarithms and weighted, but for the language model's. Parts that are not there are empty.
+    Scores are natural logarithms, already weighted, except the language model's (log10). Parts that are missing are
+    empty.
 
     Attributes:
         token_kinds: [V] uint8: 0 inside a word, 1 ends a word (a space), 2 begins one ("▁the").
@@ -30,15 +31,16 @@ class CTCContext(NamedTuple):
             word_begin [nodes + 1], words, lm_words, int32; look_ahead [nodes], reach [nodes], float32
             (``kernels/ctc/ctc_context.h``).
         hotwords: edge_begin, edge_token, edge_target, edge_mask as for lexicon; credit, completed, reach [nodes],
-            float32. Node 0: no phrase is begun; 1: none goes on with the word, worth nothing and without edges.
+                float32. Node 0: no phrase is begun. Node 1: no phrase continues with the word; it has no edges and no
+                credit.
         alpha: weight of the language model's log-probabilities.
         beta: added for each word (each token with a model of characters).
-        unk_score: added for each word that is not in the lexicon; None: there must be none.
-        unknown_look_ahead: expected of such a word as soon as it is one.
-        begin_reach: the most that beginning a word gains.
-        texts: [1 + V + words, 2] int64, hashes of what stands between words, of each token's text and of each word of
-            the lexicon (``kernels/ctc/text_hash.h``): prefixes with the same text are one result, whose scores are
-            the logarithm of the sum. None: each prefix is one.
+        unk_score: added for each word that is not in the lexicon; None: such words are not allowed.
+        unknown_look_ahead: the expected score of such a word, from where it leaves the lexicon on.
+        begin_reach: the most that a token that begins a word can gain.
+        texts: [1 + V + words, 2] int64: hashes of the text between words, of each token's text and of each word of the
+            lexicon (``kernels/ctc/text_hash.h``). Prefixes with the same text become one result, whose scores are the
+            logarithm of the sum. None: each prefix is a result.
     """
 
     token_kinds: Tensor
@@ -57,10 +59,11 @@ class CTCContext(NamedTuple):
     texts: Tensor | None = None
 
     def to(self, device: torch.device | str) -> CTCContext:
-        """The same with its tensors on ``device``.
+        """This context with its tensors on ``device``.
 
         Raises:
-            ValueError: it leaves the CPU and its values are not those of a context; a GPU does not check them.
+            ValueError: it leaves the CPU, and its values are not those of a context. A GPU's search does not check
+                them.
         """
         if self.token_kinds.device.type == "cpu" and torch.device(device).type != "cpu":
             ctc_beam_search(torch.zeros(0, 0, len(self.token_kinds)), context=self, beam_width=1)
@@ -73,19 +76,22 @@ class CTCContext(NamedTuple):
 
 
 class CTCBeamSearchResult(NamedTuple):
-    """The n-best of each row, the best first; L = T is the room for tokens. Of prefixes that are one text
-    (:attr:`CTCContext.texts`) tokens, times and words are those of the best, scores of all.
+    """The n-best of each row, the best first. L = T is the room for tokens.
+
+    Prefixes with the same text (:attr:`CTCContext.texts`) are one hypothesis: tokens, times and words are those of the
+    best prefix, scores those of all.
 
     Attributes:
         tokens: [N, nbest, L] int32, −1 beyond token_lengths.
-        timesteps: [N, nbest, L, 2] int32, frames of each token in the best alignment: its first, the one after its last.
-        words: [N, nbest, L] int32, the lexicon's word that each token is in; −1 of unknown ones, −2 of spaces.
+        timesteps: [N, nbest, L, 2] int32, frames of each token in the best alignment: its first, the one after its
+            last.
+        words: [N, nbest, L] int32, the lexicon's word that each token is in; −1: an unknown word, −2: a space.
         confidences: [N, nbest, L] float32, posterior probability within the beam of the word that each token is in.
         token_lengths: [N, nbest] int32, −1 where there are fewer hypotheses.
         scores: [N, nbest] float64, ``log p_ctc + alpha · ln p_lm + beta · words + …``.
-        am_scores: [N, nbest] float64, ``log p_ctc``; what the context gave is the difference.
-        errors: [N, 2] int32, what was wrong with a row (:data:`ERRORS`, 0: nothing) and at which frame. Its n-best is
-            empty.
+        am_scores: [N, nbest] float64, ``log p_ctc``. What the context added is the difference.
+        errors: [N, 2] int32, what was wrong with a row (:data:`ERRORS`; 0: nothing) and at which frame. Such a row has
+            no n-best.
     """
 
     tokens: Tensor
@@ -111,7 +117,7 @@ ERRORS = {
 
 
 def error_message(error: int, frame: int, row: int | None = None) -> str:
-    """What the two numbers of :attr:`CTCBeamSearchResult.errors` mean."""
+    """What an error of :attr:`CTCBeamSearchResult.errors` means, in words; frame −1 and row None are not named."""
     where = [f"in row {row}"] * (row is not None) + [f"at frame {frame}"] * (frame >= 0)
     return f"log_probs: {ERRORS[error]} ({' '.join(where)})"
 
@@ -140,31 +146,31 @@ def ctc_beam_search(
 ) -> CTCBeamSearchResult:
     """Prefix beam search (Graves et al. 2006; Hannun et al. 2014) over a batch of CTC outputs.
 
-    A prefix's score is the logarithm of the sum over all its alignments, plus what ``context`` gives; equal prefixes
-    are merged before the ``beam_width`` best are kept. Nothing is differentiable.
+    A prefix's score is the logarithm of the sum over all its alignments, plus what ``context`` adds. Equal prefixes are
+    merged before the ``beam_width`` best are kept. Nothing is differentiable.
 
     Args:
-        log_probs: [N, T, V] log-probabilities, any floating dtype; computed in float32, relative to the best prefix, so
-            that precision does not sink over time. On a GPU a kernel of asrkern's does the whole search there, with
-            ``context`` on the same device, and can be captured in a CUDA graph; it finds what the CPU does, but for the
-            order of equal scores. Beams that do not fit into a block's shared memory (on an H200 about 650 prefixes of
-            29 tokens, or 100 of 15,000) are an error; each row takes about 3 MB of the device's memory.
-        lengths: [N] integers, frames of each row; None: all T. On a GPU one that is out of range is an entry in
+        log_probs: [N, T, V] log-probabilities, any floating dtype. Computed in float32 relative to the best prefix, so
+            precision does not sink over time. On a GPU one kernel does the whole search, with ``context`` on the same
+            device, and can be captured in a CUDA graph. It finds what the CPU finds, except for the order of equal
+            scores. Beams that do not fit into a block's shared memory (on an H200 about 650 prefixes of 29 tokens, or
+            100 of 15,000) are an error; each row takes about 3 MB of the device's memory.
+        lengths: [N] integers, frames of each row; None: all T. On a GPU a length out of range is an entry in
             ``errors``.
         blank: index of the blank token.
         beam_width: prefixes kept at each frame.
         nbest: hypotheses returned, at most beam_width.
-        top_tokens: only that many of the likeliest tokens of a frame are possible; None: all.
-        token_min_logp: less likely tokens are impossible, unless the likeliest of the frame.
-        beam_prune_logp: prefixes whose score is that far below the best are dropped, ≤ 0.
+        top_tokens: only so many of the likeliest tokens of a frame are possible; None: all.
+        token_min_logp: less likely tokens are impossible, but never a frame's likeliest.
+        beam_prune_logp: prefixes whose score is further than this below the best are dropped; ≤ 0.
         blank_penalty: subtracted from blank's log-probability, before all pruning.
-        log_add: False: the best alignment counts in place of the sum.
-        history: tokens. Prefixes that differ from the best one further back are dropped once texts are half of that
-            longer, so that long recordings take no more memory and time a frame than short ones; None: never.
+        log_add: True: alignments are summed. False: the best one counts.
+        history: in tokens. Prefixes that differ from the best one further back are dropped, each time texts have become
+            longer by half of it, so that a frame takes no more memory and time in long recordings; None: never.
         check_normalized: report rows whose probabilities do not sum to 1 within a factor of e^0.5.
-        context: words, language model, hotwords; None: acoustics only. On the CPU all of it is checked; on a GPU its
-            values are taken as they are: :meth:`CTCContext.to` has checked them.
-        num_threads: of torch's threads on the CPU, at most; 0: all.
+        context: words, language model, hotwords; None: acoustics only. On the CPU all its values are checked. On a GPU
+            they are not: :meth:`CTCContext.to` has checked them.
+        num_threads: at most so many of torch's threads on the CPU; 0: all.
 
     Returns:
         :class:`CTCBeamSearchResult`. Rows with bad values have an entry in ``errors``; the others are not affected.
@@ -183,7 +189,7 @@ def ctc_beam_search(
     vocabulary = log_probs.shape[2]
     if vocabulary == 0:
         raise ValueError(f"log_probs: expected at least one token, received shape {tuple(log_probs.shape)}")
-    # The fake kernel needs sizes that the kernel would refuse only later.
+    # The kernel would refuse these sizes as well, but the fake kernel needs them before.
     if beam_width < 1:
         raise ValueError(f"beam_width: expected at least 1, received {beam_width}")
     if not 1 <= nbest <= beam_width:

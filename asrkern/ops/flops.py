@@ -1,8 +1,7 @@
-"""What the operations cost, for torch.utils.flop_counter.FlopCounterMode; importing this lets it count them.
+"""What the operations cost, for torch.utils.flop_counter.FlopCounterMode. Importing this lets it count them.
 
-As torch does for its own, a multiply-add counts 2, and nothing but matrix products and convolutions counts. Padded
-frames count like any other: which rows end earlier is in the values of lengths. The backward passes of linear and
-masked_conv2d are torch's own operations.
+As in torch, a multiply-add counts 2, and only matrix products and convolutions count. Padded frames count like any
+other, since lengths are values. The backward passes of linear and masked_conv2d are torch's own operations.
 """
 
 from __future__ import annotations
@@ -43,25 +42,36 @@ def _recurrent_flops(input: Shape, weight_ih: Shape, weight_hh: Shape, reverse: 
     return 2 * (1 if reverse is None else 2) * prod(input[:-1]) * (prod(weight_ih) + prod(weight_hh))
 
 
+def _prepacked_flops(
+    input, gates, weight_ih, scale_ih, packed_hh, scale_hh, bias_ih, bias_hh, reverse, *_: Any
+) -> int:
+    # Not by the shape of packed_hh, which may hold more than W_hh's values.
+    rows = weight_ih[0]
+    return _recurrent_flops(input, weight_ih, (rows, rows // gates), reverse)
+
+
 @register_flop_formula(torch.ops.asrkern.gru)
-def gru_flops(input, lengths, batch_sizes, h0, weight_ih, weight_hh, *rest: Any, **_: Any) -> int:
-    return _recurrent_flops(input, weight_ih, weight_hh, rest[2])
+def gru_flops(
+    input, lengths, batch_sizes, h0, weight_ih, weight_hh, bias_ih, bias_hh, reverse, *_: Any, **__: Any
+) -> int:
+    return _recurrent_flops(input, weight_ih, weight_hh, reverse)
 
 
 @register_flop_formula(torch.ops.asrkern.gru_prepacked)
-def gru_prepacked_flops(input, lengths, batch_sizes, h0, weight_ih, *rest: Any, **_: Any) -> int:
-    # The packed W_hh may hold more than its values.
-    return _recurrent_flops(input, weight_ih, (weight_ih[0], weight_ih[0] // 3), rest[5])
+def gru_prepacked_flops(input, lengths, batch_sizes, h0, *weights: Any, **_: Any) -> int:
+    return _prepacked_flops(input, 3, *weights)
 
 
 @register_flop_formula(torch.ops.asrkern.lstm)
-def lstm_flops(input, lengths, batch_sizes, h0, c0, weight_ih, weight_hh, *rest: Any, **_: Any) -> int:
-    return _recurrent_flops(input, weight_ih, weight_hh, rest[2])
+def lstm_flops(
+    input, lengths, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reverse, *_: Any, **__: Any
+) -> int:
+    return _recurrent_flops(input, weight_ih, weight_hh, reverse)
 
 
 @register_flop_formula(torch.ops.asrkern.lstm_prepacked)
-def lstm_prepacked_flops(input, lengths, batch_sizes, h0, c0, weight_ih, *rest: Any, **_: Any) -> int:
-    return _recurrent_flops(input, weight_ih, (weight_ih[0], weight_ih[0] // 4), rest[5])
+def lstm_prepacked_flops(input, lengths, batch_sizes, h0, c0, *weights: Any, **_: Any) -> int:
+    return _prepacked_flops(input, 4, *weights)
 
 
 # Backward: each product of the forward pass has two, one for each of its factors.
@@ -73,6 +83,8 @@ def gru_backward_flops(
 
 
 @register_flop_formula(torch.ops.asrkern.lstm_backward)
-def lstm_backward_flops(grad_output, grad_h_n, grad_c_n, input, *rest: Any, **_: Any) -> int:
-    weight_ih, weight_hh, reverse = rest[4:7]
+def lstm_backward_flops(
+    grad_output, grad_h_n, grad_c_n, input, lengths, batch_sizes, h0, c0, weight_ih, weight_hh, reverse,
+    *_: Any, **__: Any,
+) -> int:  # fmt: skip
     return 2 * _recurrent_flops(input, weight_ih, weight_hh, reverse)

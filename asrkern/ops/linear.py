@@ -58,7 +58,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def quantize_weight(weight: Tensor, format: str) -> tuple[Tensor, Tensor | None]:
-    """A weight in fewer bits, and what its rows are to be multiplied by.
+    """A weight in fewer bits, and the factor for each of its rows.
 
     Args:
         weight: [out_features, in_features], floating-point.
@@ -154,7 +154,7 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad):
     input, weight = ctx.saved_tensors
-    # −1 would say nothing where there are no features.
+    # Not −1, which is ambiguous where there are no features.
     count = grad.shape[:-1].numel()
     rows = grad.reshape(count, grad.shape[-1])
     with torch.autocast(grad.device.type, enabled=False):

@@ -56,7 +56,10 @@ def check_masked_conv2d(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """(lengths, output_lengths) on the input's device; raises as :func:`masked_conv2d`. per_channel: by name."""
+    """Check the arguments as :func:`masked_conv2d`. Returns (lengths, output_lengths) on the device of input.
+
+    per_channel: name → tensor [out_channels] or None.
+    """
     check_tensor("input", input, (4,))
     check_tensor("weight", weight, (4,))
     check_same_device("weight", weight, input)
@@ -119,8 +122,8 @@ def masked_conv2d(
     products are rounded to TF32 where torch allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, its default).
 
     Args:
-        input: [N, in_channels, F, T], float32 or float64; lower precisions are computed in float32, or by asrkern's
-            GPU kernel, where weight has the same one, multiplied in it and summed in float32.
+        input: [N, in_channels, F, T], float32 or float64. Lower precisions are computed in float32; or, if weight has
+            the same dtype, by asrkern's GPU kernel, multiplied in that dtype and summed in float32.
         weight: [out_channels, in_channels, kernel_F, kernel_T].
         bias, scale, shift: [out_channels] or None for 0, 1 and 0.
         lengths: [N] integers, frames of each input row; None: all T.
@@ -158,7 +161,7 @@ def masked_conv2d(
 
 
 def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x: [N, C, F, T], 0 beyond each row's length."""
+    """x [N, C, F, T] with zeros beyond each row's length."""
     if lengths is None:
         return x
     valid = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
@@ -166,7 +169,7 @@ def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def resolve_output_lengths(lengths, output_lengths, weight, stride, padding):
-    """Output frames of each row: those given, else what lengths give."""
+    """Output frames of each row: the given ones, else those that follow from lengths."""
     if output_lengths is None and lengths is not None:
         return conv_output_lengths(lengths, weight.shape[3], stride[1], padding[1])
     return output_lengths
@@ -207,7 +210,7 @@ def _setup_context(ctx, inputs, output):
 
 
 def convolution_gradients(grad, input, weight, lengths, stride, padding, needed):
-    """Gradients of (input, weight) from that of a masked convolution, which is 0 beyond each row's output length."""
+    """Gradients of (input, weight). grad is the masked convolution's, 0 beyond each row's output length."""
     x = mask_frames(input, lengths)
     with torch.autocast(grad.device.type, enabled=False):
         grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(

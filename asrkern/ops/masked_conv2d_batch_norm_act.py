@@ -1,4 +1,4 @@
-"""A masked convolution and the training BatchNorm after it, whose statistics the convolution's own tiles yield."""
+"""A masked convolution and the training BatchNorm after it, in one operation: the convolution makes the statistics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def masked_conv2d_batch_norm_act(
     eps: float = 1e-5,
     activation: tuple[float, float] | None = None,
 ) -> BatchNormActResult:
-    """``batch_norm_act(masked_conv2d(x), training=True)``; on a GPU one pass over the convolution's output less.
+    """``batch_norm_act(masked_conv2d(x), training=True)``; on a GPU it reads the convolution's output once less.
 
     Args:
         input, weight, bias, lengths, output_lengths, stride, padding: as in :func:`masked_conv2d`.
@@ -46,7 +46,7 @@ def masked_conv2d_batch_norm_act(
         :class:`BatchNormActResult`; only output is differentiable.
 
     Raises:
-        TypeError, ValueError: as both.
+        TypeError, ValueError: as :func:`masked_conv2d` and :func:`batch_norm_act`.
     """
     geometry = {"lengths": lengths, "output_lengths": output_lengths, "stride": stride, "padding": padding}
     if not _takes_kernel(input, weight, bias, norm_weight, norm_bias):

@@ -26,9 +26,10 @@ class Dense(NamedTuple):
 
 
 class SpellerCell(NamedTuple):
-    """A recurrent cell as torch.nn.LSTMCell and GRUCell keep it.
+    """A recurrent cell, as torch.nn.LSTMCell and GRUCell keep it.
 
-    input: weight_ih and bias_ih; hidden: weight_hh and bias_hh, [gates·hidden_size, hidden_size].
+    input: weight_ih [gates·hidden_size, input_size] and bias_ih; hidden: weight_hh [gates·hidden_size, hidden_size] and
+    bias_hh.
     """
 
     input: Dense
@@ -36,28 +37,30 @@ class SpellerCell(NamedTuple):
 
 
 class SpellerWeights(NamedTuple):
-    """A speller. Of one row a step is, with the context of the step before (zeros at first):
+    """A speller. For one row, a step is as follows; context is the one of the step before, zeros at first:
 
-    1. ``x = embedding[token]``, ``[x; context]`` if feeds_context; through the cells; the last output is the query.
-    2. Scores of the row's valid frames t. "mean": 0. "dot": ``scale · q·keys[t]`` in each of ``heads`` equal parts.
-       "additive": ``energy · tanh(q + keys[t] + l[t])``. With ``query``, q is that layer of the query.
-       ``l[t] = location_bias + Σ_j location[j] · weights before[t + j − kernel_size // 2]`` from the second step on.
-    3. ``weights = softmax(scores)``, or ``σ(scores) / Σ σ(scores)`` with smoothing; ``context = Σ_t weights[t] values[t]``.
-    4. logits: the ``outputs`` with tanh between them, of the query, the context, or both (query first).
+    1. ``x = embedding[token]``, or ``[x; context]`` if feeds_context. The cells take x; the output of the last is the
+       query.
+    2. Scores of the row's valid frames t. "mean": 0. "dot": ``scale · q·keys[t]``, in each of ``heads`` equal parts.
+       "additive": ``energy · tanh(q + keys[t] + l[t])``. q is the query, or the layer ``query`` of it if there is one.
+       ``l[t] = location_bias + Σ_j location[j] · weights before[t + j − kernel_size // 2]``, from the second step on.
+    3. ``weights = softmax(scores)``, or ``σ(scores) / Σ σ(scores)`` with smoothing; ``context = Σ_t weights[t]
+       values[t]``.
+    4. logits: the layers ``outputs``, with tanh between them, of the query, the context, or both (query first).
 
     Attributes:
         kind: of the cells, "lstm" or "gru".
         embedding: [num_tokens, embedding_size] in float32.
         cells: one or more; all weights of cells, query and outputs have one dtype.
         outputs: the last one has num_tokens outputs.
-        features: "query", "context" or "both", what the first of the outputs takes.
+        features: what the first of the outputs takes: "query", "context" or "both".
         feeds_context: whether the first cell sees the context.
         scores: "mean", "dot" or "additive".
-        query: or None, where the query is as wide as the keys.
-        heads, scale: of "dot".
-        energy: [size of keys], location: [kernel_size, size of keys], location_bias: [size of keys], of "additive";
-            the latter two or neither.
-        smoothing: sigmoids in place of the softmax.
+        query: a layer of the query, or None if the query is as wide as the keys.
+        heads, scale: for "dot".
+        energy, location, location_bias: for "additive": [size of keys], [kernel_size, size of keys], [size of keys].
+            The latter two or neither.
+        smoothing: normalised sigmoids in place of the softmax.
     """
 
     kind: str
@@ -77,7 +80,15 @@ class SpellerWeights(NamedTuple):
 
 
 class PackedSpeller(NamedTuple):
-    """What :func:`pack_speller` makes: in the order of the kernels of this process, not for storing."""
+    """What :func:`pack_speller` makes, in the order in which this process' kernels read it: not for storing.
+
+    The fields are the operations' own (``csrc/schema.cpp``): gru, whether the cells are GRUs; embedding [num_tokens,
+    embedding_size] in float32; cells, of each cell W_ih and W_hh packed, their scales, the summed biases, a GRU's n
+    part of b_hh; scores, heads, scale, smoothing, feeds_context as in :class:`SpellerWeights`; attention, the query's
+    layer, then energy, location and its bias; features_begin, where in [query; context] the outputs' input begins;
+    outputs, of each layer W packed, its scale and bias; widths, how many outputs each layer has. An empty tensor stands
+    for none.
+    """
 
     gru: bool
     embedding: Tensor
@@ -94,9 +105,10 @@ class PackedSpeller(NamedTuple):
 
 
 class SpellerStep(NamedTuple):
-    """A step's results.
+    """The results of a step.
 
-    logits: [N, num_tokens]; weights: [N, T], 0 beyond a length, the mean over heads; states: as given; context: [N, C].
+    logits: [N, num_tokens]; weights: [N, T], 0 beyond a length, the mean over heads; states: shaped as the given ones;
+    context: [N, C]. All are float32.
     """
 
     logits: Tensor
@@ -108,9 +120,12 @@ class SpellerStep(NamedTuple):
 def pack_speller(weights: SpellerWeights) -> PackedSpeller:
     """Put the weights of a speller in the order in which this process' kernels read them.
 
+    Args:
+        weights: a :class:`SpellerWeights` on the CPU. All layers but embedding have float32, bfloat16 or int8 weights.
+
     Raises:
         TypeError: something is no tensor.
-        ValueError: an unknown name, or shapes and dtypes that do not fit; on another device than the CPU.
+        ValueError: an unknown name; shapes or dtypes that do not fit; or a tensor that is not on the CPU.
     """
     for name, choices in (
         ("kind", ("lstm", "gru")),
@@ -200,8 +215,11 @@ def speller_step(
         states: [cells, N, hidden_size], of LSTMs [2·cells, N, hidden_size]: h, c of the first cell, then of the next.
         context: [N, C], that of the step before.
         previous: [N, T], the weights of the step before; None at the first.
-        keys: [M, T, size] and values: [M, T, C] of M utterances; row i of the N attends to number ``i // (N / M)``.
+        keys, values: [M, T, size] and [M, T, C] of M utterances; row i of the N attends to number ``i // (N / M)``.
         lengths: integers [M], valid frames of each.
+
+    Returns:
+        :class:`SpellerStep`.
 
     Raises:
         TypeError: tokens or lengths are not integers, keys are no tensor, weights not packed.
@@ -224,8 +242,9 @@ def speller_greedy(
     eos_token: int,
     max_length: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps of every row from ``tokens`` on, each taking the most probable token of the one before, until eos_token or
-    max_length of them. Rows that have ended cost nothing.
+    """Steps of every row, each of which takes the most probable token of the step before.
+
+    The first step takes ``tokens``. A row ends with eos_token, or after max_length steps. Ended rows cost nothing.
 
     Args:
         weights, tokens, states, context, keys, values, lengths: as in :func:`speller_step`.

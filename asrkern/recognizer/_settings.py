@@ -8,6 +8,6 @@ pydantic = require("pydantic", "recognizer")
 
 
 class Settings(pydantic.BaseModel):
-    """Settings with checked types, without room for unknown keys, and not to be changed."""
+    """Settings with checked types. They cannot be changed, and unknown keys are refused."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

@@ -1,6 +1,6 @@
-"""Checkpoints of the lineages that asrkern's models come from, as checkpoints of its own.
+"""Checkpoints of the projects that asrkern's models come from, converted to asrkern's own.
 
-Weights, model options, and what the file does not say but its lineage does: features, tokenizer, normalisation of text.
+That is weights, model options, and what only the project's code says: features, tokenizer, normalisation of text.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ def convert(
     """Read a checkpoint of another project; nothing in the file is executed.
 
     Args:
-        path: of deepspeech.pytorch 1.0 to 3.0 or MLPerf v0.5, HW4P2, KoSpeech, or the convolutional classifiers.
-        labels: of the output, in its order; needed where neither the file nor its lineage has them: those of a
-            classifier, of KoSpeech, and of other numbers of classes than the lineage's.
+        path: a checkpoint of deepspeech.pytorch 1.0 to 3.0 or MLPerf v0.5, HW4P2, KoSpeech, or the convolutional
+            classifiers.
+        labels: of the output, in its order. Needed if neither the file nor its project has them: for a classifier, for
+            KoSpeech, and for another number of classes than the project's.
         options: what no weight tells, such as ``layout`` (DeepSpeech2) or ``attention_heads`` (LAS); see the models'
             ``from_checkpoint``.
 
     Returns:
-        What :func:`asrkern.recognizer.saved.save` writes.
+        The recognizer, which :func:`asrkern.recognizer.saved.save` writes.
 
     Raises:
         OSError: the file cannot be opened.
@@ -54,7 +55,7 @@ def convert(
     return Recognizer(
         found.model,
         found.name,
-        # As they are once they have been written.
+        # The options as they are after being written and read.
         json.loads(json.dumps(found.options)),
         system.task,
         CharacterTokenizer(tuple(labels), **found.special, unit=unit),
@@ -94,7 +95,7 @@ def _checked(path: str | os.PathLike[str], found: Converted) -> Sequence[str]:
 
 
 def _normalization(labels: Any) -> TextNormalization:
-    """Letters of the case that the labels have; as they are where these have both or none."""
+    """Normalisation to the case of the labels; none if they have both cases or neither."""
     text = "".join(labels)
     upper, lower = text == text.upper(), text == text.lower()
     return TextNormalization(case="keep" if upper == lower else "upper" if upper else "lower")

@@ -1,4 +1,4 @@
-"""Which features a model reads. Recorded in the checkpoint."""
+"""The features that a model reads. They are recorded in the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ class FeatureSettings(Settings):
     """Features of an utterance.
 
     Attributes:
-        kind: :class:`asrkern.data.Spectrogram`, :class:`~asrkern.data.LogMelSpectrogram`,
-            :class:`~asrkern.data.MFCC`, or "stored" ones that the manifest names (``features_filepath``).
+        kind: "spectrogram", "log_mel" or "mfcc" (:class:`asrkern.data.Spectrogram`,
+            :class:`~asrkern.data.LogMelSpectrogram`, :class:`~asrkern.data.MFCC`); or "stored", for those that the
+            manifest names (``features_filepath``).
         sample_rate: in Hz; audio of other rates is resampled.
-        bins: mel bands of "log_mel" (80 if not given), coefficients of "mfcc" (28) or of "stored" (needed).
-            "spectrogram" has as many as its window makes: 161 at 16 kHz, 81 at 8 kHz.
+        bins: mel bands of "log_mel" (None: 80), coefficients of "mfcc" (None: 28) or of "stored" (required). A
+            "spectrogram" has as many as follow from its window: 161 at 16 kHz, 81 at 8 kHz.
         window_seconds: length of the window; None for 0.02 (spectrogram) or 0.025.
         hop_seconds: between frames.
         periodic: kind of the spectrogram's Hamming window.
-        normalization: of "spectrogram", see there: "utterance"; for streams "running" or a fixed (mean, std).
-        cmvn: mean 0 and variance 1 of each bin over the utterance, for "stored" features; all others are normalised.
+        normalization: of "spectrogram": "utterance"; for streams "running" or a fixed (mean, std). See
+            :class:`asrkern.data.Spectrogram`.
+        cmvn: for "stored" features: normalise each bin to mean 0 and variance 1 over the utterance. All other kinds are
+            always normalised.
     """
 
     kind: Literal["spectrogram", "log_mel", "mfcc", "stored"] = "spectrogram"
@@ -64,13 +67,13 @@ class FeatureSettings(Settings):
         return self.window_seconds or _WINDOW_SECONDS[self.kind]
 
     def frames(self, seconds: float) -> int:
-        """Frames of an utterance; of stored ones up to a frame or two."""
+        """How many frames an utterance of ``seconds`` has; for stored features give or take a frame or two."""
         if self.kind == "stored":
             return round(seconds / self.hop_seconds)
         return round(seconds * self.sample_rate) // round(self.sample_rate * self.hop_seconds) + 1
 
     def make(self) -> Callable[[Tensor], Tensor]:
-        """What computes them: samples [samples] (or stored features [bins, frames]) → [n_features, frames]."""
+        """The transform: samples [samples] (or stored features [bins, frames]) → [n_features, frames]."""
         if self.kind == "stored":
             return self._stored
         timing = (self.sample_rate, self.window, self.hop_seconds)

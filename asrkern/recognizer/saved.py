@@ -1,7 +1,7 @@
 """A trained model in one file, with everything that is needed to use it.
 
-The file is safetensors: the weights, and in its header, under ``asrkern``, JSON with the model's name and options,
-tokenizer, features, text normalisation, task, and what is known about its training. Nothing in it is executed.
+The file is safetensors. It holds the weights; and, in its header, under ``asrkern``, JSON with the model's name and
+options, tokenizer, features, text normalisation, task, and what is known about its training. Nothing in it is executed.
 
 ``recognizer = load("best.safetensors")``, then ``recognizer.predict(features, lengths)`` or
 ``recognizer.predict_audio([samples, ...])``; ``recognizer.model`` is the model itself.
@@ -42,7 +42,7 @@ _KEY, _FORMAT = "asrkern", 1
 
 
 class _Part(pydantic.BaseModel):
-    """A part of the header: types are checked where JSON is read, keys of other versions are let through."""
+    """A part of the header. Types are checked where JSON is read; unknown keys, of other versions, are ignored."""
 
     model_config = pydantic.ConfigDict(extra="allow", protected_namespaces=())
 
@@ -93,16 +93,16 @@ class _Header(_Part):
 
 @dataclass
 class Recognizer:
-    """A model and what it needs.
+    """A model, with everything that is needed to use it.
 
     Attributes:
         model: built by ``asrkern.models.build(model_name, **model_options)``.
-        model_name, model_options: of it; the options are JSON.
+        model_name, model_options: what the model was built from; the options are JSON.
         task_name: "ctc", "attention" or "classify".
-        tokenizer: of its output.
-        features: of its input.
+        tokenizer: for its output.
+        features: for its input.
         text: normalisation of the transcripts that it was trained on.
-        tokens_per_frame: the largest ratio in training, which limits an attention model's transcripts.
+        tokens_per_frame: the largest ratio in training. It limits the length of an attention model's transcripts.
         info: about its training: ``recipe``, ``epoch``, ``metrics``, ``asrkern`` (version).
     """
 
@@ -118,19 +118,22 @@ class Recognizer:
 
     @cached_property
     def task(self) -> RecognitionTask:
-        """Loss and transcripts."""
+        """The loss and the transcripts of this kind of model."""
         return make_task(self.task_name, self.model, self.tokenizer, self.tokens_per_frame)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is: ``recognizer.model.to("cuda")`` moves it."""
+        """The device of the model; ``recognizer.model.to("cuda")`` or :meth:`move` changes it."""
         return next(self.model.parameters()).device
 
     def move(self, device: str | torch.device) -> None:
-        """Take the model to where it runs, for inference alone: on the CPU a CTC model's recurrent layers are frozen.
+        """Move the model to a device, for inference alone.
 
-        An attention model's search packs all of its decoder once an utterance. :func:`asrkern.nn.freeze` says what a
-        frozen model refuses.
+        On the CPU a CTC model's recurrent layers are frozen: :func:`asrkern.nn.freeze` says what a frozen model
+        refuses. An attention model needs no freezing, since its search packs all of its decoder once an utterance.
+
+        Args:
+            device: as torch takes it, such as "cpu" or "cuda:0".
         """
         if torch.device(device) != self.device:
             unfreeze(self.model)
@@ -159,20 +162,25 @@ class Recognizer:
         return self.task.predict(features.to(self.device), lengths.to(self.device))
 
     def predict_audio(self, samples: Sequence[Tensor]) -> list[str]:
-        """The same of recordings.
+        """Greedy transcripts, or classes, of recordings.
 
         Args:
             samples: [samples] float32 each, at ``features.sample_rate``.
 
         Raises:
-            ValueError: there is no recording, or one is no tensor of this kind or too short for the model.
+            ValueError: there is no recording, or one is no such tensor or too short for the model.
         """
         extract = self.features.make()
         return self.predict(*collate([extract(x) for x in samples]))
 
 
 def save(path: str | os.PathLike[str], recognizer: Recognizer) -> None:
-    """Write a checkpoint; a file of that name is replaced when the new one is whole.
+    """Write a checkpoint. If the file is there, it is replaced when the new one is whole.
+
+    Args:
+        path: the file, usually with the suffix ``.safetensors``.
+        recognizer: the model and what it needs.
+
 
     Raises:
         ImportError: safetensors is not installed.
@@ -196,19 +204,22 @@ def save(path: str | os.PathLike[str], recognizer: Recognizer) -> None:
 def load(path: str | os.PathLike[str]) -> Recognizer:
     """Read a checkpoint.
 
+    Args:
+        path: a file of :func:`save`.
+
     Returns:
         The recognizer, its model in fp32 on the CPU, in eval mode.
 
     Raises:
         ImportError: safetensors is not installed.
         OSError: there is no such file.
-        ValueError: it is damaged or no such checkpoint, of a later format, or its weights are not all finite.
+        ValueError: it is damaged or no such checkpoint, has a later format, or weights that are not finite.
     """
     path = os.fspath(path)
     header = read_header(path)
     try:
         recognizer = _recognizer(path, header)
-    # The last two where another file has taken its place meanwhile.
+    # TypeError and RuntimeError if another file has taken its place meanwhile.
     except (TypeError, ValueError, RuntimeError, require("safetensors", "lm").SafetensorError) as error:
         raise ValueError(f"{path}: expected a checkpoint of asrkern's training: {error}") from None
     broken = [name for name, value in recognizer.model.state_dict().items() if not value.isfinite().all()]
@@ -219,7 +230,7 @@ def load(path: str | os.PathLike[str]) -> Recognizer:
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a checkpoint says about itself, without its weights: ``model``, ``task``, ``tokenizer``, ``features``, …
+    """What a checkpoint says about itself, without weights: ``model``, ``task``, ``tokenizer``, ``features``, …
 
     Each value has the type that :func:`save` writes.
 
@@ -253,7 +264,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
     """The recognizer that a header describes, with the weights of the file.
 
-    Shapes are compared before memory is asked for: a header cannot claim a model that is larger than its file.
+    Shapes are compared before memory is allocated: so a header cannot claim a model larger than its file.
     """
     name, options = header["model"]["name"], header["model"]["options"]
     tokenizer, features = tokenizer_from_json(header["tokenizer"]), FeatureSettings(**header["features"])
@@ -302,7 +313,7 @@ def _check_shapes(sketch: nn.Module, shapes: dict[str, tuple[list[int], str]]) -
             misfits.append(f"size mismatch for {key}: expected {expected}, received {received}")
         if places[key].is_floating_point() != dtype.startswith(("F", "BF")):
             misfits.append(f"{key}: expected {places[key].dtype}, received {dtype}")
-    # Of weights that are one, the file has one.
+    # Weights that are tied are in the file once.
     there = {id(places[key]) for key in shapes if key in places}
     misfits += [f"missing key {key}" for key, value in places.items() if id(value) not in there]
     if misfits:
@@ -319,7 +330,7 @@ def _describe(error: Mapping[str, Any]) -> str:
 
 
 def _in_words(path: str, error: Exception) -> str:
-    """What a file is that safetensors does not read."""
+    """What a file is that safetensors cannot read."""
     with open(path, "rb") as file:
         head = file.read(9)
     if _file_kinds.is_safetensors(head):

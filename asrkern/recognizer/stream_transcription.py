@@ -1,4 +1,4 @@
-"""What a trained model says of speech while it comes in."""
+"""What a trained model hears in speech while it arrives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcriber
 
 
 class Heard(NamedTuple):
-    """What is new after so many seconds of audio.
+    """What is new after some seconds of audio.
 
     Attributes:
         seconds: of audio so far.
-        words: those that nothing that follows can change, each told once; the last time all that are left.
-        text: of these words.
-        tail: the best text so far behind all words told, which may still change; at the stream's end "".
-        transcript: of the whole, at the stream's end; None before.
+        words: words that no later audio can change. Each is told once; at the stream's end all that are left are told.
+        text: the text of these words.
+        tail: the best text so far behind all words told, which may still change; "" at the stream's end.
+        transcript: of the whole stream, at its end; None before.
     """
 
     seconds: float
@@ -34,14 +34,14 @@ class Heard(NamedTuple):
 class StreamTranscriber:
     """A model and its beam search over chunks of audio.
 
-    Where the model's features are normalised by whole utterances, which a stream does not know, they are here by the
-    frames so far, and ``normalization_differs`` is true. Else the transcript at the end is that of the whole recording.
+    If the model's features are normalised by whole utterances, which a stream does not have, they are normalised by the
+    frames so far, and ``normalization_differs`` is True. Else the transcript at the end is that of the whole recording.
 
     Args:
-        transcriber: with a beam search.
+        transcriber: a :class:`Transcriber` with a beam search.
 
     Raises:
-        ValueError: nothing runs the model over chunks (a unidirectional DeepSpeech2 can be run), or there is no beam
+        ValueError: nothing runs this model over chunks (a unidirectional DeepSpeech2 can be run), or there is no beam
             search.
     """
 

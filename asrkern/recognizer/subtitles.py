@@ -7,19 +7,19 @@ from collections.abc import Iterable, Sequence
 
 from asrkern.recognizer.transcription import SpokenWord, Transcript
 
-# Two lines of 42 characters for at most 7 seconds, as broadcasters ask for; and none across a pause.
+# As broadcasters ask for: two lines of 42 characters for at most 7 seconds, and none across a pause.
 _LINE_CHARACTERS, _LINES, _LONGEST_SECONDS, _PAUSE_SECONDS = 42, 2, 7.0, 1.0
 
 
 def subtitles(transcript: Transcript) -> str:
-    """SubRip text; empty where nothing was said.
+    """The transcript in SubRip's form; "" if nothing was said.
 
     Raises:
         ValueError: the transcript has no word times.
     """
     if transcript.words is None:
         raise ValueError("transcript: expected words with times, received text alone")
-    # Of models without a space, words are single characters.
+    # In models without a space, words are single characters.
     joiner = "" if "".join(word.text for word in transcript.words) == transcript.text else " "
     blocks = []
     for number, words in enumerate(_grouped(transcript.words, joiner), 1):

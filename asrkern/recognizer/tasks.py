@@ -1,7 +1,7 @@
 """Loss and transcripts of the three kinds of models: CTC, attention, classification.
 
-A task is the same in training and in inference: :meth:`step` gives the loss and the model's scores of a batch with
-targets, :meth:`read` what those scores say, :meth:`predict` what the model says of features alone.
+A task is the same in training and in inference. :meth:`step` gives the loss and the model's scores for a batch with
+targets, :meth:`read` the transcripts of such scores, :meth:`predict` the transcripts of features alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asrkern.recognizer.tokenizer import Tokenizer
 
 
 class Targets(Protocol):
-    """What a task reads of a :class:`asrkern.training.batches.Batch`."""
+    """What a task reads of a batch, such as :class:`asrkern.training.batches.Batch`."""
 
     features: Tensor
     lengths: Tensor
@@ -28,14 +28,14 @@ class Targets(Protocol):
 
 
 class Step(NamedTuple):
-    """What a model says of a batch.
+    """The results of a batch with targets.
 
     Attributes:
-        loss: the mean over ``weight`` of them, with its graph.
-        weight: utterances, or steps of an attention model.
-        scores: without graph: log-probabilities [N, T', V] (CTC) or logits [N, L', V] (attention), [N, V] (classes).
-        lengths: [N] int64, valid steps of the scores; of classes ones.
-        infeasible: [N] bool, targets that do not fit into the output; they have no part in the loss (CTC).
+        loss: a mean of ``weight`` values, with its graph.
+        weight: how many utterances the loss is the mean of; for an attention model how many steps.
+        scores: without graph: log-probabilities [N, T', V] (CTC), logits [N, L', V] (attention) or [N, V] (classes).
+        lengths: [N] int64, valid steps of the scores; ones for classes.
+        infeasible: [N] bool, CTC's targets that do not fit into the output. They do not count in the loss.
     """
 
     loss: Tensor
@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 class CTCTask:
-    """Characters by CTC; transcripts are the best path's.
+    """Labels by CTC. Transcripts are those of the best path.
 
     Args:
         model: ``(features, lengths) → (log-probabilities [N, T', V], lengths [N])``.
@@ -58,11 +58,11 @@ class CTCTask:
         self.model, self.tokenizer = model, tokenizer
 
     def weight(self, batch: Targets) -> int:
-        """What the loss of a batch is a mean of."""
+        """How many utterances the loss of a batch is the mean of."""
         return len(batch.lengths)
 
     def step(self, batch: Targets, teacher_forcing: float = 1.0) -> Step:
-        """Loss in float32 and log-probabilities."""
+        """The loss in float32, and log-probabilities."""
         log_probs, lengths = self.model(batch.features, batch.lengths)
         loss = ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths, blank=self.tokenizer.blank)
         needed = frames_needed(batch.targets, batch.target_lengths)
@@ -77,20 +77,20 @@ class CTCTask:
         return self.transcripts(*self.model(features, lengths))
 
     def transcripts(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
-        """Of log-probabilities [N, T', V] and their lengths [N]."""
-        # What is not a number has no best path.
+        """Transcripts of log-probabilities [N, T', V] with lengths [N]."""
+        # NaN has no best path, and counts as 0.
         paths = greedy_decode(log_probs.detach().float().nan_to_num(), lengths.cpu(), self.tokenizer.blank)
         return [self.tokenizer.decode(path.tokens) for path in paths]
 
 
 class AttentionTask:
-    """Characters by an attention model; transcripts are the most probable token after token.
+    """Labels by an attention model. Transcripts take the most probable token at each step.
 
     Args:
-        model: :class:`asrkern.models.LAS`, or one with its ``forward``, ``loss``, ``greedy`` and ``beam_search``, and with
-            ``config.predicts_sos``; :func:`asrkern.models.cost.cost` also asks for ``listen``, ``speller`` and
+        model: :class:`asrkern.models.LAS`, or a model with its ``forward``, ``loss``, ``greedy`` and ``beam_search``
+            and with ``config.predicts_sos``. :func:`asrkern.models.cost.cost` also needs ``listen``, ``speller`` and
             ``config.sos_token``.
-        tokens_per_frame: the largest ratio in training, which limits the length of a transcript.
+        tokens_per_frame: the largest ratio in training. It limits the length of a transcript.
     """
 
     name = "attention"
@@ -99,12 +99,12 @@ class AttentionTask:
         self.model, self.tokenizer, self.tokens_per_frame = model, tokenizer, tokens_per_frame
 
     def weight(self, batch: Targets) -> int:
-        """What the loss of a batch is a mean of."""
+        """How many steps the loss of a batch is the mean of."""
         ends = 2 if self.model.config.predicts_sos else 1
         return int(batch.target_lengths.sum()) + ends * len(batch.lengths)
 
     def step(self, batch: Targets, teacher_forcing: float = 1.0) -> Step:
-        """Loss and logits, with this probability of a given token."""
+        """The loss, and logits. teacher_forcing: probability that a step gets the given token."""
         targets = batch.targets, batch.target_lengths
         output = self.model(batch.features, batch.lengths, *targets, teacher_forcing)
         loss = self.model.loss(output.logits, *targets)
@@ -112,7 +112,7 @@ class AttentionTask:
         return Step(loss, self.weight(batch), output.logits.detach(), output.lengths, infeasible)
 
     def read(self, step: Step) -> list[str]:
-        """What was chosen at each step, up to the end."""
+        """The tokens chosen at each step, up to the end, as texts."""
         chosen = step.scores.argmax(-1).tolist()
         return [self._until_end(row[:length]) for row, length in zip(chosen, step.lengths.tolist())]
 
@@ -120,12 +120,12 @@ class AttentionTask:
         """Transcripts; the model should be in eval mode."""
         lengths = as_lengths("lengths", lengths, len(features))
         limits = [self.max_tokens(frames) for frames in lengths.tolist()]
-        # Two steps more for start and end. What a row says must not depend on the longest one beside it.
+        # Two more steps, for start and end. A row's text must not depend on the longest row beside it.
         found = self.model.greedy(features, lengths, max(limits) + 2)
         return [self.tokenizer.decode(row.tokens[:limit]) for row, limit in zip(found, limits, strict=True)]
 
     def max_tokens(self, frames: int) -> int:
-        """Tokens after which the transcript of so many frames of input ends in any case."""
+        """After how many tokens the transcript of so many input frames ends in any case."""
         return math.ceil(1.2 * self.tokens_per_frame * frames)
 
     def _until_end(self, tokens: list[int]) -> str:
@@ -134,7 +134,7 @@ class AttentionTask:
 
 
 class ClassifyTask:
-    """One class a clip.
+    """One class for each clip.
 
     Args:
         model: ``(features, lengths) → logits [N, V]``.
@@ -146,7 +146,7 @@ class ClassifyTask:
         self.model, self.tokenizer = model, tokenizer
 
     def weight(self, batch: Targets) -> int:
-        """What the loss of a batch is a mean of."""
+        """How many clips the loss of a batch is the mean of."""
         return len(batch.lengths)
 
     def step(self, batch: Targets, teacher_forcing: float = 1.0) -> Step:
@@ -180,6 +180,6 @@ def make_task(name: str, model: nn.Module, tokenizer: Tokenizer, tokens_per_fram
 
 
 def frames_needed(targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """The fewest frames in which CTC can write each target [N]: its length, and a blank between equal neighbours."""
+    """The fewest frames in which CTC can emit each target, [N]: its length, and a blank between equal neighbours."""
     inside = torch.arange(1, targets.shape[1], device=targets.device) < target_lengths[:, None]
     return target_lengths + ((targets[:, 1:] == targets[:, :-1]) & inside).sum(1)

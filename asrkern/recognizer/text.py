@@ -1,4 +1,4 @@
-"""Transcripts made uniform before they become tokens. Explicit, and recorded in the checkpoint."""
+"""Normalisation of transcripts before they become tokens. It is explicit, and recorded in the checkpoint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class TextNormalization(Settings):
     """Changes to a transcript, in this order; white space becomes single spaces at the end.
 
     Attributes:
-        unicode: Unicode normal form. Korean syllables are single characters in NFC and NFKC.
-        case: of letters.
+        unicode: Unicode normal form; in NFC and NFKC Korean syllables are single characters.
+        case: of letters: "upper", "lower", or "keep".
         replace: strings and what takes their place, in the order given.
-        remove: characters that are dropped. " " drops the spaces between words, as for a model without a space.
+        remove: characters that are dropped; " " drops the spaces between words, for models without a space.
     """
 
     unicode: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFC"

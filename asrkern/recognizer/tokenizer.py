@@ -1,8 +1,8 @@
 """Transcripts to indices and back: characters, class labels, sentencepiece.
 
-Every tokenizer has ``labels`` (one string per output class, special ones included), ``size``, the indices ``blank``,
-``pad``, ``sos`` and ``eos`` (None where the task has none), ``encode``, ``decode`` and ``to_json``;
-:func:`tokenizer_from_json` is the way back. :func:`make_tokenizer` makes the one that a recipe describes.
+Every tokenizer has ``labels`` (a string for each output class, special ones included), ``size``, the indices ``blank``,
+``pad``, ``sos`` and ``eos`` (None if the task does not have one), ``encode``, ``decode`` and ``to_json``.
+:func:`tokenizer_from_json` reverses ``to_json``. :func:`make_tokenizer` makes the tokenizer of a recipe.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from asrkern.recognizer._settings import Settings
 
 Task = Literal["ctc", "attention", "classify"]
 
-# KoSpeech's label files end with these: start, end, padding.
+# Start, end and padding, with which KoSpeech's label files end.
 _KOSPEECH_SPECIAL = ("<s>", "</s>", "_")
 _BLANK = "_"
 
 
 class TokenizerSettings(Settings):
-    """Which tokenizer.
+    """The tokenizer of a recipe.
 
     Attributes:
-        kind: "characters" or "sentencepiece". A classifier has its classes instead, whatever is given here.
-        vocabulary: of characters: "english" (A to Z, apostrophe, space; in deepspeech.pytorch's order, or HW4P2's for
-            attention models), "english27" (A to Z alone: the original VGG-GRU), "texts" (those that the training
-            transcripts hold), or a file: one character a line, or KoSpeech's ``id,char,freq``.
+        kind: "characters" or "sentencepiece". A classifier always has its classes instead.
+        vocabulary: for characters: "english" (A to Z, apostrophe, space; in deepspeech.pytorch's order, for attention
+            models in HW4P2's), "english27" (A to Z alone: the original VGG-GRU), "texts" (the characters of the
+            training transcripts), or a file: one character a line, or KoSpeech's ``id,char,freq``.
         model: sentencepiece's model file; None to make one from the training transcripts.
-        pieces: how many, if one is made.
+        pieces: how many pieces a model that is made gets.
     """
 
     kind: Literal["characters", "sentencepiece"] = "characters"
@@ -51,16 +51,16 @@ class TokenizerSettings(Settings):
 
 @dataclass(frozen=True)
 class CharacterTokenizer:
-    """One label per character, and special ones.
+    """A label for each character, and special labels.
 
     Args:
-        labels: one per output class.
-        blank: of CTC.
-        pad, sos, eos: of attention models: padding, start and end.
-        unit: "character", or "class": then the whole text is one label.
+        labels: a label for each output class.
+        blank: index of CTC's blank, or None.
+        pad, sos, eos: indices of padding, start and end, for attention models, or None.
+        unit: "character"; or "class": the whole text is one label.
 
     Raises:
-        ValueError: labels are not strings, or one is there twice, or all are special; or an index is none of a label.
+        ValueError: labels are not strings, one is there twice, or all are special; or an index is not that of a label.
     """
 
     labels: tuple[str, ...]
@@ -89,7 +89,7 @@ class CharacterTokenizer:
     def _check_index(self, name: str, index: int | None) -> None:
         if index is None:
             return
-        # Of files, which may hold anything.
+        # Values of files may be anything.
         whole = isinstance(index, int) and not isinstance(index, bool)
         if not whole or not 0 <= index < len(self.labels):
             raise ValueError(
@@ -102,11 +102,11 @@ class CharacterTokenizer:
         return len(self.labels)
 
     def unknown(self, text: str) -> set[str]:
-        """The characters (or the class) of a text that have no label."""
+        """The characters of ``text`` that have no label; or the whole text, if it is a class without one."""
         return set(self._units(text)) - self._indices.keys()
 
     def encode(self, text: str) -> list[int]:
-        """Indices of a normalised text.
+        """The indices of a normalised ``text``.
 
         Raises:
             ValueError: a character, or the class, has no label.
@@ -125,7 +125,7 @@ class CharacterTokenizer:
         return [self._indices[unit] for unit in units]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of indices; special ones say nothing.
+        """The text of indices ``tokens``. Special labels have no text.
 
         Raises:
             IndexError: there is no such label.
@@ -134,7 +134,7 @@ class CharacterTokenizer:
         return "".join(self.labels[token] for token in tokens if token not in special)
 
     def to_json(self) -> dict[str, Any]:
-        """What :func:`tokenizer_from_json` takes."""
+        """What :func:`tokenizer_from_json` makes this tokenizer from."""
         names = ("labels", "blank", "pad", "sos", "eos", "unit")
         return {"kind": "characters", **{name: getattr(self, name) for name in names}}
 
@@ -143,11 +143,11 @@ class CharacterTokenizer:
 
 
 class SentencePieceTokenizer:
-    """Subwords of a sentencepiece model (Kudo and Richardson 2018), after the special labels.
+    """Subwords of a sentencepiece model (Kudo and Richardson 2018), with the special labels before them.
 
     Args:
         model: the serialised model.
-        task: "ctc" has a blank before the pieces, "attention" padding, start and end.
+        task: "ctc" puts a blank before the pieces, "attention" padding, start and end.
 
     Raises:
         ImportError: sentencepiece is not installed.
@@ -177,15 +177,15 @@ class SentencePieceTokenizer:
         return len(self.labels)
 
     def unknown(self, text: str) -> set[str]:
-        """The characters of a text that no piece holds."""
+        """The characters of ``text`` that are in no piece."""
         pieces, unknown = self._processor.encode(text, out_type=str), self._processor.unk_id()
         return {piece for piece in pieces if self._processor.piece_to_id(piece) == unknown}
 
     def encode(self, text: str) -> list[int]:
-        """Indices of a normalised text.
+        """The indices of a normalised ``text``.
 
         Raises:
-            ValueError: no piece holds a character.
+            ValueError: a character is in no piece.
         """
         if unknown := self.unknown(text):
             raise ValueError(
@@ -194,11 +194,11 @@ class SentencePieceTokenizer:
         return [piece + self._offset for piece in self._processor.encode(text)]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of indices; special ones say nothing."""
+        """The text of indices ``tokens``. Special labels have no text."""
         return self._processor.decode([token - self._offset for token in tokens if token >= self._offset])
 
     def to_json(self) -> dict[str, Any]:
-        """What :func:`tokenizer_from_json` takes."""
+        """What :func:`tokenizer_from_json` makes this tokenizer from."""
         model = base64.b64encode(self._model).decode()
         return {"kind": "sentencepiece", "task": self._task, "model": model}
 
@@ -228,7 +228,7 @@ def make_tokenizer(
 
     Args:
         texts: normalised training transcripts, or the classes of the training clips.
-        path: from a file's name in the settings to its path.
+        path: function from a file's name in the settings to its path.
 
     Raises:
         OSError: a file cannot be read.
@@ -249,7 +249,7 @@ def make_tokenizer(
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """The labels of a file (:func:`asrkern.decoder.read_labels`, which see for errors), without empty ones."""
+    """The labels of a file without empty ones; errors as :func:`asrkern.decoder.read_labels`."""
     return list(filter(None, read_labels(path)))
 
 

@@ -1,4 +1,4 @@
-"""What a trained model says of speech: texts, words with their times and confidences, classes; also of long recordings."""
+"""What a trained model hears: texts, words with times and confidences, classes; also in long recordings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from asrkern.recognizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """A word, where it is in the recording, and its posterior probability within the beam."""
+    """A word and where it is in the recording.
+
+    text: the word; start_seconds, end_seconds: where it begins and ends; confidence: its posterior probability within
+        the
+    beam.
+    """
 
     text: str
     start_seconds: float
@@ -32,8 +37,8 @@ class Transcript:
 
     Attributes:
         text: the transcript, or the class.
-        words: of it; None where the model tells no times.
-        probability: of the class; None of transcripts.
+        words: its words; None if the model tells no times.
+        probability: of the class; None for transcripts.
     """
 
     text: str
@@ -45,14 +50,14 @@ class Transcriber:
     """A trained model together with a search.
 
     Args:
-        recognizer: of :func:`asrkern.load`; on its device the model runs.
+        recognizer: of :func:`asrkern.load`. The model runs on its device.
         lm: language model, for CTC models.
         alpha, beta, lm_case: see :class:`asrkern.decoder.CTCBeamDecoder`.
-        beam_width: of the search. None: the best path (CTC, unless there is a language model, then 100), or the most
-            probable token after token (attention), as in training.
+        beam_width: of the search. None: no search but the best path (CTC) or the most probable token at each step
+            (attention), as in training; with a language model 100.
 
     Raises:
-        ValueError: an option out of range, or one that is not for this kind of model.
+        ValueError: an option out of range, or one that this kind of model does not have.
     """
 
     def __init__(
@@ -116,19 +121,19 @@ class Transcriber:
     ) -> Transcript:
         """The transcript of a recording of any length.
 
-        A CTC model reads it in overlapping windows, whose log-probabilities, without the margins, are decoded as one;
-        features are of the whole. Attention models read pieces that end where it is quietest. Classifiers read it as
-        it is.
+        A CTC model reads it in overlapping windows. Their log-probabilities, without the margins, are decoded as one;
+        features are those of the whole. An attention model reads pieces that end where it is quietest. A classifier
+        reads it whole.
 
         Args:
             samples: [samples] at ``recognizer.features.sample_rate``.
-            window_seconds: what the model reads at once.
-            margin_seconds: part of a window, at each end, that is only context.
-            progress: is told the share that is done, 0 to 1.
+            window_seconds: how much the model reads at once.
+            margin_seconds: how much of a window, at each end, is only context.
+            progress: called with the share that is done, 0 to 1.
 
         Raises:
             TypeError: samples are no tensor.
-            ValueError: too short for the model, or a window that is not longer than its margins.
+            ValueError: too short for the model, or a window not longer than its margins.
         """
         recognizer, settings = self.recognizer, self.recognizer.features
         if not window_seconds > 2 * margin_seconds >= 0:
@@ -149,7 +154,7 @@ class Transcriber:
                 progress(done / len(pieces))
             return Transcript(" ".join(filter(None, texts)))
         seconds, features = len(samples) / settings.sample_rate, extract(samples)
-        del samples  # An hour has 230 MB of them, where the caller keeps none.
+        del samples  # An hour of them has 230 MB, which are freed if the caller keeps none.
         if recognizer.task_name != "ctc":
             return self._checked(features)
         frames = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
@@ -163,7 +168,7 @@ class Transcriber:
         return self.timed(self.decoder.finish(search)[0], seconds)
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
-        """A hypothesis of the decoder with its words' times in seconds, within a recording of that length."""
+        """A hypothesis ``found`` by the decoder; words get times in seconds, within a recording of ``duration_seconds``."""
         times = FrameTimes.of(self.recognizer)
         return Transcript(found.text, [times.spoken(word, duration_seconds) for word in found.words])
 
@@ -172,7 +177,7 @@ class Transcriber:
         return self(*collate([features]))[0]
 
     def _beam_search(self, features: Tensor) -> Transcript:
-        """Of one utterance [1, 1, F, T]: where the search has to stop depends on its length."""
+        """Search one utterance [1, 1, F, T], alone, since the limit of the search depends on its length."""
         frames, recognizer = features.shape[-1], self.recognizer
         limit = recognizer.task.max_tokens(frames)
         [[best, *_]] = recognizer.model.beam_search(
@@ -187,25 +192,25 @@ class Transcriber:
 
 
 class FrameTimes(NamedTuple):
-    """Where a CTC model's output frames are in the recording: frame t is centred on offset + t · step, in seconds."""
+    """The place of a CTC model's output frames in the recording: frame t is centred on offset + t · step, in seconds."""
 
     step_seconds: float
     offset_seconds: float
 
     @classmethod
     def of(cls, recognizer: Recognizer) -> FrameTimes:
-        """Of a recognizer's model and features."""
+        """The frame times of a recognizer's model and features."""
         geometry, hop = recognizer.model.frame_geometry, recognizer.features.hop_seconds
         return cls(geometry.step * hop, geometry.offset * hop)
 
     def seconds(self, start: int, end: int, duration_seconds: float) -> tuple[float, float]:
-        """Where frames ``start`` to ``end - 1`` begin and end, in seconds within the recording."""
+        """Begin and end of frames ``start`` to ``end - 1``, in seconds within the recording."""
         edges = (self.offset_seconds + (frame - 0.5) * self.step_seconds for frame in (start, end))
         first, last = (min(max(edge, 0.0), duration_seconds) for edge in edges)
         return first, last
 
     def spoken(self, word: Word, duration_seconds: float) -> SpokenWord:
-        """A word of the decoder with its times within a recording of that length."""
+        """A word of the decoder with its times in seconds within a recording of that length."""
         return SpokenWord(
             word.text, *self.seconds(word.start, word.end, duration_seconds), confidence=word.confidence
         )
@@ -219,15 +224,15 @@ def make_decoder(
     beam_width: int,
     lm_case: str | None = None,
 ) -> CTCBeamDecoder:
-    """A beam search over what the tokenizer's labels spell."""
+    """A beam search for a tokenizer's labels."""
     options = {"alpha": alpha, "beta": beta, "beam_width": beam_width, "lm_case": lm_case}
-    # In texts of characters nothing but a space is one.
+    # In texts of characters only " " is a space.
     space = None if tokenizer.unit == "piece" else " " if " " in tokenizer.labels else ""
     return CTCBeamDecoder(tokenizer.labels, lm, blank=tokenizer.blank, space=space, **options)
 
 
 def check_frames(model: nn.Module, frames: int) -> None:
-    """Raise ValueError unless so many frames of features make at least one of output."""
+    """Raise ValueError unless so many input frames make at least one frame of output."""
     if model.output_length(frames) < 1:
         raise ValueError(f"expected a longer recording, received {frames} frames, too few for the model")
 
@@ -243,11 +248,12 @@ def windowed_log_probs(
 
     Args:
         features: [F, T].
-        window, margin: frames that the model reads at once, and of these, at each end, those that are only context.
+        window, margin: how many frames the model reads at once, and how many of these, at each end, are only context.
 
     Returns:
-        [T', V], as many as the model makes of the whole; also the same, up to rounding, if no output frame depends on
-        input that is further away than the margin.
+        [T', V], as many frames as the model makes of the whole. Also the same values, up to rounding, if no output
+        frame
+            depends on input further away than the margin.
     """
     log_probs, first = None, 0
     for part in _each_window(model, features, window, margin, progress):
@@ -262,7 +268,7 @@ def windowed_log_probs(
 def _each_window(
     model: nn.Module, features: Tensor, window: int, margin: int, progress: Callable[[float], None]
 ) -> Iterator[Tensor]:
-    """The same in parts, a window each."""
+    """The same in parts, one for each window."""
     check_frames(model, features.shape[1])
     total, device = model.output_length(features.shape[1]), next(model.parameters()).device
     for read, first, kept in _windows(model, features.shape[1], window, margin):
@@ -273,19 +279,19 @@ def _each_window(
 
 
 def _windows(model: nn.Module, frames: int, window: int, margin: int) -> Iterator[tuple[slice, int, slice]]:
-    """Input frames to be read, the first output frame that is kept, and what is kept of the window's output."""
+    """For each window: the input frames to read, the first output frame to keep, and the part of the output to keep."""
     total = model.output_length(frames)
     if frames <= window:
         yield slice(0, frames), 0, slice(0, total)
         return
-    # Windows begin where an output frame does.
+    # A window begins where an output frame begins.
     stride = model.frame_geometry.step
     context = -(-margin // stride)
     core = max(1, window // stride - 2 * context)
     for first in range(0, total, core):
         last = min(total, first + core)
         begin = max(0, first - context)
-        # Convolutions without padding need some frames more.
+        # Convolutions without padding need a few more frames.
         wanted = last + context - begin
         length = wanted * stride
         while model.output_length(length) < wanted:
@@ -298,7 +304,7 @@ def _windows(model: nn.Module, frames: int, window: int, margin: int) -> Iterato
 
 
 def split_at_pauses(samples: Tensor, sample_rate: int, longest_seconds: float) -> list[Tensor]:
-    """Pieces of at most that length, which end in the middle of the quietest tenth of a second near the limit.
+    """Pieces of at most that length. Each ends in the middle of the quietest tenth of a second near the limit.
 
     Args:
         samples: [samples].
@@ -306,7 +312,7 @@ def split_at_pauses(samples: Tensor, sample_rate: int, longest_seconds: float) -
     longest, hop = round(longest_seconds * sample_rate), max(1, sample_rate // 10)
     pieces = []
     while len(samples) > longest:
-        # What remains is no scrap.
+        # The last piece is not too short.
         low, high = longest // 2, min(longest, len(samples) - longest // 4)
         energy = samples[low:high].unfold(0, min(hop, high - low), max(1, hop // 4)).square().mean(1)
         cut = low + int(energy.argmin()) * max(1, hop // 4) + hop // 2

@@ -9,13 +9,13 @@ from asrkern.training.recipe import Augment
 
 
 def spec_augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor:
-    """Features with masked frames and bins, as the global generator draws them; the mean, 0, takes their place.
+    """Features with masked frames and bins, drawn from the global generator. Masked values become 0, the mean.
 
-    Drawn as ``torchaudio.transforms.SpecAugment`` does: for the same state of the generator the masks are the same.
+    The draws are those of ``torchaudio.transforms.SpecAugment``: the same state of the generator gives the same masks.
 
     Args:
         features: [N, 1, F, T], normalised.
-        lengths: [N], frames of each; what lies beyond stays as it is.
+        lengths: [N], frames of each utterance; frames beyond stay as they are.
     """
     if not settings.time_masks and not settings.frequency_masks:
         return features
@@ -29,7 +29,7 @@ def spec_augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor
 
 
 def _mask(features: Tensor, axis: int, widest: int, share: float) -> None:
-    """Zero a random stretch of an axis in place: fewer than ``widest`` and than this share of it."""
+    """Zero a random stretch of an axis, in place: fewer than ``widest`` values and than this share of it."""
     extent = features.shape[axis]
     widest = min(widest, int(extent * share))
     if widest < 1:

@@ -1,4 +1,4 @@
-"""Averages of weights: a moving one during training, and that of the last checkpoints after it."""
+"""Averages of weights: a moving one during training, and the mean of the last checkpoints after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MovingAverage(WeightAveraging):
     """Exponential moving average of all weights and buffers, which Lightning swaps in for validation.
 
     Args:
-        decay: of each step. Of step n it is at most (1 + n) / (10 + n), so that the first weights are soon forgotten.
+        decay: per step. In step n it is at most (1 + n) / (10 + n), so that the first weights are soon forgotten.
     """
 
     def __init__(self, decay: float) -> None:
@@ -28,11 +28,11 @@ class MovingAverage(WeightAveraging):
 
 
 def average_checkpoints(paths: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
-    """Write a checkpoint whose weights are the mean of several; all else, counters too, is the last one's.
+    """Write a checkpoint whose weights are the mean of several. Everything else, also counters, is the last one's.
 
     Args:
         paths: checkpoints of one model.
-        output: the new one.
+        output: the new checkpoint.
 
     Raises:
         OSError, ValueError: as :func:`asrkern.recognizer.saved.load` and ``save``; or no checkpoint is given, or

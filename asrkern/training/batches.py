@@ -1,7 +1,8 @@
-"""Which utterances make which batch of which epoch, and loading them.
+"""Which utterances form which batch of which epoch, and loading them.
 
-An epoch's plan follows from recipe, seed and epoch alone: the same in every process, and after a restart, which goes on
-in the middle of it. lhotse's dynamic bucketing makes it; rank r of n takes every n-th batch.
+An epoch's plan follows from recipe, seed and epoch alone. So it is the same in every process, and after a restart,
+which continues in the middle of an epoch. lhotse's dynamic bucketing makes the plan; rank r of n takes every n-th
+batch.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from asrkern.training.corpus import Corpus, text_of
 from asrkern.training.cuts import brief
 from asrkern.training.recipe import Recipe
 
-# lhotse's: recordings may be so much shorter than their manifest says.
+# How much shorter than its manifest says a recording may be; lhotse's value.
 _TOLERANCE_SECONDS = 0.025
 
 
 @dataclass
 class Batch:
-    """Some utterances.
+    """A batch of utterances.
 
     Attributes:
         features: [N, 1, F, T] float32, zero beyond each length.
         lengths: [N] int64, frames.
-        targets: [N, L] int64, indices of the tokenizer, zero beyond each length; of a classifier [N, 1].
+        targets: [N, L] int64, indices of the tokenizer, zero beyond each length; [N, 1] for a classifier.
         target_lengths: [N] int64.
         texts: normalised transcripts, or classes.
-        ids: of the utterances.
-        counted: False for a batch that fills up a process's share of valid and is in no measure.
+        ids: names of the utterances.
+        counted: False for a batch that only fills up a process's share of valid. It is in no measure.
     """
 
     features: Tensor
@@ -54,11 +55,11 @@ class Batch:
     counted: bool = True
 
     def __len__(self) -> int:
-        """Utterances."""
+        """How many utterances the batch has."""
         return len(self.ids)
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Some of the utterances, padded no more than they need."""
+        """Utterances start … stop - 1, padded no more than they need."""
         part = slice(start, stop)
         frames = int(self.lengths[part].max())
         tokens = int(self.target_lengths[part].max())
@@ -82,12 +83,12 @@ def plan_epoch(corpus: Corpus, recipe: Recipe, epoch: int) -> list[list[Cut]]:
     if epoch < data.sorted_epochs:
         return _split(sorted(cuts, key=lambda cut: cut.duration), recipe)
     cuts = random.Random(seed).sample(cuts, len(cuts))
-    # Each bucket leaves a batch that is not full.
+    # Each bucket leaves one batch that is not full.
     buckets = min(data.buckets, len({cut.duration for cut in cuts}), len(cuts) // (2 * data.batch_utterances))
     if buckets < 2:
         return _split(cuts, recipe)
     with warnings.catch_warnings():
-        # That a corpus in memory gains nothing in memory.
+        # Reading lazily would save no memory here: the corpus is in memory.
         warnings.filterwarnings("ignore", "You are using DynamicBucketingSampler with an eagerly read CutSet")
         sampler = DynamicBucketingSampler(
             CutSet.from_cuts(cuts),
@@ -103,7 +104,7 @@ def plan_epoch(corpus: Corpus, recipe: Recipe, epoch: int) -> list[list[Cut]]:
 
 
 def plan_valid(corpus: Corpus, recipe: Recipe) -> list[list[Cut]]:
-    """The batches of a corpus that is measured, the longest first: what does not fit into memory fails at once."""
+    """The batches of a corpus that is measured, the longest first: one that does not fit into memory fails at once."""
     return _split(sorted(corpus.cuts, key=lambda cut: cut.duration, reverse=True), recipe)
 
 
@@ -125,8 +126,8 @@ class Loader(Dataset):
     """Loads planned batches.
 
     Args:
-        recipe: its features, and the memory in which they are kept.
-        tokenizer: of the targets.
+        recipe: says which features, and how much memory keeps them.
+        tokenizer: makes the targets.
     """
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
@@ -138,14 +139,14 @@ class Loader(Dataset):
         self._room = recipe.data.cache_mib * 2**20
 
     def __len__(self) -> int:
-        """Batches."""
+        """How many batches the plan has."""
         return len(self.plan)
 
     def __getitem__(self, index: int) -> Batch:
         """One batch.
 
         Raises:
-            ValueError: an utterance cannot be read; the message has its id.
+            ValueError: an utterance cannot be read. The message names it.
         """
         cuts, counted = self.plan[index]
         features, lengths = collate([self._features(cut) for cut in cuts])
@@ -177,7 +178,7 @@ def load_cut(cut: Cut, settings: FeatureSettings, extract: Callable[[Tensor], Te
     """Features of one utterance: [n_features, frames] float32.
 
     Raises:
-        ValueError: it cannot be read; the message has its id.
+        ValueError: it cannot be read. The message names it.
     """
     with _named(cut):
         if settings.kind == "stored":
@@ -195,7 +196,7 @@ def load_samples(cut: Cut, sample_rate: int) -> Tensor:
     """Audio of one utterance: [samples] float32, the mean of its channels.
 
     Raises:
-        ValueError: it cannot be read; the message has its id.
+        ValueError: it cannot be read. The message names it.
     """
     with _named(cut):
         return _read(cut, sample_rate)
@@ -205,7 +206,7 @@ def load_samples(cut: Cut, sample_rate: int) -> Tensor:
 def _named(cut: Cut) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # lhotse's readers raise classes of their own
+    except Exception as error:  # lhotse's readers have exceptions of their own
         raise ValueError(f"{cut.id}: {_source(cut)}{brief(error)}") from error
 
 
@@ -227,9 +228,9 @@ def _read(cut: Cut, sample_rate: int) -> Tensor:
 
 
 def _whole_file(cut: Cut) -> str | None:
-    """The file of which a cut is a part with all channels and nothing changed; None if lhotse has to read it.
+    """The file, if the cut is part of one file with all channels and without changes. None if lhotse has to read it.
 
-    It may find ffmpeg for what libsndfile does not read.
+    For formats that libsndfile does not read lhotse may find ffmpeg.
     """
     if not isinstance(cut, (MonoCut, MultiCut)) or cut.recording.transforms:
         return None
@@ -244,23 +245,23 @@ def _source(cut: Cut) -> str:
 
 
 class EpochBatches:
-    """The batches of one epoch, from one of them on; as long as the whole epoch, which Lightning counts.
+    """The batches of one epoch, from some batch on. Its length is that of the whole epoch, which Lightning counts.
 
     Args:
-        loader: its ``plan`` is that of the epoch.
-        start: batches that were already taken.
-        workers: processes that load.
+        loader: its ``plan`` is the epoch's.
+        start: how many batches have been taken before.
+        workers: how many processes load.
     """
 
     def __init__(self, loader: Loader, start: int, workers: int) -> None:
         self._loader, self._start, self._workers = loader, start, workers
 
     def __len__(self) -> int:
-        """Batches of the whole epoch."""
+        """How many batches the whole epoch has."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        # The generator of its own keeps it from drawing from the one that training uses.
+        # A generator of its own: otherwise it would draw from the one that training uses.
         yield from DataLoader(
             self._loader,
             batch_size=None,
@@ -271,10 +272,10 @@ class EpochBatches:
 
 
 def share(plan: list[list[Cut]], rank: int, world_size: int, *, again: bool) -> list[tuple[list[Cut], bool]]:
-    """A process's batches, and whether they count; as many for every process.
+    """One process's batches, and whether each counts. Every process gets the same number.
 
     Args:
-        again: batches that fill up the last round count too (in training).
+        again: whether batches that fill up the last round count, too (in training).
     """
     rounds = -(-len(plan) // world_size)
     taken = range(rank, rounds * world_size, world_size)

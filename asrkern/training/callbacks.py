@@ -29,7 +29,7 @@ from asrkern.training.results import Results, peak_memory_mib, reset_peak_memory
 log = logging.getLogger("asrkern.training")
 
 LAST_STATE = "last.ckpt"
-# What Lightning needs to go on.
+# What Lightning needs to resume.
 _STATE = (
     "state_dict",
     "optimizer_states",
@@ -43,17 +43,17 @@ _STATE = (
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, which take the place of the one before when they are whole."""
+    """Lightning's checkpoints, each of which replaces the one before once it is whole."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write it."""
+        """Write a checkpoint."""
         with atomic_write(path) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read it.
+        """Read a checkpoint.
 
         Raises:
             OSError: it cannot be opened.
@@ -61,7 +61,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         try:
             state = super().load_checkpoint(path, *args, **kwargs)
-        # torch raises anything at a damaged file, of a zip archive without an end "Invalid argument" without a name.
+        # torch raises anything for a damaged file; for a zip archive without its end "Invalid argument", without a
+        # name.
         except Exception as error:
             if isinstance(error, OSError) and error.filename is not None:
                 raise
@@ -78,17 +79,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Exports(Callback):
     """Writes ``last.safetensors`` after each validation, with the weights that were measured.
 
-    It has to come before the moving average among the callbacks, which takes its weights back at the same time.
+    It has to be before the moving average among the callbacks, which takes its weights back at the same time.
     """
 
     def __init__(self, folder: Path, recognizer: Recognizer) -> None:
         self._folder, self._recognizer = folder, recognizer
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write the checkpoint."""
         recognizer = self._recognizer
         if isinstance(trainer.strategy, FSDPStrategy):
-            # Each process has a part of the weights.
+            # With FSDP each process has a part of the weights.
             state = trainer.strategy.lightning_module_state_dict()
             weights = {key.removeprefix("model."): value for key, value in state.items()}
             recognizer = replace(recognizer, model=build(recognizer.model_name, **recognizer.model_options))
@@ -105,10 +106,10 @@ class Records(Checkpoint):
     Lightning runs callbacks of this base class after the module has its measures.
 
     Args:
-        total_steps: of the whole training.
+        total_steps: how many steps the whole training has.
 
     Attributes:
-        saved: what the state to resume from holds, in words; "" before there is one.
+        saved: in words, what the state to resume from holds; "" if there is none yet.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, results: Results, total_steps: int) -> None:
@@ -119,22 +120,22 @@ class Records(Checkpoint):
         self.saved = ""
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows, which a resumed run continues."""
+        """The rows, which a resumed run extends."""
         return {"rows": self.results.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue."""
+        """Take over the rows of the run that is resumed."""
         self.results.rows = state["rows"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on the time left is reckoned."""
+        """Start the clock by which the remaining time is estimated."""
         self._first = time.monotonic(), trainer.global_step
         if trainer.global_step:
             epoch, batches = trainer.datamodule.position
             self.saved = self._place(epoch + (batches > 0), trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure."""
+        """Start the epoch's clock and its measure of memory."""
         self._began = time.monotonic()
         reset_peak_memory()
 
@@ -146,7 +147,7 @@ class Records(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """A line of progress, and a checkpoint where the recipe asks for one."""
+        """Log a line of progress, and write a checkpoint if the recipe asks for one."""
         step, settings = trainer.global_step, self._recipe.trainer
         if step == self._steps:
             return
@@ -154,13 +155,13 @@ class Records(Checkpoint):
         if step % settings.log_steps == 0:
             place = self._place(trainer.current_epoch + 1, step)
             log.info("%s: train loss %.4f%s", place, float(outputs["loss"]), self._left(step))
-        # After the last batch of an epoch comes its own checkpoint.
+        # The last batch of an epoch is followed by the epoch's own checkpoint.
         is_last = batch_idx + 1 == trainer.num_training_batches
         if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and not is_last:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write everything."""
+        """Write the row, the checkpoints and the line of the log."""
         measures = dict(pl_module.measures)
         row = {
             **measures,
@@ -179,7 +180,7 @@ class Records(Checkpoint):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The average of the last epochs."""
+        """Write the average of the last epochs."""
         paths = [self._epoch_path(row["epoch"]) for row in self.results.rows[-self._recipe.averaging.last :]]
         paths = [path for path in paths if path.exists()]
         if trainer.is_global_zero and self._recipe.averaging.last and paths:
@@ -225,17 +226,17 @@ class Records(Checkpoint):
 
 
 class Progress(Callback):
-    """Tells a function how far training is: ("training", steps done, steps in all)."""
+    """Reports how far training is to a function: ("training", steps done, steps in all)."""
 
     def __init__(self, report: Callable[[str, int, int | None], None], total_steps: int) -> None:
         self._report, self._total_steps = report, total_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Where it begins."""
+        """Report where training begins."""
         self._report("training", trainer.global_step, self._total_steps)
 
     def on_train_batch_end(self, trainer: Trainer, *more: Any) -> None:
-        """Tell."""
+        """Report the step."""
         self._report("training", trainer.global_step, self._total_steps)
 
 

@@ -1,4 +1,4 @@
-"""What of a corpus can be learned from. The rest is counted, named and left out."""
+"""The utterances of a corpus that a model can learn from. The others are counted, named and left out."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Corpus:
 
     Attributes:
         name: "train" or "valid".
-        cuts: lhotse's cuts, one supervision each, whose text is normalised (of clips: their class).
-        left_out: reason → ids of the utterances that are not among them.
-        tokens, output_frames: of all of them together.
-        infeasible: ids of those whose target does not fit into the model's output (of CTC; left out of "train").
-        tokens_per_frame: the largest ratio of tokens to frames of the input.
+        cuts: lhotse's cuts with one supervision each, whose text is the normalised transcript (the class, for clips).
+        left_out: reason → ids of the utterances that are not in ``cuts``.
+        tokens, output_frames: of all utterances together.
+        infeasible: ids of utterances whose target does not fit into CTC's output. They are left out of "train".
+        tokens_per_frame: the largest ratio of tokens to input frames.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Corpus:
 
     @property
     def seconds(self) -> float:
-        """Of speech."""
+        """Seconds of speech."""
         return sum(cut.duration for cut in self.cuts)
 
     @property
     def texts(self) -> list[str]:
-        """Transcripts, or classes."""
+        """The transcripts, or classes."""
         return [text_of(cut) for cut in self.cuts]
 
     def describe(self, unit: str = "character") -> str:
@@ -95,9 +95,9 @@ def prepare(
     """The utterances that a model can be trained on, or measured with.
 
     Args:
-        name: "train" or "valid", of which less is left out.
-        cuts: of :func:`with_labels`.
-        output_length: frames of the model's output for so many frames of input; 0 for too few.
+        name: "train" or "valid"; less is left out of "valid".
+        cuts: as :func:`with_labels` returns them.
+        output_length: input frames → frames of the model's output, 0 for too few.
 
     Raises:
         ValueError: transcripts have characters (or clips a class) that the tokenizer lacks, or nothing is left.
@@ -134,7 +134,7 @@ def prepare(
 
 
 def frames_needed(tokens: list[int]) -> int:
-    """The fewest frames in which CTC can write a target: its length, and a blank between equal neighbours."""
+    """The fewest frames in which CTC can emit a target: its length, and a blank between equal neighbours."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 

@@ -10,23 +10,23 @@ from lhotse import MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.cut.data import DataCut
 from lhotse.utils import fastcopy
 
-# As where files are transcribed; others would make filters of any size.
+# The rates that transcription accepts. Others would need filters of any size.
 _RATES_HZ = (1_000, 384_000)
 
 
 def read_recording(path: Path, where: str, recording_id: str | None = None) -> Recording:
-    """A recording by its header, which tells its rate.
+    """A recording, by its header, which says its rate.
 
     Args:
-        recording_id: the path if not given.
+        recording_id: its name; None: the path.
 
     Raises:
-        ValueError: it is none, has no samples, or too low or high a rate.
+        ValueError: it is no recording, has no samples, or too low or high a rate.
     """
     check_name(str(path), where)
     try:
         recording = Recording.from_file(path, recording_id=recording_id or str(path))
-    except Exception as error:  # lhotse wraps whatever its readers raise, in classes of its own
+    except Exception as error:  # lhotse wraps its readers' errors in classes of its own
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
     if recording.num_samples < 1:
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
@@ -35,7 +35,7 @@ def read_recording(path: Path, where: str, recording_id: str | None = None) -> R
 
 
 def check_rate(rate: object, where: str) -> None:
-    """Raises ValueError for what is no rate of a recording."""
+    """Raise ValueError unless this is a possible rate of a recording."""
     if not isinstance(rate, int) or not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
         raise ValueError(
             f"{where}: expected a rate of {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz, received {rate!r}"
@@ -43,13 +43,13 @@ def check_rate(rate: object, where: str) -> None:
 
 
 def check_name(path: str, where: str) -> None:
-    """Raises ValueError for a name that would become a command: lhotse gives those of .sph to a shell as they are."""
+    """Raise ValueError for a name that would become a command: lhotse gives names of .sph files to a shell as they are."""
     if path.lower().endswith(".sph") and shlex.quote(path) != path:
         raise ValueError(f"{where}: expected a plain name of a NIST Sphere file, received {path!r}")
 
 
 def brief(error: Exception) -> str:
-    """What is wrong: lhotse lists all readers that it tried, and the first one knows."""
+    """What is wrong, without lhotse's list of all readers that it tried: the first one knows."""
     lines = str(error).splitlines() or [type(error).__name__]
     return next((line.rpartition(">: ")[2] for line in lines if line.startswith("Exception #0")), lines[0])
 
@@ -64,23 +64,23 @@ def make_cut(
     excess_seconds: float = 0.0,
     channel: int | list[int] | None = None,
 ) -> DataCut:
-    """A cut with this supervision, which is made to span it.
+    """A cut with this supervision, which is made as long as the cut.
 
     Args:
         start: in seconds.
-        duration: in seconds; at most to the end of the recording.
-        excess_seconds: how far beyond the end it may reach, and is then shortened: manifests round.
+        duration: in seconds; cut off at the end of the recording.
+        excess_seconds: how far beyond that end it may reach, since manifests round.
         channel: index or indices of the recording's channels; None for all.
 
     Raises:
-        ValueError: the recording does not have this part, or it is shorter than a sample.
+        ValueError: the recording does not have this part, or the part is shorter than a sample.
     """
     left = recording.duration - start
     if start < 0 or (math.isfinite(duration) and duration > left + excess_seconds):
         raise ValueError(
             f"{where}: expected {duration} s from {start} s on, received a recording of {recording.duration:.3f} s"
         )
-    # lhotse keeps sums of durations to a nanosecond.
+    # lhotse rounds sums of durations to a nanosecond.
     duration = round(min(duration, left), 8)
     if duration * recording.sampling_rate < 0.5:
         raise ValueError(

@@ -15,12 +15,12 @@ from asrkern.training.recipe import Recipe, how_to_make
 
 
 class SpeechData(LightningDataModule):
-    """Reads the manifests, makes the tokenizer, and then, given the model's output lengths, the corpora.
+    """Reads the manifests and makes the tokenizer; then, from the model's output lengths, the corpora.
 
     Attributes:
-        tokenizer: of the recipe, from the training transcripts where it asks for it.
+        tokenizer: the recipe's, made from the training transcripts if it asks for that.
         train, valid: :class:`~asrkern.training.corpus.Corpus`, after :meth:`check`.
-        position: (epoch, batches of it that were taken) where training goes on; kept in checkpoints.
+        position: (epoch, how many of its batches have been taken), where training continues; kept in checkpoints.
 
     Raises:
         OSError, ValueError: a corpus cannot be read; see :func:`asrkern.training.manifests.read_cuts`.
@@ -39,7 +39,7 @@ class SpeechData(LightningDataModule):
         self.valid: Corpus
 
     def check(self, output_length: Callable[[int], int]) -> None:
-        """Leave out what cannot be learned from.
+        """Leave out utterances that the model cannot learn from.
 
         Raises:
             ValueError: see :func:`asrkern.training.corpus.prepare`.
@@ -50,7 +50,7 @@ class SpeechData(LightningDataModule):
         self._valid_loader = Loader(self.recipe, self.tokenizer)
 
     def train_dataloader(self) -> EpochBatches:
-        """The batches of the present epoch that are still to come."""
+        """The batches of the present epoch that have not been taken."""
         epoch = self.trainer.current_epoch
         plan = self.epoch_plan(epoch)
         self._train_loader.plan = share(plan, self.trainer.global_rank, self.trainer.world_size, again=True)
@@ -58,25 +58,25 @@ class SpeechData(LightningDataModule):
         return EpochBatches(self._train_loader, start, self.recipe.data.workers)
 
     def val_dataloader(self) -> EpochBatches:
-        """All of valid."""
+        """All batches of valid."""
         plan = plan_valid(self.valid, self.recipe)
         self._valid_loader.plan = share(plan, self.trainer.global_rank, self.trainer.world_size, again=False)
         return EpochBatches(self._valid_loader, 0, self.recipe.data.workers)
 
     def epoch_plan(self, epoch: int) -> list[list[Cut]]:
-        """The batches of an epoch of all processes together."""
+        """The batches of an epoch, of all processes together."""
         plan = plan_epoch(self.train, self.recipe, epoch)
         if self.recipe.task == "classify":
-            # BatchNorm over clips needs two of them.
+            # BatchNorm over clips needs at least two.
             plan = [batch for batch in plan if len(batch) > 1]
         return plan
 
     def state_dict(self) -> dict[str, tuple[int, int]]:
-        """Where training goes on."""
+        """Where training continues."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, tuple[int, int]]) -> None:
-        """Go on there."""
+        """Continue there."""
         self.position = tuple(state["position"])
 
     def _read(self, paths: list[str]) -> list[Cut]:

@@ -1,4 +1,4 @@
-"""How good a trained model is on a corpus: its metrics, the worst utterances, and what it takes for what."""
+"""A trained model on a corpus: its metrics, the worst utterances, and what it takes for what."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ levenshtein = require("rapidfuzz", "train").distance.Levenshtein
 
 Unit = Literal["word", "character"]
 
-# Frames of a batch, padding included, and utterances: enough to keep two cores busy.
+# The most frames (padding included) and utterances of a batch: enough to keep two cores busy.
 _BATCH_FRAMES, _BATCH_UTTERANCES = 12_000, 16
 
 
 @dataclass(frozen=True)
 class Result:
-    """One utterance: normalised reference, what the model said, and, of a class, its probability."""
+    """One utterance: the normalised reference, what the model heard and, for a class, its probability."""
 
     id: str
     reference: str
@@ -41,12 +41,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Confusions:
-    """Edits that make the hypotheses the references' words or characters, in one best alignment, and how often.
+    """How often each edit occurs that turns references into hypotheses, words or characters, in one best alignment.
 
     Attributes:
-        substitutions: (reference, hypothesis).
-        insertions: only in the hypothesis.
-        deletions: only in the reference.
+        substitutions: (reference, hypothesis) → how often.
+        insertions: only in the hypothesis → how often.
+        deletions: only in the reference → how often.
     """
 
     substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -58,7 +58,7 @@ class Confusions:
         return {kind: getattr(self, kind).total() for kind in ("substitutions", "deletions", "insertions")}
 
     def most_common(self, count: int | None = None) -> list[tuple[str, str, int]]:
-        """(reference, hypothesis, how often) of the most frequent; nothing is the empty text."""
+        """(reference, hypothesis, how often) of the most frequent edits. "" stands for nothing."""
         edits = Counter(self.substitutions)
         edits.update({("", said): times for said, times in self.insertions.items()})
         edits.update({(meant, ""): times for meant, times in self.deletions.items()})
@@ -72,13 +72,13 @@ class Evaluation:
 
     Attributes:
         task: "ctc", "attention" or "classify".
-        has_spaces: whether transcripts have words; without, there is no WER.
-        metric: the one that the model was trained for; utterances are ranked by it.
-        classes: of a classifier.
+        has_spaces: whether transcripts consist of words; if not, there is no WER.
+        metric: the one that the model was trained for, by which utterances are ranked.
+        classes: a classifier's classes.
         results: in the order of the corpus.
-        left_out: why each utterance that could not be measured was left out.
-        unknown: characters of the references that the model cannot write, and in how many utterances.
-        processing_seconds: features, model and search.
+        left_out: for each utterance that could not be measured the reason.
+        unknown: characters of the references that the model cannot write → in how many utterances.
+        processing_seconds: time for features, model and search.
     """
 
     task: str
@@ -92,19 +92,19 @@ class Evaluation:
 
     @property
     def seconds(self) -> float:
-        """Of speech."""
+        """Seconds of speech."""
         return sum(result.seconds for result in self.results)
 
     @property
     def counts(self) -> ErrorCounts:
-        """Of all utterances."""
+        """Sums over all utterances."""
         return ErrorCounts().add_all(
             (result.hypothesis for result in self.results), (result.reference for result in self.results)
         )
 
     def metrics(self) -> dict[str, float]:
-        """Those that the task has, by name: see :meth:`asrkern.training.metrics.ErrorCounts.value`; and ``rtf``,
-        processing time / time of speech."""
+        """The metrics that the task has, by name: see :meth:`asrkern.training.metrics.ErrorCounts.value`; and ``rtf``, the
+        processing time divided by the time of speech."""
         names = (
             ["accuracy"]
             if self.task == "classify"
@@ -115,7 +115,7 @@ class Evaluation:
         return {**{name: counts.value(name) for name in names}, "rtf": rtf}
 
     def errors(self, result: Result) -> tuple[int, float]:
-        """Of one utterance: edits, and their share of the reference; wrong class: 1, and how sure the model was."""
+        """(edits, their share of the reference) of an utterance; for a wrong class (1, how sure the model was)."""
         if self.task == "classify":
             wrong = result.reference != result.hypothesis
             return int(wrong), wrong * (result.probability or 0.0)
@@ -125,13 +125,13 @@ class Evaluation:
         return edits, edits / len(reference) if reference else math.inf * edits if edits else 0.0
 
     def worst(self, count: int) -> list[Result]:
-        """Utterances with errors, those with the largest share first, of equal ones those with most errors."""
+        """Utterances with errors, the largest share of errors first, then the most errors."""
         errors = {id(result): self.errors(result) for result in self.results}
         wrong = [result for result in self.results if errors[id(result)][0]]
         return sorted(wrong, key=lambda result: errors[id(result)][::-1], reverse=True)[:count]
 
     def confusions(self, unit: Unit) -> Confusions:
-        """What is taken for what."""
+        """Which words or characters are taken for which."""
         found = Confusions()
         for result in self.results:
             reference, hypothesis = _units(result.reference, unit), _units(result.hypothesis, unit)
@@ -145,7 +145,7 @@ class Evaluation:
         return found
 
     def edits(self) -> dict[str, dict[str, int]]:
-        """Substitutions, deletions and insertions of "words", where there are, and "characters"; of no classifier."""
+        """Substitutions, deletions and insertions of "words", if there are any, and "characters"; {} for a classifier."""
         return {f"{unit}s": self.confusions(unit).totals() for unit in self._units()}
 
     def _units(self) -> list[Unit]:
@@ -153,7 +153,7 @@ class Evaluation:
         return [] if self.task == "classify" else [*words, "character"]
 
     def matrix(self) -> list[list[int]]:
-        """Of a classifier: how many clips of each class (row) were taken for each class (column)."""
+        """For a classifier: how many clips of each class (row) were taken for each class (column)."""
         index = {label: i for i, label in enumerate(self.classes)}
         rows = [[0] * len(self.classes) for _ in self.classes]
         for result in self.results:
@@ -161,7 +161,7 @@ class Evaluation:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """All of it; metrics that are not defined are None."""
+        """Everything as JSON. Metrics that are not defined are None."""
         value: dict[str, Any] = {
             "task": self.task,
             "metrics": {name: _finite(value) for name, value in self.metrics().items()},
@@ -191,12 +191,13 @@ def evaluate(
 ) -> Evaluation:
     """Let a model transcribe a corpus, in batches of equally long utterances, and count its errors.
 
-    Audio too long for a batch is transcribed as a recording: see :meth:`Transcriber.recording`.
+    Recordings too long for a batch are read as :meth:`Transcriber.recording` does.
 
     Args:
-        cuts: of :func:`asrkern.training.manifests.read_cuts`. Their texts are normalised as the training transcripts.
-        label: the field that holds a clip's class, for classifiers; "text" for the transcript.
-        progress: is told how many utterances are done, and how many there are.
+        cuts: of :func:`asrkern.training.manifests.read_cuts`. Their texts are normalised as the training transcripts
+            were.
+        label: the field with a clip's class, for classifiers; "text" for the transcript.
+        progress: called with how many utterances are done, and how many there are.
 
     Raises:
         ValueError: no utterance is left, or none has a transcript.
@@ -232,7 +233,7 @@ def evaluate(
 def _transcripts(
     transcriber: Transcriber, cuts: Sequence[Cut], order: list[int], label: str, left_out: list[str]
 ) -> Iterator[tuple[int, str, Transcript]]:
-    """(index, reference, transcript) of utterances, by length; what cannot be measured is said in left_out."""
+    """(index, reference, transcript) of utterances, by length. left_out gets why others cannot be measured."""
     recognizer = transcriber.recognizer
     settings = recognizer.features
     longest = math.inf

@@ -1,11 +1,12 @@
 """Kaldi's data folders.
 
-``wav.scp`` names the recordings, relative to the working directory, as for Kaldi, or to the folder. With ``segments`` each
-line of it is an utterance, without it each recording. ``text``, ``utt2spk``, ``spk2gender`` and ``utt2lang`` may be there,
-and may lack utterances. Rates and lengths are those of the recordings, whatever ``reco2dur`` and ``utt2dur`` say.
+``wav.scp`` names the recordings, relative to the working directory, as in Kaldi, or to the folder. With ``segments``
+each line of that file is an utterance; without it each recording is one. ``text``, ``utt2spk``, ``spk2gender`` and
+``utt2lang`` are optional, and may lack utterances. Rates and lengths are those of the recordings, whatever ``reco2dur``
+and ``utt2dur`` say.
 
-Commands in ``wav.scp`` are not run. Where one only decodes a file that we read anyway (``cat FILE |``, ``flac -c -d -s
-FILE |``) the file is read.
+Commands in ``wav.scp`` are not run. If a command only prints or decodes a file of a known format (``cat FILE |``,
+``flac -c -d -s FILE |``), the file is read.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from asrkern.training.cuts import make_cut, read_recording
 
 log = logging.getLogger("asrkern.training")
 
-# Kaldi's extract-segments shortens a segment that reaches this far beyond the end.
+# Kaldi's extract-segments shortens segments that reach at most this far beyond the end.
 _OVERSHOOT_SECONDS = 0.5
 
-# Kaldi's white space, which is ASCII's only.
+# Kaldi's white space is ASCII's.
 _SPACE = re.compile(r"\s+", re.ASCII)
 _ARCHIVE = re.compile(r".+\.ark:\d+")
 _FLAC_OPTIONS = {"-c", "-d", "-s", "-cd", "-dc", "--stdout", "--decode", "--silent", "--totally-silent"}
 
-# By the first field of a line: where it is, and the rest of it.
+# First field of a line → (place of the line, the rest of it).
 _Table = dict[str, tuple[str, str]]
 
 
 def kaldi_cuts(folder: Path) -> Iterator[Callable[[], Cut]]:
-    """What makes the cut of each utterance, or raises OSError or ValueError.
+    """For each utterance what makes its cut, or raises OSError or ValueError.
 
     Raises:
         OSError: a file of the folder cannot be read.
-        ValueError: a line is wrong, or names what another line named before.
+        ValueError: a line is wrong, or has the name of another line.
     """
     return _Folder(folder).cuts()
 
@@ -103,7 +104,7 @@ class _Folder:
         )
 
     def _warn(self, utterances: Collection[str]) -> None:
-        """Say what has no transcript, and which transcripts are of nothing."""
+        """Warn of utterances without a transcript, and of transcripts without an utterance."""
         path = self._folder / "text"
         bare = [name for name in utterances if name not in self._texts]
         if bare:
@@ -120,7 +121,7 @@ class _Folder:
 
 
 def _table(path: Path) -> _Table:
-    """Of one of the files; empty without it."""
+    """One of the folder's files; empty if it is not there."""
     table: _Table = {}
     for where, line in read_lines(path) if path.exists() else ():
         key, *rest = (decode(part, where) for part in line.split(None, 1))
@@ -131,7 +132,7 @@ def _table(path: Path) -> _Table:
 
 
 def _segment(value: str, where: str) -> tuple[str, float, float, int | None]:
-    """Recording, start and end in seconds (inf for that of the recording), channel (None if not given)."""
+    """(recording, start, end, channel). Times in seconds, the end inf for the recording's; channel None if not given."""
     fields = value.split()
     try:
         name, start, end, *rest = fields

@@ -1,6 +1,6 @@
 """lhotse's own manifests: cuts, or a folder with recordings and supervisions, as JSON lines, perhaps compressed.
 
-Nothing that a manifest says is run: recordings are files, or addresses that lhotse fetches.
+Nothing in a manifest is executed: recordings are files, or addresses that lhotse fetches.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from lhotse.serialization import deserialize_item
 from asrkern.data._files import find_file, json_object, read_lines, shown
 from asrkern.training.cuts import brief, check_name, check_rate, make_cut
 
-# Supervisions round; more than this beyond the end of a recording is a mistake.
+# Supervisions are rounded. One that reaches further beyond the end of a recording is a mistake.
 _TOLERANCE_SECONDS = 0.05
 
-# Of files that were looked at.
+# File → what its header says, for files that have been looked at.
 _Headers = dict[str, tuple[int, float] | None]
 
 
 def is_lhotse(path: Path) -> bool:
-    """Whether the first line is of a manifest of lhotse's.
+    """Whether the first line is one of a lhotse manifest.
 
     Raises:
-        OSError, ValueError: the file cannot be read, or is something of lhotse's that has no utterances by itself.
+        OSError, ValueError: the file cannot be read, or is a manifest of lhotse's without utterances of its own.
     """
     where, line = next(read_lines(path), ("", b""))
     try:
@@ -49,23 +49,23 @@ def is_lhotse(path: Path) -> bool:
 
 
 def lhotse_cuts(path: Path) -> Iterator[Callable[[], Cut]]:
-    """What makes each cut, or raises OSError or ValueError."""
+    """For each cut what makes it, or raises OSError or ValueError."""
     headers: _Headers = {}
     for where, line in read_lines(path):
         yield partial(_cut, line, path.parent, where, headers)
 
 
 def is_lhotse_folder(folder: Path) -> bool:
-    """Whether it holds manifests by the names that lhotse gives them."""
+    """Whether a folder has manifests with the names that lhotse gives them."""
     return any(folder.glob("*cuts*.jsonl*")) or any(folder.glob("*supervisions*.jsonl*"))
 
 
 def lhotse_folder_cuts(folder: Path) -> Iterator[Callable[[], Cut]]:
-    """What makes the cut of each supervision, or each cut, or raises OSError or ValueError.
+    """For each supervision, or each cut, what makes its cut, or raises OSError or ValueError.
 
     Raises:
         OSError: a manifest cannot be read.
-        ValueError: there are several, or recordings are wrong.
+        ValueError: there are several manifests of a kind, or recordings are wrong.
     """
     cuts, recordings, supervisions = (
         sorted(folder.glob(f"*{kind}*.jsonl*")) for kind in ("cuts", "recordings", "supervisions")
@@ -136,13 +136,13 @@ def _supervised(line: bytes, folder: Path, where: str, recordings: dict[str, Rec
 
 
 def _item(line: bytes, folder: Path, where: str, kind: type) -> Any:
-    """What a line says, with recordings' files where they are."""
+    """The item of a line; the files of its recordings are found."""
     data = json_object(line, where)
     for source in _sources(data):
         _find(source, folder, f"{where}, {shown(data.get('id'))}")
     try:
         item = deserialize_item(data)
-    except Exception as error:  # whatever its constructors raise
+    except Exception as error:  # lhotse's constructors raise anything
         raise ValueError(
             f"{where}: expected a {kind.__name__} of lhotse, received {shown(line)} "
             f"({type(error).__name__}: {brief(error)})"
@@ -155,7 +155,7 @@ def _item(line: bytes, folder: Path, where: str, kind: type) -> Any:
 
 
 def _sources(data: Any) -> Iterator[Any]:
-    """Wherever they are: of recordings, of impulse responses in their transforms, of mixed cuts."""
+    """All sources of audio: of recordings, of impulse responses in their transforms, of mixed cuts."""
     if isinstance(data, dict):
         sources = data.get("sources")
         yield from sources if isinstance(sources, list) else ()
@@ -166,7 +166,7 @@ def _sources(data: Any) -> Iterator[Any]:
 
 
 def _find(source: Any, folder: Path, where: str) -> None:
-    """Put the path of the file in place of the name. lhotse runs commands, and addresses that begin with pipe:."""
+    """Replace a source's name by the path of its file. lhotse would run commands, and addresses that begin with pipe:."""
     name = source.get("source") if isinstance(source, dict) else None
     if not isinstance(name, str):
         raise ValueError(f"{where}: expected a file, received {shown(source)}")
@@ -182,9 +182,9 @@ def _find(source: Any, folder: Path, where: str) -> None:
 
 
 def _check_recording(recording: Recording, where: str, headers: _Headers) -> None:
-    """Raises ValueError where its values are none, or not those of its files.
+    """Raise ValueError unless a recording's values are possible, and those of its files.
 
-    lhotse does not compare rates, and fills up to half a second that is missing with an echo of the end.
+    lhotse does not compare rates, and replaces up to half a second that is missing by an echo of the end.
     """
     rate = recording.sampling_rate
     check_rate(rate, where)
@@ -210,7 +210,7 @@ def _check_recording(recording: Recording, where: str, headers: _Headers) -> Non
 
 
 def _header(path: str) -> tuple[int, float] | None:
-    """Rate in Hz and length in seconds; None if libsndfile does not tell exactly: lhotse has other readers too."""
+    """(rate in Hz, length in seconds); None if libsndfile does not know them exactly, since lhotse has other readers."""
     try:
         with open(path, "rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
             exact = file.format != "MP3" and file.subtype != "OPUS"

@@ -1,12 +1,12 @@
 """Corpora as lhotse CutSets: one cut an utterance, with one supervision that holds text, speaker and more.
 
-:func:`read_cuts` takes a manifest of those that :func:`asrkern.data.read_manifest` reads (NeMo's, deepspeech.pytorch's,
+:func:`read_cuts` takes any manifest that :func:`asrkern.data.read_manifest` reads (NeMo's, deepspeech.pytorch's,
 tables), lhotse's manifests (:mod:`asrkern.training.lhotse_manifests`), a Kaldi data folder
-(:mod:`asrkern.training.kaldi`), or a folder in LibriSpeech's layout (``*.trans.txt`` beside the recordings). The cut's
-``custom`` has ``features_path`` and ``features_key`` where the features are stored, and the supervision's every other
-field of a NeMo manifest.
+(:mod:`asrkern.training.kaldi`), or a folder in LibriSpeech's layout (``*.trans.txt`` beside the recordings). If
+features are stored, the cut's ``custom`` has ``features_path`` and ``features_key``. The supervision's ``custom`` has
+every other field of a NeMo manifest.
 
-Recordings keep their rates, which :func:`asrkern.training.batches.load_cut` changes to that of the features.
+Recordings keep their rates. :func:`asrkern.training.batches.load_cut` changes them to the rate of the features.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from asrkern.training.cuts import make_cut, read_recording
 from asrkern.training.kaldi import kaldi_cuts
 from asrkern.training.lhotse_manifests import is_lhotse, is_lhotse_folder, lhotse_cuts, lhotse_folder_cuts
 
-# Manifests round durations; more than this beyond the end of a recording is a mistake.
+# Manifests round durations. One that reaches further beyond the end of a recording is a mistake.
 _TOLERANCE_SECONDS = 0.05
 
-# What gets the errors of single utterances, which are then left out; None to raise the first one.
+# Collects the errors of single utterances, which are then left out; None: the first one is raised.
 LeftOut = list[Exception] | None
 
 
@@ -41,8 +41,9 @@ def read_cuts(
 
     Args:
         path: see above.
-        sample_rate: has no effect any more: each recording tells its own.
-        left_out: a list that gets the errors of single utterances, which are then left out; None to raise the first one.
+        sample_rate: no longer used: each recording has its own rate.
+        left_out: a list that collects the errors of single utterances, which are then left out; None: the first error
+            is raised.
 
     Raises:
         FileNotFoundError: there is no such corpus, or it names a recording that does not exist.
@@ -69,7 +70,7 @@ def read_cuts(
 
 
 def unique(cuts: Iterable[Cut]) -> Iterator[Cut]:
-    """The same with names that differ: what is computed of utterances is kept by name."""
+    """The cuts with different names: what is computed of utterances is kept by name."""
     seen: set[str] = set()
     for number, cut in enumerate(cuts, 1):
         name = cut.id
@@ -80,7 +81,7 @@ def unique(cuts: Iterable[Cut]) -> Iterator[Cut]:
 
 
 def _entries(path: Path, left_out: LeftOut) -> Iterator[Callable[[], Cut]]:
-    """What makes the cut of each utterance, or raises OSError or ValueError."""
+    """For each utterance what makes its cut, or raises OSError or ValueError."""
     if not path.is_dir():
         return lhotse_cuts(path) if path.is_file() and is_lhotse(path) else _manifest(path, left_out)
     if (path / "wav.scp").is_file():
@@ -104,7 +105,7 @@ def _manifest(path: Path, left_out: LeftOut) -> Iterator[Callable[[], Cut]]:
 
 
 def _recorded_cut(utterance: Utterance, recordings: dict[Path, Recording], where: str) -> Cut:
-    """An utterance of a recording, which may hold several."""
+    """The cut of an utterance in a recording, which may hold several."""
     path = utterance.audio_path
     where = f"{where}, {path.stem}"
     if path not in recordings:

@@ -1,6 +1,6 @@
 """WER, CER, CRR, distance and accuracy over a corpus, and the best constant answer.
 
-Rates are of the whole corpus: edits summed over utterances, divided by the summed length of the references.
+Rates are those of the whole corpus: the sum of all edits, divided by the summed length of the references.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from asrkern._optional import require
 
 levenshtein = require("rapidfuzz", "train").distance.Levenshtein
 
-# Higher is better of these, of the others lower.
+# Of these metrics higher is better; of all others lower.
 HIGHER_IS_BETTER = ("crr", "accuracy")
 
 
 @dataclass
 class ErrorCounts:
-    """Sums over pairs of a hypothesis and its reference, both normalised. Distances are Levenshtein's.
+    """Sums over pairs of a hypothesis and a reference, both normalised. Distances are Levenshtein's.
 
     Attributes:
         utterances: pairs.
         correct: pairs that are equal.
-        words, word_edits: of references; edits of words.
-        characters, character_edits: the same of characters.
-        letters, letter_edits: the same without spaces, of which CRR is made.
+        words, word_edits: words of the references, and edits of words.
+        characters, character_edits: the same for characters.
+        letters, letter_edits: the same for characters without spaces, from which CRR is computed.
     """
 
     utterances: int = 0
@@ -51,17 +51,17 @@ class ErrorCounts:
         self.letter_edits += levenshtein.distance(hypothesis.replace(" ", ""), letters)
 
     def add_all(self, hypotheses: Iterable[str], references: Iterable[str]) -> ErrorCounts:
-        """Count pairs; returns self."""
+        """Count several pairs. Returns self."""
         for hypothesis, reference in zip(hypotheses, references, strict=True):
             self.add(hypothesis, reference)
         return self
 
     def sums(self) -> tuple[int, ...]:
-        """All counts, in the order of the attributes: what ``ErrorCounts(*sums)`` takes."""
+        """All counts in the order of the attributes, as ``ErrorCounts(*sums)`` takes them."""
         return astuple(self)
 
     def value(self, metric: str) -> float:
-        """A metric; NaN of nothing.
+        """A metric; NaN if nothing was counted.
 
         Args:
             metric: "wer", "cer" (shares of 1), "crr" (100 - CER without spaces, in %), "distance" (edits of
@@ -81,7 +81,7 @@ class ErrorCounts:
 
 
 def in_words(metric: str, value: float) -> str:
-    """A value as people read it: "12.34 %", of the distance "1.234", of nothing "nan"."""
+    """A value for people: "12.34 %", for the distance "1.234", for NaN "nan"."""
     if metric == "distance" or value != value:
         return f"{value:.4g}"
     return f"{value if metric == 'crr' else 100 * value:.2f} %"
@@ -92,26 +92,26 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def is_better(metric: str, value: float, than: float) -> bool:
-    """Whether a value of a metric is better than another; anything is better than NaN."""
+    """Whether ``value`` is better than ``than``. Anything is better than NaN."""
     if than != than:
         return value == value
     return value > than if metric in HIGHER_IS_BETTER else value < than
 
 
 def error_of(metric: str, value: float) -> float:
-    """How much a value of a metric is wrong: 0 is perfect. WER, CER, distance, 1 - accuracy, 100 - CRR."""
+    """How far a value of a metric is from perfect, which is 0: WER, CER, distance, 1 - accuracy, 100 - CRR."""
     return {"crr": 100, "accuracy": 1}[metric] - value if metric in HIGHER_IS_BETTER else value
 
 
 def constant_answer(
     training: Sequence[str], references: Sequence[str], metric: str, candidates: int = 50
 ) -> tuple[str, float]:
-    """What one text says best of all utterances, which a model has to beat.
+    """The one text that is the best answer to all utterances. A model has to beat it.
 
     Args:
-        training: texts among whose most frequent ones the answer is chosen, as the best for the first 300 of them.
+        training: texts. The answer is one of the most frequent ones, the best for the first 300 of them.
         references: of the corpus that is measured.
-        candidates: how many are tried; to say nothing is one of them too.
+        candidates: how many texts are tried; the empty text is always one of them.
 
     Returns:
         The answer and its metric on the references.

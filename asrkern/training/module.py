@@ -1,10 +1,11 @@
 """Lightning's module: one step of training, whatever the task.
 
-What callbacks find, such as :mod:`asrkern.training.diagnostics`:
+What callbacks such as :mod:`asrkern.training.diagnostics` can use:
 
 - ``on_train_batch_end(trainer, module, outputs, batch, batch_idx)``: ``outputs["steps"]`` are pairs of a
-  :class:`~asrkern.training.batches.Batch` and its :class:`~asrkern.recognizer.tasks.Step` (one, or several where memory
-  did not suffice), whose scores are log-probabilities of a CTC model; ``outputs["loss"]`` is their mean.
+  :class:`~asrkern.training.batches.Batch` and its :class:`~asrkern.recognizer.tasks.Step` (one pair, or several if
+  memory did not suffice). The scores of a CTC model are log-probabilities. ``outputs["loss"]`` is the mean of the
+  losses.
 - ``on_before_optimizer_step(trainer, module, optimizer)``: gradients, unscaled and not yet clipped.
 - ``module.task`` (``.model``, ``.tokenizer``), ``module.recipe``, and after each epoch ``module.measures``:
   ``epoch``, ``train_loss``, ``train_metric``, ``valid_loss``, ``valid_metric``, ``lr``, ``infeasible``, ``skipped``.
@@ -32,25 +33,25 @@ from asrkern.training.schedules import DropoutSwitch, LearningRate, TeacherForci
 
 log = logging.getLogger("asrkern.training")
 
-# So many steps in a row without a finite gradient are no accident.
+# After so many steps in a row without a finite gradient, training cannot succeed.
 _HOPELESS_STEPS = 20
 
 
 class RecognitionModule(LightningModule):
     """Trains a task by a recipe.
 
-    Optimization is "manual" in Lightning's terms, since a batch that does not fit into memory is halved and its parts
-    are accumulated. The random draws of a batch (dropout, masks, teacher forcing) are seeded by recipe, epoch, batch
-    and process, so that a resumed run draws what the run that was never stopped draws.
+    Optimization is "manual" in Lightning's terms: a batch that does not fit into memory is halved, and its parts are
+    accumulated. The random draws of a batch (dropout, masks, teacher forcing) are seeded by recipe, epoch, batch and
+    process. So a resumed run draws what an uninterrupted run draws.
 
     Args:
         task: with its model.
-        recipe: of the run.
-        total_steps: of the optimizer in the whole training.
+        recipe: the run's.
+        total_steps: how many steps the optimizer takes in the whole training.
 
     Attributes:
         measures: of the last epoch, see above.
-        parts: into how many each batch is divided; doubled when memory does not suffice.
+        parts: into how many parts each batch is divided; doubled when memory does not suffice.
     """
 
     automatic_optimization = False
@@ -85,7 +86,7 @@ class RecognitionModule(LightningModule):
         return optimizer
 
     def on_train_epoch_start(self) -> None:
-        """Dropout off or on."""
+        """Turn dropout on or off, as the schedule says."""
         self._dropout.set(self.current_epoch >= self.recipe.schedule.dropout_from_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -94,7 +95,7 @@ class RecognitionModule(LightningModule):
         torch.manual_seed(zlib.crc32(place.encode()))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Forward, backward, and every ``accumulate`` batches a step of the optimizer."""
+        """Forward and backward; every ``accumulate`` batches a step of the optimizer."""
         accumulate, batches = self.recipe.trainer.accumulate, self.trainer.num_training_batches
         optimizer = self.optimizers()
         group_start = batch_idx - batch_idx % accumulate
@@ -116,7 +117,7 @@ class RecognitionModule(LightningModule):
         return {"loss": torch.tensor(loss), "steps": steps}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip; a gradient that is not finite makes no step."""
+        """Clip the gradient. If it is not finite, the step is left out."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         clip = self.recipe.optimizer.clip or math.inf
         if isinstance(self.trainer.strategy, FSDPStrategy):
@@ -151,7 +152,7 @@ class RecognitionModule(LightningModule):
                         "memory: lower data.batch_frames or data.batch_utterances (and raise trainer.accumulate), "
                         f"or data.max_seconds ({error})"
                     ) from None
-            # Out of the handler, whose traceback keeps the tensors.
+            # Outside of the handler, whose traceback keeps the tensors.
             log.warning(
                 "out of memory with %d utterances of up to %d frames: from now on each batch is accumulated in %d "
                 "parts; gradients accumulated for this step so far are dropped",
@@ -165,7 +166,7 @@ class RecognitionModule(LightningModule):
                 torch.cuda.empty_cache()
 
     def _backward(self, batch: Batch, group: int, last: bool) -> list[tuple[Batch, Step]]:
-        """Accumulate the gradient of the mean over a batch, divided by the batches of a step."""
+        """Add the gradient of the mean over a batch, divided by the number of batches of a step."""
         total, steps = self.task.weight(batch), []
         parts = min(self.parts, len(batch) // 2 if self.task.name == "classify" else len(batch))
         bounds = [round(i * len(batch) / parts) for i in range(parts + 1)]
@@ -185,11 +186,11 @@ class RecognitionModule(LightningModule):
             self._valid.add(self.task, batch.texts, step, self.task.predict(batch.features, batch.lengths))
 
     def on_validation_epoch_start(self) -> None:
-        """Count from zero."""
+        """Start counting errors from zero."""
         self._valid = _Sums()
 
     def on_train_epoch_end(self) -> None:
-        """Measures of the epoch; schedules go on."""
+        """Compute the measures of the epoch, and advance the schedules."""
         train, valid = self._train.over_processes(self), self._valid.over_processes(self)
         metric = self.recipe.metric
         self.measures = {
@@ -210,7 +211,7 @@ class RecognitionModule(LightningModule):
         self.trainer.datamodule.position = (self.current_epoch + 1, 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What Lightning does not know of."""
+        """Add what Lightning does not know about."""
         checkpoint["asrkern"] = {
             "rate": self._rate.state_dict(),
             "teacher_forcing": self.teacher_forcing.state_dict(),
@@ -219,7 +220,7 @@ class RecognitionModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The same; the learning rate follows with the optimizer."""
+        """Read it back. The learning rate comes with the optimizer."""
         self._restored = checkpoint["asrkern"]
 
     def on_train_start(self) -> None:

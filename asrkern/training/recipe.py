@@ -1,7 +1,7 @@
-"""Recipes: what is trained, on what, and how. TOML files, read into checked settings.
+"""Recipes: what is trained, on what, and how. They are TOML files, read into checked settings.
 
-``load_recipe("recipes/s1_grid.toml", ["optimizer.lr=3e-4", "trainer.epochs=5"])``; the sections and keys are the
-classes and attributes below. Paths are relative to the recipe, and ``${NAME}`` in them is an environment variable.
+``load_recipe("recipes/s1_grid.toml", ["optimizer.lr=3e-4", "trainer.epochs=5"])``. Sections and keys are the classes
+and attributes below. Paths are relative to the recipe; ``${NAME}`` in them is an environment variable.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Model(Settings):
 
     Attributes:
         name: as :func:`asrkern.models.build` takes it.
-        options: of it. Labels, special tokens, classes and features per frame come from tokenizer and features.
-        init: a checkpoint of this package whose weights it begins with.
+        options: the model's. Labels, special tokens, classes and features per frame come from tokenizer and features.
+        init: an asrkern checkpoint, whose weights the model begins with.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Data(Settings):
     Attributes:
         train, valid: manifests or folders, see :mod:`asrkern.training.manifests`.
         label: the manifest's field that holds a clip's class, for classifiers; "text" for the transcript.
-        batch_frames: frames of a batch at most, padding included.
-        batch_utterances: utterances of a batch at most.
-        buckets: lengths that are kept apart.
-        sorted_epochs: first epochs that go from short to long (SortaGrad, Amodei et al. 2015); no shuffling.
+        batch_frames: the most frames of a batch, padding included.
+        batch_utterances: the most utterances of a batch.
+        buckets: how many ranges of length are kept apart.
+        sorted_epochs: so many first epochs go from short to long, without shuffling (SortaGrad, Amodei et al. 2015).
         max_seconds, min_seconds: longer and shorter utterances are left out.
         leave_out_unknown: leave out transcripts with unknown characters instead of refusing the corpus.
-        workers: processes that load.
-        cache_mib: memory for computed features, which are then not computed again each epoch; without workers only.
+        workers: how many processes load.
+        cache_mib: memory that keeps computed features for later epochs; only without workers.
     """
 
     train: list[str] = pydantic.Field(min_length=1)
@@ -80,10 +80,10 @@ class Augment(Settings):
     """Changes to training utterances.
 
     Attributes:
-        speeds: factors of which each utterance gets one each epoch.
-        time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many, and the width T at most.
-        frequency_masks, frequency_mask_bins: the same, F.
-        mask_share: of an utterance's frames (or bins) that one mask covers at most.
+        speeds: factors. Each epoch, each utterance gets one of them.
+        time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many masks, and T, the most frames of one.
+        frequency_masks, frequency_mask_bins: how many masks, and F, the most bins of one.
+        mask_share: the largest share of an utterance's frames (or bins) that one mask covers.
     """
 
     speeds: tuple[float, ...] = (1.0,)
@@ -102,14 +102,14 @@ class Augment(Settings):
 
 
 class Optimizer(Settings):
-    """torch's optimizer.
+    """An optimizer of torch's.
 
     Attributes:
         name: "adam", "adamw" or "sgd".
         lr: learning rate.
-        momentum, nesterov: of "sgd".
-        betas: of the others.
-        clip: largest norm of the gradient; 0 for none.
+        momentum, nesterov: for "sgd".
+        betas: for the others.
+        clip: the largest norm of the gradient; 0 for no limit.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
@@ -122,15 +122,15 @@ class Optimizer(Settings):
 
 
 class Schedule(Settings):
-    """Learning rate and dropout; the factors multiply.
+    """Learning rate and dropout. The factors of the rate are multiplied.
 
     Attributes:
-        warmup: steps over which the rate rises from zero; below 1 a share of all steps.
-        anneal: the rate is divided by it after each epoch.
-        decay: over all steps "cosine" or "linear" to zero, or "none".
-        plateau_factor, plateau_patience: the rate is multiplied by the factor when the metric on valid has not
-            improved for more epochs than that; 1 for never.
-        dropout_from_epoch: no dropout before it. Dropout hinders a CTC model that still says only blanks.
+        warmup: steps in which the rate rises from zero; below 1 a share of all steps.
+        anneal: the rate is divided by this after each epoch.
+        decay: "cosine" or "linear" to zero over all steps, or "none".
+        plateau_factor, plateau_patience: the rate is multiplied by the factor once the metric on valid has not improved
+            for more epochs than the patience; a factor of 1 does nothing.
+        dropout_from_epoch: no dropout before this epoch. Dropout hinders a CTC model whose output is still all blank.
     """
 
     warmup: float = pydantic.Field(0.0, ge=0)
@@ -145,10 +145,10 @@ class TeacherForcing(Settings):
     """Probability that a step of an attention model is given the correct token.
 
     Attributes:
-        start, end: its first value, and its least.
+        start, end: the first value, and the least.
         step, every: it falls by ``step`` every ``every`` epochs (HW4P2: 0.10 every 20).
-        factor, below_distance, after_epoch: it is multiplied by the factor after each epoch once the mean distance
-            on valid has been below, or the epoch is beyond that (HW4P2: 0.985, 30, 20).
+        factor, below_distance, after_epoch: it is multiplied by the factor after each epoch, once the mean distance on
+            valid has been below ``below_distance`` or the epoch is beyond ``after_epoch`` (HW4P2: 0.985, 30, 20).
     """
 
     start: float = pydantic.Field(1.0, ge=0, le=1)
@@ -164,9 +164,10 @@ class Averaging(Settings):
     """Averages of weights.
 
     Attributes:
-        ema: decay of an exponential moving average, with which valid is measured and which is saved; 0 for none. In
-            the first n steps it is at most (1 + n) / (10 + n).
-        last: the weights of so many last epochs are averaged at the end, into ``averaged.safetensors``; 0 for none.
+        ema: decay of an exponential moving average of the weights. valid is measured with the average, and it is saved.
+            0 for none. In step n the decay is at most (1 + n) / (10 + n).
+        last: the mean of the weights of so many last epochs is written at the end, to ``averaged.safetensors``; 0 for
+            none.
     """
 
     ema: float = pydantic.Field(0.0, ge=0, lt=1)
@@ -177,15 +178,15 @@ class Trainer(Settings):
     """Lightning's trainer.
 
     Attributes:
-        epochs: at most.
-        accumulate: batches per step.
-        precision: "32", "bf16-mixed" or "16-mixed". The CTC loss is in float32 always.
+        epochs: the most epochs.
+        accumulate: how many batches make a step.
+        precision: "32", "bf16-mixed" or "16-mixed". The CTC loss is always in float32.
         accelerator: "auto", "cpu" or "gpu".
         strategy: "auto" (DistributedDataParallel if torchrun started several processes), "ddp" or "fsdp" (on GPUs;
             without a moving average).
-        checkpoint_steps: steps between checkpoints within an epoch; 0 for one after each epoch only.
-        stop_after: epochs without improvement after which training ends; 0 for never.
-        tensorboard: event files for TensorBoard.
+        checkpoint_steps: steps between checkpoints within an epoch; 0: only one after each epoch.
+        stop_after: training ends after so many epochs without improvement; 0: never.
+        tensorboard: whether to write event files for TensorBoard.
         log_steps: steps between lines of progress in the log.
     """
 
@@ -204,13 +205,13 @@ class Recipe(Settings):
     """Everything about a training run.
 
     Attributes:
-        name: of the run; its folder, unless another is given.
+        name: the run's, and its folder's unless another is given.
         task: "ctc", "attention" or "classify".
-        metric: what is improved on valid.
+        metric: the one to be improved on valid.
         seed: of weights, order and augmentation.
         diagnose: watch a CTC model for collapse, see :mod:`asrkern.training.diagnostics`.
-        sweep: variants by name, each a table of dotted keys and values.
-        folder: where relative paths begin; set by :func:`load_recipe`.
+        sweep: variants: name → table of dotted keys and values.
+        folder: the folder that relative paths begin in; set by :func:`load_recipe`.
     """
 
     name: str = pydantic.Field(pattern=r"^[\w.-]+$")
@@ -241,7 +242,7 @@ class Recipe(Settings):
         return self
 
     def path(self, value: str) -> Path:
-        """A path of this recipe.
+        """A path in this recipe, as a path of the system.
 
         Raises:
             ValueError: it names an environment variable that is not set.
@@ -255,7 +256,7 @@ class Recipe(Settings):
 
 
 def how_to_make(value: str) -> str:
-    """How one comes by a manifest of a recipe of the repository, ``${ASRKERN_DATA}/grid/train.jsonl`` for one; or ""."""
+    """How to make a manifest of the repository's recipes, such as ``${ASRKERN_DATA}/grid/train.jsonl``; "" for others."""
     found = re.match(r"\$\{?ASRKERN_DATA\}?/(\w+)/", value)
     if not found or found[1] not in _PREPARED:
         return ""
@@ -274,7 +275,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not TOML, a key does not exist (the nearest are named), or a value does not fit.
+        ValueError: it is not TOML, a key does not exist (the nearest ones are named), or a value does not fit.
     """
     path = Path(path)
     try:

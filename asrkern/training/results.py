@@ -1,4 +1,4 @@
-"""What a run leaves to read: a row for each epoch as CSV and Markdown, and the learning curve."""
+"""What a run leaves for people: a row for each epoch as CSV and Markdown, and the learning curve."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Results:
 
     Attributes:
         name: of the run.
-        metric: which one the columns ``train_metric`` and ``valid_metric`` hold.
+        metric: the one in the columns ``train_metric`` and ``valid_metric``.
         notes: lines above the table.
-        rows: one an epoch: ``epoch``, ``train_loss``, ``valid_loss``, ``train_metric``, ``valid_metric``, ``lr``,
-            ``infeasible`` (targets that did not fit into their output), ``skipped`` (steps without a finite
-            gradient), ``seconds``, ``memory_mib`` (peak).
+        rows: one for each epoch: ``epoch``, ``train_loss``, ``valid_loss``, ``train_metric``, ``valid_metric``, ``lr``,
+            ``infeasible`` (targets that did not fit into the output), ``skipped`` (steps without a finite gradient),
+            ``seconds``, ``memory_mib`` (peak).
         constant: the metric of the best constant answer.
     """
 
@@ -43,7 +43,7 @@ class Results:
     constant: float = math.nan
 
     def best(self) -> Row | None:
-        """The row with the best metric on valid; the first of equal ones."""
+        """The row with the best metric on valid, the first of equals."""
         found: Row | None = None
         for row in self.rows:
             if found is None or is_better(self.metric, row["valid_metric"], found["valid_metric"]):
@@ -51,13 +51,13 @@ class Results:
         return found
 
     def add(self, row: Row) -> bool:
-        """A further epoch, in place of what is known of it and of later ones; returns whether it is the best."""
+        """Add a row. It replaces rows of this and later epochs. Returns whether it is the best."""
         self.rows = [known for known in self.rows if known["epoch"] < row["epoch"]]
         self.rows.append(row)
         return self.best() is row
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """``results.csv``, ``results.md`` and ``learning_curve.png``.
+        """Write ``results.csv``, ``results.md`` and ``learning_curve.png`` into a folder.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -71,7 +71,7 @@ class Results:
         self._plot(folder / "learning_curve.png")
 
     def _renamed(self, row: Row) -> Row:
-        """With the metric's name in place of "metric"."""
+        """The row with the metric's name in the place of "metric"."""
         return {key.replace("metric", self.metric): value for key, value in row.items()}
 
     def _plot(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class Results:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of equal keys as CSV with a header."""
+    """Rows with equal keys as CSV with a header."""
     if not rows:
         return ""
     written = io.StringIO()
@@ -106,7 +106,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]], metric: str = "") -> str:
-    """Rows of equal keys as a Markdown table; train and valid columns of a metric as people read them."""
+    """Rows with equal keys as a Markdown table; columns of a metric are written for people."""
     if not rows:
         return ""
     names, rated = list(rows[0]), (f"train_{metric}", f"valid_{metric}")
@@ -123,18 +123,18 @@ def _short(value: Any) -> str:
 
 
 def reset_peak_memory() -> None:
-    """Begin a new measurement of :func:`peak_memory_mib`, where the system can."""
+    """Start a new measurement of :func:`peak_memory_mib`, if the system can."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        # Not Linux, or not allowed: the peak is then that of the process's whole life.
+        # Not Linux, or not allowed. Then the peak is that of the process's whole life.
         return
 
 
 def peak_memory_mib() -> float:
-    """Largest memory since :func:`reset_peak_memory`: of the GPU if there is one, else of the process."""
+    """The peak of memory since :func:`reset_peak_memory`, in MiB: the GPU's if there is one, else the process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     try:

@@ -15,13 +15,13 @@ from asrkern.training.recipe import Schedule, TeacherForcing
 
 
 class LearningRate:
-    """The product of warm-up, decay and annealing, and of what plateaus took away.
+    """The learning rate: the product of warm-up, decay, annealing and reductions at plateaus.
 
     Args:
         optimizer: whose rate is set.
-        schedule: of the recipe.
-        total_steps: of the whole training, which decay and a relative warm-up refer to.
-        metric: on which plateaus are found.
+        schedule: the recipe's.
+        total_steps: of the whole training, for decay and a relative warm-up.
+        metric: the one whose plateaus count.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, total_steps: int, metric: str) -> None:
@@ -30,18 +30,18 @@ class LearningRate:
         self._epoch, self._reduced = 0, 1.0
         self._optimizer = optimizer
         self._lambda = LambdaLR(optimizer, self._factor)
-        # torch's finds the plateaus on an optimizer of its own, since both would set the same rate.
+        # torch's class finds the plateaus, on an optimizer of its own: else both would set the same rate.
         probe = SGD([nn.Parameter()], lr=1.0)
         mode = "max" if metric in HIGHER_IS_BETTER else "min"
         factor = schedule.plateau_factor if schedule.plateau_factor < 1 else 0.5
         self._plateau = ReduceLROnPlateau(probe, mode, factor, schedule.plateau_patience)
 
     def step(self) -> None:
-        """After a step of the optimizer."""
+        """Set the rate after a step of the optimizer."""
         self._lambda.step()
 
     def epoch_end(self, value: float) -> None:
-        """After an epoch, with the metric on valid."""
+        """Set the rate after an epoch. value: the metric on valid."""
         self._epoch += 1
         if self._schedule.plateau_factor < 1 and value == value:
             self._plateau.step(value)
@@ -49,7 +49,7 @@ class LearningRate:
         self._set()
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state for a checkpoint."""
         return {
             "epoch": self._epoch,
             "reduced": self._reduced,
@@ -58,7 +58,7 @@ class LearningRate:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state of a checkpoint."""
         self._epoch, self._reduced = state["epoch"], state["reduced"]
         self._lambda.last_epoch = state["lambda"]["last_epoch"]
         self._plateau.load_state_dict(state["plateau"])
@@ -77,14 +77,14 @@ class LearningRate:
 
 
 class TeacherForcingRate:
-    """The probability of teacher forcing, epoch after epoch."""
+    """The probability of teacher forcing in each epoch."""
 
     def __init__(self, schedule: TeacherForcing) -> None:
         self._schedule, self.value = schedule, schedule.start
         self._multiplying = False
 
     def epoch_end(self, epoch: int, distance: float) -> None:
-        """After an epoch (counted from 0), with the mean distance on valid."""
+        """Set it after an epoch, counted from 0. distance: the mean on valid."""
         schedule = self._schedule
         if schedule.step and (epoch + 1) % schedule.every == 0:
             self.value -= schedule.step
@@ -94,16 +94,16 @@ class TeacherForcingRate:
         self.value = max(self.value, schedule.end)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state for a checkpoint."""
         return {"value": self.value, "multiplying": self._multiplying}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.value, self._multiplying = state["value"], state["multiplying"]
 
 
 class DropoutSwitch:
-    """Turns all dropout of a model off and on."""
+    """Turns all dropout of a model on and off."""
 
     def __init__(self, model: nn.Module) -> None:
         self._places = [
@@ -117,6 +117,6 @@ class DropoutSwitch:
         ]
 
     def set(self, on: bool) -> None:
-        """With the probabilities that the model had at first, or none."""
+        """on: with the probabilities that the model had at first; else none."""
         for module, name, value in self._places:
             setattr(module, name, value if on else 0.0)

@@ -42,12 +42,12 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Train all variants, each in a folder of its name, and write ``sweep.csv`` and ``sweep.md`` after each.
 
-    A variant that fails has its error in the table, and the next one is trained.
+    If a variant fails, the table has its error, and the next one is trained.
 
     Args:
         variants: name → changes by dotted keys.
-        resume: go on with the runs that are there; those that are complete are only read.
-        device: as of :func:`asrkern.training.trainer.train`.
+        resume: continue runs that exist; complete ones are only read.
+        device: as :func:`asrkern.training.trainer.train` takes it.
 
     Returns:
         The table: ``variant``, ``epoch`` (the best one), ``train_loss``, ``valid_loss``, train and valid metric,
@@ -63,7 +63,7 @@ def sweep(
         )
     folder = Path(folder)
     values = recipe.model_dump()
-    # All of them first: a mistyped key is not to be found out hours later.
+    # All recipes are made first, so that a mistyped key does not show after hours.
     recipes = {
         name: make_recipe({**values, "name": f"{recipe.name}-{index}"}, changes, f"variant {name}")
         for index, (name, changes) in enumerate(variants.items())

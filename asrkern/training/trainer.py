@@ -1,9 +1,9 @@
-"""A run: everything a recipe names put together, and Lightning's trainer over it.
+"""A run: everything that a recipe names put together, with Lightning's trainer.
 
-A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.recognizer.saved`;
-``averaged.safetensors`` where the recipe asks for it), ``last.ckpt`` (Lightning's, from which the run is resumed),
-``results.csv``, ``results.md``, ``learning_curve.png``, ``recipe.json``, ``log.txt``, ``tensorboard/`` and, of a CTC
-model, ``diagnosis.md``, ``.csv`` and ``.png`` (:mod:`asrkern.training.diagnostics`).
+A run's folder has ``best.safetensors`` and ``last.safetensors`` (see :mod:`asrkern.recognizer.saved`), if the recipe
+asks for it ``averaged.safetensors``, ``last.ckpt`` (Lightning's, from which the run is resumed), ``results.csv``,
+``results.md``, ``learning_curve.png``, ``recipe.json``, ``log.txt``, ``tensorboard/`` and, for a CTC model,
+``diagnosis.md``, ``.csv`` and ``.png`` (:mod:`asrkern.training.diagnostics`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from asrkern.training.results import Results
 
 log = logging.getLogger("asrkern.training")
 
-# Stage, done, total.
+# Called with (stage, units done, units in all or None).
 Report = Callable[[str, int, int | None], None]
 
 
@@ -53,22 +53,22 @@ def train(
     device: str | None = None,
     progress: Report | None = None,
 ) -> Results:
-    """Train by a recipe, in one process, or in each of those that torchrun started.
+    """Train by a recipe, in one process, or in each process that torchrun started.
 
     Args:
-        folder: of the run, see above.
-        resume: go on from its ``last.ckpt``; begin if there is none.
-        callbacks: further ones of Lightning's.
+        folder: the run's, see above.
+        resume: continue from its ``last.ckpt``, or begin if there is none.
+        callbacks: more of Lightning's callbacks.
         device: "cpu", "cuda" or "cuda:1", in place of the recipe's ``trainer.accelerator``.
-        progress: is told "training", the steps done and the steps in all.
+        progress: called with "training", the steps done and the steps in all.
 
     Raises:
-        FileExistsError: the folder has a run, and it is not to be resumed.
+        FileExistsError: the folder has a run, and ``resume`` is False.
         ImportError: a package of the extra ``train`` is missing.
-        OSError: a corpus cannot be read, or a file cannot be written; of a full disk (``errno.ENOSPC``) the message
-            says how to go on.
+        OSError: a corpus cannot be read, or a file cannot be written. For a full disk (``errno.ENOSPC``) the message
+            says how to continue.
         ValueError: corpora, tokenizer and model do not fit together, or the loss is not finite for long.
-        KeyboardInterrupt: Ctrl-C; the message says what is saved and how to go on.
+        KeyboardInterrupt: Ctrl-C. The message says what is saved and how to continue.
         torch.OutOfMemoryError: a single utterance does not fit into memory.
     """
     folder = Path(folder)
@@ -78,7 +78,7 @@ def train(
             f"{folder}: expected a new folder, received one with a run; --resume goes on with it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # torchrun's processes share the folder; the first one writes the log.
+    # torchrun's processes share the folder; only the first one writes the log.
     writer = logging.FileHandler(folder / "log.txt") if _rank() == 0 else logging.NullHandler()
     writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(writer)
@@ -154,7 +154,7 @@ def _train(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
     except SystemExit:
-        # What Lightning makes of Ctrl-C, which it ignores from then on.
+        # Lightning catches Ctrl-C and ignores it from then on.
         if not trainer.interrupted:
             raise
         signal.signal(signal.SIGINT, interrupt)
@@ -170,7 +170,7 @@ def _train(
 
 
 def model_options(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The options of a recipe's model, with those that tokenizer and features decide. JSON.
+    """The options of a recipe's model, with those that tokenizer and features decide, as JSON.
 
     Raises:
         ValueError: the features are not of the kind that the model reads.
@@ -223,7 +223,7 @@ def _make_trainer(
     warnings.filterwarnings("ignore", r".*does not have many workers.*")
     warnings.filterwarnings("ignore", r".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", r".*treespec, LeafSpec.*")
-    # They resume by the position that our data module keeps.
+    # Dataloaders resume by the position that the data module keeps.
     warnings.filterwarnings("ignore", r".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", r".*that has no `sampler`.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -69,7 +69,7 @@ double ctc_score(const LogProbs& log_probs, const Tokens& targets, int64_t blank
   return problem.count == 0 ? *last : log_add_exact(*last, last[-1]);
 }
 
-// The token of each frame, blank among them; empty if no alignment is possible.
+// The token of each frame, which may be blank. Empty if no alignment is possible.
 py::array_t<int64_t> forced_align(const LogProbs& log_probs, const Tokens& targets, int64_t blank) {
   const Problem problem(log_probs, targets, blank);
   std::vector<int64_t> path;

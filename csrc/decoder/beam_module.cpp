@@ -20,7 +20,7 @@ namespace py = pybind11;
 namespace asrkern {
 namespace {
 
-// Arrays that are kept alive while a search points into them.
+// Keeps arrays alive while a search points into them.
 class KeptArrays {
  public:
   template <class T>
@@ -41,7 +41,7 @@ class KeptArrays {
     return value;
   }
 
-  // Of the arrays viewed so far.
+  // A hash of the arrays viewed so far.
   uint64_t digest() const { return digest_; }
 
  private:
@@ -49,7 +49,7 @@ class KeptArrays {
   uint64_t digest_ = 0;
 };
 
-// The values of a dict for what has each(f), by name.
+// Fills a struct that has each(f) from a dict, by the names of its fields.
 template <class Values>
 Values read(const py::dict& given) {
   Values values{};
@@ -64,18 +64,18 @@ Values read(const py::dict& given) {
   return values;
 }
 
-// Tells language models apart by their words' scores and how many n-grams there is room for, not by the n-grams: those
-// may be more than the memory holds.
+// A hash that tells language models apart: of their words' scores and of the number of slots, but not of their n-grams,
+// which may be more than the memory holds.
 uint64_t model_digest(const NGramTables& tables) {
   const uint64_t sizes[] = {tables.ngrams.size, tables.quantized.size};
   return murmur_hash(reinterpret_cast<const char*>(tables.unigrams), tables.vocabulary * sizeof(NGramEntry)) ^
          murmur_hash(reinterpret_cast<const char*>(sizes), sizeof sizes);
 }
 
-// A model and options; beams are apart from it.
+// A model and options. Beams are kept apart from it, in CtcBeamStream.
 class CtcBeamSearch {
  public:
-  // context: asrkern.ops.CTCContext as a dict, of arrays. options: those of CtcOptions.
+  // context: asrkern.ops.CTCContext as a dict, with arrays for tensors. options: the fields of CtcOptions.
   CtcBeamSearch(const py::dict& context, const py::object& language_model, const py::dict& options) {
     CtcOptions given = read<CtcOptions>(options);
     nbest_ = int32_t(std::min<int64_t>(given.nbest, INT32_MAX));
@@ -99,7 +99,7 @@ class CtcBeamSearch {
 
   std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_, digest_); }
 
-  // (error, frame of the chunk where it is). Frames before it are taken.
+  // Returns (error, frame of the chunk where it is). The frames before it are taken.
   std::pair<int32_t, int64_t> step(CtcBeamStream& stream,
                                    const py::array_t<float, py::array::c_style | py::array::forcecast>& chunk) const {
     if (chunk.ndim() != 2 || chunk.shape(1) != options_.row.vocabulary)
@@ -116,7 +116,7 @@ class CtcBeamSearch {
     return {kCtcOk, frames};
   }
 
-  // A tuple for each hypothesis of the whole: score, am_score, then the columns of its tokens.
+  // The n-best of the whole stream. Each is a tuple: score, am_score, then the columns of its tokens.
   py::list results(CtcBeamStream& stream) const {
     std::vector<CtcHypothesis> found;
     {
@@ -130,8 +130,8 @@ class CtcBeamSearch {
     return result;
   }
 
-  // (columns of the tokens of complete words, from word `after` on; the best hypothesis behind the last complete word;
-  // the index of its first token; complete words; stable tokens)
+  // Returns (columns of the tokens of complete words from word `after` on; the best hypothesis behind the last complete
+  // word; the index of its first token; how many words are complete; how many tokens are stable).
   py::tuple partial(CtcBeamStream& stream, int32_t after) const {
     CtcPartial found;
     std::vector<CtcToken> tokens;
@@ -148,7 +148,7 @@ class CtcBeamSearch {
     return py::make_tuple(columns(tokens), tuple(found.best), found.first, found.words, found.stable);
   }
 
-  // Columns of the first `end` tokens, none of which is beyond the words that are complete.
+  // Columns of the first `end` tokens, all of which are in complete words.
   py::tuple committed(CtcBeamStream& stream, int32_t end) const {
     std::vector<CtcToken> tokens;
     {
@@ -160,7 +160,7 @@ class CtcBeamSearch {
   }
 
  private:
-  // Of tokens: token, start, end, word, confidence.
+  // Tokens as columns: token, start, end, word, confidence.
   static py::tuple columns(const std::vector<CtcToken>& tokens) {
     const auto column = [&](auto CtcToken::* field) {
       using T = std::decay_t<decltype(std::declval<CtcToken>().*field)>;
@@ -177,7 +177,7 @@ class CtcBeamSearch {
     return py::make_tuple(hypothesis.score, hypothesis.am_score) + columns(hypothesis.tokens);
   }
 
-  // Of the numbers that a state depends on: all but how many hypotheses are asked for.
+  // A hash of the numbers that a state depends on: all but nbest.
   static uint64_t digest(ContextNumbers context, CtcOptions options, const NGramTables* tables) {
     std::vector<double> numbers;
     const auto add = [&](const char*, auto value) {
@@ -202,7 +202,7 @@ class CtcBeamSearch {
   ContextModel model_{};
   CtcBeamOptions options_{};
   int32_t nbest_ = 0;
-  uint64_t digest_ = 0;  // of all that a state depends on; see model_digest
+  uint64_t digest_ = 0;  // a hash of all that a state depends on; see model_digest
 };
 
 // The hash of each text of code points, [texts, 2]; see kernels/ctc/text_hash.h. begin: [texts + 1].
@@ -220,7 +220,8 @@ py::array_t<int64_t> text_hashes(const py::array_t<uint32_t, py::array::c_style 
   return result;
 }
 
-// A method of streams, while no other thread is in one of them. Those that hold the lock never wait for the GIL.
+// Wraps a method of streams so that only one thread at a time is in a stream. Who holds the lock never waits for the
+// GIL.
 template <class Result>
 auto locked(Result (CtcBeamStream::*method)() const) {
   return [method](const CtcBeamStream& stream) {

@@ -1,4 +1,4 @@
-// What each part adds to the Python module.
+// Adds each part to the Python module.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -30,7 +30,7 @@ using Release = py::call_guard<py::gil_scoped_release>;
 template <class T>
 using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
-// numpy's own memory, which it asks the system to back with large pages.
+// An array in numpy's own memory, which numpy asks the system to back with large pages.
 template <class T>
 py::array_t<T> zeros(std::vector<py::ssize_t> shape) {
   return py::module_::import("numpy").attr("zeros")(py::tuple(py::cast(std::move(shape))), py::dtype::of<T>());
@@ -43,9 +43,9 @@ py::array_t<T> copied(const void* values, std::vector<py::ssize_t> shape) {
   return array;
 }
 
-// A hash table's, zero: from a page's boundary on, and in large pages where the system has them. Searches go
-// everywhere, and with small pages most would wait for the address, too. Not from the heap: pages that it had before
-// stay small.
+// A hash table's slots, all zero. They begin at a page's boundary and are in large pages where the system has them:
+// searches read everywhere in a table, and in small pages most would wait for the address as well. They are mapped, not
+// taken from the heap, whose pages stay small once they are.
 py::array_t<int64_t> empty_slots(std::vector<py::ssize_t> shape) {
   constexpr size_t kLarge = size_t(2) << 20;
   size_t bytes = sizeof(int64_t);
@@ -59,7 +59,7 @@ py::array_t<int64_t> empty_slots(std::vector<py::ssize_t> shape) {
   if (large) {
     slots += -reinterpret_cast<uintptr_t>(slots) & (kLarge - 1);
 #ifdef MADV_HUGEPAGE
-    madvise(slots, bytes, MADV_HUGEPAGE);  // if it fails, pages are small
+    madvise(slots, bytes, MADV_HUGEPAGE);  // if this fails, pages stay small
 #endif
   }
   struct Mapping {
@@ -108,7 +108,7 @@ std::vector<std::string_view> split_lines(std::string_view text) {
   return lines;
 }
 
-// Tables of what KneserNey estimates: its words, and the n-grams of each order.
+// The tables of what KneserNey has estimated: its words, and the n-grams of each order.
 py::dict make_tables(std::string_view strings,
                      const std::vector<std::tuple<Array<int32_t>, Array<float>, Array<float>>>& orders) {
   NGramBuilder builder;
@@ -153,7 +153,7 @@ py::array_t<int64_t> make_small_hash_table(const Array<uint64_t>& keys, const Ar
   return table;
 }
 
-// The size of a hash table with these slots.
+// The size of the hash table with these slots.
 uint64_t table_size(const py::array& slots, const char* name) {
   if (slots.shape(0) % py::ssize_t(kHashGroup))
     throw py::value_error(std::string(name) + ": expected a multiple of " + std::to_string(kHashGroup) +
@@ -161,7 +161,7 @@ uint64_t table_size(const py::array& slots, const char* name) {
   return uint64_t(slots.shape(0));
 }
 
-// The id that a table of words, [size, 2], has for a word.
+// The id of a word in a table of words, [size, 2].
 std::optional<uint64_t> find_word(const py::array& words, std::string_view word) {
   const HashTable table{reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
                         table_size(words, "words")};
@@ -171,7 +171,7 @@ std::optional<uint64_t> find_word(const py::array& words, std::string_view word)
   return id;
 }
 
-// The text of a Python string, which keeps it.
+// The text of a Python string, as a view of the string's memory.
 std::string_view utf8(const py::handle& text, const char* name) {
   if (!PyUnicode_Check(text.ptr()))
     throw py::type_error(std::string(name) + ": expected a string, received " +
@@ -182,7 +182,7 @@ std::string_view utf8(const py::handle& text, const char* name) {
   return {begin, size_t(bytes)};
 }
 
-// The texts of Python strings; `kept` keeps them alive.
+// The texts of Python strings, as views. `kept` keeps the strings alive.
 std::vector<std::string_view> views(const py::sequence& sentences, py::tuple& kept) {
   kept = py::tuple(sentences);
   std::vector<std::string_view> result;
@@ -218,7 +218,7 @@ py::array_t<double> score_sentences(const NGramModel& model, const py::sequence&
   return totals;
 }
 
-// Of one sentence's words: log10 probabilities, words matched, word ids.
+// Scores one sentence. For each word: log10 probability, matched words, word id.
 py::tuple score_words(const NGramModel& model, const py::object& sentence, bool bos, bool eos) {
   py::tuple words;
   NGramScorer scorer(model.tables(), model.tokenizer(), bos, eos);

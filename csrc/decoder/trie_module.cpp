@@ -1,4 +1,4 @@
-// Lexicons and hotwords as graphs, for Python; asrkern/decoder/_context.py makes tensors of them.
+// Makes the graphs of lexicons and hotwords for Python; asrkern/decoder/_context.py makes tensors of them.
 #include <pybind11/numpy.h>
 
 #include <optional>

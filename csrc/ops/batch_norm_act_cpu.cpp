@@ -7,10 +7,10 @@
 namespace asrkern {
 namespace {
 
-// layout: one letter a dimension; N rows, C channels, F inner, T time, R frames of a single row.
+// A layout has a letter for each dimension: N rows, C channels, F inner, T time, R frames of a single row.
 constexpr const char* kLayouts[] = {"RC", "NTC", "TNC", "NCT", "NCFT"};
 
-// What both passes are given.
+// Checks the arguments that forward and backward have in common.
 void check_arguments(const Tensor& input, const std::string& layout, const std::optional<Tensor>& weight,
                      const std::optional<Tensor>& bias, const std::optional<Tensor>& lengths) {
   if (std::find(std::begin(kLayouts), std::end(kLayouts), layout) == std::end(kLayouts))
@@ -117,14 +117,14 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(const Tensor& grad_ou
   check("mean", mean).dtype(input).shape({channels});
   check("var", var).dtype(input).shape({channels});
   const auto values = optional_lengths(input, layout, lengths);
-  // Without statistics of the input no gradient goes through its padding.
+  // In evaluation the statistics are constants, so no gradient reaches the input's padding.
   const cpu::BatchNormActShape shape = make_shape(input, layout, values, training && count_padding);
   const Tensor dy = dense(grad_output), x = dense(input);
   const Tensor m = dense(mean), v = dense(var);
   const std::optional<Tensor> w = dense(weight), b = dense(bias);
   Tensor grad_input = new_output(x, x.sizes());
   const bool empty = input.numel() == 0;
-  // Of no values the sums are 0.
+  // Without values the sums are 0.
   const auto sums = [&] { return empty ? allocate_zeros(input, {channels}) : new_output(input, {channels}); };
   Tensor grad_weight = sums(), grad_bias = sums();
   with_dtype(input, "input", [&](auto type) {

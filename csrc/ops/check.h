@@ -1,4 +1,4 @@
-// Checks of an operation's arguments: all that memory depends on, whoever calls it.
+// Checks of an operation's arguments. They cover all that memory safety depends on, whoever calls the operation.
 //
 //   check("bias", bias).dtype(input).shape({out_features});
 //
@@ -21,7 +21,7 @@ namespace asrkern {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Arrives in Python as a ValueError.
+// Throws what Python receives as a ValueError.
 template <class... Parts>
 [[noreturn, gnu::noinline, gnu::cold]] inline void invalid(const Parts&... parts) {
   std::ostringstream message;
@@ -29,10 +29,10 @@ template <class... Parts>
   throw std::invalid_argument(message.str());
 }
 
-// In place of a size that may be any.
+// As an expected size: any size is right.
 constexpr int64_t kAny = -1;
 
-// As Python writes it.
+// Sizes as Python writes a shape.
 inline std::string shape_text(std::span<const int64_t> sizes) {
   std::string text = "(";
   for (size_t i = 0; i < sizes.size(); ++i)
@@ -72,7 +72,7 @@ inline std::string dtype_text(ScalarType type) {
   }
 }
 
-// Undefined for those that torch's stable interface has no name for, such as complex ones.
+// Undefined for dtypes that torch's stable interface has no name for, such as complex ones.
 inline ScalarType dtype_of(const Tensor& tensor) {
   try {
     return tensor.scalar_type();
@@ -81,15 +81,15 @@ inline ScalarType dtype_of(const Tensor& tensor) {
   }
 }
 
-// An argument that is checked; of one that is not there nothing is expected but by `given`.
+// An argument to check. If it is not there, every check but `given` passes.
 class Argument {
  public:
   Argument(const char* name, const Tensor* tensor) : name_(name), tensor_(tensor) {
-    // What torch makes of None for an argument that is not optional, or in a list.
+    // None for an argument that is not optional, or in a list, arrives as an undefined tensor.
     if (tensor && !tensor->defined()) invalid(name, ": expected a tensor, received None");
   }
 
-  // One of these.
+  // One of these dtypes.
   const Argument& dtype(std::initializer_list<ScalarType> types) const {
     if (!tensor_) return *this;
     const ScalarType received = dtype_of(*tensor_);
@@ -100,7 +100,7 @@ class Argument {
     invalid(name_, ": expected dtype ", expected, ", received ", dtype_text(received));
   }
   const Argument& dtype(ScalarType type) const { return dtype({type}); }
-  // That of another.
+  // The dtype of another tensor.
   const Argument& dtype(const Tensor& like) const { return tensor_ ? dtype(dtype_of(like)) : *this; }
 
   const Argument& dim(size_t dimensions) const {
@@ -128,7 +128,7 @@ class Argument {
             ", received another");
   }
 
-  // There is one, or there is none, because of what another argument is.
+  // The argument is there, or it is not, as another argument requires.
   const Argument& given(bool expected, const char* because) const {
     if (expected == (tensor_ != nullptr)) return *this;
     invalid(name_, ": expected ", expected ? "a tensor" : "None", " ", because, ", received ",

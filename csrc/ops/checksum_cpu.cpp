@@ -6,7 +6,7 @@
 namespace asrkern {
 namespace {
 
-// Bytes that one task reads: the pieces and so the result do not depend on the number of threads.
+// Bytes that one task reads. Pieces do not depend on the number of threads, so neither does the result.
 constexpr int64_t kPiece = int64_t(1) << 18;
 
 int64_t checksum_of(const Tensor& tensor) {

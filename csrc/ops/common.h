@@ -1,4 +1,4 @@
-// What every CPU operation needs between torch and a kernel: threads, memory, checks of arguments and their values.
+// What CPU operations need between torch and a kernel: threads, memory, checks of values.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -23,7 +23,7 @@ inline cpu::ThreadPool torch_threads() {
           }};
 }
 
-// f(T()) with the C++ type of a float32 or float64 tensor; Python has up-cast everything else.
+// Calls f(T()) with the C++ type of a float32 or float64 tensor. Python has converted all other dtypes.
 template <class F>
 auto with_dtype(const Tensor& tensor, const char* name, const F& f) {
   check(name, tensor);
@@ -33,7 +33,7 @@ auto with_dtype(const Tensor& tensor, const char* name, const F& f) {
   invalid(name, ": expected dtype float32 or float64, received ", dtype_text(type), "; asrkern.ops up-casts");
 }
 
-// Ask for pages of 2 MB in memory that is still to be written: streaming through small ones misses the TLB at each.
+// Asks for pages of 2 MB in memory that is not written yet: with small pages, streaming misses the TLB at every page.
 inline void prefer_huge_pages(Tensor& tensor) {
 #if defined(__linux__)
   constexpr uintptr_t kPage = uintptr_t(2) << 20;

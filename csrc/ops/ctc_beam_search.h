@@ -1,4 +1,4 @@
-// What the CPU and the CUDA side of ctc_beam_search share: reading the arguments, making the results.
+// What ctc_beam_search on the CPU and on CUDA share: reading the arguments, and making the results.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +17,10 @@ namespace asrkern {
 
 using CtcResultTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// Tensors that are kept alive, and made dense, while a search points into them.
+// Makes tensors dense, and keeps them alive while a search points into them.
 class KeptTensors {
  public:
-  // All are to be on the device of `like`.
+  // All tensors have to be on the device of `like`.
   explicit KeptTensors(const Tensor& like) : like_(like), readable_(like.is_cpu()) {}
 
   template <class T>
@@ -38,7 +38,7 @@ class KeptTensors {
   const bool readable_;
 };
 
-// tensors: unigrams [vocabulary, 2], n-grams [slots, 2], or [slots] and a codebook; see kernels/lm/ngram.h.
+// tensors: unigrams [vocabulary, 2]; n-grams [slots, 2], or [slots] and a codebook; see kernels/lm/ngram.h.
 inline NGramTables make_tables(KeptTensors& kept, const std::vector<Tensor>& tensors, int64_t order, int64_t bos,
                                int64_t eos) {
   const char* name = "language_model";
@@ -76,7 +76,7 @@ inline NGramTables make_tables(KeptTensors& kept, const std::vector<Tensor>& ten
   return tables;
 }
 
-// log_probs: [N, T, V] float32; lengths: [N] int64 or none.
+// log_probs: [N, T, V] float32; lengths: [N] int64, or none.
 inline void check_batch(const Tensor& log_probs, const std::optional<Tensor>& lengths) {
   check("log_probs", log_probs).dtype(ScalarType::Float).dim(3);
   if (log_probs.size(2) < 1 || log_probs.size(2) > INT32_MAX)
@@ -84,7 +84,7 @@ inline void check_batch(const Tensor& log_probs, const std::optional<Tensor>& le
   check("lengths", lengths).dtype(ScalarType::Long).shape({log_probs.size(0)}).device(log_probs);
 }
 
-// asrkern.ops.CTCContext.
+// The fields of asrkern.ops.CTCContext.
 struct CtcContextTensors {
   const Tensor& token_kinds;
   const std::vector<Tensor>& language_model;
@@ -96,14 +96,14 @@ struct CtcContextTensors {
   ContextNumbers numbers;
 };
 
-// What to search with, checked. Not to be copied: the model points into it.
+// The checked arguments of a search. Not to be copied: the model points into them.
 struct CtcArguments {
   KeptTensors kept;
   NGramTables tables;
   ContextModel model;
   CtcBeamOptions options;
   int64_t nbest;
-  int64_t num_threads;  // of the CPU
+  int64_t num_threads;  // on the CPU
 
   CtcArguments(const Tensor& log_probs, const CtcContextTensors& context, const CtcOptions& given, int64_t num_threads)
       : kept(log_probs), options(beam_options(given, log_probs.size(2))), nbest(given.nbest), num_threads(num_threads) {
@@ -128,10 +128,10 @@ struct CtcArguments {
   CtcArguments& operator=(const CtcArguments&) = delete;
 };
 
-// The operation's results, and where they are.
+// The operation's results, and pointers to them.
 struct CtcResults {
   CtcResultTensors tensors;
-  CtcOutput output;  // of the first row
+  CtcOutput output;  // pointers to the first row's
   int32_t* errors;
 
   CtcResults(const Tensor& log_probs, int64_t nbest) {
@@ -161,7 +161,7 @@ struct CtcResults {
   }
 };
 
-// The operation, over the search of a device.
+// The operation, given the search of a device.
 template <CtcResultTensors (*search)(const Tensor& log_probs, const std::optional<Tensor>& lengths,
                                      const CtcArguments& arguments)>
 CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Tensor>& lengths,

@@ -21,8 +21,8 @@ void write(const CtcOutput& output, int64_t rank, const CtcHypothesis& hypothesi
   output.am_scores[rank] = hypothesis.am_score;
 }
 
-// f(item) for every item, on at most `threads` of torch's threads (0: all); each takes the next one when it is free.
-// The first exception arrives here.
+// Calls f(item) for every item on at most `threads` of torch's threads (0: all). A thread takes the next item when it
+// is free. Rethrows the first exception.
 template <class F>
 void share_out(int64_t items, int64_t threads, const F& f) {
   const cpu::ThreadPool pool = torch_threads();

@@ -32,7 +32,7 @@ void* current_stream(const Tensor& tensor) {
   return stream;
 }
 
-// [D · rows, columns] of both directions, one above the other.
+// [D · rows, columns]: the matrices of both directions, one above the other.
 Tensor stacked(const Tensor& forward, const std::optional<Tensor>& reverse) {
   if (!reverse) return dense(forward);
   const int64_t rows = forward.size(0);
@@ -51,7 +51,7 @@ void check_devices(const Tensor& input, std::initializer_list<std::pair<const ch
   for (const auto& [name, tensor] : others) Argument(name, tensor).device(input);
 }
 
-// A layer as it was called; its rows are ordered on the device, whose lengths the host never sees.
+// A layer as it was called. Its rows are sorted on the device; the host never sees the lengths.
 struct CudaLayer {
   CudaLayer(const Tensor& input, const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
             const Tensor& weight_ih, const Tensor& weight_hh, const std::optional<Tensor>& weight_ih_reverse,
@@ -96,12 +96,12 @@ struct CudaLayer {
     given_lengths = args.given;
   }
 
-  // Memory for every frame of the input; zeros where frames beyond a length will not be written.
+  // Memory for every frame of the input. Zeros if some frames are beyond a length, which nobody writes.
   Tensor of_frames(std::vector<int64_t> sizes) const {
     return padded ? allocate_zeros(input, sizes) : new_output(input, sizes);
   }
 
-  // Fills in what both passes have in common. The memory lives as long as the tensors in it.
+  // Fills in the fields that both passes share. The pointers are valid as long as the tensors in this object.
   template <class T>
   std::vector<Tensor> prepare(T& args, const GruPlan& plan, const Tensor* const* weights,
                               const std::optional<Tensor>& h0) const {
@@ -126,7 +126,7 @@ struct CudaLayer {
   // The input as [frames, features].
   Tensor flat_input() const { return torch::stable::reshape(input, {frames, features}); }
 
-  // Likewise, zero in frames beyond the lengths, whatever the caller has there.
+  // The same with zeros in frames beyond the lengths, whatever the caller has there.
   Tensor valid_input() const {
     if (!padded) return flat_input();
     Tensor copy = allocate(input, {frames, features});
@@ -147,7 +147,7 @@ struct CudaLayer {
   int directions;
   int64_t size, features, frames;
   bool padded;
-  int rows, steps;  // no rows: there is nothing to launch, and none of the following
+  int rows, steps;  // without rows nothing is launched, and the following are not set
   GruBatch batch{};
   const int32_t* given_lengths = nullptr;
 };
@@ -263,7 +263,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(
   args.h_before = before.mutable_data_ptr();
   check_cuda(cuda::gru_backward(layer.type, args, layer.stream), "the launch");
 
-  // One product over all frames for each gradient, in place of one a step.
+  // One product over all frames for each gradient, instead of one product a step.
   using torch::stable::matmul;
   using torch::stable::reshape;
   const Tensor grad_input = reshape(matmul(gates_x, layer.weight_ih), input.sizes());

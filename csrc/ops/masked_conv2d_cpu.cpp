@@ -8,7 +8,7 @@
 namespace asrkern {
 namespace {
 
-// One axis of the convolution, in exact integers.
+// One axis of the convolution, in exact integer arithmetic.
 struct Axis {
   int64_t size, kernel, stride, padding;
 
@@ -20,20 +20,20 @@ struct Axis {
     if (size > std::numeric_limits<int64_t>::max() - 2 * padding || padded() < kernel)
       invalid("input: expected ", name, " of at least ", kernel - 2 * padding,
               ", the kernel's size less its padding, received ", size);
-    // A longer stride makes one window, too, and this one can be multiplied.
+    // A stride beyond the padded input makes one window, as this one does, whose multiples do not overflow.
     this->stride = std::min(stride, padded());
   }
 
   int64_t padded() const { return size + 2 * padding; }
 
-  // A row without input has no output, though its padding alone would fill a window.
+  // A row without input has no output, even if its padding alone would fill a window.
   int64_t outputs(int64_t length) const {
     if (length == 0 || length + 2 * padding < kernel) return 0;
     return (length + 2 * padding - kernel) / stride + 1;
   }
 
  private:
-  // The kernels form addresses of windows that begin this far outside of the input.
+  // The most padding: the kernels form addresses of windows that begin this far outside of the input.
   static constexpr int64_t kMostPadding = std::numeric_limits<int32_t>::max();
 };
 
@@ -63,9 +63,11 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
   const Axis bins("F (frequency)", input.size(2), weight.size(2), stride[0], padding[0]);
   const Axis frames("T (time)", input.size(3), weight.size(3), stride[1], padding[1]);
   const int64_t batch = input.size(0);
-  // The kernels count the bytes of a padded copy, of which the last tile may take twelve strides more than there are.
+  // The kernels count the bytes of a padded copy in int64. Its last tile reads up to twelve strides beyond the input,
+  // and no stride is longer than that, so the copy is less than kPaddedCopy times as long.
+  constexpr int64_t kPaddedCopy = 16;
   const int64_t padded[] = {batch, input.size(1), bins.padded(), frames.padded()};
-  bytes_of(padded, 16 * int64_t(sizeof(double)));
+  bytes_of(padded, kPaddedCopy * int64_t(sizeof(double)));
   const int64_t out_bins = bins.outputs(bins.size), out_frames = frames.outputs(frames.size);
   const Tensor x = dense(input), w = dense(weight);
   const std::vector<int64_t> in_lengths =

@@ -1,4 +1,4 @@
-// Memory of the operations: where it is lacking, the error says which operation wanted how much for what.
+// Allocation for the operations. Where memory is lacking, the error says which operation wanted how much, for what.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -28,11 +28,11 @@ class OutOfMemory : public std::bad_alloc {
 
 using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
-// Bytes of a tensor; ValueError where no integer holds them.
+// The bytes of a tensor. ValueError if int64 does not hold the number.
 inline int64_t bytes_of(std::span<const int64_t> sizes, int64_t element_size) {
   int64_t bytes = element_size;
   bool fits = true;
-  // Extents of 0 last: torch, too, wants the product of the others to be one that it can count.
+  // Sizes of 0 count last: torch, too, wants the product of all others to fit.
   for (const int64_t size : sizes)
     if (size != 0) fits &= !__builtin_mul_overflow(bytes, size, &bytes);
   if (!fits) invalid("a tensor of shape ", shape_text(sizes), " would have more bytes than can be counted");
@@ -40,14 +40,14 @@ inline int64_t bytes_of(std::span<const int64_t> sizes, int64_t element_size) {
   return bytes;
 }
 
-// make(), which allocates a tensor of these sizes beside `like`.
+// Calls make(), which allocates a tensor of these sizes on the device of `like`.
 template <class Make>
 Tensor allocate_by(const Tensor& like, std::span<const int64_t> sizes, int64_t element_size, const Make& make) {
   const int64_t bytes = bytes_of(sizes, element_size);
   try {
     return make();
   } catch (const std::runtime_error&) {
-    // A device can fail in other ways than by lack of memory.
+    // A device can fail for other reasons than lack of memory.
     if (!like.is_cpu()) throw;
     throw OutOfMemory("no memory for " + std::to_string(bytes) + " bytes, a tensor of shape " + shape_text(sizes));
   }
@@ -58,7 +58,7 @@ inline int64_t element_size_of(const Tensor& like, std::optional<ScalarType> typ
   return int64_t(aoti_torch_dtype_element_size(torch::stable::detail::to<int32_t>(torch::stable::detail::from(*type))));
 }
 
-// Uninitialised.
+// Memory that is not initialised.
 inline Tensor allocate(const Tensor& like, Sizes sizes, std::optional<ScalarType> type = std::nullopt) {
   return allocate_by(like, {sizes.data(), sizes.size()}, element_size_of(like, type),
                      [&] { return torch::stable::new_empty(like, sizes, type); });
@@ -69,7 +69,7 @@ inline Tensor allocate_zeros(const Tensor& like, Sizes sizes, std::optional<Scal
                      [&] { return torch::stable::new_zeros(like, sizes, type); });
 }
 
-// For a result: uninitialised, or with ASRKERN_CHECK=1 full of NaN, so that a value that nobody wrote is seen.
+// For a result. Uninitialised; with ASRKERN_CHECK=1 full of NaN, so that a value that nobody wrote is seen.
 inline Tensor new_output(const Tensor& like, Sizes sizes) {
   static const bool check = [] {
     const char* value = std::getenv("ASRKERN_CHECK");
@@ -80,7 +80,7 @@ inline Tensor new_output(const Tensor& like, Sizes sizes) {
   return result;
 }
 
-// The tensor itself where it is contiguous.
+// The tensor itself if it is contiguous, else a contiguous copy.
 inline Tensor dense(const Tensor& tensor) {
   if (tensor.is_contiguous()) return tensor;
   return allocate_by(tensor, sizes_of(tensor), int64_t(tensor.element_size()),
@@ -91,7 +91,7 @@ inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
   return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
 }
 
-// The name of an operation as a template's argument.
+// An operation's name as an argument of a template.
 template <size_t size>
 struct OperationName {
   char text[size];
@@ -101,7 +101,7 @@ struct OperationName {
 template <OperationName name, auto function>
 struct Operation;
 
-// The function as torch calls it: what it allocates in vain has the operation's name.
+// The function as torch calls it. If an allocation in it fails, the error has the operation's name.
 template <OperationName name, class Result, class... Args, Result (*function)(Args...)>
 struct Operation<name, function> {
   static Result call(Args... args) {

@@ -1,4 +1,4 @@
-// A ragged batch, padded or packed by the caller, in the order in which the recurrent kernels walk it.
+// A ragged batch, which the caller padded or packed, in the order in which the recurrent kernels walk it.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace asrkern {
 
-// The batch in packed order, and where each of its frames is in the caller's tensors.
+// The batch in packed order, and the places of its frames in the caller's tensors.
 struct PackedOrder {
   std::vector<int64_t> active, offsets, lengths;  // as in cpu::RecurrentBatch; rows sorted, longest first
   std::vector<int64_t> rows;                      // [rows] the caller's row of each sorted row
@@ -76,7 +76,8 @@ inline PackedOrder order_by_lengths(const std::optional<Tensor>& lengths, int64_
 
 inline PackedOrder make_order(const Tensor& input, const std::optional<Tensor>& lengths,
                               const std::optional<Tensor>& batch_sizes, bool batch_first) {
-  // An input without features has no memory of its own, which says that there is some for so many frames.
+  // An input without features has no memory of its own, so it may name more frames than memory can list: then this
+  // fails.
   if (input.numel() == 0) {
     const auto sizes = sizes_of(input);
     allocate(input, Sizes(sizes.data(), sizes.size() - 1), ScalarType::Long);
@@ -85,7 +86,7 @@ inline PackedOrder make_order(const Tensor& input, const std::optional<Tensor>& 
   return order_by_lengths(lengths, input.size(batch_first ? 0 : 1), input.size(batch_first ? 1 : 0), batch_first);
 }
 
-// [directions, rows, hidden_size] in sorted order; zeros where there is none. name: the argument.
+// States [directions, rows, hidden_size] in sorted order; zeros if there are none. name: of the argument.
 inline Tensor sorted_states(const char* name, const Tensor& like, const std::optional<Tensor>& states,
                             const PackedOrder& order, int64_t directions, int64_t hidden_size) {
   const int64_t rows = int64_t(order.rows.size());
@@ -115,7 +116,7 @@ inline Tensor caller_states(const Tensor& sorted, const PackedOrder& order) {
   return result;
 }
 
-// Zero the frames of an output that no row reaches.
+// Writes zeros to the frames of an output that no row reaches.
 template <class T>
 void zero_padding(const PackedOrder& order, int64_t frames, int64_t width, T* values) {
   if (int64_t(order.frames.size()) == frames) return;
@@ -125,7 +126,7 @@ void zero_padding(const PackedOrder& order, int64_t frames, int64_t width, T* va
     if (!reached[frame]) std::fill_n(values + frame * width, width, T(0));
 }
 
-// A pointer to each packed frame's values within rows of `stride`, `offset` in.
+// For each packed frame a pointer to its values, `offset` into a row of `stride` values.
 template <class T>
 std::vector<T*> frame_pointers(const PackedOrder& order, T* values, int64_t stride, int64_t offset) {
   std::vector<T*> pointers(order.frames.size());
@@ -133,7 +134,7 @@ std::vector<T*> frame_pointers(const PackedOrder& order, T* values, int64_t stri
   return pointers;
 }
 
-// Those in the order in which the reverse direction comes by: by step, then by row.
+// The same in the order of the reverse direction: by step, then by row.
 template <class T>
 std::vector<T*> reversed_pointers(const PackedOrder& order, const std::vector<T*>& pointers) {
   std::vector<T*> reversed;
@@ -144,7 +145,7 @@ std::vector<T*> reversed_pointers(const PackedOrder& order, const std::vector<T*
   return reversed;
 }
 
-// The input's frames in packed order, [frames, features]: the input itself where they are already.
+// The input's frames in packed order, [frames, features]. The input itself if that is their order.
 inline Tensor packed_frames(const Tensor& input, const PackedOrder& order, int64_t features) {
   const int64_t frames = int64_t(order.frames.size());
   if (order.identity) return torch::stable::reshape(input, {frames, features});

@@ -1,4 +1,4 @@
-// What the recurrent operations are given, on the CPU and on CUDA alike: checks of all that memory depends on.
+// Checks of the arguments of recurrent operations, on the CPU and on CUDA: all that memory safety depends on.
 #pragma once
 
 #include <optional>
@@ -10,7 +10,7 @@
 
 namespace asrkern {
 
-// Frames of the batch as the caller has them, its row's lengths ignored.
+// How many frames the caller's tensor has, whatever the lengths of its rows.
 inline int64_t caller_frames_of(const Tensor& input) {
   const auto sizes = sizes_of(input);
   return sizes.size() == 2 ? sizes[0] : sizes[0] * sizes[1];
@@ -24,7 +24,7 @@ inline std::vector<int64_t> with_features(const Tensor& input, int64_t features)
   return result;
 }
 
-// A batch may have no rows, but not no frames; torch's layers say the same.
+// A batch may have no rows, but it needs frames. torch's layers say the same.
 inline void check_batch(const Tensor& input, const std::optional<Tensor>& lengths,
                         const std::optional<Tensor>& batch_sizes, bool batch_first) {
   check("input", input).dim(batch_sizes ? 2 : 3);
@@ -39,7 +39,7 @@ inline void check_batch(const Tensor& input, const std::optional<Tensor>& length
   check("lengths", lengths).dtype(ScalarType::Long).shape({sizes[batch_first ? 0 : 1]});
 }
 
-// One direction's parameters as the operation got them, null where it got none.
+// One direction's parameters as the operation received them; null if it did not.
 struct DirectionArguments {
   const Tensor *weight_ih, *weight_hh, *bias_ih = nullptr, *bias_hh = nullptr, *scale_ih = nullptr, *scale_hh = nullptr;
 };
@@ -47,7 +47,7 @@ struct DirectionArguments {
 inline const Tensor* pointer(const Tensor& tensor) { return &tensor; }
 inline const Tensor* pointer(const std::optional<Tensor>& tensor) { return tensor ? &*tensor : nullptr; }
 
-// hidden_size of a weight [gates · hidden_size, hidden_size].
+// Returns the hidden_size of a weight [gates · hidden_size, hidden_size].
 inline int64_t check_weight_hh(const Tensor& weight_hh, int64_t gates) {
   check("weight_hh", weight_hh);
   const auto sizes = sizes_of(weight_hh);
@@ -56,7 +56,7 @@ inline int64_t check_weight_hh(const Tensor& weight_hh, int64_t gates) {
   return sizes[1];
 }
 
-// rows: gates · hidden_size; shape_hh: of each weight_hh, or packed_hh where the weights are packed.
+// rows: gates · hidden_size. shape_hh: of each weight_hh, or of packed_hh if the weights are packed.
 inline void check_parameters(const Tensor& input, int64_t rows, std::span<const int64_t> shape_hh, bool packed,
                              const DirectionArguments (&directions)[2]) {
   static constexpr struct {
@@ -85,7 +85,7 @@ inline void check_parameters(const Tensor& input, int64_t rows, std::span<const 
   }
 }
 
-// All that the cell's operation and its backward have alike, of weights as torch keeps them.
+// Checks what an operation and its backward have in common, with weights as torch keeps them.
 inline void check_layer(const Tensor& input, const std::optional<Tensor>& lengths,
                         const std::optional<Tensor>& batch_sizes, bool batch_first, int64_t gates,
                         const DirectionArguments (&directions)[2]) {

@@ -8,32 +8,32 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 
-// What describes a speller, in the order of the schema: see asrkern/ops/speller.py.
+// The description of a speller, in the order of the schema; see asrkern/ops/speller.py.
 struct Description {
   bool gru;
   const Tensor& embedding;
-  const Tensors& cells;  // for each W_ih and W_hh packed, their scales, the summed biases, a GRU's n part of b_hh
+  const Tensors& cells;  // of each: W_ih and W_hh packed, their scales, the summed biases, a GRU's n part of b_hh
   const std::string& scores;
   int64_t heads;
   double scale;
   bool smoothing;
   const Tensors& attention;  // W packed, its scale and bias, energy, location, its bias
   int64_t features_begin;
-  const Tensors& outputs;  // for each W packed, its scale and bias
+  const Tensors& outputs;  // of each: W packed, its scale and bias
   const std::vector<int64_t>& widths;
   bool feeds_context;
 };
 
 constexpr size_t kPerCell = 6, kPerAttention = 6, kPerOutput = 3;
 
-// A tensor of no values stands for none.
+// An empty tensor stands for a missing one.
 bool given(const Tensor& tensor) { return tensor.defined() && tensor.numel() > 0; }
 
 void check_count(const char* name, size_t expected, size_t received) {
   if (received != expected) invalid(name, ": expected ", expected, " tensors, received ", received);
 }
 
-// Dense float32 values of a shape, kept alive, or null for none.
+// Views tensors as dense float32 values of a shape, and keeps them alive. Null for a missing tensor.
 class Values {
  public:
   const float* need(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
@@ -55,7 +55,7 @@ class Values {
     kept_.push_back(dense(tensor));
     return data<W>(kept_.back());
   }
-  // Scratch or results, at least one value.
+  // Memory for scratch or results, of at least one value.
   float* scratch(const Tensor& like, int64_t a, int64_t b) {
     kept_.push_back(allocate(like, {a, b}));
     return mutable_data<float>(kept_.back());
@@ -65,7 +65,7 @@ class Values {
   Tensors kept_;
 };
 
-// Those for weights stored as W.
+// The kernels for weights stored as W.
 template <class W>
 const cpu::SpellerKernels<float, W>& kernels_for() {
   const cpu::Kernels<float>& kernels = cpu::kernels<float>();
@@ -77,7 +77,7 @@ const cpu::SpellerKernels<float, W>& kernels_for() {
     return kernels.speller_int8;
 }
 
-// A call: everything checked, the speller as the kernel takes it.
+// One call: checks everything, and holds the speller as the kernel takes it.
 template <class W>
 class Call {
  public:
@@ -136,7 +136,7 @@ class Call {
   int64_t rows, frames, size, context_size, memories;
   int64_t num_tokens() const { return speller_.num_tokens; }
 
-  // After a step: [states, rows, size].
+  // The states after a step: [states, rows, size].
   Tensor states(const Tensor& like) {
     Tensor result = new_output(like, like.sizes());
     float* to = mutable_data<float>(result);
@@ -237,7 +237,7 @@ class Call {
     const int64_t all = size + context_size;
     if (d.features_begin < 0 || d.features_begin > size)
       invalid("features_begin: expected 0 to ", size, ", received ", d.features_begin);
-    // The query alone is told by the size of its layer.
+    // Whether the layers read the query alone follows from the size of the first one.
     const Tensor& first = d.outputs[0];
     check("outputs: W", first).dtype(type).dim(1);
     int64_t in_features = all - d.features_begin;
@@ -295,7 +295,7 @@ class Call {
   std::vector<int64_t> lengths_, tokens_, origins_, frames_of_;
 };
 
-// f(W()) with the type that weights are stored as.
+// Calls f(W()) with the type that weights are stored as.
 template <class F>
 auto with_weights(const Tensor& packed, const char* name, const F& f) {
   check(name, packed).dtype({ScalarType::Float, ScalarType::BFloat16, ScalarType::Char});

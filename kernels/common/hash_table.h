@@ -1,5 +1,5 @@
-// Lookup in hash tables with 64-bit keys: open addressing, one array, so that a table is one tensor. Two layouts:
-// 64-bit payloads in slots of 16 bytes, 16-bit payloads in slots of 8.
+// Lookup in hash tables with 64-bit keys: open addressing in one array, so that a table is one tensor. There are two
+// layouts: slots of 16 bytes with 64-bit payloads, and slots of 8 bytes with 16-bit payloads.
 #pragma once
 
 #include <cstdint>
@@ -13,21 +13,22 @@ struct HashSlot {
   uint64_t payload;
 };
 
-// Slots that a search compares at once, without branches that would depend on where in them a key is; its first is the
-// first that a key can be in. A key that finds its group full is in a later one. So that searches for others end in the
-// first, the order of its last two slots tells: the last is the greater one where a key had to leave, and never else.
+// How many slots form a group. A search compares all slots of a group at once, so no branch depends on where in it the
+// key is. A key that finds its group full stands in a later group. The order of a group's last two slots says whether
+// that happened: then, and only then, the last one is the greater. So a search for a missing key mostly ends in the
+// first group.
 constexpr uint64_t kHashGroup = 4;
 
 ASRKERN_HOST_DEVICE inline uint64_t hash_order(HashSlot slot) { return slot.key; }
 ASRKERN_HOST_DEVICE inline uint64_t hash_order(uint64_t slot) { return slot; }
 
-// Whether a key had to leave this group.
+// Whether a key found this group full.
 template <class Slot>
 ASRKERN_HOST_DEVICE inline bool hash_left(const Slot* group) {
   return hash_order(group[kHashGroup - 1]) > hash_order(group[kHashGroup - 2]);
 }
 
-// Where the search for a key begins: its upper bits, scaled to the groups. Keys are hashes already.
+// The group where the search for a key begins: its upper bits, scaled to the number of groups. Keys are hashes already.
 ASRKERN_HOST_DEVICE inline uint64_t hash_start(uint64_t key, uint64_t size) {
 #ifdef __CUDA_ARCH__
   return __umul64hi(key, size / kHashGroup) * kHashGroup;
@@ -46,12 +47,12 @@ ASRKERN_HOST_DEVICE inline void prefetch(const void* address) {
 #endif
 }
 
-// size: a multiple of kHashGroup, at least one. A search is about one cache miss if the slots begin with a cache line.
+// size: a multiple of kHashGroup, not 0. If the slots begin at a cache line, a search costs about one cache miss.
 struct HashTable {
   const HashSlot* slots;  // [size]
   uint64_t size;
 
-  // Where the search for a key begins.
+  // The slot where the search for a key begins.
   ASRKERN_HOST_DEVICE const HashSlot* first(uint64_t key) const { return slots + hash_start(key, size); }
 
   ASRKERN_HOST_DEVICE bool find(uint64_t key, const HashSlot* slot, uint64_t& payload) const {

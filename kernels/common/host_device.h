@@ -1,9 +1,9 @@
-// Marks functions that run on the host and on the device, loops whose indices the device has to know (UNROLL), and
-// functions that a kernel is not to have copies of wherever it calls them, since its code would not fit into the
-// instruction cache (CALLED).
+// ASRKERN_HOST_DEVICE marks functions that run on the host and on the device. ASRKERN_UNROLL marks loops whose indices
+// the device has to know. ASRKERN_CALLED marks functions that are called, not inlined, since a kernel with several
+// copies would not fit into the instruction cache.
 //
-// A file that is compiled for one instruction set defines ASRKERN_ONE_ISA. There they are part of whatever calls them:
-// the linker would take one file's copy of an inline function for all.
+// A file that is compiled for one instruction set defines ASRKERN_ONE_ISA. There these functions are always inlined: of
+// functions that are not, the linker would take one file's copy for all files.
 #pragma once
 
 #ifdef __CUDACC__

@@ -9,17 +9,17 @@
 
 namespace asrkern {
 
-// The logarithm of zero. Finite, so that differences of two of them are numbers; whatever is below half of it counts
-// as impossible.
+// The logarithm of zero. It is finite, so that the difference of two of them is a number. Everything below half of it
+// is impossible.
 constexpr float kLogZero = -1e30f;
 
-// Of a frame, a word or a phrase: what is beyond is infinite, or impossible. Sums over any number of frames are numbers
-// then, and far from kLogZero, so that what is impossible stays so.
+// Bound of the scores of a frame, a word or a phrase; what is larger counts as infinite. Sums over any number of frames
+// stay finite and far above kLogZero, so nothing possible becomes impossible, or the other way round.
 constexpr float kLargestScore = 1e20f;
 
 ASRKERN_HOST_DEVICE inline bool is_log_zero(float x) { return x < 0.5f * kLogZero; }
 
-// The same for all that is impossible, so that what is added to it later does not make it possible.
+// kLogZero for everything impossible, so that what is added later does not make it possible again.
 ASRKERN_HOST_DEVICE inline float or_log_zero(float x) { return x > 0.5f * kLogZero ? x : kLogZero; }
 
 // e^x for x ≤ 0, within 2 ulp; 0 or nearly so below −87. Cephes' expf: x = n ln 2 + r, a polynomial in r.

@@ -1,4 +1,4 @@
-// MurmurHash64A (Austin Appleby, public domain) with seed 0, which KenLM's files know words by.
+// MurmurHash64A (Austin Appleby, public domain) with seed 0, by which KenLM's files identify words.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ inline uint64_t load_8_bytes(const char* text) {
   return bytes;
 }
 
-// 1 to 7 bytes, zeros above them.
+// The integer of 1 to 7 bytes, with zeros above them.
 inline uint64_t load_bytes(const char* text, size_t bytes) {
   if (bytes >= 4) {
     uint32_t low, high;  // they may overlap
@@ -25,8 +25,8 @@ inline uint64_t load_bytes(const char* text, size_t bytes) {
   return byte(0) | byte(bytes / 2) | byte(bytes - 1);
 }
 
-// The hash of [text, text + bytes). `end`: of what may be read, at or after the end of the text; with 8 bytes to read
-// the rest of a text takes no branches.
+// The hash of [text, text + bytes). `end`: of the memory that may be read, at or behind the end of the text. Where 8
+// bytes may be read, the last bytes of a text are hashed without branches.
 inline uint64_t murmur_hash(const char* text, size_t bytes, const char* end) {
   constexpr uint64_t kMultiplier = 0xc6a4a7935bd1e995ull;
   uint64_t hash = bytes * kMultiplier;

@@ -1,4 +1,4 @@
-// Threads that work on one thing together: a block of a GPU, or, where a search runs alone, one thread.
+// Threads that work on one thing together: a block of a GPU, or a single thread of the CPU.
 //
 // A Team has
 //   rank(), size()     of this thread and of all;
@@ -34,7 +34,7 @@ struct SerialTeam {
   ASRKERN_HOST_DEVICE void prefetch(const void*) {}
 };
 
-// The value before. Atomic among the threads of a team.
+// Writes a value and returns the one before, atomically among the threads of a team.
 ASRKERN_HOST_DEVICE inline int32_t team_exchange(int32_t* at, int32_t value) {
 #ifdef __CUDA_ARCH__
   return atomicExch_block(at, value);
@@ -63,7 +63,7 @@ ASRKERN_HOST_DEVICE int32_t team_count(Team& team, int32_t items, const Value& c
   return team.sum(count);
 }
 
-// Unsigned integers in the order of the floats that they are made from, and back. No NaN.
+// Maps floats (no NaN) to unsigned integers with the same order, and back.
 ASRKERN_HOST_DEVICE inline uint32_t ordered_bits(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -77,7 +77,7 @@ ASRKERN_HOST_DEVICE inline float from_ordered_bits(uint32_t bits) {
   return value;
 }
 
-// The k-th largest of value(0) … value(items − 1), 1 ≤ k ≤ items: bit by bit, the largest that k of them reach.
+// The k-th largest of value(0) … value(items − 1), 1 ≤ k ≤ items. Bit by bit: the largest number that k values reach.
 template <class Team, class Value>
 ASRKERN_HOST_DEVICE float team_kth_largest(Team& team, int32_t items, int32_t k, const Value& value) {
   uint32_t reached = 0;

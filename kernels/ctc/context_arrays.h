@@ -1,5 +1,5 @@
-// A ContextModel from arrays that Python holds, checked so that a search never reads outside of them. Of arrays on a
-// device only the sizes are: asrkern.ops.CTCContext has their values checked before they go there.
+// Makes a ContextModel of arrays that Python holds, and checks them, so that a search never reads outside of them. Of
+// arrays on a device only the sizes are checked: asrkern.ops.CTCContext.to checks their values before they go there.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace asrkern {
 
-// readable: the values are in this memory and are checked; else, on a device, only their numbers are.
+// readable: the values are in this memory, and are checked. Else they are on a device, and only the size is checked.
 template <class T>
 struct Array {
   const T* data = nullptr;
@@ -64,7 +64,7 @@ struct ContextNumbers {
   }
 };
 
-// asrkern.ops.CTCContext without its language model. Arrays of size 0: there is no such part.
+// asrkern.ops.CTCContext without its language model. A part whose arrays have size 0 is not there.
 struct ContextArrays {
   Array<uint8_t> token_kinds;
   LexiconArrays lexicon;
@@ -74,8 +74,8 @@ struct ContextArrays {
   ContextNumbers numbers;
 };
 
-// Views the arrays of a list, which has all of them or none; `name`: what it is in messages. view(value, name, array)
-// makes an array the view of an element.
+// Makes each of `arrays` a view of the list's element with the same place, by view(element, name, array). The list has
+// all elements or none. `name` is the list's in messages.
 template <class Arrays, class List, class View>
 void view_each(Arrays& arrays, const List& list, const char* name, const View& view) {
   if (list.size() == 0) return;
@@ -105,8 +105,9 @@ inline void check_range(const char* name, const Array<int32_t>& values, int64_t 
               "values from 0 to " + std::to_string(end - 1));
 }
 
-// Whether each node's mask is of its tokens, each of them once: their bits' sum, with as many bits as there are tokens.
-// Of no more than kMaskBits tokens.
+// Whether each node's mask is the set of its edges' tokens, none of which it has twice. Then the mask is the sum of the
+// tokens' bits, and has as many bits as the node has edges. For at most kMaskBits tokens, each of which has its own
+// bit.
 inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
                            const Array<int64_t>& edge_mask) {
   const auto sums = std::make_unique_for_overwrite<uint64_t[]>(size_t(edge_token.size) + 1);
@@ -115,7 +116,7 @@ inline bool masks_are_sums(const Array<int32_t>& edge_begin, const Array<int32_t
   return cpu::ctc_kernels().masks_are_differences(edge_mask.data, edge_mask.size, edge_begin.data, sums.get());
 }
 
-// Whether each node's mask is of its tokens.
+// Whether each node's mask is the set of its edges' tokens modulo kMaskBits: for vocabularies of any size.
 inline bool masks_are_remainders(const Array<int32_t>& edge_begin, const Array<int32_t>& edge_token,
                                  const Array<int64_t>& edge_mask) {
   uint64_t wrong = 0;
@@ -195,7 +196,7 @@ inline Hotwords make_hotwords(const HotwordArrays& arrays, int32_t vocabulary) {
   return hotwords;
 }
 
-// lm: null for none. vocabulary: tokens, blank among them.
+// lm: null without a language model. vocabulary: how many tokens there are, blank among them.
 inline ContextModel make_context(const ContextArrays& arrays, const NGramTables* lm, int32_t vocabulary) {
   check_array(arrays.token_kinds.size == vocabulary, "token_kinds", std::to_string(vocabulary) + " values");
   for (int64_t i = 0; arrays.token_kinds.readable && i < vocabulary; ++i)
@@ -218,7 +219,7 @@ inline ContextModel make_context(const ContextArrays& arrays, const NGramTables*
     check_range("lm_tokens", arrays.lm_tokens, lm_vocabulary);
     model.lm_tokens = arrays.lm_tokens.data;
   }
-  // In float32, and far from what stands for the impossible.
+  // float32 holds such values, and none comes near kLogZero, the score of what is impossible.
   const auto finite = [](double value) { return std::fabs(value) < kLargestScore; };
   const ContextNumbers& numbers = arrays.numbers;
   const bool allow_unknown = numbers.unk_score.has_value();

@@ -15,21 +15,21 @@ ASRKERN_HOST_DEVICE inline bool ctc_may_skip(const int64_t* tokens, int64_t stat
   return state % 2 == 1 && state >= 3 && tokens[state / 2] != tokens[state / 2 - 1];
 }
 
-// Frame by frame: what each state has at the end, best or sum. Add joins two scores. scores: [states + 2], of which the
-// first two stay −inf, so that state s is at s + 2; from, if not null: [frames, states], how many states back the best
-// way came (0, 1, 2).
+// Goes from frame to frame and leaves each state's score after the last one: of all alignments that end in it, or of
+// the best, as `add` joins two scores. scores: [states + 2]; state s is at s + 2, the first two stay −inf. from: null,
+// or [frames, states]: how many states back (0, 1 or 2) the best alignment was in the frame before.
 template <class Add>
 void ctc_walk(const float* log_probs, int64_t frames, int64_t vocabulary, const int64_t* tokens, int64_t count,
               int64_t blank, double zero, const Add& add, double* scores, uint8_t* from) {
   const int64_t states = ctc_states(count);
   for (int64_t s = 0; s < states + 2; ++s) scores[s] = zero;
-  // Before the first frame, as if in a blank before state 0.
+  // Before the first frame only this score is possible: that of a blank before state 0.
   scores[1] = 0;
   for (int64_t t = 0; t < frames; ++t, log_probs += vocabulary) {
-    // States are taken from the last, whose predecessors are still those of the frame before.
+    // From the last state to the first: so the scores of its predecessors are still those of the frame before.
     for (int64_t s = states; s-- > 0;) {
       const double stay = scores[s + 2], step = scores[s + 1];
-      // The first token may be the first frame's, as state 0 is.
+      // In the first frame state 1, the first token, may follow the blank before state 0, as state 0 does.
       const bool skips = ctc_may_skip(tokens, s) || (t == 0 && s == 1);
       const double skip = skips ? scores[s] : zero;
       if (from) from[t * states + s] = skip > step && skip > stay ? 2 : step > stay ? 1 : 0;

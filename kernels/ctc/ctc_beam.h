@@ -3,8 +3,8 @@
 // last token, plus what its context is worth. Prefixes reached in several ways are one: their scores are added before
 // the best are chosen.
 //
-// A prefix's extension that is itself in the beam is found from its own side, as its parent's slot, so merging needs no
-// lookups. What is chosen is exact: bounds only skip extensions that cannot be among the best.
+// Where the extension of a prefix is itself in the beam, it looks up its parent's slot and adds what the parent passes
+// on (passed_on). So merging searches for nothing. The choice is exact: bounds only skip what cannot be among the best.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct CtcBeamOptions {
   int32_t history;        // tokens; how far back prefixes may differ, see settle()
 };
 
-// Of each prefix, relative to CtcBeam::offset; context included.
+// The scores of each prefix, relative to CtcBeam::offset, with what its context is worth.
 struct CtcBeamScores {
   float* blank;       // of the alignments that end in blank
   float* token;       // of those that end in the last token
@@ -42,35 +42,35 @@ struct CtcCandidate {
   float gain;
   int32_t slot;
   int32_t token;
-  int32_t choice;  // of the word that ends, see word_choices
+  int32_t choice;  // which of the words that may end here: below word_choices
 };
 
-// A prefix on its way into the beam.
+// A prefix that is about to enter the beam.
 struct CtcEntrant {
   float total;
   float best;
   float gain;
   int32_t token;
-  int32_t word;  // that the token ends
+  int32_t word;  // the word that the token ends
   int32_t node;
   int32_t alignment;
   double context_score;
   PrefixContext context;
 };
 
-// The part of a word that is before the tree's first token.
+// The first part of a word, whose tokens have left the tree: all prefixes begin with them.
 struct BegunWord {
   TextHash text;
-  int32_t first;  // the indices of its tokens so far; −1: there is no such word
+  int32_t first;  // the indices of its first and last token so far; −1: no word is begun
   int32_t last;
-  int32_t start, end;  // and its frames
+  int32_t start, end;  // the frames of these tokens
 };
 
 constexpr BegunWord kNoBegunWord{kNoText, -1, -1, 0, 0};
 
-// The beam: `count` prefixes, in no order. Arrays belong to the caller; [W] is of beam_width entries, [W + 1] has a
-// sentinel of impossible scores at the end. What depends on the prefix alone stays with it as long as it is in the
-// beam. One thread and a team have scratch of their own: CtcSerialBeam, CtcTeamBeam.
+// The beam: `count` prefixes, in no order. The caller owns the arrays. [W] stands for beam_width entries; [W + 1] has
+// one more at the end, a sentinel whose scores are impossible. What depends on the prefix alone is computed when the
+// prefix enters the beam. CtcSerialBeam and CtcTeamBeam add the scratch of one thread and of a team.
 struct CtcBeam {
   int32_t count;
   int32_t frame;

@@ -1,5 +1,5 @@
-// The arithmetic of one frame of the beam search, a prefix or a candidate at a time: what one thread that goes through
-// them (ctc_beam_step.h) and a team that shares them out (ctc_beam_team.h) have in common.
+// The arithmetic of one frame of the beam search, for one prefix or one candidate. ctc_beam_step.h uses it in loops of
+// one thread, ctc_beam_team.h in a team of threads.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 namespace asrkern {
 namespace ctc_beam {
 
-// What the parent of a prefix passes on to it: its score, and its best alignment's. repeats: the prefix ends in the
-// token that the parent ends in, which only comes out twice with a blank between.
+// What a parent passes on to the extension of it that is in the beam: a score, and that of its best alignment. repeats:
+// the extension repeats the parent's last token, so only alignments that end in blank go on to it.
 struct Passed {
   float score;
   float best;
@@ -21,8 +21,9 @@ ASRKERN_HOST_DEVICE inline Passed passed_on(const CtcBeamScores& now, int32_t pa
   return {repeats ? now.blank[parent_slot] : now.total[parent_slot], repeats || blank > token ? blank : token};
 }
 
-// The scores of a prefix that stays, of what they are in the frame before and what its parent passes on. add: of the
-// alignments' sum, else of the best one. row_last, blank: of the frame's row.
+// The next scores of a prefix that stays in the beam. token, total: its scores in the frame before; from: what its
+// parent passes on; row_last, blank: the row's values of its last token and of blank. add: alignments are summed; else
+// the best one counts.
 template <bool add>
 ASRKERN_HOST_DEVICE inline void stay_scores(float token, float total, float from, float gain, float row_last,
                                             float blank, float& next_token, float& next_blank, float& next_total) {
@@ -35,7 +36,7 @@ ASRKERN_HOST_DEVICE inline void stay_scores(float token, float total, float from
   next_total = or_log_zero(either);
 }
 
-// The same of its best alignments; whether the one that ends in the last token now comes from the parent.
+// The same for its best alignments. Returns whether the one that ends in the last token now comes from the parent.
 ASRKERN_HOST_DEVICE inline bool stay_best(float best_token, float best_blank, float from, float gain, float row_last,
                                           float blank, float& next_token, float& next_blank) {
   const float again = best_token + row_last, extended = from + gain + row_last;
@@ -47,15 +48,15 @@ ASRKERN_HOST_DEVICE inline bool stay_best(float best_token, float best_blank, fl
   return extended > again && !is_log_zero(extended);
 }
 
-// The best alignment of a prefix of the beam, extended by a token in this frame.
+// The best alignment of a prefix of the beam, extended by a token that begins in this frame.
 ASRKERN_HOST_DEVICE inline AlignmentNode extended_alignment(const CtcBeam& beam, int32_t slot, int32_t token) {
   if (token == beam.last[slot] || beam.now.best_blank[slot] > beam.now.best_token[slot])
     return {beam.blank_alignment[slot], beam.frame, beam.blank_end[slot]};
   return {beam.token_alignment[slot], beam.frame, beam.frame - 1};
 }
 
-// Once all of those are made: the best alignment of a prefix that stays that ends in blank, from those of the frame
-// before.
+// Makes the best alignment of a prefix that ends in blank, from those of the frame before. After all calls of
+// extended_alignment, which read them.
 ASRKERN_HOST_DEVICE inline void keep_blank_alignment(CtcBeam& beam, const CtcBeamScores& before, int32_t slot) {
   const float token = before.best_token[slot];
   const bool from_token = before.best_blank[slot] <= token && !is_log_zero(token);
@@ -63,16 +64,17 @@ ASRKERN_HOST_DEVICE inline void keep_blank_alignment(CtcBeam& beam, const CtcBea
   beam.blank_end[slot] = from_token ? beam.frame - 1 : beam.blank_end[slot];
 }
 
-// A bar for bounds, which are sums in another order than scores: no score above `bar` has a bound that is not above it.
+// Bounds add the same terms as scores in another order, so they round differently. A score above `bar` has a bound
+// above below(bar).
 ASRKERN_HOST_DEVICE inline float below(float bar) { return bar - 1e-3f - 1e-5f * (bar < 0 ? -bar : bar); }
 
-// A prefix's score with a token more, without what its context gains.
+// The score of a prefix with one more token, without what its context gains.
 ASRKERN_HOST_DEVICE inline float acoustic(const CtcBeam& beam, int32_t slot, int32_t token) {
   return (token == beam.last[slot] ? beam.now.blank[slot] : beam.now.total[slot]) + beam.row[token];
 }
 
-// What extending a prefix by a token inside a word gains; false if that is not allowed or cannot exceed `bar`.
-// credit, before: what hotwords give in advance where the token leads, and have given so far.
+// What the context gains by a token inside a word. False if the token is not allowed, or the score cannot exceed `bar`.
+// credit, before: the hotwords' credit at the node that the token leads to, and at the node that it comes from.
 ASRKERN_HOST_DEVICE inline bool extension_gain(const CtcBeam& beam, const ContextModel& model, int32_t slot,
                                                int32_t token, float credit, float before, float bar, float& gain) {
   const PrefixContext& context = beam.context[slot];
@@ -87,14 +89,15 @@ ASRKERN_HOST_DEVICE inline bool extension_gain(const CtcBeam& beam, const Contex
   return true;
 }
 
-// Upper bound of a prefix's score with a token at a word's boundary more. row: the token's.
+// Upper bound of the score of a prefix with one more token, one at a word's boundary. row: the row's value of the
+// token.
 ASRKERN_HOST_DEVICE inline float boundary_reach(const CtcBeam& beam, const ContextModel& model, int32_t slot,
                                                 float row) {
   const float reach = model.begin_reach + (model.lm_tokens ? model.beta : 0.0f);
   return beam.now.total[slot] + beam.end_reach[slot] + reach + row;
 }
 
-// What a token at a word's boundary gains, the end of the word before it apart; false as above.
+// What the context gains by a token at a word's boundary, without the end of the word before it. False as above.
 ASRKERN_HOST_DEVICE inline bool boundary_gain(const CtcBeam& beam, const ContextModel& model, int32_t slot,
                                               int32_t token, float bar, float& gain) {
   const PrefixContext& context = beam.context[slot];
@@ -109,7 +112,7 @@ ASRKERN_HOST_DEVICE inline bool boundary_gain(const CtcBeam& beam, const Context
   return true;
 }
 
-// What ending the word of a prefix gains. That of one that has one choice only is kept.
+// What the context gains by the end of a prefix's word. Where only one word may end, the gain is kept in end_reach.
 ASRKERN_HOST_DEVICE inline float end_gain(CtcBeam& beam, const ContextModel& model, int32_t slot, int32_t choices,
                                           int32_t word) {
   if (beam.end_known[slot] && choices == 1) return beam.end_reach[slot];
@@ -122,24 +125,25 @@ ASRKERN_HOST_DEVICE inline float end_gain(CtcBeam& beam, const ContextModel& mod
   return gain;
 }
 
-// Prefixes that differ from the best one more than `history` tokens back hardly ever overtake it, but may fill the beam
-// of a long recording with what is over: once texts are half of that longer, those that differ there are dropped. This
-// comes after a frame and depends on the frames alone, so that streams find what whole utterances do.
+// Prefixes that differ from the best one more than `history` tokens back hardly ever overtake it, but in a long
+// recording they may fill the beam. So whenever texts have become longer by another half of `history`, prefixes that
+// differ that far back are dropped. It happens after a frame and depends on the frames alone: streams and whole
+// utterances agree. How many frames pass between two such checks:
 constexpr int32_t kSettleFrames = 64;
 
-// How many tokens all are to begin with, given the slot of the best; as many as before: they may stay as they are.
+// How many tokens all prefixes have to begin with from now on. `best`: the slot of the best prefix.
 ASRKERN_HOST_DEVICE inline int32_t tokens_to_settle(const CtcBeam& beam, const CtcBeamOptions& options, int32_t best) {
   const int64_t depth = beam.tree.prefixes[beam.node[best]].depth, history = options.history;
   return int32_t(depth - beam.settled > history + history / 2 ? depth - history : beam.settled);
 }
 
-// The first `depth` tokens of a prefix, or of the tree's root if that has more.
+// The node of the first `depth` tokens of a prefix; the tree's root if that holds more.
 ASRKERN_HOST_DEVICE inline int32_t beginning(const PrefixTree& tree, int32_t node, int32_t depth) {
   while (tree.prefixes[node].depth > depth && tree.prefixes[node].parent >= 0) node = tree.prefixes[node].parent;
   return node;
 }
 
-// The prefix that a candidate is, its node and alignment apart.
+// The prefix that a candidate becomes, without its node and alignment.
 ASRKERN_HOST_DEVICE inline void describe(const CtcBeam& beam, const ContextModel& model, const CtcCandidate& candidate,
                                          CtcEntrant& result) {
   const int32_t slot = candidate.slot, token = candidate.token;

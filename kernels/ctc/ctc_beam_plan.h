@@ -1,5 +1,5 @@
-// How much memory a beam search of a team takes, and where in it everything is. What every frame goes through is in
-// the team's fast memory (on a GPU the shared memory of a block), the trees are in the arena.
+// How much memory a team's beam search takes, and where each array is in it. What every frame reads is in the team's
+// fast memory (on a GPU the shared memory of a block); the trees are in the arena.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace asrkern {
 
-// The beam of a search by a team: what every search keeps of its prefixes, and scratch for the team.
+// The beam of a search by a team: CtcBeam, and the team's scratch.
 struct CtcTeamBeam : CtcBeam {
   int32_t candidate_room;
   int32_t* tokens;       // [vocabulary] the tokens of a frame
@@ -23,9 +23,9 @@ struct CtcTeamBeam : CtcBeam {
   int32_t ending_room;
   ctc_beam::Ending* endings;  // [ending_room]
   int32_t* order;             // [ending_room] the endings, the best first
-  int32_t* ranks;             // [ending_room] the first endings of each text, the likeliest text first
-  ctc_beam::WordSpan* words;  // [frames] of a hypothesis
-  uint64_t* shares;           // [frames] of its words
+  int32_t* ranks;             // [ending_room] of each text its best ending, the likeliest text first
+  ctc_beam::WordSpan* words;  // [frames] the words of a hypothesis
+  uint64_t* shares;           // [frames] the confidences of these words, in units of 2^-62
 };
 
 struct CtcBeamPlan {
@@ -33,11 +33,11 @@ struct CtcBeamPlan {
   int32_t candidate_room;
   int32_t tree_room;
   int32_t ending_room;
-  int64_t fast_bytes;   // for each utterance, all of what bind() takes from `fast`
-  int64_t arena_bytes;  // and from `arena`
+  int64_t fast_bytes;   // what bind() takes from `fast`, for each utterance
+  int64_t arena_bytes;  // what it takes from `arena`, likewise
 };
 
-// Hands out arrays of a block of memory one after the other; of a block that begins at null it counts only.
+// Hands out arrays of a block of memory, one after the other. If the block begins at null, it only counts the bytes.
 class MemoryCutter {
  public:
   ASRKERN_HOST_DEVICE explicit MemoryCutter(char* base) : base_(base) {}
@@ -87,7 +87,7 @@ ASRKERN_HOST_DEVICE inline void bind_arena(CtcTeamBeam& beam, MemoryCutter& aren
   arena.take(beam.shares, frames);
 }
 
-// `beam` on the memory that the plan asks for.
+// Lets the arrays of `beam` point into the memory that the plan asks for.
 ASRKERN_HOST_DEVICE inline void bind(CtcTeamBeam& beam, const CtcBeamPlan& plan, int64_t width, int64_t vocabulary,
                                      int64_t frames, char* fast, char* arena) {
   beam.candidate_room = plan.candidate_room;
@@ -100,9 +100,12 @@ ASRKERN_HOST_DEVICE inline void bind(CtcTeamBeam& beam, const CtcBeamPlan& plan,
 
 }  // namespace ctc_beam
 
-// threads: of the team; 0: what suits the beam. tree_room: nodes that either tree may have, 0: as many as all frames
-// can make, but no more than what compacting keeps low (2^16, or 256 a prefix of the beam). Words that end alike are
-// endings of their own, of which there is room for eight a prefix.
+constexpr int64_t kEndingsPerPrefix = 8,
+                  kMoreEndings = 64;  // room for endings: so many a prefix, and some for narrow beams
+
+// threads: of the team; 0: as many as suit the beam. tree_room: nodes that each of the two trees may have. 0: as many
+// as all frames can make, but no more than compacting needs (2^16, or 256 a prefix of the beam). A prefix has an ending
+// for each word that may end with it; there is room for kEndingsPerPrefix of them a prefix.
 inline CtcBeamPlan ctc_beam_plan(int64_t width, int64_t vocabulary, int64_t frames, int64_t threads = 0,
                                  int64_t tree_room = 0) {
   CtcBeamPlan plan{};
@@ -110,7 +113,7 @@ inline CtcBeamPlan ctc_beam_plan(int64_t width, int64_t vocabulary, int64_t fram
   plan.candidate_room = int32_t(width + 3 * int64_t(plan.threads));
   const int64_t most = 2 * width * (frames + 1), usual = 256 * width > 65536 ? 256 * width : 65536;
   plan.tree_room = int32_t(tree_room ? tree_room : most < usual ? most : usual);
-  plan.ending_room = int32_t(8 * width + 64);
+  plan.ending_room = int32_t(kEndingsPerPrefix * width + kMoreEndings);
   CtcTeamBeam beam{};
   MemoryCutter fast(nullptr), arena(nullptr);
   beam.candidate_room = plan.candidate_room;

@@ -1,5 +1,5 @@
-// The saved form of a beam search in progress. Whoever wrote it: what is read is checked whole, and takes no more
-// memory than its bytes, before a search goes on with it. No torch, no Python.
+// The saved form of a beam search in progress. It may come from anywhere, so all that is read is checked before a
+// search goes on with it, and reading takes no more memory than there are bytes. No torch, no Python.
 #pragma once
 
 #include <algorithm>
@@ -17,19 +17,19 @@
 namespace asrkern {
 
 struct SavedHead {
-  uint64_t search;  // the model and the options
+  uint64_t search;  // tells the model and the options: CtcBeamStream's `search`
   double offset;
   float shift, spread;
   int32_t format, width, vocabulary, frame, settled;
-  int32_t slots, prefixes, alignments, committed;  // how many follow
+  int32_t slots, prefixes, alignments, committed;  // how many of each follow
   int32_t unused;
 };
 
-// A prefix of the beam, as in CtcBeam. What follows from the model or from the trees is not saved.
+// A prefix of the beam, with the fields of CtcBeam. What follows from the model or from the trees is not saved.
 struct SavedSlot {
   double context_score;
   float blank, token, total, best_blank, best_token, gain;
-  int32_t node, blank_alignment, blank_end, token_alignment;  // −1 in alignments that are impossible
+  int32_t node, blank_alignment, blank_end, token_alignment;  // alignments are −1 where impossible
   PrefixContext context;
   int32_t unused;
 };
@@ -38,7 +38,7 @@ struct SavedPrefix {
   int32_t parent, token, word;
 };
 
-// A token that all prefixes begin with: frames, and the word that it is in.
+// A token that all prefixes begin with, its frames, and the word that it is part of.
 struct SavedToken {
   int32_t token, start, end, word;
 };
@@ -49,8 +49,8 @@ class SavedBeam {
  public:
   SavedHead head{};
   std::vector<SavedSlot> slots;
-  std::vector<SavedPrefix> prefixes;      // 0: the root; a parent before its children; each begins one of the beam
-  std::vector<AlignmentNode> alignments;  // a parent before its children
+  std::vector<SavedPrefix> prefixes;  // the root first, parents before children; every node begins a prefix of the beam
+  std::vector<AlignmentNode> alignments;  // parents before children
   std::vector<SavedToken> committed;
 
   // Throws std::invalid_argument unless the bytes are those of write().
@@ -103,7 +103,7 @@ class SavedBeam {
     if (!good) damaged();
   }
 
-  // f(array, how many the head says)
+  // Calls f(array, the array's size in the head) for each array.
   template <class F>
   void each_array(const F& f) {
     f(slots, head.slots);
@@ -196,11 +196,11 @@ class SavedBeam {
       best = std::max(best, slot.total);
     }
     need(head.shift == best && head.settled <= stable_tokens());
-    // Children come after their parents.
+    // Children come after their parents, so going backwards a node is marked as used before it is asked for.
     for (size_t i = prefixes.size(); i-- > 1; used[prefixes[i].parent] = true) need(used[i]);
   }
 
-  // A sum over alignments and the best of them, both possible or neither.
+  // The sum over alignments and the best alignment: both are possible, or neither is.
   static void check_score(float sum, float best) {
     for (const float score : {sum, best}) {
       need(score == kLogZero || (score > 0.5f * kLogZero && score < -0.5f * kLogZero));
@@ -212,12 +212,12 @@ class SavedBeam {
     check_score(slot.blank, slot.best_blank);
     check_score(slot.token, slot.best_token);
     need(std::fabs(slot.gain) < 1e25f && std::fabs(slot.context_score) < 1e40);
-    // The sum of both kinds, or the larger one.
+    // `total` is at least the larger of the two scores, and at most their sum.
     const float larger = std::max(slot.blank, slot.token), slack = 1e-3f + 1e-5f * std::fabs(larger);
     need(!is_log_zero(slot.total) && slot.total >= larger - slack && slot.total <= larger + 0.7f + slack);
   }
 
-  // The best alignment of one kind has the prefix' tokens.
+  // The best alignment that ends in one kind (blank, token) has as many tokens as its prefix.
   void check_alignment(const SavedSlot& slot, float score, int32_t tail) const {
     need(tail >= -1 && tail < head.alignments);
     if (is_log_zero(score)) return need(tail == -1);
@@ -234,7 +234,7 @@ class SavedBeam {
     }
   }
 
-  std::vector<int32_t> depths_, aligned_;  // tokens of each prefix and of each alignment
+  std::vector<int32_t> depths_, aligned_;  // how many tokens each prefix and each alignment has
 };
 
 }  // namespace asrkern

@@ -1,4 +1,4 @@
-// A whole beam search by a team: an utterance's frames one after the other, and its n-best at the end.
+// A whole beam search by a team: an utterance's frames one after the other, then its n-best.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace asrkern {
 
-// Arrays that a device's search works on are on that device.
+// What a search is given. On a device, all arrays are on that device.
 struct CtcBeamSearch {
   int64_t rows, frames;
   const float* log_probs;  // [rows, frames, vocabulary]
@@ -18,11 +18,11 @@ struct CtcBeamSearch {
   CtcBeamOptions options;
   CtcBeamPlan plan;
   char* arena;       // [rows, plan.arena_bytes], aligned to 16 bytes
-  CtcOutput output;  // of the first row; those of the others follow
+  CtcOutput output;  // of the first row; the other rows' follow
   int32_t* errors;   // [rows, 2] CtcError, frame
 };
 
-// What a team has in common. It is at the beginning of its fast memory, the beam's arrays behind it.
+// What a team's threads share. It is at the beginning of the team's fast memory; the beam's arrays follow.
 struct CtcTeamState {
   ContextModel model;
   NGramTables lm;
@@ -40,7 +40,7 @@ ASRKERN_HOST_DEVICE CtcError ctc_search_frames(Team& team, const CtcBeamSearch& 
   const int32_t vocabulary = options.row.vocabulary;
   const float* log_probs = search.log_probs + row * search.frames * vocabulary;
   for (frame = 0; frame < length; ++frame, log_probs += vocabulary) {
-    // The next frame's, while this one is searched.
+    // Fetches the next frame while this one is searched.
     if (frame + 1 < length)
       for (int32_t v = team.rank(); v < vocabulary; v += team.size()) team.prefetch(log_probs + vocabulary + v);
     const CtcError error = ctc_beam::step(team, state.beam, state.model, options, log_probs);
@@ -50,7 +50,7 @@ ASRKERN_HOST_DEVICE CtcError ctc_search_frames(Team& team, const CtcBeamSearch& 
   return ctc_beam::write_results(team, state.beam, state.model, options.add, ctc_output_of_row(search.output, row));
 }
 
-// fast: ctc_fast_bytes of memory that the team shares, aligned to 16 bytes.
+// fast: ctc_fast_bytes of memory that the team's threads share, aligned to 16 bytes.
 template <class Team>
 ASRKERN_HOST_DEVICE void ctc_search_row(Team& team, const CtcBeamSearch& search, int64_t row, char* fast) {
   CtcTeamState& state = *reinterpret_cast<CtcTeamState*>(fast);

@@ -1,5 +1,5 @@
-// One beam search from frame to frame, and its memory: that of the trees follows the beam, and of what all its prefixes
-// begin with only the tokens are kept. No torch, no Python.
+// A beam search that takes one frame at a time and owns its memory. The memory of the trees follows the beam; of the
+// tokens that all prefixes begin with only a list is kept. No torch, no Python.
 #pragma once
 
 #include <algorithm>
@@ -16,29 +16,29 @@
 
 namespace asrkern {
 
-// What is known while frames still come.
+// What is known before the last frame has come.
 struct CtcPartial {
-  CtcHypothesis best;  // without the words that are complete
+  CtcHypothesis best;  // without its complete words
   int32_t first;       // the index of its first token
-  int32_t words;       // how many are complete: no later frame changes them, their times or their confidences
+  int32_t words;       // how many are complete: no later frame changes their text, times or confidences
   int32_t stable;      // how many tokens no later frame changes
 };
 
 class CtcBeamStream {
  public:
-  // search: a number that tells its model and options from others; states that are saved have it.
+  // search: a number that tells this model and these options from others. Saved states carry it.
   CtcBeamStream(const ContextModel& model, const CtcBeamOptions& options, uint64_t search = 0) : search_(search) {
     allocate(options);
     ctc_beam::start(beam_, model, options);
     ctc_beam::note_phrase_edges(beam_, model, 0);
   }
 
-  // What save() gave. Throws std::invalid_argument if it is something else.
+  // From the bytes that save() gave. Throws std::invalid_argument if they are anything else.
   explicit CtcBeamStream(const std::string& bytes) : saved_(std::make_unique<SavedBeam>(SavedBeam::read(bytes))) {
     search_ = saved_->head.search;
   }
 
-  // The beam points into the vectors.
+  // Not to be copied: the beam points into the vectors.
   CtcBeamStream(const CtcBeamStream&) = delete;
   CtcBeamStream& operator=(const CtcBeamStream&) = delete;
 
@@ -46,13 +46,13 @@ class CtcBeamStream {
   int32_t stable_tokens() const { return saved_ ? saved_->stable_tokens() : ctc_beam::stable_tokens(beam_); }
   uint64_t search() const { return search_; }
 
-  // Bytes of the part that grows with what the prefixes differ in.
+  // Bytes of the trees, which grow with the tokens in which prefixes differ.
   size_t tree_bytes() const {
     return saved_ ? saved_->tree_bytes()
                   : prefixes_.size() * sizeof(PrefixNode) + alignments_.size() * sizeof(AlignmentNode);
   }
 
-  // Makes what was saved a beam again. False: not one that such a model and such options may go on with.
+  // Makes a beam of what was saved. False if such a model and such options cannot go on with it.
   bool restore(const ContextModel& model, const CtcBeamOptions& options) {
     if (!saved_) return true;
     if (!fits(*saved_, model, options)) return false;
@@ -73,7 +73,7 @@ class CtcBeamStream {
     return true;
   }
 
-  // What follows is of streams that are restored.
+  // What follows is for streams that are restored.
 
   // log_probs: [vocabulary]. After an error the beam is as it was.
   CtcError step(const ContextModel& model, const CtcBeamOptions& options, const float* log_probs) {
@@ -82,7 +82,7 @@ class CtcBeamStream {
     return cpu::ctc_kernels().step(beam_, model, options, log_probs);
   }
 
-  // The utterance is over.
+  // The n-best, as if the utterance ended here.
   std::vector<CtcHypothesis> results(const ContextModel& model, const CtcBeamOptions& options, int32_t nbest) const {
     std::vector<CtcHypothesis> found = ctc_beam::results(beam_, model, options.add, nbest, true, begun());
     for (CtcHypothesis& hypothesis : found)
@@ -96,13 +96,13 @@ class CtcBeamStream {
     return {std::move(found[0]), first(), int32_t(word_begins_.size()), stable_tokens()};
   }
 
-  // Tokens [begin, end) of the words that are complete, and what is between them; none beyond.
+  // Tokens [begin, end) of the complete words, spaces between them included; none beyond those words.
   std::vector<CtcToken> committed(int32_t begin, int32_t end) const {
     const auto at = [this](int32_t i) { return committed_.begin() + std::clamp(i, 0, first()); };
     return {at(begin), std::max(at(begin), at(end))};
   }
 
-  // Where complete word `word` begins; behind the last one, where the first token begins that is in none.
+  // The index of the first token of complete word `word`; after the last one, of the first token of no complete word.
   int32_t word_begin(int32_t word) const { return size_t(word) < word_begins_.size() ? word_begins_[word] : first(); }
 
   std::string save() {
@@ -179,7 +179,7 @@ class CtcBeamStream {
     beam_.tree.alignments = alignments_.data();
   }
 
-  // Drops what no prefix of the beam needs.
+  // Drops the nodes of the trees that no prefix of the beam needs.
   void compact() {
     for (int32_t i = 0; i < beam_.count; ++i) {
       if (is_log_zero(beam_.now.best_blank[i])) beam_.blank_alignment[i] = beam_.blank_end[i] = -1;
@@ -197,16 +197,16 @@ class CtcBeamStream {
     const auto used = [&] { return std::max(tree.prefix_count, tree.alignment_count) + needed; };
     if (used() <= prefixes_.size()) return;
     compact();
-    // Half of it free, or compacting would come too often.
+    // Keeps half of it free; else compacting would come too often.
     if (2 * used() > prefixes_.size()) resize_tree(4 * used());
   }
 
-  // The first token that is in no complete word.
+  // The index of the first token that is in no complete word.
   int32_t first() const { return beam_.begun.first < 0 ? beam_.committed : beam_.begun.first; }
 
   std::vector<CtcToken> begun() const { return {committed_.begin() + first(), committed_.end()}; }
 
-  // The next of the tokens that all prefixes begin with. ended: the word before it, if it ends one.
+  // Appends the next of the tokens that all prefixes begin with. ended: the word that it ends, or kNoWord.
   void commit(const ContextModel& model, CtcToken token, int32_t ended) {
     BegunWord& begun = beam_.begun;
     const uint8_t kind = model.token_kinds[token.token];
@@ -228,7 +228,7 @@ class CtcBeamStream {
     committed_.push_back(token);
   }
 
-  // Takes out of the trees what all prefixes begin with, in the same frames.
+  // Takes out of the trees the tokens that all prefixes begin with in the same frames.
   void commit(const ContextModel& model) {
     PrefixTree& tree = beam_.tree;
     int32_t node = beam_.node[0], alignment = -2;
@@ -242,7 +242,7 @@ class CtcBeamStream {
     }
     int32_t aligned = beam_.committed;
     for (int32_t i = alignment; i >= 0; i = tree.alignments[i].parent) ++aligned;
-    // Where a token ends is known with the next one.
+    // A token's last frame is known only once the next token has begun.
     const int32_t count = std::min(prefixes_[node].depth, aligned - 1);
     if (count <= beam_.committed) return;
     for (; aligned > count + 1; --aligned) alignment = tree.alignments[alignment].parent;
@@ -283,7 +283,7 @@ class CtcBeamStream {
   static bool fits(const SavedBeam& saved, const ContextModel& model, const CtcBeamOptions& options) {
     if (saved.head.width != options.beam_width || saved.head.vocabulary != options.row.vocabulary) return false;
     for (const SavedSlot& slot : saved.slots)
-      // No search comes to where no word goes on.
+      // A search never reaches a node of the lexicon that no word goes through.
       if (!context_fits(model, slot.context) || is_log_zero(look_ahead(model, slot.context.lexicon_node))) return false;
     const auto good = [&](const auto& tokens) {
       return std::all_of(tokens.begin(), tokens.end(), [&](const auto& token) {
@@ -323,12 +323,12 @@ class CtcBeamStream {
   mutable std::mutex mutex_;
   int32_t width_ = 0, vocabulary_ = 0;
   uint64_t search_ = 0;
-  std::unique_ptr<SavedBeam> saved_;  // until it is known for which model
+  std::unique_ptr<SavedBeam> saved_;  // until the first call tells the model
   CtcSerialBeam beam_{};
-  std::vector<CtcToken> committed_;   // the tokens of the tree's root, with the words and confidences of complete words
+  std::vector<CtcToken> committed_;   // the tokens of the tree's root; those of complete words have word and confidence
   std::vector<int32_t> word_begins_;  // the first token of each complete word
   std::vector<std::vector<double>> blocks_;
-  // Not initialised: most of it is written before it is read, and the rest never is.
+  // Uninitialised: most of it is written before it is read, the rest is never read.
   template <class T>
   class Nodes {
    public:

@@ -1,6 +1,6 @@
 // One frame of the beam search of ctc_beam.h by a team, whose threads share out prefixes, tokens and candidates. It
-// finds what cpu/ctc_beam_step.h finds. Only among prefixes with equal scores it may keep others: where there are more
-// than kMaskBits tokens and more candidates than there is room for.
+// finds what cpu/ctc_beam_step.h finds, with one exception: with more than kMaskBits tokens and more candidates than
+// there is room for, it may keep others of those with equal scores.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ ASRKERN_HOST_DEVICE CtcError check_row(Team& team, const float* log_probs, const
       .verdict(options.check_normalized);
 }
 
-// As ctc_make_row.
+// The team's ctc_make_row.
 template <class Team>
 ASRKERN_HOST_DEVICE void make_row(Team& team, const float* log_probs, const CtcRowOptions& options, bool prune,
                                   float shift, float* row) {
@@ -45,7 +45,7 @@ ASRKERN_HOST_DEVICE void make_row(Team& team, const float* log_probs, const CtcR
   team.sync();
 }
 
-// The prefixes of the beam one frame later, without new tokens, into `next`.
+// The scores one frame later of the prefixes that stay, without extensions, into `next`.
 template <class Team>
 ASRKERN_HOST_DEVICE void stay(Team& team, CtcTeamBeam& beam, const CtcBeamOptions& options) {
   const int32_t sentinel = options.beam_width;
@@ -69,15 +69,15 @@ ASRKERN_HOST_DEVICE void stay(Team& team, CtcTeamBeam& beam, const CtcBeamOption
   team.sync();
 }
 
-// Whether the beam has the extension of a slot's prefix by a token that ends `word`.
+// Whether the beam holds the extension of a slot's prefix by a token that ends `word`.
 ASRKERN_HOST_DEVICE inline bool has_child(const CtcTeamBeam& beam, int32_t slot, int32_t token, int32_t word) {
   for (int32_t child = beam.first_child[slot]; child >= 0; child = beam.next_child[child])
     if (beam.last[child] == token && beam.tree.prefixes[beam.node[child]].word == word) return true;
   return false;
 }
 
-// Keeps the `width` best of the prefixes that stay and of the candidates, if they reach `limit`. Of equal scores the
-// first ones are kept. Returns the score that a further candidate must exceed; `candidates` becomes how many are kept.
+// Keeps the `width` best of the staying prefixes and the candidates, as far as they reach `limit`. Of equal scores the
+// first ones are kept. Returns the score that a further candidate must exceed, and sets `candidates` to those kept.
 template <class Team>
 ASRKERN_HOST_DEVICE float select(Team& team, CtcTeamBeam& beam, int32_t width, float limit, int32_t& candidates) {
   const int32_t stays = beam.count, all = stays + candidates;
@@ -102,7 +102,7 @@ ASRKERN_HOST_DEVICE float select(Team& team, CtcTeamBeam& beam, int32_t width, f
     equals -= equals_here;
     const int32_t at = kept + team.scan(keep && i >= stays, kept_here);
     kept += kept_here;
-    // All have read theirs.
+    // Now all threads have read their totals.
     if (i < stays && !keep) beam.next.total[i] = kLogZero;
     if (i >= stays && keep) beam.candidates[at] = candidate;
   }
@@ -111,8 +111,8 @@ ASRKERN_HOST_DEVICE float select(Team& team, CtcTeamBeam& beam, int32_t width, f
   return limit;
 }
 
-// Tokens other than blank whose row exceeds `least`, into beam.tokens, in ascending order. best_boundary: the largest
-// row of those that are not inside words.
+// Lists in beam.tokens, in ascending order, the tokens but blank whose value in the row exceeds `least`. best_boundary:
+// becomes the largest such value of a token at a word's boundary.
 template <class Team>
 ASRKERN_HOST_DEVICE int32_t list_tokens(Team& team, CtcTeamBeam& beam, const ContextModel& model,
                                         const CtcRowOptions& options, float least, float& best_boundary) {
@@ -132,7 +132,7 @@ ASRKERN_HOST_DEVICE int32_t list_tokens(Team& team, CtcTeamBeam& beam, const Con
   return count;
 }
 
-// The extension of a slot by a token inside a word, if it exceeds `bar` and is not in the beam.
+// Makes the extension of a slot by a token inside a word. False if it does not exceed `bar`, or is in the beam.
 ASRKERN_HOST_DEVICE inline bool extend_inside(const CtcTeamBeam& beam, const ContextModel& model, int32_t slot,
                                               int32_t token, float bar, CtcCandidate& candidate) {
   if (!(beam.now.total[slot] + beam.phrase_reach[slot] + beam.row[token] > below(bar))) return false;
@@ -144,7 +144,7 @@ ASRKERN_HOST_DEVICE inline bool extend_inside(const CtcTeamBeam& beam, const Con
   return candidate.total > bar && !has_child(beam, slot, token, kNoWord);
 }
 
-// The same of a token at a word's boundary, for one of the words that may end there. more: there are further ones.
+// The same for a token at a word's boundary and one of the words that may end there. more: whether more words may.
 ASRKERN_HOST_DEVICE inline bool extend_boundary(CtcTeamBeam& beam, const ContextModel& model, int32_t slot,
                                                 int32_t token, int32_t choice, float bar, CtcCandidate& candidate,
                                                 bool& more) {
@@ -161,8 +161,8 @@ ASRKERN_HOST_DEVICE inline bool extend_boundary(CtcTeamBeam& beam, const Context
   return candidate.total > bar && !has_child(beam, slot, token, word);
 }
 
-// Computes end_gain of every prefix whose word a token of this row may end. Each of them once, since the language
-// model's lookup is slow. best_boundary: the row's largest value among those tokens.
+// Computes end_gain of every prefix whose word some token of this row may end. Once for each prefix, since the language
+// model's lookup is slow. best_boundary: the row's largest value of a token at a word's boundary.
 template <class Team>
 ASRKERN_HOST_DEVICE void end_words(Team& team, CtcTeamBeam& beam, const ContextModel& model, float best_boundary,
                                    float bar) {
@@ -175,7 +175,7 @@ ASRKERN_HOST_DEVICE void end_words(Team& team, CtcTeamBeam& beam, const ContextM
   team.sync();
 }
 
-// The extensions of the beam by one token that may be among the best; returns how many.
+// Collects the extensions of the beam by one token that may be among the best. Returns how many there are.
 template <class Team>
 ASRKERN_HOST_DEVICE int32_t collect(Team& team, CtcTeamBeam& beam, const ContextModel& model,
                                     const CtcBeamOptions& options) {
@@ -223,7 +223,7 @@ ASRKERN_HOST_DEVICE int32_t collect(Team& team, CtcTeamBeam& beam, const Context
       } else if (more) {
         found = extend_boundary(beam, model, slot, token, choice, bar, candidate, more);
       }
-      // Both counts in one: a team has fewer than 2^15 threads.
+      // Two counts in one number: a team has fewer than 2^15 threads, so 16 bits hold each.
       int32_t all;
       const int32_t at = team.scan(found | int32_t(more) << 16, all) & 0xffff;
       if (found) beam.candidates[candidates + at] = candidate;
@@ -240,7 +240,7 @@ ASRKERN_HOST_DEVICE int32_t collect(Team& team, CtcTeamBeam& beam, const Context
   return candidates;
 }
 
-// Makes the candidates prefixes, in beam.entrants.
+// Makes prefixes of the candidates, in beam.entrants.
 template <class Team>
 ASRKERN_HOST_DEVICE void make_entrants(Team& team, CtcTeamBeam& beam, const ContextModel& model, int32_t candidates) {
   PrefixTree& tree = beam.tree;
@@ -307,8 +307,8 @@ ASRKERN_HOST_DEVICE void stay_aligned(Team& team, CtcTeamBeam& beam, const CtcBe
   team.sync();
 }
 
-// Removes the prefixes that were not kept. Entrants take their slots; prefixes beyond the new count move into the slots
-// that remain.
+// Removes the prefixes that were not kept. Entrants take their slots; if slots remain, prefixes beyond the new count
+// move into them.
 template <class Team>
 ASRKERN_HOST_DEVICE void replace(Team& team, CtcTeamBeam& beam, const ContextModel& model, int32_t entrants) {
   const int32_t count = beam.count;
@@ -327,7 +327,7 @@ ASRKERN_HOST_DEVICE void replace(Team& team, CtcTeamBeam& beam, const ContextMod
   for (int32_t i = team.rank(); i < entrants; i += team.size())
     enter(beam, model, i < freed ? beam.freed[i] : count + i - freed, beam.entrants[i]);
   const int32_t after = count - freed + entrants;
-  // The last of those that stay goes to the first of the slots that are left.
+  // The last of the staying prefixes moves to the first free slot, and so on.
   const int32_t left =
       team_count(team, count - after, [&](int32_t i) { return !is_log_zero(beam.now.total[after + i]); });
   int32_t moved = 0;
@@ -343,7 +343,7 @@ ASRKERN_HOST_DEVICE void replace(Team& team, CtcTeamBeam& beam, const ContextMod
   team.sync();
 }
 
-// As settle() of one thread.
+// The team's settle(), see ctc_beam_step.h.
 template <class Team>
 ASRKERN_HOST_DEVICE void settle(Team& team, CtcTeamBeam& beam, const ContextModel& model,
                                 const CtcBeamOptions& options) {
@@ -360,7 +360,7 @@ ASRKERN_HOST_DEVICE void settle(Team& team, CtcTeamBeam& beam, const ContextMode
   });
   const int32_t tokens = tokens_to_settle(beam, options, best.slot);
   if (tokens == beam.settled) return;
-  team.sync();  // all have seen that
+  team.sync();  // every thread has read it
   if (team.rank() == 0) beam.settled = tokens;
   const int32_t prefix = beginning(beam.tree, beam.node[best.slot], tokens);
   for (int32_t i = team.rank(); i < beam.count; i += team.size())
@@ -397,7 +397,7 @@ ASRKERN_HOST_DEVICE CtcError step_row(Team& team, CtcTeamBeam& beam, const Conte
   return kCtcOk;
 }
 
-// Room in the trees for one more frame: false if there is none.
+// Makes room in the trees for one more frame. False if there is none.
 template <class Team>
 ASRKERN_HOST_DEVICE bool reserve(Team& team, CtcTeamBeam& beam, const CtcBeamOptions& options) {
   PrefixTree& tree = beam.tree;
@@ -422,7 +422,7 @@ ASRKERN_HOST_DEVICE CtcError step(Team& team, CtcTeamBeam& beam, const ContextMo
   if (!reserve(team, beam, options)) return kCtcNoRoom;
   const float shift = beam.shift;
   error = kCtcNoPrefix;
-  // Pruned tokens may be all that the prefixes can go on with.
+  // If no prefix can go on with the tokens left by pruning, all tokens are tried.
   for (bool prune = true; error == kCtcNoPrefix; prune = false) {
     make_row(team, log_probs, options.row, prune, shift, beam.row);
     error = step_row(team, beam, model, options);

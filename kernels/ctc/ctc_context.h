@@ -1,8 +1,8 @@
-// What a prefix of tokens is worth beside its acoustic score: words of a lexicon, an n-gram model, hotwords. Every part
-// of it depends on the prefix alone, so it is kept with the prefix and grows by a gain with each token.
+// What a prefix of tokens is worth beside its acoustic score: by the words of a lexicon, an n-gram model, hotwords.
+// This depends on the prefix alone, so it is kept with the prefix. A token adds what the context gains by it.
 //
-// Scores are natural logarithms, already weighted. A word's score comes when the word ends; until then the prefix may
-// carry an expected score (look_ahead) that is given back with it.
+// Scores are natural logarithms, already weighted. A word's score is added when the word ends. Until then its prefix
+// may have an expected score (look_ahead), which is taken back when the word's own score is added.
 #pragma once
 
 #include <cstdint>
@@ -15,41 +15,42 @@
 
 namespace asrkern {
 
-// What a token does to words. Between words kEndsWord changes nothing.
+// What a token does to words. Between two words, kEndsWord changes nothing.
 enum TokenKind : uint8_t {
   kInsideWord = 0,
   kEndsWord = 1,    // a space
   kBeginsWord = 2,  // ends the word before it and begins the next: "▁the"
 };
 
-constexpr int32_t kBetweenWords = 0;  // the root of the lexicon
-constexpr int32_t kUnknownWord = -1;  // in a word that the lexicon does not have
-constexpr int32_t kNotAllowed = -2;   // no word continues like this
-constexpr int32_t kHotwordStart = 0;  // the root: at the beginning of a word, no phrase begun
-constexpr int32_t kHotwordNone = 1;   // in a word that continues no phrase: a node without edges, worth nothing
+constexpr int32_t kBetweenWords = 0;  // the lexicon's root: no word is begun
+constexpr int32_t kUnknownWord = -1;  // inside a word that is not in the lexicon
+constexpr int32_t kNotAllowed = -2;   // no word begins like this
+constexpr int32_t kHotwordStart = 0;  // the root: a word may begin here, and no phrase is begun
+constexpr int32_t kHotwordNone = 1;   // inside a word that continues no phrase: no edges, no credit
 constexpr int32_t kNoWord = -2;       // in place of a word: the token ends none
 
-// Words by their tokens. Empty (nodes = 0): every word is unknown.
+// Words by their tokens. An empty lexicon (nodes = 0) knows no word.
 struct Lexicon {
   TokenTrie trie;  // root: kBetweenWords
   int32_t nodes;
   int32_t word_count;
   const int32_t* word_begin;  // [nodes + 1] the words that may end at each node
-  const int32_t* words;       // their indices
+  const int32_t* words;       // the indices of these words
   const int32_t* lm_words;    // [words] each word's id in the language model
-  const float* look_ahead;    // [nodes] the best score expected of words through a node; 0 at the root
-  const float* reach;         // [nodes] the best look-ahead that the next token inside a word can lead to
+  const float* look_ahead;    // [nodes] the best score expected of the words through a node; 0 at the root
+  const float* reach;         // [nodes] the best look_ahead among the targets of a node's edges
 };
 
-// Phrases by their tokens as an automaton (Aho & Corasick 1975) whose suffixes begin where words do. A node without an
-// edge for a token goes where kHotwordStart goes if the token begins a word, else to kHotwordNone.
+// Phrases by their tokens, as an automaton (Aho & Corasick 1975) whose suffixes begin where words begin. Where a node
+// has no edge for a token that begins a word, kHotwordStart's edge is taken; for any other token the target is
+// kHotwordNone.
 struct Hotwords {
   TokenTrie trie;          // root: kHotwordStart
   int32_t nodes;           // 0: no hotwords
-  const float* credit;     // [nodes] given in advance for the part of a phrase
-  const float* completed;  // [nodes] earned if the word ends here: of all phrases that do
+  const float* credit;     // [nodes] given in advance for the part of a phrase that is there
+  const float* completed;  // [nodes] the weights of all phrases that are complete if the word ends here
   const float* reach;      // [nodes] the largest credit among the targets of its edges, at least 0
-  // [tokens below kMaskBits] the credit of kHotwordStart's edge; not filled for a device.
+  // [tokens below kMaskBits] the credit of the target of kHotwordStart's edge. Not filled for a device.
   float begin_credit[kMaskBits];
 };
 
@@ -57,16 +58,16 @@ struct ContextModel {
   const uint8_t* token_kinds;  // [vocabulary] TokenKind
   Lexicon lexicon;
   Hotwords hotwords;
-  const TextHash* texts;  // [1 + vocabulary + words] of what stands between words, of tokens, of the lexicon's words;
-                          // null: prefixes of equal texts are results of their own
-  int32_t vocabulary;     // tokens
-  const NGramTables* lm;  // null: none
-  const int32_t* lm_tokens;  // [vocabulary] ids of tokens if the model is one of tokens, null: it is one of words
-  float alpha;               // times ln 10: the tables are log10
-  float beta;                // for each word (or token, if the model is one of tokens)
+  const TextHash* texts;     // [1 + vocabulary + words] what stands between words, tokens, the lexicon's words;
+                             // null: prefixes with the same text are separate results
+  int32_t vocabulary;        // tokens
+  const NGramTables* lm;     // null: none
+  const int32_t* lm_tokens;  // [vocabulary] the ids of tokens in a model of tokens; null: a model of words
+  float alpha;               // already times ln 10, since the tables hold log10
+  float beta;                // added for each word (for each token with a model of tokens)
   bool allow_unknown;
-  float unk_score;           // for each word that is not in the lexicon
-  float unknown_look_ahead;  // expected of a word known not to be in the lexicon
+  float unk_score;           // added for each word that is not in the lexicon
+  float unknown_look_ahead;  // expected score of a word that has left the lexicon
   float begin_reach;         // the best look-ahead and credit that a token of kBeginsWord can lead to
 };
 
@@ -84,7 +85,7 @@ ASRKERN_HOST_DEVICE inline PrefixContext context_start(const ContextModel& model
   return start;
 }
 
-// Whether the context may be one of this model: nothing in it points outside of the model's arrays.
+// Whether a context may be one of this model: its indices are all within the model's arrays.
 ASRKERN_HOST_DEVICE inline bool context_fits(const ContextModel& model, const PrefixContext& context) {
   const int32_t nodes = model.lexicon.nodes ? model.lexicon.nodes : 1;
   if (context.lexicon_node < kUnknownWord || context.lexicon_node >= nodes) return false;
@@ -106,7 +107,7 @@ ASRKERN_HOST_DEVICE inline float hotword_credit(const ContextModel& model, int32
   return model.hotwords.nodes ? model.hotwords.credit[node] : 0.0f;
 }
 
-// Where a token inside a word leads in the lexicon: a node, kUnknownWord or kNotAllowed.
+// The lexicon's node behind a token inside a word, or kUnknownWord or kNotAllowed.
 ASRKERN_HOST_DEVICE inline int32_t lexicon_next(const ContextModel& model, int32_t node, int32_t token) {
   if (node != kUnknownWord && model.lexicon.nodes) {
     const int32_t next = model.lexicon.trie.child(node, token);
@@ -126,7 +127,7 @@ ASRKERN_HOST_DEVICE inline int32_t hotword_next(const ContextModel& model, int32
   return begun != kNoNode ? begun : kHotwordNone;
 }
 
-// How many words may end at this prefix (told apart by `choice` below); 0 where it may not.
+// How many words may end at this prefix; `choice` below says which of them does. 0: none may.
 ASRKERN_HOST_DEVICE inline int32_t word_choices(const ContextModel& model, int32_t lexicon_node) {
   if (lexicon_node == kBetweenWords) return 1;
   if (lexicon_node != kUnknownWord) {
@@ -136,7 +137,7 @@ ASRKERN_HOST_DEVICE inline int32_t word_choices(const ContextModel& model, int32
   return model.allow_unknown ? 1 : 0;
 }
 
-// The word of a choice: an index of the lexicon, kUnknownWord, or kNoWord between words.
+// The word that `choice` stands for: an index of the lexicon, kUnknownWord, or kNoWord between words.
 ASRKERN_HOST_DEVICE inline int32_t word_of_choice(const ContextModel& model, int32_t lexicon_node, int32_t choice) {
   if (lexicon_node == kBetweenWords) return kNoWord;
   if (lexicon_node == kUnknownWord) return kUnknownWord;
@@ -144,28 +145,28 @@ ASRKERN_HOST_DEVICE inline int32_t word_of_choice(const ContextModel& model, int
   return begin == model.lexicon.word_begin[lexicon_node + 1] ? kUnknownWord : model.lexicon.words[begin + choice];
 }
 
-// What a token adds to the text of its word; where texts are not known, something of its own.
+// The text that a token adds to its word. Where texts are not known, a hash of the token itself.
 ASRKERN_HOST_DEVICE inline TextHash token_text(const ContextModel& model, int32_t token) {
   return model.texts ? model.texts[1 + token] : hash_of_character(uint32_t(token));
 }
 
-// The text of a word, of which `spelled` is what its tokens spell.
+// The text of a word. spelled: the text of its tokens, which counts where the word is not in the lexicon.
 ASRKERN_HOST_DEVICE inline TextHash word_text(const ContextModel& model, int32_t word, const TextHash& spelled) {
   return model.texts && word >= 0 ? model.texts[1 + model.vocabulary + word] : spelled;
 }
 
-// The language model's score of a word, weighted, and its state after it. Whatever its tables hold it is a number that
-// leaves the search an order of its prefixes.
+// The language model's weighted score of a word, and its state after the word. Whatever the tables hold, the score is a
+// number, so the search can order its prefixes.
 ASRKERN_HOST_DEVICE ASRKERN_CALLED inline float lm_score(const ContextModel& model, const NGramState& before,
                                                          int32_t word, NGramState& after) {
   const float score = model.alpha * ngram_score(*model.lm, before, word, after);
-  // A branch that is guessed right, where the smaller of two would have the search wait for it.
+  // A branch, which is predicted right; with the smaller of two the search would wait for the score.
   if (score > -kLargestScore && score < kLargestScore) return score;
   return score > 0 ? kLargestScore : -kLargestScore;
 }
 
-// What ending the current word is worth, with what the look-ahead and the hotwords expected of it settled; the state of
-// the language model after it.
+// What the context gains when the current word ends: the word's score, without the look-ahead, and the hotwords'.
+// `after` becomes the language model's state behind the word.
 ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const PrefixContext& context, int32_t word,
                                                NGramState& after) {
   float gain = -look_ahead(model, context.lexicon_node) - hotword_credit(model, context.hotword_node);
@@ -179,7 +180,7 @@ ASRKERN_HOST_DEVICE inline float word_end_gain(const ContextModel& model, const 
   return gain;
 }
 
-// Upper bound of the gain of a token inside a word that continues no phrase. credit: the context's hotword_credit.
+// Upper bound of the gain of a token inside a word that continues no phrase. credit: hotword_credit of the context.
 ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const PrefixContext& context, float credit) {
   const float reach = (model.lm_tokens ? model.beta : 0.0f) - credit;
   if (context.lexicon_node != kUnknownWord && model.lexicon.nodes)
@@ -187,12 +188,12 @@ ASRKERN_HOST_DEVICE inline float inside_reach(const ContextModel& model, const P
   return context.lexicon_node == kBetweenWords ? reach + model.unknown_look_ahead : reach;
 }
 
-// Upper bound of what a token gains in addition if it continues a phrase.
+// Upper bound of what a token gains on top of that if it continues a phrase.
 ASRKERN_HOST_DEVICE inline float phrase_reach(const ContextModel& model, const PrefixContext& context) {
   return model.hotwords.nodes ? model.hotwords.reach[context.hotword_node] : 0.0f;
 }
 
-// Upper bound of word_end_gain: its value if the language model is certain of the word.
+// Upper bound of word_end_gain: the gain if the language model gives the word a probability of 1.
 ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const PrefixContext& context, float credit) {
   float reach = -look_ahead(model, context.lexicon_node) - credit;
   if (model.hotwords.nodes) reach += model.hotwords.completed[context.hotword_node];
@@ -201,25 +202,25 @@ ASRKERN_HOST_DEVICE inline float word_end_reach(const ContextModel& model, const
   return reach + (model.lm_tokens ? 0.0f : model.beta) + (unknown ? model.unk_score : 0.0f);
 }
 
-// The gain of a token by a language model of tokens, beta included.
+// The gain of a token by a language model of tokens, with beta.
 ASRKERN_HOST_DEVICE inline float lm_token_gain(const ContextModel& model, const NGramState& before, int32_t token,
                                                NGramState& after) {
   return lm_score(model, before, model.lm_tokens[token], after) + model.beta;
 }
 
-// The gain of a token inside a word without a language model of tokens: how look-ahead and hotword credit change from
-// the node before it to the node after it.
+// The gain of a token inside a word if the language model is not one of tokens: the change of look-ahead and of hotword
+// credit from one node to the next.
 ASRKERN_HOST_DEVICE inline float inside_gain(float look, float look_before, float credit, float credit_before) {
   return look - look_before + credit - credit_before;
 }
 
-// The same without hotwords, for tokens that leave the lexicon; kLogZero where unknown words are not allowed.
+// The same without hotwords for tokens that leave the lexicon. kLogZero where unknown words are not allowed.
 ASRKERN_HOST_DEVICE inline float unlisted_gain(const ContextModel& model, const PrefixContext& context) {
   return model.allow_unknown ? model.unknown_look_ahead - look_ahead(model, context.lexicon_node) : kLogZero;
 }
 
-// Mask of the tokens that continue a word of the lexicon; all tokens with a language model of tokens, which has to be
-// asked for each.
+// The mask of the tokens that continue a word of the lexicon. With a language model of tokens all tokens, since each
+// has to be looked up.
 ASRKERN_HOST_DEVICE inline uint64_t listed_tokens(const ContextModel& model, const PrefixContext& context) {
   if (model.lm_tokens) return ~0ull;
   return model.lexicon.nodes && context.lexicon_node != kUnknownWord
@@ -227,14 +228,14 @@ ASRKERN_HOST_DEVICE inline uint64_t listed_tokens(const ContextModel& model, con
              : 0;
 }
 
-// The gain of what a token at a word's boundary begins; word_end_gain is that of the word before it. False: no word of
-// the lexicon begins so.
+// The gain of the word that a token begins; the word before it has its own, word_end_gain. False if no word of the
+// lexicon begins with the token.
 ASRKERN_HOST_DEVICE inline bool begin_gain(const ContextModel& model, const PrefixContext& context, int32_t token,
                                            float& gain, int32_t& lexicon_node, int32_t& hotword_node) {
   const bool begins = model.token_kinds[token] == kBeginsWord;
   lexicon_node = begins ? lexicon_next(model, kBetweenWords, token) : kBetweenWords;
   if (lexicon_node == kNotAllowed) return false;
-  // Another space between words is no boundary.
+  // A second space between words is no boundary.
   hotword_node = !begins && context.lexicon_node == kBetweenWords ? context.hotword_node
                                                                   : hotword_next(model, context.hotword_node, token);
   gain = look_ahead(model, lexicon_node) + hotword_credit(model, hotword_node);

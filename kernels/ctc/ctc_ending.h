@@ -1,5 +1,5 @@
-// What completes a prefix of the beam to a text: the end of its last word, and its tokens and words read from the last
-// to the first, as the trees hold them.
+// What makes a text of a prefix of the beam: its last word ends, and its tokens and words are read. The trees hold them
+// from the last to the first, so that is the order.
 #pragma once
 
 #include <cmath>
@@ -11,48 +11,48 @@ namespace asrkern {
 
 struct CtcToken {
   int32_t token;
-  int32_t start;     // frames of the best alignment: the first,
-  int32_t end;       // and the one after the last
+  int32_t start;     // its first frame in the best alignment
+  int32_t end;       // the frame after its last one
   int32_t word;      // the word that the token is in: an index of the lexicon or kUnknownWord; kNoWord for spaces
   float confidence;  // of that word; 0 for spaces
 };
 
 namespace ctc_beam {
 
-// A prefix of the beam with its last word ended in one way.
+// A prefix of the beam whose last word ends, as one of the words that it may be.
 struct Ending {
   int32_t slot;
   int32_t word;
   double gain;
   double score;
-  bool first;     // no better one has its text:
-  uint64_t text;  // the value of its hash
-  // Of all endings with that text, if this is the first of them.
+  bool first;     // no better ending has the same text
+  uint64_t text;  // the hash of the text
+  // If `first`: of all endings with this text together.
   double text_score;
   double text_am_score;  // log-probability by CTC
 };
 
 struct WordSpan {
-  uint64_t text;  // the value of its hash
+  uint64_t text;  // the hash of its text
   int32_t word;
-  int32_t first, last;  // its tokens
+  int32_t first, last;  // indices of its tokens
   int32_t start, end;   // its frames
 };
 
-// In how many ways a prefix may end where the utterance does. whole_words: words that the lexicon does not have as they
-// are must not end; else the last one is cut short.
+// In how many ways a prefix may end at the end of the utterance. whole_words: a last word that is neither in the
+// lexicon nor allowed as an unknown word is no way to end; else it ends unfinished.
 ASRKERN_HOST_DEVICE inline int32_t ending_choices(const CtcBeam& beam, const ContextModel& model, int32_t slot,
                                                   bool whole_words) {
   return whole_words ? word_choices(model, beam.context[slot].lexicon_node) : 1;
 }
 
-// A prefix with its last word ended by a gain.
+// A prefix whose last word ends as `word`, by which the context gains `gain`.
 ASRKERN_HOST_DEVICE inline Ending make_ending(const CtcBeam& beam, int32_t slot, int32_t word, double gain) {
   const double score = beam.offset + beam.now.total[slot] + gain;
   return {slot, word, gain, score, true, 0, score, score - (beam.context_score[slot] + gain)};
 }
 
-// One of them; the language model ends its sentence.
+// One of the endings of a prefix, with the end of the language model's sentence.
 ASRKERN_HOST_DEVICE inline Ending ending(const CtcBeam& beam, const ContextModel& model, int32_t slot, int32_t choice,
                                          bool whole_words) {
   const PrefixContext& context = beam.context[slot];
@@ -74,14 +74,14 @@ ASRKERN_HOST_DEVICE inline double log_sum(double a, double b) {
   return high + log1p(exp(low - high));
 }
 
-// Adds a worse ending with the same text. add: alignments are added; else the best one counts.
+// Adds a worse ending with the same text to the first one. add: alignments are summed; else the best one counts.
 ASRKERN_HOST_DEVICE inline void join(Ending& first, const Ending& other, bool add) {
   if (!add) return;
   first.text_score = log_sum(first.text_score, other.score);
   first.text_am_score = log_sum(first.text_am_score, other.text_am_score);
 }
 
-// The tokens of a prefix of the beam from the last to the first, with the times of its best alignment.
+// Goes through the tokens of a prefix from the last to the first, with their times in its best alignment.
 struct TokenWalk {
   const PrefixTree& tree;
   int32_t node, alignment, end;
@@ -92,10 +92,10 @@ struct TokenWalk {
     end = blank ? beam.blank_end[slot] + 1 : beam.frame;
   }
 
-  // How many are left, those that are no longer in the tree among them.
+  // How many tokens come before the current one, with those that have left the tree.
   ASRKERN_HOST_DEVICE int32_t left() const { return tree.prefixes[node].depth; }
 
-  // token.word: the word that the token ends.
+  // token.word becomes the word that the token ends.
   ASRKERN_HOST_DEVICE bool next(CtcToken& token) {
     const PrefixNode& prefix = tree.prefixes[node];
     if (prefix.parent < 0) return false;
@@ -108,8 +108,8 @@ struct TokenWalk {
   }
 };
 
-// The words of a prefix from the last to the first; `word` is what its end ends. Once all are read, `text` is that of
-// them all, if the texts of tokens are known.
+// Goes through the words of a prefix from the last to the first. `word`: what its last word ends as. After the first
+// word, if the texts of tokens are known, `text` is the text of the whole prefix.
 struct WordWalk {
   TokenWalk tokens;
   const ContextModel& model;
@@ -160,17 +160,17 @@ struct WordWalk {
   }
 };
 
-// Finds the words of one text that another has too at a time that overlaps, each of them once. Words are shown from the
-// last to the first.
+// Finds the words of one text that are in another one, too, at overlapping times. Each is found once. The other text's
+// words are shown from the last to the first.
 struct SharedWords {
-  const WordSpan* words;  // those of the one, from the last to the first
+  const WordSpan* words;  // of the one text, from the last to the first
   int32_t count;
-  int32_t from = 0;   // those before begin after what is to come ends
-  int32_t found = 0;  // those before have been found or passed
+  int32_t from = 0;   // the words before this one are later than all that will be shown
+  int32_t found = 0;  // the words before this one are found or passed
 
   ASRKERN_HOST_DEVICE SharedWords(const WordSpan* words, int32_t count) : words(words), count(count) {}
 
-  // share(i) for each of the words that is `other`.
+  // Calls share(i) for each word that is the same as `other`.
   template <class F>
   ASRKERN_HOST_DEVICE void show(const WordSpan& other, const F& share) {
     while (from < count && words[from].start >= other.end) ++from;

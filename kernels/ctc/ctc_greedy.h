@@ -11,8 +11,8 @@ struct GreedyResult {
   int64_t nan_frame;  // the first frame that holds a NaN, or −1
 };
 
-// log_probs: [frames, vocabulary], rows `stride` apart; tokens, timesteps: [frames], the token and the frame where it
-// begins. Of equal scores the first wins.
+// log_probs: [frames, vocabulary], rows `stride` apart. tokens, timesteps: [frames]: each token of the path, and the
+// frame where it begins. The first of equal scores wins.
 template <class T>
 GreedyResult ctc_greedy(const T* log_probs, int64_t frames, int64_t vocabulary, int64_t stride, int64_t blank,
                         int64_t* tokens, int64_t* timesteps) {

@@ -1,4 +1,4 @@
-// The options of a beam search, as Python names them: declared once, checked once.
+// The options of a beam search under their names in Python. They are declared and checked here, and nowhere else.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace asrkern {
 
-// What each means, says asrkern.ops.ctc_beam_search.
+// asrkern.ops.ctc_beam_search says what each means.
 struct CtcOptions {
   int64_t blank, beam_width, nbest, top_tokens;
   double token_min_logp, beam_prune_logp, blank_penalty;
@@ -19,7 +19,7 @@ struct CtcOptions {
   int64_t history;
   bool check_normalized;
 
-  // f(name, value) for each of them.
+  // Calls f(name, value) for each option.
   template <class F>
   void each(const F& f) {
     f("blank", blank), f("beam_width", beam_width), f("nbest", nbest), f("top_tokens", top_tokens);
@@ -28,7 +28,7 @@ struct CtcOptions {
   }
 };
 
-// Those of the search over `vocabulary` tokens. Throws std::invalid_argument if one is out of its range.
+// The options as the search over `vocabulary` tokens takes them. Throws std::invalid_argument for one out of its range.
 inline CtcBeamOptions beam_options(const CtcOptions& given, int64_t vocabulary) {
   const auto check = [](bool good, const char* name, const std::string& expected, auto received) {
     if (!good)

@@ -1,6 +1,6 @@
-// The prefixes of a beam as a tree of tokens, and their best alignments as a tree of frames: a prefix is one integer,
-// and what prefixes have in common is stored once. Nodes are only appended; compact() drops what no prefix of the beam
-// needs, so that memory follows the beam and the text, not the frames.
+// The prefixes of a beam as a tree of tokens, their best alignments as a tree of token times. So a prefix is one
+// integer, and a common beginning is stored once. Nodes are only appended. compact() drops those that no prefix of the
+// beam needs; so memory grows with the beam and the text, not with the frames.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace asrkern {
 
 struct PrefixNode {
-  int32_t parent;  // −1: the root, of which there is one: the empty prefix, or one that all begin with
+  int32_t parent;  // −1: the only root: the empty prefix, or one that all prefixes begin with
   int32_t token;
   int32_t word;     // the word that the token ended: an index of the lexicon, kUnknownWord or kNoWord
   int32_t depth;    // tokens of the prefix
@@ -19,14 +19,14 @@ struct PrefixNode {
   int32_t slot;     // its place in the beam, −1: not in it
 };
 
-// One token of an alignment. The last token's end is kept beside the alignment, since it still moves.
+// One token of an alignment. The end of the last token still moves, so it is kept beside the alignment.
 struct AlignmentNode {
-  int32_t parent;        // −1: the first token after the root's
+  int32_t parent;        // −1: of the first token behind the root
   int32_t start;         // frame where the token begins
-  int32_t previous_end;  // frame where the token before it ends (its last)
+  int32_t previous_end;  // last frame of the token before it
 };
 
-// Both arrays belong to the caller.
+// The caller owns both arrays.
 struct PrefixTree {
   PrefixNode* prefixes;
   int32_t prefix_count;
@@ -58,7 +58,7 @@ struct PrefixTree {
     return node;
   }
 
-  // The longest prefix that two have in common.
+  // The longest common beginning of two prefixes.
   ASRKERN_HOST_DEVICE int32_t common(int32_t a, int32_t b) const {
     while (a != b) {
       int32_t& deeper = prefixes[a].depth >= prefixes[b].depth ? a : b;
@@ -67,7 +67,7 @@ struct PrefixTree {
     return a;
   }
 
-  // The longest alignment that two have in common; −1: none. A parent is before its children.
+  // The longest common beginning of two alignments; −1: none. Parents come before their children.
   ASRKERN_HOST_DEVICE int32_t common_alignment(int32_t a, int32_t b) const {
     while (a != b && a >= 0 && b >= 0) {
       int32_t& later = a > b ? a : b;
@@ -76,8 +76,9 @@ struct PrefixTree {
     return a == b ? a : -1;
   }
 
-  // Keeps the prefixes and alignments named and what they stem from, and renames those in the lists. `moved`, `marked`:
-  // scratch of the larger of the two counts, and one more. Order is kept, so a parent stays before its children.
+  // Keeps the named prefixes and alignments with their ancestors, and renames them in the lists. `moved`, `marked`:
+  // scratch, as long as the longer of the two arrays and one more. Order is kept, so parents stay before their
+  // children.
   ASRKERN_HOST_DEVICE void compact(int32_t* nodes, int32_t node_count, int32_t* const* tails, int32_t lists,
                                    int32_t* moved, int32_t* marked) {
     for (int32_t i = 0; i < prefix_count; ++i) moved[i] = -1;
@@ -113,10 +114,10 @@ struct PrefixTree {
   }
 
  private:
-  // Lists the nodes that are marked with 0 in `moved`, which become their new names. Returns how many.
+  // Lists the nodes that `moved` marks with 0, and writes their new indices there. Returns how many there are.
   ASRKERN_HOST_DEVICE static int32_t list_marked(int32_t count, int32_t* moved, int32_t* marked) {
     int32_t listed = 0;
-    // Without branches, which would be guessed wrong half of the time.
+    // Without branches: half of them would be predicted wrong.
     for (int32_t i = 0; i < count; ++i) {
       marked[listed] = i;
       listed += moved[i] >= 0;

@@ -1,5 +1,5 @@
-// What a beam has found: its prefixes completed as texts, the best first, with the times of their best alignments and
-// how sure their words are.
+// What a beam has found: its prefixes as complete texts, the best first, with the times of their best alignments and
+// the confidences of their words.
 #pragma once
 
 #include <algorithm>
@@ -14,14 +14,14 @@ namespace asrkern {
 
 struct CtcHypothesis {
   std::vector<CtcToken> tokens;
-  double score;     // am_score, language model, words, hotwords
+  double score;     // am_score and what the context is worth
   double am_score;  // log-probability of the text by CTC
 };
 
 namespace ctc_beam {
 
-// All endings, the best first. final: the utterance is over, so words that the lexicon does not have as they are must
-// not end, unless there is no other ending.
+// All endings, the best first. final: the utterance is over, so unfinished words must not end, unless there is no other
+// ending.
 inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& model, bool final) {
   std::vector<Ending> result;
   for (const bool whole_words : {true, false}) {
@@ -41,7 +41,7 @@ inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& mode
   return result;
 }
 
-// Those that are in the tree, behind others.
+// Appends to `tokens` the tokens of a prefix that are in the tree.
 inline void read_tokens(const CtcBeam& beam, int32_t slot, std::vector<CtcToken>& tokens) {
   TokenWalk walk(beam, slot);
   const size_t before = tokens.size();
@@ -49,7 +49,7 @@ inline void read_tokens(const CtcBeam& beam, int32_t slot, std::vector<CtcToken>
   for (size_t i = tokens.size(); i-- > before; tokens[i].word = kNoWord) walk.next(tokens[i]);
 }
 
-// The first endings of each text, the likeliest text first. endings: the best first.
+// Of each text its best ending, the likeliest text first. endings: the best first.
 inline std::vector<int32_t> rank_texts(std::vector<Ending>& endings, const ContextModel& model, bool add) {
   std::vector<int32_t> firsts;
   std::unordered_map<uint64_t, int32_t> first_of;
@@ -66,12 +66,12 @@ inline std::vector<int32_t> rank_texts(std::vector<Ending>& endings, const Conte
 }
 
 // The `nbest` likeliest texts, each with the tokens and times of its best prefix. A word's confidence is its posterior
-// probability within the beam: the share of e^score of the hypotheses that have the same word at an overlapping time.
-// begun: the tokens of beam.begun, with which the tokens of each hypothesis begin; those before are left out.
+// probability within the beam: the share, by e^score, of the hypotheses that have the word at an overlapping time.
+// begun: the tokens of beam.begun, which every hypothesis begins with. Tokens before them are left out.
 inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextModel& model, bool add, int32_t nbest,
                                           bool final, const std::vector<CtcToken>& begun = {}) {
   std::vector<Ending> all = endings(beam, model, final);
-  // Of one ending after the other, each from the last to the first.
+  // The words of one hypothesis after the other, each from the last to the first.
   std::vector<WordSpan> words;
   std::vector<size_t> begin{0};
   std::vector<double> shares;
@@ -107,7 +107,7 @@ inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextMode
   return found;
 }
 
-// How many tokens all prefixes of the beam begin with: no later frame changes them.
+// How many tokens all prefixes of the beam begin with. No later frame changes them.
 inline int32_t stable_tokens(const CtcBeam& beam) {
   int32_t node = beam.node[0];
   for (int32_t i = 1; i < beam.count; ++i) node = beam.tree.common(node, beam.node[i]);

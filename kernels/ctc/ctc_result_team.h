@@ -1,4 +1,4 @@
-// What a beam has found (ctc_result.h) by a team, into arrays.
+// The results of ctc_result.h by a team, written to arrays.
 #pragma once
 
 #include <cmath>
@@ -35,7 +35,7 @@ ASRKERN_HOST_DEVICE inline CtcOutput ctc_output_of_row(const CtcOutput& first, i
           first.frames};
 }
 
-// No hypotheses.
+// Writes that there are no hypotheses.
 template <class Team>
 ASRKERN_HOST_DEVICE void ctc_clear(Team& team, const CtcOutput& output) {
   for (int64_t i = team.rank(); i < output.nbest * output.frames; i += team.size()) {
@@ -59,7 +59,7 @@ ASRKERN_HOST_DEVICE inline uint64_t text_of(const CtcBeam& beam, const ContextMo
   return walk.text.value;
 }
 
-// All endings, in order; −1 if there are more than there is room for.
+// Makes all endings, in order. −1 if there are more than there is room for.
 template <class Team>
 ASRKERN_HOST_DEVICE int32_t list_endings(Team& team, CtcTeamBeam& beam, const ContextModel& model) {
   int32_t count = 0;
@@ -89,7 +89,7 @@ ASRKERN_HOST_DEVICE int32_t list_endings(Team& team, CtcTeamBeam& beam, const Co
   return count;
 }
 
-// Of all endings, in order, the first of each text into beam.ranks; returns how many texts.
+// Lists in beam.ranks the first ending of each text; `endings` are in order. Returns how many texts there are.
 template <class Team>
 ASRKERN_HOST_DEVICE int32_t rank_texts(Team& team, CtcTeamBeam& beam, const ContextModel& model, int32_t endings,
                                        bool add) {
@@ -130,10 +130,10 @@ ASRKERN_HOST_DEVICE inline void write_tokens(const CtcBeam& beam, const Ending& 
   }
 }
 
-// Shares of a probability of 1 in units of 2^-62: sums that do not depend on their order.
+// A probability of 1 in units of 2^-62. Sums of integers do not depend on the order of the threads.
 constexpr double kShareUnits = 4611686018427387904.0;
 
-// The words of a hypothesis and their confidences.
+// Writes the words of a hypothesis and their confidences.
 template <class Team>
 ASRKERN_HOST_DEVICE void write_words(Team& team, CtcTeamBeam& beam, const ContextModel& model, int32_t endings,
                                      double best, double sum, const CtcOutput& output, int32_t rank) {

@@ -1,4 +1,4 @@
-// One frame of log-probabilities as the beam search takes it: what may be wrong with it, and how it is pruned.
+// One frame of log-probabilities as the beam search takes it: what can be wrong with it, and how it is pruned.
 #pragma once
 
 #include <cstdint>
@@ -15,21 +15,21 @@ enum CtcError : int32_t {
   kCtcProbabilities = 3,  // probabilities in place of their logarithms
   kCtcNotNormalised = 4,  // logits
   kCtcNoPrefix = 5,       // no prefix of the beam can go on
-  kCtcBadLength = 6,      // a length beyond the frames there are
-  kCtcNoRoom = 7,         // more prefixes than there is memory for, where it does not grow
-  kCtcInfinite = 8,       // +inf, or nearly
+  kCtcBadLength = 6,      // a length that is negative or beyond the frames
+  kCtcNoRoom = 7,         // more prefixes or words than a device's memory holds
+  kCtcInfinite = 8,       // +inf, or close to it
 };
 
 struct CtcRowOptions {
   int32_t vocabulary;
   int32_t blank;
   int32_t top_tokens;     // only that many of the likeliest tokens of a frame are possible
-  float token_min_logp;   // less likely tokens are impossible, unless it is the likeliest of the frame
-  float blank_penalty;    // taken off the log-probability of blank before anything else
+  float token_min_logp;   // less likely tokens are impossible, but never a frame's likeliest
+  float blank_penalty;    // subtracted from the log-probability of blank before anything else
   bool check_normalized;  // a frame's probabilities must sum to 1, within a factor of e^0.5
 };
 
-// What the values of a frame are, from one value after the other; of parts of a frame that are merged.
+// Looks at the values of a frame, one after the other. The checks of parts of a frame can be merged.
 struct CtcRowCheck {
   float best = kLogZero * 2;
   float sum = 0;  // of probabilities
@@ -51,7 +51,7 @@ struct CtcRowCheck {
     return both;
   }
 
-  // What they are instead of log-probabilities, or kCtcOk.
+  // What the values are instead of log-probabilities, or kCtcOk.
   ASRKERN_HOST_DEVICE CtcError verdict(bool check_normalized) const {
     if (!number) return kCtcNaN;
     if (best < -kLargestScore) return kCtcAllZero;

@@ -8,20 +8,20 @@
 
 namespace asrkern {
 
-// Puts a node at the beginning of its parent's list of children; others may be put there at the same time.
+// Puts a node in front of its parent's list of children. Several threads may do so at the same time.
 ASRKERN_HOST_DEVICE inline void link_child(PrefixTree& tree, int32_t parent, int32_t node) {
   tree.prefixes[node].sibling = team_exchange(&tree.prefixes[parent].child, node);
 }
 
-// Marks with 0 in `moved` what `node` stems from, itself included.
+// Marks a node and its ancestors with 0 in `moved`.
 template <class Node>
 ASRKERN_HOST_DEVICE void mark_ancestors(const Node* nodes, int32_t node, int32_t* moved) {
-  // Where another thread has been, it goes on.
+  // Where another thread has been, that thread marks the rest.
   while (node >= 0 && team_exchange(&moved[node], 0) < 0) node = nodes[node].parent;
 }
 
-// Keeps the nodes that are marked, in their order; `moved` becomes their new indices. Returns how many. The parents of
-// nodes are renamed with them.
+// Keeps the marked nodes in their order, with their parents renamed; `moved` becomes their new indices. Returns how
+// many there are.
 template <class Team, class Node>
 ASRKERN_HOST_DEVICE int32_t keep_marked(Team& team, Node* nodes, int32_t count, int32_t* moved) {
   int32_t kept = 0;
@@ -42,14 +42,14 @@ ASRKERN_HOST_DEVICE int32_t keep_marked(Team& team, Node* nodes, int32_t count, 
       node = nodes[i];
       if (node.parent >= 0) node.parent = moved[node.parent];
     }
-    team.sync();  // all have read theirs
+    team.sync();  // every thread has read its nodes
     if (keep) nodes[moved[i]] = node;
   }
   team.sync();
   return kept;
 }
 
-// As PrefixTree::compact; the lists of children may come out in another order.
+// The team's PrefixTree::compact. Lists of children may come out in another order.
 template <class Team>
 ASRKERN_HOST_DEVICE void compact(Team& team, PrefixTree& tree, int32_t* nodes, int32_t node_count,
                                  int32_t* const* tails, int32_t lists, int32_t* moved) {

@@ -1,4 +1,4 @@
-// Hashes of texts that are made from those of their parts, so that texts spelled in different ways have the same one.
+// Hashes of texts that are made from the hashes of their parts: a text has one hash, however it is spelled.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct TextHash {
 
 constexpr TextHash kNoText{0, 1};
 
-// The hash of two texts, one after the other.
+// The hash of one text followed by another.
 ASRKERN_HOST_DEVICE inline TextHash joined(const TextHash& first, const TextHash& second) {
   return {first.value * second.power + second.value, first.power * second.power};
 }

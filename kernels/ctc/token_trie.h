@@ -1,4 +1,4 @@
-// A trie, or a graph like one, walked by tokens: a node's edges are one run of an array.
+// A trie (or another graph) whose edges are tokens. The edges of a node stand together in an array.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@ namespace asrkern {
 
 constexpr int32_t kNoNode = -1;
 
-// A mask is a set of tokens, each with a bit; of more tokens than bits, those that are equal modulo kMaskBits share
-// one.
+// A mask is a set of tokens with a bit for each. In vocabularies of more than kMaskBits tokens, tokens that are equal
+// modulo kMaskBits share a bit.
 constexpr int32_t kMaskBits = 64;
 
 ASRKERN_HOST_DEVICE inline int32_t mask_place(int32_t token) { return token & (kMaskBits - 1); }
@@ -25,23 +25,23 @@ ASRKERN_HOST_DEVICE inline int32_t count_bits(uint64_t bits) {
 
 struct TokenTrie {
   const int32_t* edge_begin;   // [nodes + 1] where each node's edges are
-  const int32_t* edge_token;   // [edges] ascending within a node
+  const int32_t* edge_token;   // [edges] ascending within each node
   const int32_t* edge_target;  // [edges]
   const uint64_t* edge_mask;   // [nodes] mask of the tokens of a node's edges
-  bool mask_is_exact;          // there are no more than kMaskBits tokens
+  bool mask_is_exact;          // no tokens share a bit
 
   ASRKERN_HOST_DEVICE bool has(int32_t node, int32_t token) const {
     if (!in_mask(edge_mask[node], token)) return false;
     return mask_is_exact || child(node, token) != kNoNode;
   }
 
-  // The node that `token` leads to, or kNoNode.
+  // The node behind the edge with this token, or kNoNode.
   ASRKERN_HOST_DEVICE int32_t child(int32_t node, int32_t token) const {
     if (!in_mask(edge_mask[node], token)) return kNoNode;
     return mask_is_exact ? listed_child(node, edge_mask[node], token) : search_child(node, token);
   }
 
-  // The same where tokens share bits. Apart, so that the usual way is short enough to be part of its callers.
+  // The same where tokens share bits. It is a function of its own so that the usual case is short enough to inline.
   ASRKERN_HOST_DEVICE int32_t search_child(int32_t node, int32_t token) const {
     int32_t begin = edge_begin[node], end = edge_begin[node + 1];
     while (begin < end) {
@@ -54,7 +54,7 @@ struct TokenTrie {
     return begin < edge_begin[node + 1] && edge_token[begin] == token ? edge_target[begin] : kNoNode;
   }
 
-  // The node that a token leads to which `mask`, the node's, has. Of no more than kMaskBits tokens.
+  // The node behind the edge with a token that is in `mask`, the node's mask. For at most kMaskBits tokens.
   ASRKERN_HOST_DEVICE int32_t listed_child(int32_t node, uint64_t mask, int32_t token) const {
     return edge_target[edge_begin[node] + count_bits(mask & ((1ull << token) - 1))];
   }

@@ -9,7 +9,7 @@ namespace asrkern {
 namespace {
 
 constexpr uint32_t kSpace = ' ';
-constexpr uint32_t kNoSymbol = UINT32_MAX;  // of no text
+constexpr uint32_t kNoSymbol = UINT32_MAX;  // in no text
 
 // A trie of symbols that is still growing.
 class SymbolTrie {
@@ -27,7 +27,7 @@ class SymbolTrie {
     return found == children_.end() ? kNoNode : found->second;
   }
 
-  // The node of a text, made where there is none.
+  // The node of a text, which is made if it is not there yet.
   int32_t insert(const uint32_t* begin, const uint32_t* end) {
     int32_t node = 0;
     for (; begin != end; ++begin) {
@@ -56,7 +56,7 @@ class SymbolTrie {
   std::unordered_map<uint64_t, int32_t> children_;
 };
 
-// Tokens by their texts.
+// The tokens in a trie by their texts.
 class TokenTexts {
  public:
   TokenTexts(const Texts& tokens, const uint8_t* kinds) : kinds_(kinds) {
@@ -69,7 +69,8 @@ class TokenTexts {
 
   bool at_boundary(int32_t token) const { return kinds_[token] != kInsideWord; }
 
-  // found(token, target) for each token whose text leads from `from` down to a node of `trie`. boundary: which tokens.
+  // Calls found(token, target) for each token whose text leads from `from` down to a node of `trie`. boundary: tokens
+  // at a word's boundary; else those inside words.
   template <class F>
   void descend(const SymbolTrie& trie, int32_t from, bool boundary, const F& found, int32_t at = 0) const {
     for (const int32_t token : here_[at])
@@ -87,7 +88,7 @@ class TokenTexts {
   const uint8_t* kinds_;
 };
 
-// Edges are added node by node.
+// Collects edges, node by node.
 class EdgeWriter {
  public:
   explicit EdgeWriter(int32_t nodes) { edges_.begin.reserve(nodes + 1); }
@@ -112,7 +113,7 @@ class EdgeWriter {
     return std::move(edges_);
   }
 
-  // Without the edges to nodes that are not good.
+  // The edges that lead to good nodes.
   static TokenEdges only(const TokenEdges& edges, const std::vector<uint8_t>& good) {
     const int32_t nodes = int32_t(edges.begin.size()) - 1;
     EdgeWriter writer(nodes);
@@ -139,7 +140,7 @@ LexiconGraph build_lexicon(const Texts& words, const int32_t* word_of, int64_t w
     node_of[i] = trie.insert(words.symbols + words.begin[i], words.symbols + words.begin[i + 1]);
   const int32_t nodes = trie.size();
 
-  // Tokens that begin words lead from the root only; a text without symbols leads nowhere.
+  // Only the root has edges by tokens that begin words. A text without symbols makes no edge.
   const TokenTexts texts(tokens, kinds);
   EdgeWriter writer(nodes);
   std::vector<uint8_t> reached(nodes);
@@ -168,7 +169,8 @@ LexiconGraph build_lexicon(const Texts& words, const int32_t* word_of, int64_t w
   }
   std::sort(ends.begin(), ends.end());
   ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
-  // A beginning that only words without spelling share is that of an unknown word. Edges lead to later nodes.
+  // Beginnings of words that no tokens can spell are those of unknown words, so they leave the graph. Edges lead to
+  // later nodes, hence from the last to the first.
   std::vector<uint8_t> goes_on(nodes);
   for (const auto& [node, word] : ends) goes_on[node] = 1;
   for (int32_t node = nodes; node-- > 0;)
@@ -197,7 +199,7 @@ std::vector<float> best_below(const int32_t* parent, const int32_t* word_begin, 
 
 HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Texts& tokens, const uint8_t* kinds) {
   SymbolTrie trie;
-  trie.insert(&kNoSymbol, &kNoSymbol + 1);  // kHotwordNone, which nothing leads to or from
+  trie.insert(&kNoSymbol, &kNoSymbol + 1);  // kHotwordNone, a node without edges
   std::vector<int32_t> node_of(phrases.count);
   for (int64_t i = 0; i < phrases.count; ++i)
     node_of[i] = trie.insert(phrases.symbols + phrases.begin[i], phrases.symbols + phrases.begin[i + 1]);
@@ -206,7 +208,7 @@ HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Te
   HotwordGraph graph;
   graph.completed.assign(nodes, 0);
   graph.credit.assign(nodes, 0);
-  // Credit is the share that is there of the phrase that needs the fewest symbols to be complete.
+  // The credit of a node is the part that is spelled of the phrase below it that needs the fewest symbols more.
   std::vector<int64_t> shortest(nodes, INT64_MAX);
   for (int64_t i = 0; i < phrases.count; ++i) {
     const int64_t length = phrases.begin[i + 1] - phrases.begin[i];
@@ -219,8 +221,7 @@ HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Te
     }
   }
 
-  // Parents come before their children, and a suffix that begins a phrase is shorter: but perhaps added later, so by
-  // depth.
+  // A node's suffix comes before it by depth, since it is shorter; it may have been added later.
   std::vector<int32_t> order(nodes), depth(nodes, 0), suffix(nodes, kHotwordNone);
   for (int32_t node = 0; node < nodes; ++node) {
     order[node] = node;
@@ -240,7 +241,7 @@ HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Te
 
   const TokenTexts texts(tokens, kinds);
   EdgeWriter writer(nodes);
-  std::vector<int32_t> set_by(tokens.count, -1);  // the node whose edge for a token is set
+  std::vector<int32_t> set_by(tokens.count, -1);  // the node for which a token's edge was set last
   for (int32_t node = 0; node < nodes; ++node) {
     const bool between_words = node == 0 || trie.symbol(node) == kSpace;
     for (int32_t from = node; from != kHotwordNone; from = suffix[from]) {

@@ -21,16 +21,16 @@ struct TokenEdges {
 struct LexiconGraph {
   TokenEdges edges;
   std::vector<int32_t> word_begin, words;
-  std::vector<int32_t> parent;   // [nodes] before its children; −1: the root
+  std::vector<int32_t> parent;   // [nodes] parents come before their children; −1: the root's
   std::vector<uint8_t> spelled;  // [words] whether the tokens can spell it
 };
 
-// words: their spellings; several may belong to one word, word_of[i] says to which. tokens: what each adds to the text,
-// a boundary apart; kinds: TokenKind of each.
+// words: their spellings. A word may have several; word_of[i] is the word of spelling i. tokens: the text that each
+// adds, without the boundary between words. kinds: the TokenKind of each token.
 LexiconGraph build_lexicon(const Texts& words, const int32_t* word_of, int64_t word_count, const Texts& tokens,
                            const uint8_t* kinds);
 
-// [nodes]: the largest score of the words that end at a node or below it; parent, word_begin, words: of the graph.
+// [nodes] the largest score of the words that end at a node or below it. parent, word_begin, words: of the graph.
 std::vector<float> best_below(const int32_t* parent, const int32_t* word_begin, const int32_t* words, int64_t nodes,
                               const float* word_scores);
 
@@ -39,7 +39,7 @@ struct HotwordGraph {
   std::vector<float> credit, completed;
 };
 
-// phrases: words with single spaces between them. weights: what each is worth.
+// phrases: words with single spaces between them. weights: of each phrase.
 HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Texts& tokens, const uint8_t* kinds);
 
 }  // namespace asrkern

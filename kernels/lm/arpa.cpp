@@ -11,16 +11,17 @@
 namespace asrkern {
 namespace {
 
-// Bytes of a line. Lines of n-grams have a few hundred; without a limit a small compressed file can ask for all memory.
+// The longest line, in bytes. Lines of n-grams have a few hundred; without a limit a small compressed file could take
+// all memory.
 constexpr size_t kMaxLine = size_t(1) << 16;
-// Bytes of comments and blank lines: so many, and some more for each n-gram.
+// The most bytes of comments and blank lines: the first number, and the second for each n-gram.
 constexpr uint64_t kMaxIdle = uint64_t(1) << 20, kMaxIdlePerNGram = 16;
-// What rounding can make of a log10 probability of 0.
+// How far above 0 rounding can leave a log10 probability.
 constexpr float kRounding = 1e-3f;
-// Log10 of no probability at all, as SRILM writes it.
+// The log10 of probability 0, as SRILM writes it.
 constexpr float kNoProbability = -99;
 
-// The next field of a line, which is cut off; empty at the end. Fields end where words of texts do.
+// Cuts the next field off a line; empty at the end. Fields are separated by what separates words of texts.
 std::string_view next_field(std::string_view& line) {
   const char *begin = line.data(), *const last = begin + line.size();
   while (begin < last && is_space(*begin)) ++begin;
@@ -147,7 +148,7 @@ void ArpaReader::read_line(std::string_view line) {
   }
 }
 
-// What stands before \data\ is a comment, except the names of formats in which numbers mean something else.
+// Text before \data\ is a comment, unless it names a format in which the numbers mean something else.
 void ArpaReader::read_header(std::string_view line) {
   std::string_view rest = line;
   const std::string_view word = next_field(rest);
@@ -221,7 +222,7 @@ void ArpaReader::read_ngram(std::string_view line) {
     if (!next_field(line).empty()) fail_parts(all);
   }
   if (interpolated_ && section_ > 1) {
-    // Without its beginning an n-gram has no weight to interpolate with, and IRSTLM leaves it out.
+    // IRSTLM has no weight to interpolate an n-gram with if its beginning is missing, so it leaves the n-gram out.
     const std::optional<float> lower = builder_.backed_off(ids, section_);
     if (!lower) return;
     log_prob = add_log10(log_prob, *lower);

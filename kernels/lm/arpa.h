@@ -1,5 +1,5 @@
-// ARPA files: the text format of back-off n-gram models; and IRSTLM's iARPA, which is ARPA with weights that are still
-// to be interpolated.
+// ARPA files, the text format of back-off n-gram models; and IRSTLM's iARPA, which is ARPA with weights that the reader
+// has to interpolate.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +22,13 @@ class ArpaReader {
   int32_t order() const { return int32_t(counts_.size()); }
   NGramBuilder& builder() { return builder_; }
 
-  // What was read otherwise than it stands there, in sentences for people.
+  // Sentences for people about what was not read as it stands in the file.
   std::vector<std::string> warnings() const;
 
  private:
   enum class Part { kBefore, kCounts, kNGrams, kAfter };
 
-  // A kind of deviation: how often, and of the first the line and the text.
+  // A kind of deviation: how often it occurs, and the first one's line and text.
   struct Deviation {
     uint64_t count = 0;
     uint64_t line;
@@ -49,21 +49,21 @@ class ArpaReader {
   [[noreturn]] void fail(const std::string& message) const;
 
   NGramBuilder builder_;
-  std::string rest_;  // a line without its end
+  std::string rest_;  // the beginning of a line whose end has not come
   uint64_t line_ = 0;
   Part part_ = Part::kBefore;
-  std::vector<uint64_t> counts_;  // as announced, of orders 1, 2, …
+  std::vector<uint64_t> counts_;  // of n-grams of orders 1, 2, …, as the header announces
   int32_t section_ = 0;           // the order of the n-grams now read
-  uint64_t read_ = 0;             // how many of them
+  uint64_t read_ = 0;             // how many of them are read
   uint64_t ngrams_ = 0;           // n-grams of all orders
-  uint64_t idle_ = 0;             // bytes of lines that say nothing
-  bool headed_ = false;           // there is text before the data
+  uint64_t idle_ = 0;             // bytes of comments and blank lines
+  bool headed_ = false;           // there is text before the section of counts
   bool interpolated_ = false;     // it is iARPA's header
   Deviation header_, repeated_, above_zero_;
 };
 
-// n-grams number begin … end − 1 as lines of a section. vocabulary: the words by id; words: [count, order]; backoffs:
-// null for the highest order.
+// N-grams begin … end − 1 as lines of a section. vocabulary: the words by id; words: [count, order]; backoffs: null for
+// the highest order.
 std::string arpa_lines(const std::vector<std::string_view>& vocabulary, const int32_t* words, const float* log_probs,
                        const float* backoffs, int32_t order, int64_t begin, int64_t end);
 

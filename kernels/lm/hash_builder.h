@@ -1,4 +1,4 @@
-// Hash tables that grow; what kernels/common/hash_table.h reads.
+// Hash tables that grow, in the layouts that kernels/common/hash_table.h reads.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,20 @@
 
 namespace asrkern {
 
-// Of finished tables: with fewer slots more groups are full and more searches go on behind them, which costs more than
-// the memory. Groups by twos: then tables of either layout end at a cache line's boundary, and in a file the next
-// begins.
+// The slots of a finished table. With fewer slots more groups would be full and more searches would go on behind them,
+// which costs more than the memory. Groups come in pairs, so that tables of both layouts end at a cache line's
+// boundary: in a file the next table begins there.
 constexpr uint64_t finished_size(uint64_t keys) { return (keys / 4 + 1) * 2 * kHashGroup; }
 
-// Slots between where a key's search begins and where the key is. Of 10^12 hashes none is that far away; keys that are,
-// in a file that is not what it says it is, would make building cost the square of their number.
+// The most slots between where a key's search begins and where the key is. No key of 10^12 hashes is that far away. In
+// a damaged or forged file keys can be, and building would take time that grows with the square of their number.
 constexpr uint64_t kMaxDistance = 1024;
 
 [[noreturn]] inline void fail_crowded() {
   throw TextError("expected words and n-grams whose hashes are scattered, received many with hashes close together");
 }
 
-// Fills a finished table, whose slots are zero.
+// Fills a finished table. Its slots are zero before.
 template <class Slot>
 class HashWriter {
  public:
@@ -50,20 +50,20 @@ class HashWriter {
  private:
   Slot* const slots_;
   const uint64_t size_;
-  std::vector<bool> left_;  // of each group: whether a key had to leave it
+  std::vector<bool> left_;  // of each group: whether a key found it full
 };
 
 class HashBuilder {
  public:
   uint64_t count() const { return count_; }
 
-  // The payload of a key, or null. Valid until the next insert.
+  // The payload of a key, or null. The pointer is valid until the next insert.
   uint64_t* find(uint64_t key) {
     HashSlot& slot = at(slots_.data(), slots_.size(), key);
     return slot.key ? &slot.payload : nullptr;
   }
 
-  // The payload of a key, set to `payload` if it was missing, and whether it was. Valid until the next insert.
+  // The payload of a key, which becomes `payload` if the key is new, and whether it is. Valid until the next insert.
   std::pair<uint64_t*, bool> insert(uint64_t key, uint64_t payload) {
     if (3 * (count_ + 1) > 2 * slots_.size()) resize(2 * slots_.size());
     HashSlot& slot = at(slots_.data(), slots_.size(), key);
@@ -75,10 +75,10 @@ class HashBuilder {
     return {&slot.payload, missing};
   }
 
-  // Slots of the finished table.
+  // How many slots the finished table has.
   uint64_t size() const { return finished_size(count_); }
 
-  // The finished table, into size() slots that are zero.
+  // Writes the finished table into size() slots that are zero.
   void write(HashSlot* slots) const {
     HashWriter<HashSlot> writer(slots, size());
     for (const HashSlot& slot : slots_)
@@ -87,7 +87,7 @@ class HashBuilder {
   }
 
  private:
-  // The slot of a key, or the empty one where it belongs: there is always one.
+  // The slot of a key, or the empty slot where it belongs. There is always one.
   static HashSlot& at(HashSlot* slots, uint64_t size, uint64_t key) {
     uint64_t at = hash_start(key, size);
     for (uint64_t distance = 0; slots[at].key && slots[at].key != key; ++distance) {
@@ -104,11 +104,13 @@ class HashBuilder {
     slots_ = std::move(slots);
   }
 
-  std::vector<HashSlot> slots_ = std::vector<HashSlot>(64);
+  static constexpr size_t kFirstSize = 64;
+
+  std::vector<HashSlot> slots_ = std::vector<HashSlot>(kFirstSize);
   uint64_t count_ = 0;
 };
 
-// The slots of a SmallHashTable of `count` distinct keys, into finished_size(count) slots that are zero.
+// Writes the slots of a SmallHashTable of `count` distinct keys, into finished_size(count) slots that are zero.
 inline void write_small_hash_table(const uint64_t* keys, const uint16_t* codes, uint64_t count, uint64_t* slots) {
   HashWriter<uint64_t> writer(slots, finished_size(count));
   for (uint64_t i = 0; i < count; ++i) writer.add(keys[i], SmallHashTable::check_bits(keys[i]) | codes[i]);

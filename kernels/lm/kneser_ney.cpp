@@ -17,8 +17,11 @@ double discount(const KneserNey::Discounts& discounts, uint64_t count) {
   return count ? discounts[std::min<uint64_t>(count, 3) - 1] : 0;
 }
 
-// ARPA files have −99 for the logarithm of 0: a discount can be 0.
-float log10_or_least(double value) { return value > 0 ? float(std::log10(value)) : -99; }
+// ARPA files have −99 for the logarithm of 0, which a discount of 0 can lead to.
+float log10_or_least(double value) {
+  constexpr float kLeast = -99;
+  return value > 0 ? float(std::log10(value)) : kLeast;
+}
 
 }  // namespace
 
@@ -55,7 +58,7 @@ void KneserNey::read_line(std::string_view line) {
   begin_sentence();
   tokenizer_(line, [this](std::string_view word) {
     const int32_t id = add_word(word);
-    // KenLM takes either for the unknown word.
+    // KenLM takes both spellings for the unknown word.
     if (id <= kEos || word == "<UNK>")
       throw TextError("line " + std::to_string(line_) + " of the text: expected words, received the mark " +
                       quoted(word));
@@ -76,7 +79,7 @@ void KneserNey::append(int32_t word) {
   keys[1] = uint64_t(word);
   for (int32_t n = 2; n <= longest; ++n) keys[n] = ngram_key(keys[n - 1], history_[n - 2]);
 
-  // From the longest n-gram to its suffixes, until one has been seen: the rest of the chain is there already.
+  // Goes from the longest n-gram to its suffixes until one is known already; so are all after that one.
   std::array<uint32_t, kMaxOrder + 1> numbers{};
   bool fresh = true;
   for (int32_t n = longest; n >= 1; --n) {
@@ -119,7 +122,7 @@ void KneserNey::finish(const std::vector<uint64_t>& prune, const std::optional<D
     for (const Gram& gram : levels_[n].grams) levels_[n - 1].grams[gram.suffix].count += gram.count;
   }
   for (int32_t n = 1; n <= order_; ++n) {
-    // No word comes before n-grams that begin with <s>.
+    // N-grams that begin with <s> have no word before them, so their true counts stay.
     for (Gram& gram : levels_[n].grams)
       if (n == order_ || gram.adjusted == 0) gram.adjusted = gram.count;
   }
@@ -137,8 +140,8 @@ void KneserNey::finish(const std::vector<uint64_t>& prune, const std::optional<D
   }
 }
 
-// Of the n-grams that end with (n − 1)-gram `suffix`, the one whose first word has the highest id; `kNone` if there is
-// none.
+// Of the n-grams that end with the (n − 1)-gram `suffix`, the one whose first word has the highest id; `kNone` without
+// any.
 uint32_t KneserNey::last_extension(int32_t n, uint32_t suffix) const {
   const std::vector<Gram>& grams = levels_[n].grams;
   uint32_t best = kNone;
@@ -156,8 +159,8 @@ uint32_t KneserNey::last_extension(int32_t n, uint32_t suffix) const {
 }
 
 // Chen & Goodman, equation 26: D_k = k − (k + 1) · Y · t_{k+1} / t_k, Y = t_1 / (t_1 + 2 t_2), where t_k is the number
-// of n-grams with adjusted count k. The last n-gram, in order of last words, words before, and so on, goes by its true
-// count: so does lmplz, and small texts show it.
+// of n-grams with adjusted count k. The last n-gram (sorted by last word, then by the words before) counts with its
+// true count: lmplz does that, and in small texts it shows.
 std::optional<KneserNey::Discounts> KneserNey::discounts(const Level& level, uint32_t last) const {
   double t[5] = {};
   for (size_t i = 0; i < level.grams.size(); ++i)
@@ -173,7 +176,7 @@ std::optional<KneserNey::Discounts> KneserNey::discounts(const Level& level, uin
 
 void KneserNey::estimate(int32_t n) {
   Level& level = levels_[n];
-  // Of every context: the sum of its n-grams' adjusted counts, and the mass that backing off gets.
+  // For every context: the sum of its n-grams' adjusted counts, and the probability mass left for backing off.
   const size_t contexts = n == 1 ? 1 : levels_[n - 1].grams.size();
   std::vector<uint64_t> total(contexts);
   std::vector<double> gamma(contexts);

@@ -26,11 +26,11 @@ class KneserNey {
   // The next bytes of a text, a sentence a line. Throws TextError for <s>, </s> and <unk>.
   void feed(std::string_view text);
 
-  // The end of the text. prune: [order], n-grams that occur so often or less are left out; never decreasing, 0 first.
-  // fallback: discounts of the orders whose counts give none. Throws TextError without it.
+  // The end of the text. prune: [order]; n-grams that occur at most so often are left out. The numbers never decrease,
+  // and the first is 0. fallback: discounts for orders whose counts give none; without it they throw TextError.
   void finish(const std::vector<uint64_t>& prune, const std::optional<Discounts>& fallback);
 
-  // The probabilities of order n and the back-off weights of order n − 1; after those of order n − 1.
+  // Estimates the probabilities of order n and the back-off weights of order n − 1. Orders come one after the other.
   void estimate(int32_t n);
 
   // The estimated n-grams that are not pruned, in the order of their first occurrence in the text.
@@ -47,8 +47,8 @@ class KneserNey {
  private:
   // An n-gram: `context` and `suffix` are the numbers of the (n − 1)-grams that it begins and ends with.
   struct Gram {
-    uint64_t count;     // in the text; up to finish() only of n-grams that no longer one of `order_` ends with
-    uint64_t adjusted;  // how many words come before it, or its count
+    uint64_t count;     // in the text. Before finish() only occurrences that end no n-gram of `order_` words
+    uint64_t adjusted;  // how many different words come before it, or its count
     uint32_t context;
     uint32_t suffix;
     int32_t word;
@@ -71,14 +71,14 @@ class KneserNey {
 
   int32_t order_;
   Tokenizer tokenizer_;
-  std::string rest_;  // a line without its end
+  std::string rest_;  // the beginning of a line whose end has not come
   uint64_t line_ = 0;
   HashBuilder words_;
   std::string strings_;
-  std::array<Level, kMaxOrder + 1> levels_;  // by order, from 1; unigrams are numbered by word id
+  std::array<Level, kMaxOrder + 1> levels_;  // by order, from 1; the number of a unigram is its word id
   std::vector<double> probs_;                // of the order estimated last
 
-  // The words before, most recent first, and the numbers of the n-grams that end there, by order.
+  // How many words precede the next one, and the numbers of the n-grams that they end, by order.
   int32_t depth_ = 0;
   std::array<int32_t, kMaxOrder> history_{};
   std::array<uint32_t, kMaxOrder + 1> last_{};

@@ -19,8 +19,8 @@ namespace asrkern {
 constexpr int32_t kMaxOrder = 6;
 constexpr int32_t kUnk = 0;
 
-// log_prob: its magnitude counts, the value is −|log_prob|. Sign bit set: no longer n-gram ends with this one.
-// backoff: −0.0: this n-gram begins no longer one, and has no back-off weight.
+// log_prob: the value is −|log_prob|. The sign bit is a mark: if it is set, no longer n-gram ends with this one.
+// backoff: −0.0 marks an n-gram that begins no longer one, and so has no back-off weight.
 struct NGramEntry {
   float log_prob;
   float backoff;
@@ -38,8 +38,9 @@ struct NGramTables {
   int32_t eos;  // id of </s>
 };
 
-// The context of the next word, most recent word first, as short as it can be: what no n-gram of the model reaches is
-// dropped, so that hypotheses that score alike from here on have equal states. Words beyond `length` are 0.
+// The context of the next word, the most recent word first. It is as short as it can be: words that no n-gram of the
+// model reaches are dropped, so hypotheses that score alike from here on have equal states. Words beyond `length` are
+// 0.
 struct NGramState {
   int32_t words[kMaxOrder - 1];
   int32_t length;
@@ -52,7 +53,7 @@ ASRKERN_HOST_DEVICE inline uint32_t ngram_bits(float value) {
   return bits;
 }
 
-// Whether the n-gram with this back-off weight is to be kept as context.
+// Whether an n-gram with this back-off weight begins a longer one, so that it is kept as context.
 ASRKERN_HOST_DEVICE inline bool ngram_extends_right(float backoff) { return ngram_bits(backoff) != 0x80000000u; }
 
 // Whether a longer n-gram ends with the one of this log_prob.
@@ -65,7 +66,7 @@ ASRKERN_HOST_DEVICE inline float ngram_log_prob(NGramEntry entry) {
   return log_prob;
 }
 
-// The state of the empty context, as in the middle of a text.
+// The state without context, as in the middle of a text.
 ASRKERN_HOST_DEVICE inline NGramState ngram_null_state() { return NGramState{}; }
 
 // The state after <s>.
@@ -86,19 +87,19 @@ ASRKERN_HOST_DEVICE inline bool ngram_equal(const NGramState& a, const NGramStat
   return difference == 0;
 }
 
-// The key of an n-gram that is longer by one word at its beginning. A unigram's key is its word id.
+// The key of an n-gram with one more word at its beginning. The key of a unigram is its word id.
 ASRKERN_HOST_DEVICE inline uint64_t ngram_key(uint64_t key, int32_t word) {
   return (key * 8978948897894561157ull) ^ ((1 + uint64_t(word)) * 17894857484156487943ull);
 }
 
-// Equal for equal states.
+// A hash that is equal for equal states.
 ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
   uint64_t key = uint64_t(state.length);
   for (int32_t i = 0; i < state.length; ++i) key = ngram_key(key, state.words[i]);
   return key;
 }
 
-// The id of the word with this murmur_hash, kUnk if the model has none.
+// The id of the word with this murmur_hash; kUnk if the model does not know it.
 ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
   uint64_t id;
   return tables.words.find(hash, tables.words.first(hash), id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : kUnk;
@@ -115,14 +116,14 @@ ASRKERN_HOST_DEVICE inline const void* ngram_slot(const NGramTables& tables, uin
   return tables.ngrams.first(key);
 }
 
-// The same, and starts the loads that ngram_find would wait for.
+// The same; also starts the loads that ngram_find would wait for.
 ASRKERN_HOST_DEVICE inline const void* ngram_prefetch_slot(const NGramTables& tables, uint64_t key) {
   const void* slot = ngram_slot(tables, key);
   prefetch(slot);
   return slot;
 }
 
-// The entry of the n-gram with this key, which is searched for from ngram_slot on.
+// Finds the entry of the n-gram with this key, from the slot that ngram_slot gave. False if there is none.
 ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t key, const void* slot,
                                            NGramEntry& entry) {
   uint64_t payload;
@@ -146,8 +147,8 @@ ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const 
   }
 }
 
-// log10 P(word | in), and in `out` the state after the word. word: 0 … vocabulary − 1. `out` is another object than
-// `in`. matched, if not null: how many words the n-gram has that the probability comes from (1: the word alone).
+// log10 P(word | in). `out` becomes the state after the word, and must be another object than `in`. word: 0 …
+// vocabulary − 1. matched: null, or set to the length of the n-gram whose probability it is (1: the word alone).
 ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NGramState& in, int32_t word,
                                              NGramState& out, int32_t* matched = nullptr) {
   NGramEntry entry = tables.unigrams[word];

@@ -21,7 +21,7 @@ uint64_t key_of(const int32_t* words, int32_t order) {
   return key;
 }
 
-// An n-gram as long as no longer one is known.
+// An n-gram's entry as long as no longer n-gram begins or ends with it.
 NGramEntry alone(float log_prob, float backoff) { return {-std::fabs(log_prob), backoff == 0 ? -0.0f : backoff}; }
 
 }  // namespace
@@ -79,8 +79,8 @@ float NGramBuilder::log_prob(const int32_t* words, int32_t order) {
   return (context ? context->backoff : 0) + log_prob(words + 1, order - 1);
 }
 
-// An n-gram. Where pruning left out one that a longer one ends or begins with, it is put in as what backing off gives,
-// so that a query finds its way to the longer one.
+// The entry of an n-gram. Pruning may have left out an n-gram that a longer one begins or ends with. It is put in with
+// the values of backing off, so that queries find their way to the longer one.
 NGramEntry NGramBuilder::entry(const int32_t* words, int32_t order) {
   if (const std::optional<NGramEntry> found = find(words, order)) return *found;
   const float log_prob = ngram_log_prob(entry(words + 1, order - 1)) + entry(words, order - 1).backoff;

@@ -1,4 +1,4 @@
-// What tables from outside are checked for: numbers that a language model can have, and searches that end soon.
+// Checks of tables from outside: numbers that a language model can have, and searches that end soon.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@
 
 namespace asrkern {
 
-// log_prob: with a mark in its sign.
+// log_prob: its sign is a mark, see NGramEntry.
 inline void check_entry(float log_prob, float backoff, const char* table) {
   if (is_log_prob(-std::fabs(log_prob)) && is_backoff(backoff)) return;
   char received[64];
@@ -25,7 +25,7 @@ inline void check_entry(float log_prob, float backoff, const char* table) {
       received);
 }
 
-// Whether searches end within the distance that tables are built with.
+// Whether all searches end within kMaxDistance, as in the tables that are built here.
 template <class Slot>
 void check_searches(const Slot* slots, uint64_t size, const char* table) {
   uint64_t run = 0;

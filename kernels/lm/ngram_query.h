@@ -1,4 +1,4 @@
-// Scores of many sentences at once, with the memory of their n-grams on its way before it is waited for.
+// Scores many sentences at once. It requests the memory of their n-grams some words before it reads them.
 #pragma once
 
 #include <algorithm>
@@ -14,11 +14,11 @@ namespace asrkern {
 
 struct WordScore {
   float log_prob;   // log10 P(word | words before)
-  int32_t matched;  // words of the n-gram that it comes from
+  int32_t matched;  // words of the n-gram whose probability it is
   int32_t word;     // id
 };
 
-// Scores are those of ngram_score word by word, bit for bit.
+// Bit for bit the scores of ngram_score, word by word.
 class NGramScorer {
  public:
   // bos: sentences begin after <s>; eos: they end with </s>.
@@ -28,7 +28,7 @@ class NGramScorer {
   // Calls take(sentence, scores, count) for each sentence in order.
   template <class Take>
   void operator()(const std::vector<std::string_view>& sentences, Take&& take) {
-    constexpr size_t kBlock = 256;  // words; sentences are not divided
+    constexpr size_t kBlock = 256;  // words; a sentence is never divided
     for (size_t first = 0, last = 0; first < sentences.size(); first = last) {
       count_ = 0;
       ends_.clear();
@@ -46,23 +46,23 @@ class NGramScorer {
   }
 
  private:
-  static constexpr size_t kAhead = 8;  // words between the request of memory and its use
+  static constexpr size_t kAhead = 8;  // words between requesting memory and reading it
   static constexpr size_t kRing = 16;
 
   struct Source {
-    uint64_t hash;    // of a word whose id is to be found
-    int32_t context;  // words before it that can matter
+    uint64_t hash;    // of a word whose id is not known yet
+    int32_t context;  // how many words before it can matter
   };
 
-  // Of a word near the one that is scored.
+  // What is known of a word near the one that is scored.
   struct Near {
-    std::array<uint64_t, kMaxOrder - 1> keys;  // of the n-grams of orders 2, 3, … that end with it
+    std::array<uint64_t, kMaxOrder - 1> keys;  // of the n-grams of orders 2, 3, … that it ends
     std::array<const void*, kMaxOrder - 1> slots;
     std::array<float, kMaxOrder - 1> backoffs;  // as in NGramState, after the word
     int32_t length;
   };
 
-  // word: the id, or −1 where it is to be found. context: words before it.
+  // word: the id, or −1 if it is not known yet. context: how many words come before it.
   void push(int32_t word, uint64_t hash, int32_t context) {
     scores_[count_].word = word;
     sources_[count_++] = {hash, std::min(context, tables_.order - 1)};
@@ -117,7 +117,7 @@ class NGramScorer {
     scores_[i].matched = matched;
   }
 
-  const NGramTables tables_;  // copies: so the compiler knows that nothing written here changes them
+  const NGramTables tables_;  // copies, so that the compiler knows that no write here changes them
   const Tokenizer tokenizer_;
   const bool bos_, eos_;
   size_t count_ = 0;  // words of the block, <s> and </s> included

@@ -11,7 +11,7 @@ struct TextError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-// The beginning of a text in quotes; a message would end at a NUL.
+// The beginning of a text in quotes, up to a NUL, where a message would end.
 inline std::string quoted(std::string_view text) {
   constexpr size_t kShown = 60;
   std::string shown(text.substr(0, kShown));

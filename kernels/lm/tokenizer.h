@@ -1,4 +1,4 @@
-// Text to the words of a language model, all in UTF-8.
+// Splits text in UTF-8 into the words of a language model.
 #pragma once
 
 #include <bit>
@@ -17,7 +17,7 @@ inline bool is_space(char c) {
 
 // The first white space of [text, end), or end.
 inline const char* find_space(const char* text, const char* end) {
-  // Eight bytes at a time: the highest bit of each byte below 0x21, and rarely of one above such a byte.
+  // Looks at eight bytes at a time: marks the bytes below 0x21, and now and then the byte behind one of them.
   while (end - text >= 8) {
     uint64_t bytes;
     memcpy(&bytes, text, 8);
@@ -33,8 +33,8 @@ inline const char* find_space(const char* text, const char* end) {
 }
 
 struct Tokenizer {
-  // Words are what white space separates; or, for models of characters, every character is a word, and `space` stands
-  // for the white space between others.
+  // Words are separated by white space. In models of characters every character is a word, and `space` stands for the
+  // white space between two others.
   bool characters = false;
   std::string space;
 

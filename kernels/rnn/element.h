@@ -1,4 +1,4 @@
-// The types that values are stored in; arithmetic is in float.
+// The types that values are stored in. Arithmetic is in float.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A ragged batch as the CUDA kernels of the GRU walk it: rows sorted, longest first, by device-side lengths.
+// A ragged batch as the CUDA kernels of the GRU walk it: rows sorted by length, the longest first, on the device.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,12 @@ namespace asrkern {
 
 struct GruBatch {
   int rows, steps;  // steps: of the padded input, or batch_sizes' length
-  bool packed;      // frames as in a PackedSequence; otherwise [steps, rows], or with batch_first [rows, steps]
+  bool packed;      // frames as in a PackedSequence; else [steps, rows], or [rows, steps] with batch_first
   bool batch_first;
   const int32_t* order;    // [rows] the caller's row of each sorted row
   const int32_t* lengths;  // [rows] of the sorted rows
-  const int32_t* active;   // [steps] rows with a frame at that step
-  const int32_t* offsets;  // [steps] packed: frames before that step; otherwise null
+  const int32_t* active;   // [steps] how many rows have a frame at each step
+  const int32_t* offsets;  // [steps] if packed, how many frames come before each step; else null
 
   // The frame of a sorted row at time t.
   ASRKERN_HOST_DEVICE int frame(int row, int t) const {
@@ -22,20 +22,20 @@ struct GruBatch {
     return batch_first ? order[row] * steps + t : t * rows + order[row];
   }
 
-  // The frame at step t of a walk: the reverse direction begins at the row's own end.
+  // The frame at step t of a walk. The reverse direction begins at the row's own end.
   ASRKERN_HOST_DEVICE int place(int direction, int row, int t) const {
     return frame(row, direction == 1 ? lengths[row] - 1 - t : t);
   }
 };
 
-// The place of row i when rows are sorted by falling length, equal ones in their order.
+// The place of row i among rows sorted by falling length; rows of equal length keep their order.
 ASRKERN_HOST_DEVICE inline int sorted_place(const int32_t* lengths, int rows, int i) {
   int place = 0;
   for (int j = 0; j < rows; ++j) place += lengths[j] > lengths[i] || (lengths[j] == lengths[i] && j < i);
   return place;
 }
 
-// Rows with a frame at step t, of lengths that fall.
+// How many rows have a frame at step t. sorted_lengths fall.
 ASRKERN_HOST_DEVICE inline int active_rows(const int32_t* sorted_lengths, int rows, int t) {
   int low = 0, high = rows;
   while (low < high) {
@@ -48,7 +48,7 @@ ASRKERN_HOST_DEVICE inline int active_rows(const int32_t* sorted_lengths, int ro
   return low;
 }
 
-// Frames before step t in packed order.
+// How many frames come before step t in packed order.
 ASRKERN_HOST_DEVICE inline int frames_before(const int32_t* sorted_lengths, int rows, int t) {
   int frames = 0;
   for (int i = 0; i < rows && sorted_lengths[i] > 0; ++i) frames += sorted_lengths[i] < t ? sorted_lengths[i] : t;

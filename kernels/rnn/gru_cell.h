@@ -7,8 +7,8 @@
 
 namespace asrkern {
 
-// The device's approximations are off by 2⁻²¹ of their value: with values up to 1, no more than float32's rounding over
-// a sum of some units.
+// The device's approximations are off by 2⁻²¹ of their value. For values up to 1 that is no more than the rounding of
+// float32 in a sum over some units.
 ASRKERN_HOST_DEVICE inline float gru_exp(float x) {
 #ifdef __CUDA_ARCH__
   return __expf(x);
@@ -33,8 +33,8 @@ struct GruCellForward {
   float r, z, n, h_n, h;  // h_n: W_hn h + b_hn; h: the next state
 };
 
-// x: W_ih x of the gates r, z, n, without bias; sums: W_hh h of them; bias: those of r and z summed, of n in W_ih's and
-// in W_hh's part.
+// x: W_ih x of the gates r, z, n, without bias. sums: W_hh h of the same gates. bias: of r and of z both biases added
+// up, of n that of W_ih's part and that of W_hh's part.
 ASRKERN_HOST_DEVICE inline GruCellForward gru_cell_forward(const float (&x)[3], const float (&sums)[3],
                                                            const float (&bias)[4], float h) {
   GruCellForward cell;
@@ -47,11 +47,11 @@ ASRKERN_HOST_DEVICE inline GruCellForward gru_cell_forward(const float (&x)[3], 
 }
 
 struct GruCellBackward {
-  float r, z, n, h_n;  // gradients of the gates' sums; n: of its part from the input, h_n: of its part from the state
-  float carried;       // what of the gradient reaches the previous state past W_hh
+  float r, z, n, h_n;  // gradients of the gates' sums; n's has two parts, the input's (n) and the state's (h_n)
+  float carried;       // the part of the gradient that reaches the previous state without W_hh
 };
 
-// grad: of this step's state; h: the state before it; the others as saved by the forward pass.
+// grad: of this step's state; h: the state before it; the others as the forward pass saved them.
 ASRKERN_HOST_DEVICE inline GruCellBackward gru_cell_backward(float grad, float r, float z, float n, float h_n,
                                                              float h) {
   GruCellBackward cell;

@@ -1,5 +1,5 @@
-// How the CUDA kernels of the GRU cut a layer up: which thread blocks own which hidden units, and where their slice of
-// W_hh lives.
+// How the CUDA kernels of the GRU divide a layer: which thread blocks own which hidden units, and where their slice of
+// W_hh is kept.
 //
 // A team of thread blocks walks the steps of one direction, over a group of the rows. Each block owns `units` hidden
 // units: forward it computes their three gates, a slice of 3·units rows of W_hh [3H, H]; backward the gradient of
@@ -21,10 +21,10 @@ constexpr int kGruColumnTiles = kGruChunk / kTileColumns;
 
 // One instance of a kernel.
 struct GruConfig {
-  int m_groups;      // parts of the slice's tiles
-  int tiles;         // of 16 rows, of each warp
+  int m_groups;      // parts that the tiles of a slice are divided into
+  int tiles;         // tiles of 16 rows that each warp has
   int in_registers;  // blocks of k that a warp keeps in registers
-  int ahead;         // blocks of k that a full chunk of h is fetched ahead
+  int ahead;         // how many blocks of k a full chunk of h is fetched in advance
   int ring;          // blocks of k in the ring
 
   ASRKERN_HOST_DEVICE constexpr int k_groups() const { return kGruWarps / m_groups; }
@@ -36,10 +36,10 @@ struct GruConfig {
   ASRKERN_HOST_DEVICE constexpr int bias_bytes(bool forward) const { return forward ? units(true) * 4 * 4 : 0; }
 };
 
-// The instances, smallest slices first; the last one keeps nothing: it is for one launch a step.
+// The instances, the smallest slices first. The last one keeps no weights: it is for one launch a step.
 ASRKERN_HOST_DEVICE constexpr int gru_configs(bool forward) { return forward ? 6 : 3; }
 
-// wide: values of four bytes, multiplied as pairs of tf32, which takes more registers.
+// wide: values have four bytes, and are multiplied as pairs of tf32, which takes more registers.
 ASRKERN_HOST_DEVICE constexpr GruConfig gru_config(bool forward, bool wide, int index) {
   constexpr GruConfig kForward[] = {{1, 1, 4, 2, 2}, {1, 2, 3, 1, 2}, {1, 3, 2, 1, 2},
                                     {2, 2, 3, 1, 2}, {2, 3, 1, 1, 2}, {1, 3, 0, 1, 4}};
@@ -57,14 +57,14 @@ struct GruDevice {
 
 struct GruPlan {
   int config;
-  bool persistent;  // all steps in one cooperative launch; otherwise one launch a step
-  int at_once;      // directions; one after the other where both would not leave room for the weights
-  int units, ctas;  // of each thread block, of each team
+  bool persistent;  // all steps in one cooperative launch; else one launch a step
+  int at_once;      // directions that run at once; 1 where the weights of both do not fit
+  int units, ctas;  // units of each thread block, thread blocks of each team
   int groups;       // teams of each direction, each with its share of the rows
   int group_rows;   // rows of a team, rounded up to whole chunks
   int blocks;       // of k
   int in_shared;    // blocks of k that a warp keeps in shared memory
-  int streamed;     // blocks of k that the warp with the most streams at every step
+  int streamed;     // blocks of k that the busiest warp streams at every step
   int shared_bytes;
 
   int grid() const { return at_once * groups * ctas; }
@@ -73,7 +73,7 @@ struct GruPlan {
 inline int divide_up(int64_t a, int64_t b) { return int((a + b - 1) / b); }
 ASRKERN_HOST_DEVICE constexpr int at_most(int a, int b) { return a < b ? a : b; }
 
-// The plan with one given instance; groups is 0 where its blocks cannot run at once.
+// The plan with one given instance. `groups` is 0 where its thread blocks cannot all run at once.
 inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, int at_once, int value_bytes,
                            const GruDevice& device) {
   const GruConfig c = gru_config(forward, value_bytes == 4, config);
@@ -83,7 +83,7 @@ inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, 
   plan.at_once = at_once;
   plan.units = c.units(forward);
   plan.ctas = divide_up(hidden_size, plan.units);
-  plan.blocks = divide_up(int64_t(forward ? 1 : 3) * hidden_size * value_bytes, 64);
+  plan.blocks = divide_up(int64_t(forward ? 1 : 3) * hidden_size * value_bytes, kBlockBytes);
   const int teams_that_fit = device.multiprocessors / (at_once * plan.ctas);
   plan.groups = plan.persistent ? at_most(teams_that_fit, divide_up(rows, kTileColumns)) : divide_up(rows, kGruChunk);
   plan.group_rows = plan.groups ? divide_up(divide_up(rows, plan.groups), kGruChunk) * kGruChunk : 0;
@@ -96,13 +96,13 @@ inline GruPlan gru_plan_of(int config, bool forward, int hidden_size, int rows, 
   return plan;
 }
 
-// Whether a persistent kernel may stream as much at every step: half of a slice, or two thirds where no other direction
-// runs beside.
+// Whether a persistent kernel streams little enough at every step: at most half of a slice, or two thirds if no other
+// direction runs at the same time.
 inline bool streams_little(const GruPlan& plan, int of_warp) {
   return plan.streamed * (plan.at_once > 1 ? 4 : 3) <= of_warp * 2;
 }
 
-// The persistent kernel with the smallest slices whose blocks all run at once, or one launch a step.
+// The persistent kernel with the smallest slices whose thread blocks all run at once; else one launch a step.
 inline GruPlan gru_plan(bool forward, int hidden_size, int rows, int directions, int value_bytes,
                         const GruDevice& device) {
   const int steps = gru_configs(forward) - 1;
@@ -117,8 +117,8 @@ inline GruPlan gru_plan(bool forward, int hidden_size, int rows, int directions,
   return gru_plan_of(steps, forward, hidden_size, rows, directions, value_bytes, device);
 }
 
-// Rows up to which the CUDA kernels are taken; beyond, and where a launch a step streams more weights than the work
-// hides, cuDNN's matrix products win. Not measured yet.
+// Up to so many rows the CUDA kernels are taken with one launch a step. Beyond, or where a launch streams more weights
+// than the work hides, cuDNN's matrix products win. Not measured yet.
 constexpr int kGruRowsOfSteps = 64;
 
 // The row of the weight matrix that is row `row` of the slice of a block whose units begin at `first`, or -1.
@@ -128,7 +128,7 @@ ASRKERN_HOST_DEVICE inline int gru_weight_row(bool forward, int hidden_size, int
   return gate * hidden_size + unit;
 }
 
-// Block number `index` of the k-group `group` of `groups`.
+// The number of the index-th block of k-group `group` of `groups`.
 ASRKERN_HOST_DEVICE inline int gru_block(int group, int groups, int index) { return group + index * groups; }
 
 }  // namespace asrkern

@@ -1,10 +1,10 @@
 // The steps of a GRU layer as each thread block ("CTA") of a team walks them, forward and backward.
 //
 // A step needs every unit's state (backward: every gate's gradient) of the step before, which other thread blocks
-// computed. They exchange them through device memory, in epochs: an epoch reads one buffer and writes the other, then
-// every block of the team arrives, and waits for all others before it reads. A block that writes a buffer has therefore
-// seen all blocks arrive that read it. Rows that have ended cost nothing; directions and groups of rows never wait for
-// each other.
+// computed. They exchange these through device memory, in epochs. An epoch reads one buffer and writes the other. Then
+// every block of the team arrives, and waits for all others before it reads. So a block that writes a buffer has seen
+// the arrival of every block that read it. Rows that have ended cost nothing; directions and groups of rows never wait
+// for each other.
 //
 // Cta is a thread block on the device, or one thread that plays it in tests:
 //   direction(), group(), first_unit()    which team it is in, and its first hidden unit
@@ -25,8 +25,8 @@
 
 namespace asrkern {
 
-// Values are of the type that the kernel is instantiated for, unless they are float. H: hidden_size; D: directions;
-// rows of h0, h_n and their gradients are in the caller's order, those of `state` sorted.
+// Values have the type that the kernel is instantiated for, unless they are float. H: hidden_size; D: directions. Rows
+// of h0, h_n and their gradients are in the caller's order, rows of `state` are sorted.
 struct GruForward {
   GruBatch batch;
   GruPlan plan;
@@ -61,14 +61,14 @@ struct GruBackward {
   void* grad_gates_x;       // [frames, D, 3H] gradients of W_ih x + b_ih; only frames that a row has are written
   void* grad_gates_h;       // [D, frames, 3H] of W_hh h + b_hh, likewise
   void* h_before;           // [D, frames, H] the state before each frame, likewise
-  float* state;             // [D, rows, H] scratch: the gradient that goes on past W_hh
+  float* state;             // [D, rows, H] scratch: the part of the gradient that goes on without W_hh
   void* exchange;           // as above
   uint32_t* arrivals;
 };
 
 constexpr int kArrivalStride = 32;  // each team's counter in a cache line of its own
 
-// Values that a team exchanges: two buffers [blocks, group_rows, block of k].
+// How many values a team exchanges: two buffers [blocks, group_rows, block of k].
 template <class T>
 ASRKERN_HOST_DEVICE int64_t exchange_values(const GruPlan& plan) {
   return int64_t(2) * plan.blocks * plan.group_rows * kBlockOf<T>;
@@ -86,13 +86,13 @@ struct GruExchange {
         rows(plan.group_rows) {}
 
   ASRKERN_HOST_DEVICE T* of_epoch(int epoch) const { return buffers + (epoch & 1) * values; }
-  // Where value k of a row is in a buffer.
+  // The place of value k of a row in a buffer.
   ASRKERN_HOST_DEVICE int64_t index(int row, int k) const {
     return (int64_t(k / kBlockOf<T>) * rows + row) * kBlockOf<T> + k % kBlockOf<T>;
   }
 };
 
-// The rows of a team: every `groups`-th sorted row from `group` on, so that all teams shrink alike.
+// The rows of a team: every `groups`-th sorted row from `group` on. So all teams lose rows at the same pace.
 struct GruTeamRows {
   int group, groups;
 
@@ -100,7 +100,7 @@ struct GruTeamRows {
   ASRKERN_HOST_DEVICE int among(int rows) const { return (rows + groups - 1 - group) / groups; }
 };
 
-// Where the values of unit j are, in the shapes above.
+// The places of unit j's values in the shapes above.
 struct GruIndex {
   int64_t frames;
   int directions, direction, rows, size;
@@ -180,7 +180,7 @@ ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int fir
       });
       cta.sync();
       if (ends) cta.arrive();
-      // Nobody waits for these.
+      // No other block waits for these.
       cta.each_pair(rows, [&](int slot, int unit, int row) {
         const GruIndex at = gru_index(cta, a);
         const Pair& pair = pairs[slot];
@@ -200,7 +200,7 @@ ASRKERN_HOST_DEVICE void gru_forward_walk(Cta& cta, const GruForward& a, int fir
   }
 }
 
-// Epochs of a forward pass: the initial state, then the steps.
+// How many epochs a forward pass has: the initial state, then the steps.
 ASRKERN_HOST_DEVICE inline int gru_forward_epochs(const GruBatch& batch) { return batch.steps + 1; }
 
 template <class T, class Cta>
@@ -218,7 +218,7 @@ ASRKERN_HOST_DEVICE void gru_backward_walk(Cta& cta, const GruBackward& a, int f
   for (int epoch = first; epoch < last; ++epoch) {
     const int t = a.batch.steps - 1 - epoch;  // -1 in the last epoch, which only ends the gradient of h0
     T* next = exchange.of_epoch(epoch);
-    const int later = epoch > 0 ? team.among(a.batch.active[t + 1]) : 0;  // rows whose gates' gradients come in
+    const int later = epoch > 0 ? team.among(a.batch.active[t + 1]) : 0;  // rows whose gates' gradients arrive
     const int active = team.among(t >= 0 ? a.batch.active[t] : rows_of_all);
     for (int begin = 0; begin < active; begin += kGruChunk) {
       const int rows = active - begin < kGruChunk ? active - begin : kGruChunk;
@@ -258,7 +258,7 @@ ASRKERN_HOST_DEVICE void gru_backward_walk(Cta& cta, const GruBackward& a, int f
       });
       cta.sync();
       if (ends && t >= 0) cta.arrive();
-      // Nobody waits for these.
+      // No other block waits for these.
       cta.each_pair(rows, [&](int slot, int unit, int row) {
         const GruIndex at = gru_index(cta, a);
         const Pair& pair = pairs[slot];
@@ -281,10 +281,10 @@ ASRKERN_HOST_DEVICE void gru_backward_walk(Cta& cta, const GruBackward& a, int f
   }
 }
 
-// Epochs of a backward pass: the steps from the last on, then the gradient of the initial state.
+// How many epochs a backward pass has: the steps from the last on, then the gradient of the initial state.
 ASRKERN_HOST_DEVICE inline int gru_backward_epochs(const GruBatch& batch) { return batch.steps + 1; }
 
-// Where a thread block of a launch is: teams one after the other, direction by direction.
+// The place of a thread block in a launch: one team after the other, one direction after the other.
 struct GruPlace {
   int direction, group, team, first_unit;
 
@@ -295,7 +295,7 @@ struct GruPlace {
         first_unit(block % plan.ctas * plan.units) {}
 };
 
-// Teams of a whole layer, each with its part of `exchange` and `arrivals`.
+// How many teams a whole layer has. Each has its part of `exchange` and `arrivals`.
 ASRKERN_HOST_DEVICE inline int gru_teams(const GruPlan& plan, int directions) { return directions * plan.groups; }
 
 // Part `part` of a unit's bias, as gru_cell_forward takes it.

@@ -54,6 +54,10 @@ def damage(rng: np.random.Generator, content: bytes, other: bytes, text: bool) -
     return bytes(data)
 
 
+# What models are estimated from.
+TEXTS = ["the cat sat", "the fat cat", "a cat sat on the fat cat", "on a cat"]
+
+
 def sentences(rng: np.random.Generator) -> list[str]:
     words = rng.choice(["the", "fat", "cat", "sat", "on", "a", "zebra", "<unk>", "<s>"], size=(3, 5))
     return ["", *(" ".join(row) for row in words)]

@@ -10,11 +10,9 @@ import numpy as np
 from asrkern.decoder import NGramLM
 from asrkern.reference import ngram as reference
 from tests.decoder.kenlm_writer import kenlm_binary
-from tests.fuzz._language_models import assert_scores_are_sane, damage, sentences
+from tests.fuzz._language_models import TEXTS, assert_scores_are_sane, damage, sentences
 
 REFUSALS = (ValueError,)
-
-TEXTS = ["the cat sat", "the fat cat", "a cat sat on the fat cat", "on a cat"]
 
 
 class Seed(NamedTuple):

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 
 from asrkern.decoder import NGramLM, _saved_lm
-from tests.fuzz._language_models import NUMBERS, assert_scores_are_sane, damage, sentences
+from tests.fuzz._language_models import NUMBERS, TEXTS, assert_scores_are_sane, damage, sentences
 
 REFUSALS = (ValueError,)
-
-TEXTS = ["the cat sat", "the fat cat", "a cat sat on the fat cat", "on a cat"]
 
 
 class Seed(NamedTuple):

@@ -1,7 +1,7 @@
 """Decoders with the signatures and results of torchaudio and of pyctcdecode, on asrkern's beam search.
 
-What they share with the originals are calls and fields; the search is :class:`asrkern.decoder.CTCBeamDecoder`'s. Each
-docstring says where results differ. Arguments that have no counterpart raise ``ValueError`` with their name.
+They share calls and fields with the originals; the search is :class:`asrkern.decoder.CTCBeamDecoder`'s. Each docstring
+says where results differ. Arguments without a counterpart raise ``ValueError`` with their name.
 """
 
 from asrkern.decoder.compat._pyctcdecode import BeamSearchDecoderCTC, build_ctcdecoder

@@ -1,4 +1,4 @@
-"""Errors that name the arguments which the caller knows."""
+"""Errors with the names of arguments that the caller knows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def renamed(**names: str) -> Iterator[None]:
-    """Errors of CTCBeamDecoder that begin with one of these arguments begin with its name here."""
+    """A context in which errors of CTCBeamDecoder about one of these arguments name the given one instead."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -26,7 +26,7 @@ Beam = tuple[str, None, list[tuple[str, tuple[int, int]]], float, float]
 
 
 def _normalize_labels(labels: Sequence[str]) -> list[str]:
-    """As pyctcdecode: "" is blank ("[PAD]", else "_", else appended), " " stands for "|", "##" and "▁" are BPE."""
+    """As pyctcdecode: "" is blank ("[PAD]", else "_", else appended), " " stands for "|", "##" and "▁" mean BPE."""
     labels = list(labels)
     if not all(isinstance(label, str) for label in labels):
         raise TypeError(f"labels: expected strings, received {labels!r:.80}")
@@ -54,7 +54,7 @@ def _normalize_labels(labels: Sequence[str]) -> list[str]:
 
 
 class BeamSearchDecoderCTC:
-    """Made by :func:`build_ctcdecoder`; pyctcdecode's methods."""
+    """pyctcdecode's decoder with its methods; :func:`build_ctcdecoder` makes it."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class BeamSearchDecoderCTC:
         unk_score_offset: float | None = None,
         lm_score_boundary: bool | None = None,
     ) -> None:
-        """Other parameters of the language model."""
+        """Change parameters of the language model."""
         _refuse("lm_score_boundary", lm_score_boundary, None, True)
         new = {"alpha": alpha, "beta": beta, "unk_score_offset": unk_score_offset}
         self._build({**self._parameters, **{name: value for name, value in new.items() if value is not None}})
@@ -126,7 +126,7 @@ class BeamSearchDecoderCTC:
     def decode_batch(
         self, pool: Any, logits_list: Sequence[np.ndarray], *args: Any, **kwargs: Any
     ) -> list[str]:
-        """:meth:`decode` of each; ``pool`` is not used: it needs no processes."""
+        """:meth:`decode` of each. ``pool`` is not used: no processes are needed."""
         return [self.decode(logits, *args, **kwargs) for logits in logits_list]
 
     def decode_beams_batch(
@@ -177,7 +177,7 @@ class BeamSearchDecoderCTC:
         return self._decoders[options]
 
     def _words(self, hotwords: Iterable[str] | None) -> list[str]:
-        """Each word of each phrase on its own, as pyctcdecode takes them; those that no labels spell do nothing."""
+        """All words of the phrases: pyctcdecode takes each on its own. Words that no labels spell do nothing."""
         if isinstance(hotwords, str):
             raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
         spelled = set("".join(self._labels))
@@ -209,7 +209,7 @@ def _refuse(name: str, value: object, *allowed: object) -> None:
 
 
 def _beams(found: list[Hypothesis], prune: float) -> list[Beam]:
-    """Without those far below the best."""
+    """The beams without those far below the best."""
     return [
         (h.text, None, [(word.text, (word.start, word.end)) for word in h.words], h.am_score, h.score)
         for h in found
@@ -226,14 +226,17 @@ def build_ctcdecoder(
     unk_score_offset: float = -10.0,
     lm_score_boundary: bool = True,
 ) -> BeamSearchDecoderCTC:
-    """``pyctcdecode.build_ctcdecoder``; arguments as there, and the model may be any file that NGramLM opens.
+    """``pyctcdecode.build_ctcdecoder``. Arguments are as there, and the model may be any file that NGramLM opens.
 
-    Differs from pyctcdecode: prefixes that end in a blank and in a token count as one, in the sums as in the beam
-    width; texts that differ in spaces only, "a b" and "a  b", are searched apart and become one, whose probabilities are
-    added, at the end, where there they do in each frame; a space at the end is no unknown word; words of the model that
-    ``unigrams`` lacks score as ``<unk>``; and words not yet complete are expected to score as the best word that they
-    can become, unknown ones without regard to their length. Labels may be there twice; "|" is a space,
-    but not among consecutive characters: as these NeMo writes subwords.
+    Differences from pyctcdecode:
+
+    - A prefix that ends in a blank and one that ends in a token are one, in the sums and in the beam width.
+    - Texts that differ in spaces only, "a b" and "a  b", are searched apart and become one at the end, with their
+      probabilities added; there that happens in each frame.
+    - A space at the end is no unknown word.
+    - Words of the model that ``unigrams`` lacks score as ``<unk>``.
+    - An unfinished word is expected to score as the best word that it can become; an unknown one whatever its length.
+    - A label may be there twice. "|" is a space, but not among consecutive characters: NeMo writes subwords so.
 
     Raises:
         TypeError: labels or unigrams of another type.

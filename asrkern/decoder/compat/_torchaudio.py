@@ -31,8 +31,11 @@ _NAMES |= {
 
 
 class CTCHypothesis(NamedTuple):
-    """tokens: [L] int64, with ``sil_token`` at both ends; words: of the lexicon, empty without one; score; timesteps:
-    [L] int32, where each token begins: 0 is before the first frame, frame t is t + 1."""
+    """One hypothesis, with torchaudio's fields.
+
+    tokens: [L] int64, with ``sil_token`` at both ends; words: of the lexicon, empty without one; score; timesteps: [L]
+    int32, where each token begins: 0 is before the first frame, t + 1 is frame t.
+    """
 
     tokens: Tensor
     words: list[str]
@@ -41,7 +44,7 @@ class CTCHypothesis(NamedTuple):
 
 
 class _BeamDecoder(CTCBeamDecoder):
-    """Keeps where each hypothesis' last token ends."""
+    """A decoder whose hypotheses come with the end of their last token."""
 
     def _hypothesis(self, score, am_score, tokens, starts, ends, *columns):
         found = super()._hypothesis(score, am_score, tokens, starts, ends, *columns)
@@ -49,13 +52,13 @@ class _BeamDecoder(CTCBeamDecoder):
 
 
 class _TokenBeamDecoder(_BeamDecoder):
-    """Without lexicon the results are tokens, not texts."""
+    """A decoder without lexicon: its results are sequences of tokens, not texts."""
 
     _joins_texts = False
 
 
 class CTCDecoder:
-    """Made by :func:`ctc_decoder`; torchaudio's methods."""
+    """torchaudio's decoder with its methods; :func:`ctc_decoder` makes it."""
 
     def __init__(
         self,
@@ -127,7 +130,8 @@ class CTCDecoder:
         best, end = found
         tokens, starts = list(best.tokens), [start + 1 for start in best.timesteps]
         if self._sil is not None:
-            # The path has a silence before the first frame and one after the last, which join their neighbours.
+            # The path has a silence before the first frame and one after the last; neighbouring silences are one with
+            # it.
             if tokens[-1:] != [self._sil] or end < frames:
                 tokens, starts = [*tokens, self._sil], [*starts, frames + 1]
             if tokens[0] != self._sil or starts[0] > 1:
@@ -197,18 +201,21 @@ def ctc_decoder(
 ) -> CTCDecoder:
     """``torchaudio.models.decoder.ctc_decoder``; arguments as there.
 
-    Differs from flashlight-text, which torchaudio calls: a prefix takes one place in the beam, there two, after a blank
-    and after its last token; prefixes are apart until the end, where those of equal words (without lexicon: of equal
-    tokens) become one, while flashlight joins those with equal states of the language model as it goes; the last word needs no ``sil_token``
-    after it; an unknown word is one that the lexicon lacks, there also any beginning of a word; with ``log_add`` the
-    times are those of the best alignment.
+    Differences from flashlight-text, which torchaudio calls:
+
+    - A prefix takes one place in the beam; there it takes two, after a blank and after its last token.
+    - Prefixes stay apart until the end, where those with equal words (without lexicon: with equal tokens) become one;
+      flashlight joins those with equal states of the language model on the way.
+    - The last word needs no ``sil_token`` after it.
+    - An unknown word is one that the lexicon lacks; there also any beginning of a word.
+    - With ``log_add`` the times are those of the best alignment.
 
     Args:
         lexicon: file of words and their spellings, a line each: ends in ``sil_token``, or begins with a token that
             begins with "▁". None: words are not known.
         tokens: names, or a file of them.
-        lm: file of a word model (ARPA, KenLM probing, :meth:`NGramLM.save`), or one that is read; without lexicon one
-            of tokens.
+        lm: file of a word model (ARPA, KenLM probing, :meth:`NGramLM.save`), or an NGramLM; without lexicon a model of
+            tokens.
         lm_dict: None; the words are the lexicon's.
 
     Raises:
@@ -249,7 +256,7 @@ def ctc_decoder(
         beam_prune_logp=-float(beam_threshold),
         blank=indices[blank_token],
         space=None if marked or sil is None else names[sil],
-        # There unk_score stands in place of word_score.
+        # There unk_score replaces word_score.
         unk_score=0.0 if words is None else unk_score - word_score,
         log_add=log_add,
         check_normalized=False,

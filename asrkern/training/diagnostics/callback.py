@@ -15,19 +15,19 @@ from asrkern.training.diagnostics.monitor import CollapseMonitor
 log = logging.getLogger("asrkern.training")
 
 UTTERANCES = 8
-EARLY = (1, 10, 30)  # steps at which a signal that dies is seen already
+EARLY = (1, 10, 30)  # steps after which a dying signal already shows
 
 
 class CollapseWatch(Callback):
-    """Looks at a CTC model early, every so many steps and after each epoch, and logs a verdict when it changes.
+    """Looks at a CTC model early, every so many steps and after each epoch. Logs a verdict when it changes.
 
     After each epoch it writes ``diagnosis.md``, ``diagnosis.csv`` and ``diagnosis.png`` (see :class:`CollapseMonitor`).
-    It watches eight training utterances of all lengths, as they are without augmentation.
+    It watches eight training utterances of different lengths, without augmentation.
 
     Args:
-        folder: of the run.
+        folder: the run's.
         every: steps between looks; a look costs about three steps.
-        patience: of the monitor; None for a tenth of all steps, 25 to 500.
+        patience: the monitor's; None for a tenth of all steps, but 25 to 500.
     """
 
     def __init__(self, folder: Path, every: int = 100, patience: int | None = None) -> None:
@@ -37,16 +37,16 @@ class CollapseWatch(Callback):
         self._looked = -1
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """What has been seen so far."""
         return self.monitor.state() if self.monitor else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on."""
+        """Continue from there."""
         self._restored = state or None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the utterances."""
-        # The shards of a model cannot run in one process alone.
+        # One process alone cannot run a model that is divided among several.
         if not trainer.is_global_zero or pl_module.recipe.trainer.strategy == "fsdp":
             return
         task, recipe = pl_module.task, pl_module.recipe
@@ -73,7 +73,7 @@ class CollapseWatch(Callback):
             self.monitor.restore(self._restored)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Take the gradients of a step that will be looked at."""
+        """Take the gradients of a step that is about to be looked at."""
         last = trainer.fit_loop.epoch_loop.batch_idx + 1 == trainer.num_training_batches
         if self.monitor and (last or self._due(trainer.global_step + 1)):
             self.monitor.take_gradients()
@@ -81,14 +81,14 @@ class CollapseWatch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the loss, and look."""
+        """Note the loss, and look at the model if it is time."""
         if self.monitor and trainer.global_step > len(self.monitor.losses):
             self.monitor.step(float(outputs["loss"]))
             if self._due(trainer.global_step):
                 self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look and write."""
+        """Look at the model, and write the diagnosis."""
         if self.monitor:
             self._look(trainer)
             self.monitor.write(self._folder)

@@ -1,4 +1,4 @@
-"""What a CTC model does on a few utterances, as numbers that tell one collapse from another."""
+"""Numbers about a CTC model on a few utterances, which tell one collapse from another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 @dataclass(frozen=True)
 class Probe:
-    """Utterances that a run is watched with; always the same ones.
+    """The utterances that a run is watched with, always the same ones.
 
     Attributes:
         features: [N, F, T] or [N, 1, F, T].
@@ -36,7 +36,7 @@ class Probe:
     spaces: bool = False
 
     def cropped(self) -> tuple[Tensor, Tensor]:
-        """Features and lengths with every utterance as long as the shortest: no padding."""
+        """Features and lengths with every utterance cut to the shortest: no padding."""
         shortest = int(self.lengths.min())
         return self.features[..., :shortest], torch.full_like(self.lengths, shortest)
 
@@ -46,9 +46,10 @@ class LayerSignal:
     """The output of one layer.
 
     Attributes:
-        name: of the module; kind: its class.
-        std: of a unit's output between frames and utterances, root mean square over units.
-        rms: of the output.
+        name: the module's name.
+        kind: its class.
+        std: standard deviation of a unit's output over frames and utterances, root mean square over units.
+        rms: root mean square of the output.
         gradient_std: root mean square of the gradients of the layer's own parameters; None if it has none.
     """
 
@@ -60,7 +61,7 @@ class LayerSignal:
 
     @property
     def variation(self) -> float:
-        """std / rms: how much of the output depends on the input at all."""
+        """std / rms: the share of the output that depends on the input."""
         return self.std / self.rms if self.rms > 0 else 0.0
 
 
@@ -69,18 +70,18 @@ class Measures:
     """One look at a model.
 
     Attributes:
-        step: optimiser steps taken before.
+        step: how many optimiser steps came before.
         loss: of the latest step.
-        blank_fraction: of frames whose best label is the blank.
-        entropy: of a frame's output, mean, nats.
+        blank_fraction: share of frames whose best label is the blank.
+        entropy: mean entropy of a frame's output, nats.
         dependence: how much the output differs between utterances: the Jensen-Shannon divergence of their outputs at
             the same frame, mean over frames, nats. 0: the output does not depend on the input.
-        dropout_noise: the same between passes of one utterance with other dropout masks.
+        dropout_noise: the same between passes of one utterance with different dropout masks.
         error_rate: character error rate of the best path.
-        distinct: different best paths, as a fraction of the different targets.
-        tokens: occurrences of each label in the best paths; target_tokens: in the targets.
+        distinct: number of different best paths, as a share of the number of different targets.
+        tokens, target_tokens: how often each label occurs in the best paths, and in the targets.
         commonest: the text that most utterances get.
-        infeasible: targets longer than their output, of ``utterances``.
+        infeasible: how many of ``utterances`` have a target longer than their output.
         frames_per_token: output frames for each token of the targets.
         feature_mean, feature_std: of the input.
         layers: in the order in which they ran.
@@ -116,12 +117,12 @@ def measure(
     loss: float = math.nan,
     gradients: Mapping[str, float] | None = None,
 ) -> Measures:
-    """Look at a model; its parameters, statistics, mode and the state of random numbers stay as they are.
+    """Look at a model. Its parameters, statistics, mode and the state of random numbers stay as they are.
 
     Args:
         model: ``model(features, lengths)`` → log-probabilities [N, T', V], output lengths [N].
-        labels: V of them.
-        gradients: from :func:`gradient_stds`, by name of the module.
+        labels: of the V classes.
+        gradients: name of a module → what :func:`gradient_stds` measured.
     """
     with _evaluating(model):
         log_probs, output_lengths = model(probe.features, probe.lengths)
@@ -156,13 +157,13 @@ def measure(
 
 
 def perplexity(counts: Mapping[str, int]) -> float:
-    """How many equally frequent labels would be as varied: exp of the entropy; 0 of none."""
+    """How many equally frequent labels would be as varied: exp of the entropy; 0 without any."""
     total = sum(counts.values())
     return math.exp(-sum(n / total * math.log(n / total) for n in counts.values() if n)) if total else 0.0
 
 
 def gradient_stds(model: nn.Module) -> dict[str, float]:
-    """Root mean square of the gradients of each module's own parameters; call between backward and the step."""
+    """Root mean square of the gradients of each module's own parameters. To be called between backward and the step."""
     found = {}
     for name, module in model.named_modules():
         gradients = [p.grad for p in module.parameters(recurse=False) if p.grad is not None]
@@ -205,7 +206,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _dropout_noise(model: nn.Module, probe: Probe) -> float:
-    """With dropout on, and everything else as in evaluation."""
+    """The divergence between passes with dropout on, and everything else as in evaluation."""
     dropouts = [m for m in model.modules() if isinstance(m, DROPOUTS) or "Dropout" in type(m).__name__]
     if not any(getattr(module, "p", 0) for module in dropouts):
         return 0.0
@@ -221,9 +222,10 @@ def _dropout_noise(model: nn.Module, probe: Probe) -> float:
 
 @contextmanager
 def _recording(model: nn.Module, gradients: Mapping[str, float]) -> Iterator[list[LayerSignal]]:
-    """Collects what every module gives; one that hands on what another gave (a container) does not count again."""
+    """Collect the output of every module. A module that only passes on another's output (a container) does not count."""
     layers: list[LayerSignal] = []
-    kept: dict[tuple[int, int], Tensor] = {}  # by address and size; kept, so that no address is used twice
+    # (address, size) → tensor, kept so that no address is used twice
+    kept: dict[tuple[int, int], Tensor] = {}
 
     def hook(name: str):
         def record(module: nn.Module, _inputs: object, output: object) -> None:
@@ -249,7 +251,7 @@ def _recording(model: nn.Module, gradients: Mapping[str, float]) -> Iterator[lis
 
 
 def _signal(value: Tensor) -> tuple[float, float]:
-    """std between frames and utterances, and rms: of [N, C, F, T], [T, N, H], [N, T, H] or [T·N, H]."""
+    """(std over frames and utterances, rms) of [N, C, F, T], [T, N, H], [N, T, H] or [T·N, H]."""
     positions = (0, 3) if value.dim() == 4 else tuple(range(value.dim() - 1))
     std = value.double().std(positions, correction=0).square().mean().sqrt()
     return std.item(), value.double().square().mean().sqrt().item()

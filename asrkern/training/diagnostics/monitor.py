@@ -21,18 +21,18 @@ _COLUMNS = tuple(
 
 
 class CollapseMonitor:
-    """Keeps losses and looks of a run.
+    """Keeps the losses of a run and what it has seen of the model.
 
-    Call :meth:`step` for each step, :meth:`look` when there is time for it, and between the last backward before that
-    and the optimiser's step :meth:`take_gradients`.
+    Call :meth:`step` for each step, and :meth:`look` when there is time. Before a look, call :meth:`take_gradients`
+    between the last backward and the optimiser's step.
 
     Args:
         model: ``model(features, lengths)`` → log-probabilities [N, T', V], output lengths [N].
         probe: utterances to watch, 4 to 16 of the training set; on the model's device.
         labels: of the V classes.
         blank: index of the blank.
-        patience: steps; the loss has stopped falling when its mean over this many is not 1 % below the mean of as many
-            before.
+        patience: in steps. The loss has stopped falling when its mean over this many steps is less than 1 % below its
+            mean over as many steps before.
 
     Raises:
         ValueError: patience or the probe is empty.
@@ -57,7 +57,7 @@ class CollapseMonitor:
         self.losses.append(loss)
 
     def take_gradients(self) -> None:
-        """Note the gradients that the parameters hold now, for the next look."""
+        """Note the present gradients of the parameters, for the next look."""
         self._gradients = gradient_stds(self.model)
 
     @property
@@ -86,7 +86,7 @@ class CollapseMonitor:
         return {"losses": list(self.losses), "looks": looks, "verdicts": [asdict(v) for v in self.verdicts]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was taken."""
+        """Continue from :meth:`state`."""
         self.losses = list(state["losses"])
         self.looks = [
             Measures(**{**look, "layers": tuple(LayerSignal(**layer) for layer in look["layers"])})
@@ -95,7 +95,7 @@ class CollapseMonitor:
         self.verdicts = [Verdict(**verdict) for verdict in state["verdicts"]]
 
     def table(self) -> str:
-        """Every look as a row, in Markdown."""
+        """A row for each look, in Markdown."""
         names = ("step", "loss", "blank", "entropy", "dependence", "dropout noise", "CER", "verdict")
         rows = [
             f"| {m.step} | {m.loss:.3f} | {m.blank_fraction:.1%} | {m.entropy:.3f} | {m.dependence:.3f} "
@@ -105,7 +105,7 @@ class CollapseMonitor:
         return "\n".join(["| " + " | ".join(names) + " |", "|---" * len(names) + "|", *rows])
 
     def layer_table(self) -> str:
-        """The latest look's layers, in Markdown."""
+        """The layers as the latest look saw them, in Markdown."""
         names = ("layer", "kind", "std between frames", "of its size", "gradient std")
         rows = [
             f"| {s.name} | {s.kind} | {s.std:.2e} | {s.variation:.2e} | "
@@ -115,7 +115,7 @@ class CollapseMonitor:
         return "\n".join(["| " + " | ".join(names) + " |", "|---" * len(names) + "|", *rows])
 
     def write(self, folder: Path) -> None:
-        """``diagnosis.md``, ``diagnosis.csv`` and, with matplotlib, ``diagnosis.png`` in a folder that exists."""
+        """Write ``diagnosis.md``, ``diagnosis.csv`` and, with matplotlib, ``diagnosis.png`` into a folder that exists."""
         from asrkern.training.diagnostics.plot import plot
 
         if not self.looks:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def plot(monitor: CollapseMonitor, path: Path) -> None:
-    """Loss; blanks, dependence and dropout noise; letters against the targets'; variation by layer."""
+    """Plot the loss; blanks, dependence and dropout noise; letters and the targets' letters; variation by layer."""
     require("matplotlib", "train")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

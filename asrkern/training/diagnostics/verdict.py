@@ -1,6 +1,6 @@
-"""What is wrong with a run, in words: which collapse, what points to it, its likely causes and their remedies.
+"""What is wrong with a run, in words: which collapse, the evidence, the likely causes and their remedies.
 
-The causes are those that Zeyer et al. (2105.14849), deepspeech.pytorch, NeMo (#8185) and warp-ctc (#32) report.
+The causes are those reported by Zeyer et al. (2105.14849), deepspeech.pytorch, NeMo (#8185) and warp-ctc (#32).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import nn
 
 from asrkern.training.diagnostics.measures import DROPOUTS, LayerSignal, Measures, perplexity
 
-LEAST_VARIATION = 1e-3  # of a layer's output, relative: below, later layers see a constant
-LEAST_DEPENDENCE = 0.02  # nats: below, utterances get the same output
+LEAST_VARIATION = 1e-3  # relative, of a layer's output; below it later layers see a constant
+LEAST_DEPENDENCE = 0.02  # in nats; below it all utterances get the same output
 BLANK_FRACTION = 0.97
-LEARNED = 0.6  # character error rate below which a model reads its input
-FEW_TOKENS = 0.25  # perplexity of the letters in the output, relative to the targets'
+LEARNED = 0.6  # a model with a lower character error rate reads its input
+FEW_TOKENS = 0.25  # least perplexity of the output's letters, relative to the targets'
 NOISE = 0.1  # nats of dropout noise that can hide the input
 
 NORMAL = ("learning", "blank phase", "warming up")
@@ -25,11 +25,13 @@ NORMAL = ("learning", "blank phase", "warming up")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Attributes:
-    name: "dying signal", "targets do not fit", "dropout collapse", "blank collapse", "unigram collapse",
-        "plateau", "diverged", or what is normal: "learning", "blank phase", "warming up".
-    evidence: the measures behind it.
-    causes: likely ones with their remedies, the likeliest first.
+    """A judgement of a run.
+
+    Attributes:
+        name: "dying signal", "targets do not fit", "dropout collapse", "blank collapse", "unigram collapse", "plateau"
+            or "diverged"; or something normal: "learning", "blank phase", "warming up".
+    evidence: the measures that show it.
+    causes: likely causes with their remedies, the likeliest first.
     """
 
     name: str
@@ -53,10 +55,10 @@ def diagnose(
 
     Args:
         measures: from :func:`asrkern.training.diagnostics.measure`.
-        model: for what it is built of.
+        model: shows what it is built of.
         labels: its labels.
         spaces: whether the transcripts had spaces before they became tokens.
-        plateau: whether the loss has stopped falling. Blanks everywhere are normal before.
+        plateau: whether the loss has stopped falling. Until then blanks everywhere are normal.
     """
     m = measures
     if not math.isfinite(m.loss) and m.step:

@@ -1,4 +1,4 @@
-// The kernels on tensors of one ISA as a table of functions.
+// The kernels on tensors of one instruction set (ISA), as a table of functions.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct RecurrentKernels : RecurrentInference<T, T, Forward> {
                    int64_t last, const T** gates, T** states);
 };
 
-// Those of a speller with weights stored as W; see speller.h.
+// The kernels of a speller with weights stored as W; see speller.h.
 template <class T, class W>
 struct SpellerKernels {
   void (*pack)(const ThreadPool&, const W* weight, int64_t units, int64_t gates, int64_t in_features, W* packed);
@@ -85,7 +85,7 @@ struct Kernels {
 
 namespace {
 
-// The functions compiled by the including file, with that file's ISA.
+// The table of functions that the including file compiles, with that file's ISA.
 template <class Cell, class T = typename Cell::Value, class W = typename Cell::Weight>
 constexpr RecurrentInference<T, W, typename Cell::Forward> make_recurrent_inference() {
   return {recurrent_packed_size<T, W, Cell::kGates>, recurrent_pack<T, W, Cell::kGates>, recurrent_scratch_size<Cell>,
@@ -135,7 +135,7 @@ extern const Kernels<float> kScalarKernels, kAvx2Kernels, kAvx512Kernels;
 extern const Kernels<double> kDoubleKernels;  // the scalar build only
 extern const Int8Kernels<float> kScalarInt8Kernels, kAvx2Int8Kernels, kAvx512Int8Kernels, kAvx512VnniInt8Kernels;
 
-// Those of the active ISA.
+// The table of the active ISA.
 template <class T>
 const Kernels<T>& kernels();
 const Int8Kernels<float>& int8_kernels();

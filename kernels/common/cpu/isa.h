@@ -1,4 +1,4 @@
-// The choice between instruction sets at run time, one for all kernels.
+// Chooses the instruction set (ISA) of all kernels at run time.
 #pragma once
 
 namespace asrkern::cpu {
@@ -6,8 +6,9 @@ namespace asrkern::cpu {
 // Each has what those before it have.
 enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Vnni };
 
-// ASRKERN_CPU_ISA if set, else the best that this CPU has and that is trusted (AVX-512: see CMakeLists.txt). Decided
-// once. Throws std::runtime_error if the variable names an unknown ISA or one that this CPU does not have.
+// The ISA that ASRKERN_CPU_ISA names; else the best that this CPU has and that is trusted (AVX-512: see
+// CMakeLists.txt). Chosen at the first call. Throws std::runtime_error if the variable names an unknown ISA, or one
+// that this CPU lacks.
 Isa active_isa();
 const char* isa_name(Isa isa);
 

@@ -1,4 +1,4 @@
-// Threads for kernels, without knowing whose: csrc passes torch's own pool.
+// Threads for kernels. Kernels do not know whose threads they are: csrc passes torch's pool.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@ namespace asrkern::cpu {
 
 struct ThreadPool {
   int threads;
-  // Calls body(begin, end, context) over disjoint chunks that cover [0, tasks), at most `threads` at once. Chunks are
-  // equal but for the last, and one may run them all (a nested call, or a smaller pool than promised).
+  // Calls body(begin, end, context) over disjoint chunks that cover [0, tasks), at most `threads` of them at once. All
+  // chunks but the last have the same size. One chunk may have all tasks: in a nested call, or in a smaller pool.
   void (*run)(int64_t tasks, void (*body)(int64_t begin, int64_t end, void* context), void* context);
 };
 
@@ -60,8 +60,8 @@ class Barrier {
   alignas(64) int phase_ = 0;
 };
 
-// f(member, members) once per thread that really came: a barrier over fewer threads than planned would never open.
-// The first chunk's size tells how many there are.
+// Calls f(member, members) once per thread that really comes: a barrier for more threads than come would never open.
+// The first chunk's size tells how many come.
 template <class F>
 void run_team(const ThreadPool& pool, int wanted, const F& f) {
   struct Context {

@@ -1,5 +1,5 @@
-// One vector type per ISA build. A file compiled with AVX-512 or AVX2+FMA gets intrinsics for float; every other
-// (ISA, type) gets an array that the compiler may vectorise with what the baseline has.
+// One vector type for each instruction set (ISA). A file compiled with AVX-512 or AVX2 and FMA gets intrinsics for
+// float. All other combinations get an array, which the compiler may vectorise with what the baseline has.
 //
 // Everything lives in an unnamed namespace: the same templates are compiled once per ISA, and a shared name would let
 // the linker keep, say, the AVX-512 copy for all of them.
@@ -66,12 +66,12 @@ struct Vec {
   }
 };
 
-// A vector of weights stored as W, as values of T.
+// A vector of weights stored as W, converted to T.
 template <class T, class W>
 Vec<T> load_weights(const W* p) {
   return Vec<T>::map([=](int i) { return T(p[i]); });
 }
-// Two roundings here, one in the FMA builds: results are bit-stable for a fixed ISA, not across ISAs.
+// Rounds twice here, once in the FMA builds: results are bit-stable within an ISA, not across ISAs.
 template <class T>
 Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
   return a * b + c;

@@ -10,8 +10,8 @@ class BlockTeam {
  public:
   static constexpr int kWarp = 32, kMaxWarps = 32, kPartWords = 4;
 
-  // What the threads exchange, in shared memory. Two of each, in turns: a thread may be at the next collective while
-  // others still read the parts of the one before, but not two ahead, since each has a barrier.
+  // What the threads exchange, in shared memory. There are two, used in turns: a thread may reach the next collective
+  // while others still read the parts of this one. It cannot be two ahead, since each collective has a barrier.
   struct Parts {
     uint32_t words[2][kMaxWarps][kPartWords];
   };
@@ -73,7 +73,7 @@ class BlockTeam {
     return other;
   }
 
-  // The warp's part, by the thread that has it; then all can read all warps'.
+  // One thread of each warp stores the warp's part; afterwards all threads can read the parts of all warps.
   template <class T>
   __device__ void publish(const T& value, bool mine) {
     static_assert(sizeof(T) % 4 == 0 && sizeof(T) / 4 <= kPartWords);
@@ -89,7 +89,7 @@ class BlockTeam {
     return value;
   }
 
-  // Of the first `count` of them: a lane reads a part.
+  // The sum of the first `count` warps' parts: each lane reads one.
   __device__ int32_t sum_of_warps(int count) const {
     return __reduce_add_sync(~0u, lane() < count ? part<int32_t>(lane()) : 0);
   }

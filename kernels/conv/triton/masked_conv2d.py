@@ -2,19 +2,18 @@
 
 out[n, o, f, t] = Σ_k A[t, k] · W[k, o] with k running over (input row, kernel frame, input channel), flattened.
 
-Three kernels. ``unfold`` writes the masked, zero-padded input so that the values which one output frame reads in one
-input row are contiguous: then the GEMM loads A in 16-byte pieces without any test of bounds. ``pack_weight`` lays out W.
-``masked_conv2d`` multiplies. With as few as 32 output channels a tile would load A for too little arithmetic,
-so a tile covers GROUP neighbouring output bins: they share most of their input rows, and the rows that one of them does
-not read have weight 0 (NaN or infinity in the input therefore reaches all bins of a tile). Tiles past a row's length
-only write zeros.
+Three kernels. ``unfold`` writes the masked, zero-padded input so that the values that an output frame reads in one input
+row are contiguous: then the GEMM loads A in 16-byte pieces without testing bounds. ``pack_weight`` lays out W.
+``masked_conv2d`` multiplies. With as few as 32 output channels a tile would load A for too little arithmetic, so it covers
+GROUP neighbouring output bins, which share most of their input rows. Rows that a bin does not read have weight 0 for it, so
+NaN or infinity in the input reaches all bins of a tile. Tiles past a row's length only write zeros.
 
     unfolded  [batch, rows, positions, INNER]       rows: input bins with padding
               position p, inner i: TIME_UNFOLDED    channel i // KERNEL_T, frame p·STRIDE_T + i % KERNEL_T − PADDING_T
                                    else             channel i,             frame p − PADDING_T
     packed    [channel blocks, GROUP · BLOCK_O, columns]    columns: (row, RUN) flattened, padded to BLOCK_K with 0
     affine    [2, channel blocks · BLOCK_O]: the factor and the offset that bias, scale and shift amount to
-    RUN       the contiguous values that an output frame reads in one row; STEP: what the next frame's start after
+        RUN       the contiguous values that an output frame reads in one row; STEP: from one frame's first value to the next's
 """
 
 import triton
@@ -26,7 +25,7 @@ def _row_lengths(
     lengths, output_lengths, n, in_frames, out_frames,
     KERNEL_T: tl.constexpr, STRIDE_T: tl.constexpr, PADDING_T: tl.constexpr,
 ):  # fmt: skip
-    """(input frames, output frames) of row n; values out of range, which nobody could report, are clamped."""
+    """(input frames, output frames) of row n. Values out of range, which a kernel cannot report, are clamped."""
     in_length = in_frames
     out_length = out_frames
     if lengths is not None:
@@ -40,10 +39,10 @@ def _row_lengths(
 
 @triton.jit
 def _round(value, TF32: tl.constexpr):
-    """float32 to the nearest TF32 (10 bits of mantissa, ties away from 0), where the tensor cores would cut off."""
+    """float32 rounded to the nearest TF32 (10 bits of mantissa, ties away from 0); the tensor cores would cut off."""
     if TF32:
         nearest = (value.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-        # Not NaN, whose bits may overflow.
+        # NaN stays as it is: its bits may overflow.
         return tl.where(value == value, nearest.to(tl.float32, bitcast=True), value)
     else:
         return value
@@ -136,7 +135,7 @@ def pack_weight(
 
 @triton.jit
 def _store(output, values, o, bin, t, out_channels, out_bins, out_frames):
-    """Store values: [frames, columns] in one row's output. Not to be computed before the GEMM, whose registers it needs."""
+    """Store values: [frames, columns] in one row's output. Called after the GEMM, which needs all registers."""
     target = ((o * out_bins + bin) * out_frames)[None, :] + t[:, None]
     inside = ((o < out_channels) & (bin < out_bins))[None, :] & (t < out_frames)[:, None]
     tl.store(output + target, values.to(output.dtype.element_ty), mask=inside)
@@ -192,7 +191,7 @@ def masked_conv2d(
     tile_frames = tl.minimum((out_frames if COUNT_PADDING else out_length) - first, BLOCK_T)
     channel = block_o * BLOCK_O + tl.arange(0, BLOCK_O)
     if tile_mean is not None:
-        # Every channel block's program writes the same count.
+        # The programs of all channel blocks write the same count.
         count = tl.maximum(tile_bins * tile_frames, 0).to(tl.float32)
         tl.store(tile_count + tile, count)
 
@@ -228,7 +227,7 @@ def masked_conv2d(
     _store(output, result, o, bin, t, out_channels, out_bins, out_frames)
 
     if tile_mean is not None:
-        # Of the values as they are stored; 0 beyond the length, which counts only with COUNT_PADDING.
+        # Statistics of the values as they are stored. Frames beyond the length are 0, and count only with COUNT_PADDING.
         counted = ((t - first) < tile_frames)[:, None] & ((bin < out_bins) & (o < out_channels))[None, :]
         x = tl.where(counted, result.to(tl.float32), 0.0)
         sums = tl.sum(tl.reshape(tl.sum(x, 0), (GROUP, BLOCK_O)), 0)

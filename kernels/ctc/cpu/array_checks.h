@@ -1,5 +1,5 @@
-// What arrays from outside are checked for. Every call of the operation checks all of its arrays, so the loops have no
-// exits and vectorise.
+// Checks of arrays from outside. Every call of the operation checks all of its arrays, so the loops have no exits, and
+// vectorise.
 #pragma once
 
 #include <cstdint>
@@ -22,14 +22,16 @@ inline bool all_below(const int32_t* values, int64_t count, uint32_t limit) {
   return !wrong;
 }
 
-// Or impossible. More, or what is no number, would leave the search without an order of its prefixes.
+// Whether all are scores: finite and below kLargestScore, or impossible. With others (NaN, too large) the search could
+// not order its prefixes.
 inline bool all_scores(const float* values, int64_t count) {
   int32_t wrong = 0;
   for (int64_t i = 0; i < count; ++i) wrong |= !(__builtin_fabsf(values[i]) < kLargestScore) & (values[i] != kLogZero);
   return !wrong;
 }
 
-// Whether each mask has as many bits as its run has entries, and is the difference of `sums` at the run's ends.
+// Whether each mask has as many bits as its node has edges, and equals the difference of `sums` between the ends of
+// those edges. See masks_are_sums.
 inline bool masks_are_differences(const int64_t* masks, int64_t count, const int32_t* begin, const uint64_t* sums) {
   uint64_t wrong = 0;
   for (int64_t i = 0; i < count; ++i)

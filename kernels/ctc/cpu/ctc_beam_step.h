@@ -1,4 +1,4 @@
-// One frame of the beam search of ctc_beam.h.
+// One frame of the beam search of ctc_beam.h, by one thread.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace asrkern {
 namespace ctc_beam {
 namespace {
 
-// The scores of prefixes that stay. The results are said to be apart from the rest, so that it vectorises.
+// The scores of the prefixes that stay. `__restrict` results do not overlap the rest, so the loop vectorises.
 template <bool add>
 void join(int32_t count, const float* token, const float* total, const float* from, const float* gain,
           const float* row_last, float blank, float* __restrict__ next_token, float* __restrict__ next_blank,
@@ -22,8 +22,8 @@ void join(int32_t count, const float* token, const float* total, const float* fr
                      next_total[i]);
 }
 
-// The prefixes of the beam one frame later, without new tokens, into `next`: blank, the last token again, or the last
-// token as an extension of the parent.
+// The scores one frame later of the prefixes that stay, into `next`. A prefix stays by a blank, by its last token once
+// more, or as the extension of its parent by that token.
 inline void stay(CtcSerialBeam& beam, const CtcBeamOptions& options) {
   const int32_t count = beam.count, sentinel = options.beam_width;
   const CtcBeamScores now = beam.now, next = beam.next;
@@ -42,7 +42,7 @@ inline void stay(CtcSerialBeam& beam, const CtcBeamOptions& options) {
                                            beam.row[options.row.blank], next.token, next.blank, next.total);
 }
 
-// The best alignments of the prefixes that stay. Those of all parents are read before any is changed.
+// The best alignments of the prefixes that stay. All are read from their parents before any is changed.
 inline void stay_aligned(CtcSerialBeam& beam, const CtcBeamOptions& options) {
   const int32_t count = beam.count;
   const CtcBeamScores now = beam.now, next = beam.next;
@@ -64,7 +64,7 @@ inline void stay_aligned(CtcSerialBeam& beam, const CtcBeamOptions& options) {
   for (int32_t k = 0; k < extensions; ++k) beam.token_alignment[extended[k]] = beam.new_alignment[extended[k]];
 }
 
-// The prefix that a candidate is, in the tree.
+// Makes a prefix of a candidate, with its node in the tree.
 inline void make_entrant(CtcSerialBeam& beam, const ContextModel& model, const CtcCandidate& candidate,
                          CtcEntrant& result) {
   describe(beam, model, candidate, result);
@@ -74,7 +74,7 @@ inline void make_entrant(CtcSerialBeam& beam, const ContextModel& model, const C
   if (result.node < 0) result.node = beam.tree.add_child(parent, candidate.token, result.word);
 }
 
-// Prefixes that were not kept leave, entrants take their slots, and prefixes from the end those that are left.
+// Prefixes that were not kept leave the beam. Entrants take their slots; if slots remain, prefixes from the end do.
 inline void replace(CtcSerialBeam& beam, const ContextModel& model) {
   int32_t* const freed = beam.scratch_slots;
   int32_t frees = 0, count = beam.count;
@@ -97,7 +97,7 @@ inline void replace(CtcSerialBeam& beam, const ContextModel& model) {
   beam.count = count;
 }
 
-// See kSettleFrames.
+// Drops prefixes that differ from the best one far back; see kSettleFrames.
 inline void settle(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   if (beam.frame % kSettleFrames) return;
   int32_t best = 0;
@@ -113,7 +113,7 @@ inline void settle(CtcSerialBeam& beam, const ContextModel& model, const CtcBeam
   replace(beam, model);
 }
 
-// How far behind the best to expect the last place: what it was, which rises at once and falls slowly.
+// How far behind the best prefix to expect the last place: follows what it was, upwards at once and downwards slowly.
 inline float next_spread(float before, float now) {
   constexpr float kKept = 0.8f;
   return before > now && before < -kLogZero ? now + kKept * (before - now) : now;
@@ -140,7 +140,7 @@ inline CtcError step_row(CtcSerialBeam& beam, const ContextModel& model, const C
   return kCtcOk;
 }
 
-// See CtcKernels::step.
+// The next frame; see CtcKernels::step.
 inline CtcError step(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
                      const float* log_probs) {
   CtcError error = ctc_check_row(log_probs, options.row.vocabulary, options.row.check_normalized);
@@ -149,7 +149,7 @@ inline CtcError step(CtcSerialBeam& beam, const ContextModel& model, const CtcBe
   ctc_make_row(log_probs, options.row, true, shift, beam.row, beam.row_scratch);
   error = step_row(beam, model, options);
   if (error == kCtcNoPrefix) {
-    // Pruned tokens are all that the prefixes can go on with.
+    // No prefix can go on with the tokens left by pruning, so all tokens are tried.
     ctc_make_row(log_probs, options.row, false, shift, beam.row, beam.row_scratch);
     error = step_row(beam, model, options);
   }

@@ -12,7 +12,7 @@ namespace asrkern {
 namespace ctc_beam {
 namespace {
 
-// Candidates by slot, token and choice: the order of equals. By slot they are.
+// Sorts the candidates by slot, token and choice, the order among equal scores. They already are in order of slots.
 inline void order_candidates(CtcSerialBeam& beam) {
   const auto before = [](const CtcCandidate& a, const CtcCandidate& b) {
     return a.token != b.token ? a.token < b.token : a.choice < b.choice;
@@ -28,8 +28,8 @@ inline void order_candidates(CtcSerialBeam& beam) {
   }
 }
 
-// Keeps the beam_width best of the prefixes that stay and the candidates, those that reach `limit`; of equals the
-// first. Returns the score that a further candidate must exceed.
+// Keeps the beam_width best of the staying prefixes and the candidates, as far as they reach `limit`. Of equal scores
+// the first are kept. Returns the score that a further candidate must exceed.
 inline float select(CtcSerialBeam& beam, const CtcBeamOptions& options, float limit) {
   const int32_t width = options.beam_width, stays = beam.count, all = stays + beam.candidate_count;
   float *const totals = beam.totals, *const stay_totals = beam.next.total;
@@ -38,7 +38,7 @@ inline float select(CtcSerialBeam& beam, const CtcBeamOptions& options, float li
   int32_t kept = 0;
   if (cut.ties == kNoTies) {
     for (int32_t i = 0; i < stays; ++i) totals[i] = totals[i] < cut.limit ? kLogZero : totals[i];
-    // Without branches, which would be guessed wrong.
+    // Without branches, which would be predicted wrong.
     for (int32_t i = 0; i < beam.candidate_count; ++i) {
       beam.candidates[kept] = beam.candidates[i];
       const float total = totals[stays + kept] = totals[stays + i];
@@ -62,15 +62,15 @@ inline float select(CtcSerialBeam& beam, const CtcBeamOptions& options, float li
   return cut.limit;
 }
 
-// The tokens of a frame that may extend something: other than blank, and their row exceeds `least`.
+// How many tokens of a frame may extend prefixes: all but blank whose value in the row exceeds `least`.
 struct FrameTokens {
-  int32_t inside = 0, boundary = 0;  // of beam.inside and of beam.boundary
-  int32_t low = 0;                   // inside words, and below kSetWordTokens
-  float best_inside = 2 * kLogZero;  // of the row
+  int32_t inside = 0, boundary = 0;  // counts of beam.inside and of beam.boundary
+  int32_t low = 0;                   // of those inside words, the ones below kSetWordTokens
+  float best_inside = 2 * kLogZero;  // the largest value in the row
 };
 
-// Those inside words are in ascending order where each has a bit, else the likeliest first; so are those that do
-// something to words.
+// Lists a frame's tokens. Those at a word's boundary are sorted, the likeliest first. So are those inside words, if
+// there are more tokens than a set holds; else they are in ascending order.
 inline FrameTokens list_tokens(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
                                float least) {
   const float* row = beam.row;
@@ -90,7 +90,7 @@ inline FrameTokens list_tokens(CtcSerialBeam& beam, const ContextModel& model, c
   return tokens;
 }
 
-// Collects the extensions that exceed a bar, which rises when there are more than needed.
+// Collects extensions above a bar. The bar rises whenever more are collected than the beam can hold.
 class Collector {
  public:
   Collector(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options, const FrameTokens& tokens,
@@ -120,8 +120,9 @@ class Collector {
   float bar() const { return bar_; }
 
  private:
-  // Where each token inside words has a bit: of every prefix those that may lead above the bar, into beam_.reachable.
-  // Returns how many prefixes may be extended, by them or by a word's boundary; their slots are in scratch_slots.
+  // For vocabularies of at most kSetTokens: finds for every prefix the tokens inside words that may lead above the bar,
+  // into beam_.reachable. Lists in scratch_slots the prefixes that these or a word's boundary may extend; returns how
+  // many.
   int32_t list_extensible() {
     const CtcReachPrefixes prefixes{
         beam_.count,     beam_.now.total, beam_.inside_reach, beam_.phrase_reach,
@@ -132,7 +133,7 @@ class Collector {
       tokens_above(prefixes, high_tokens, tokens_.inside - tokens_.low, 1, beam_.row, low_, beam_.reachable[1]);
     const float boundary = tokens_.boundary ? beam_.row[beam_.boundary[0]] : 2 * kLogZero;
     int32_t count = 0;
-    // Without branches, which would be guessed wrong.
+    // Without branches, which would be predicted wrong.
     for (int32_t i = 0; i < beam_.count; ++i) {
       beam_.scratch_slots[count] = i;
       const uint32_t inside = beam_.reachable[0][i] | beam_.reachable[1][i];
@@ -145,14 +146,15 @@ class Collector {
     return uint64_t(words[1][slot]) << kSetWordTokens | words[0][slot];
   }
 
-  // The extensions of a prefix by tokens inside words, where each has a bit. Taken without branches, too.
+  // Offers the extensions of a prefix by tokens inside words, for vocabularies of at most kSetTokens. No branches
+  // either.
   void inside_by_bits(int32_t slot) {
     const uint64_t reachable = both_words(beam_.reachable, slot);
     if (!reachable) return;
     const PrefixContext& context = beam_.context[slot];
     const TokenTrie& phrases = model_.hotwords.trie;
     const int32_t node = context.hotword_node;
-    // A child by such a token is one prefix only.
+    // A token inside a word leads to one prefix only; if that is in the beam, it is not offered.
     const uint64_t others = reachable & ~beam_.children[slot];
     const uint64_t edges = model_.hotwords.nodes ? both_words(beam_.phrase_edges, slot) : 0;
     const uint64_t listed = listed_tokens(model_, context);
@@ -181,10 +183,10 @@ class Collector {
       float gain;
       if (extension_gain(beam_, model_, slot, token, credit, before, low_, gain)) offer(token, gain);
     };
-    // Credits of the tokens that lead to no phrase's next letter are 0, and those of a phrase's first are in a table.
-    static constexpr float nothing[kSetTokens] = {};
+    // Tokens off all phrases earn no credit; where a phrase may begin, a table has the credit of its first token.
+    static constexpr float kNoCredits[kSetTokens] = {};
     const bool begins = node == kHotwordStart;
-    const float* const credits = begins ? model_.hotwords.begin_credit : nothing;
+    const float* const credits = begins ? model_.hotwords.begin_credit : kNoCredits;
     const uint64_t on_phrase = others & edges, tabled = off_phrase | (begins ? on_phrase : 0);
     for (uint64_t bits = tabled & ~listed; bits; bits &= bits - 1) {
       const int32_t token = __builtin_ctzll(bits);
@@ -206,7 +208,7 @@ class Collector {
     make_room();
   }
 
-  // The same in any vocabulary.
+  // The same for vocabularies of any size.
   void inside(int32_t slot) {
     const float total = beam_.now.total[slot];
     if (!(total + beam_.phrase_reach[slot] + tokens_.best_inside > low_)) return;
@@ -226,7 +228,7 @@ class Collector {
       else
         offer(slot, token, unlisted);
     }
-    // Tokens that a phrase goes on with have a reach of their own, so that it does not count for all.
+    // Tokens that continue a phrase have a bound of their own, so that the bound of all others stays low.
     if (!within) return;
     for (int32_t edge = phrases.edge_begin[node]; edge < phrases.edge_begin[node + 1]; ++edge) {
       const int32_t token = phrases.edge_token[edge];
@@ -272,7 +274,7 @@ class Collector {
     make_room();
   }
 
-  // For as many candidates as a prefix has tokens with a bit, and one more.
+  // Makes room for the candidates of one more prefix: kSetTokens, and one that is written but not counted.
   void make_room() {
     if (beam_.candidate_count < 4 * options_.beam_width) return;
     const float limit = select(beam_, options_, bar_);
@@ -288,10 +290,10 @@ class Collector {
   const ContextModel& model_;
   const CtcBeamOptions& options_;
   const FrameTokens tokens_;
-  float bar_, low_;  // low_: for bounds
+  float bar_, low_;  // low_: the bar for bounds, see below()
 };
 
-// Collects the extensions that exceed `bar`. Whether they and the prefixes that stay fill a beam above it.
+// Collects the extensions that exceed `bar`. Returns whether they and the staying prefixes fill a beam above it.
 inline bool collect_above(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
                           const FrameTokens& tokens, float bar) {
   Collector collector(beam, model, options, tokens, bar);
@@ -299,7 +301,7 @@ inline bool collect_above(CtcSerialBeam& beam, const ContextModel& model, const 
   return collector.bar() > bar || count_from(beam.totals, beam.count + beam.candidate_count, bar) >= options.beam_width;
 }
 
-// The extensions that may be among the best, and the totals of all.
+// Collects the extensions that may be among the best, and the totals of all prefixes.
 inline void collect(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   const int32_t count = beam.count;
   const float *now = beam.now.total, *next = beam.next.total, *phrase = beam.phrase_reach, *end = beam.end_reach;
@@ -317,8 +319,8 @@ inline void collect(CtcSerialBeam& beam, const ContextModel& model, const CtcBea
   if (count == options.beam_width && worst > bar) bar = worst;
   const float least = below(bar) - base;
   const FrameTokens tokens = list_tokens(beam, model, options, least > 0.5f * kLogZero ? least : 0.5f * kLogZero);
-  // The last place is mostly about as far behind the best as in the frames before. What a guess leaves out when it
-  // fills the beam could not have been among the best; else all is collected again.
+  // The last place is mostly as far behind the best as in the frames before. Extensions below that guess need not be
+  // collected if those above it fill the beam. If they do not, all are collected again.
   constexpr float kMargin = 3.0f;
   if (count == options.beam_width && tokens.inside > 0) {
     const float extended = best_now + tokens.best_inside;

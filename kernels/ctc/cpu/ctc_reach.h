@@ -1,5 +1,5 @@
-// Which tokens may extend which prefixes of a beam above a bar, where each token has a bit: asked for all prefixes at
-// once and without branches, so that a search goes only through extensions that are worth it.
+// Which tokens may extend which prefixes above a bar, for vocabularies of at most kSetTokens. All prefixes are asked at
+// once and without branches, so that a search only looks at extensions that are worth it.
 #pragma once
 
 #include <cmath>
@@ -10,19 +10,19 @@
 namespace asrkern {
 namespace {
 
-// Prefixes: what kernels/ctc/ctc_beam.h says of each.
+// Columns of the prefixes; kernels/ctc/ctc_beam.h says what each is.
 struct CtcReachPrefixes {
   int32_t count;
   const float* total;
   const float* inside_reach;
   const float* phrase_reach;
-  const float* blank;  // counts in place of total where the token is the last one once more
+  const float* blank;  // in place of `total` where a token repeats the last one
   const int32_t* last;
   const float* row_last;         // row[last]
-  const uint32_t* const* edges;  // in two words; null: no phrase goes on with any token
+  const uint32_t* const* edges;  // the set of the tokens that continue a phrase; null: there are no phrases
 };
 
-// tokens_above with and without phrases.
+// tokens_above, compiled with and without phrases.
 template <bool phrases>
 void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t token_count, int32_t word,
                 const float* row, float bar, uint32_t* __restrict__ bits) {
@@ -60,7 +60,8 @@ void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t
   }
 }
 
-// bits: [count] those of [token_count] tokens, of the 32 of a word, that may lead above `bar`. row: by token.
+// bits: [count] for each prefix the set of those tokens, in one word of 32, that may lead above `bar`. `tokens`
+// are of set word `word`. row: by token.
 inline void tokens_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t token_count, int32_t word,
                          const float* row, float bar, uint32_t* bits) {
   (prefixes.edges ? find_above<true> : find_above<false>)(prefixes, tokens, token_count, word, row, bar, bits);

@@ -15,8 +15,8 @@ inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool c
   return check.verdict(check_normalized);
 }
 
-// row: [vocabulary + 1], what the search adds for each token, `shift` taken off: kLogZero for those that are impossible
-// and for the sentinel at the end. scratch: [vocabulary].
+// Makes the row that the search adds: [vocabulary + 1] log-probabilities minus `shift`, with kLogZero for tokens that
+// are impossible and for the sentinel at the end. scratch: [vocabulary].
 inline void ctc_make_row(const float* log_probs, const CtcRowOptions& options, bool prune, float shift, float* row,
                          float* scratch) {
   const int32_t vocabulary = options.vocabulary;

@@ -1,4 +1,4 @@
-// The kernels of the CTC decoder of one ISA as a table of functions. All give the same bits.
+// The CTC decoder's kernels in one instruction set (ISA), as a table of functions. All ISAs give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@
 namespace asrkern::cpu {
 
 struct CtcKernels {
-  // The next frame. The tree must have room for beam_width more prefixes and twice as many alignments. After an error
-  // the beam is as it was.
+  // Takes the next frame. The tree must have room for beam_width more prefixes and for twice as many alignments. After
+  // an error the beam is as it was.
   CtcError (*step)(CtcSerialBeam&, const ContextModel&, const CtcBeamOptions&, const float* log_probs);
-  // Of arrays from outside, see array_checks.h.
+  // Checks of arrays from outside; see array_checks.h.
   bool (*ascends)(const int32_t* values, int64_t count);
   bool (*all_below)(const int32_t* values, int64_t count, uint32_t limit);
   bool (*all_scores)(const float* values, int64_t count);
@@ -20,7 +20,7 @@ struct CtcKernels {
 
 extern const CtcKernels kScalarCtcKernels, kAvx2CtcKernels, kAvx512CtcKernels;
 
-// Those of the active ISA.
+// The table of the active ISA.
 const CtcKernels& ctc_kernels();
 
 }  // namespace asrkern::cpu

@@ -1,4 +1,4 @@
-// Selection and order by floats, for the lengths that a beam search has.
+// Selects and sorts by floats; fast for as many values as a beam search has.
 #pragma once
 
 #include <cmath>
@@ -9,10 +9,10 @@
 namespace asrkern {
 namespace {
 
-// The largest of value(0) … value(count − 1) and `least`. Part of its caller, so that it vectorises as that does.
+// The largest of `least` and value(0) … value(count − 1). Always inlined, so that it vectorises as its caller does.
 template <class Value>
 [[gnu::always_inline]] inline float largest(int32_t count, float least, const Value& value) {
-  // In lanes, which vectorise: a single maximum would wait for itself.
+  // In lanes, which vectorise: with one maximum every step would wait for the one before.
   constexpr int32_t kLanes = 16;
   float lanes[kLanes];
   for (float& lane : lanes) lane = least;
@@ -29,28 +29,28 @@ template <class Value>
   return lanes[0];
 }
 
-// How many of [count] values reach a limit.
+// How many of [count] values are at least `limit`.
 inline int32_t count_from(const float* values, int32_t count, float limit) {
   int32_t reached = 0;
   for (int32_t i = 0; i < count; ++i) reached += values[i] >= limit;
   return reached;
 }
 
-// What the best of some values reach. ties: kNoTies: they alone; else how many of those that equal the limit are among
-// the best.
+// Where the best of some values end. ties == kNoTies: the best are all values from `limit` on. Else they are all values
+// above `limit`, and `ties` of those that equal it.
 struct Cut {
   float limit;
   int32_t ties;
 };
 constexpr int32_t kNoTies = -1;
 
-// Between the n-th largest of [count] values and the next; more than n reach `low`. By bisection, so that values are
-// only counted, which vectorises.
+// Cuts [count] values, more than n of which reach `low`, behind the n-th largest. By bisection, which only counts
+// values, and so vectorises.
 inline Cut cut_behind(const float* values, int32_t count, int32_t n, float low) {
   float most = largest(count, low, [values](int32_t i) { return values[i]; });
-  // The least that reaches `low`, so that few steps do.
+  // Raises `low` to the smallest value that reaches it, which saves steps.
   low = -largest(count, -most, [values, low](int32_t i) { return values[i] >= low ? -values[i] : -INFINITY; });
-  // More than n reach `low`; once it has been looked at, fewer reach `most`.
+  // More than n values reach `low`; fewer than n reach `most`, once it has been tried.
   for (float middle = most;;) {
     int32_t reached = 0;
     for (int32_t i = 0; i < count; ++i) reached += values[i] >= middle;
@@ -64,11 +64,11 @@ inline Cut cut_behind(const float* values, int32_t count, int32_t n, float low) 
   return {low, n - above};
 }
 
-// As sort_by_worth, and quick where there are few.
+// sort_by_worth, but fast for few tokens.
 inline void order_by_worth(int32_t* tokens, int32_t count, const float* worth) {
   constexpr int32_t kFew = 64;
   if (count > kFew) return sort_by_worth(tokens, count, worth);
-  // How many come before each, of all: no branches to guess wrong.
+  // Counts for each token how many come before it. No branch is predicted wrong.
   float values[kFew];
   int32_t sorted[kFew];
   for (int32_t i = 0; i < count; ++i) values[i] = worth[tokens[i]];

@@ -1,4 +1,4 @@
-// CTC beam search with a language model: one block an utterance, all frames in one launch. The algorithm is
+// CTC beam search with a language model: a block for each utterance, all frames in one launch. The algorithm is in
 // kernels/ctc/ctc_beam_search.h, which tests run on the CPU.
 #include <cuda_runtime.h>
 
@@ -32,7 +32,8 @@ int64_t ctc_beam_search_shared_bytes(const CtcBeamPlan& plan) {
 int ctc_beam_search(const CtcBeamSearch& search, void* stream) {
   if (search.rows == 0) return cudaSuccess;
   if (search.plan.threads > kMaxThreads || search.plan.threads % BlockTeam::kWarp) return cudaErrorInvalidValue;
-  // All that there is, not what this search takes: others may be queued from other threads at the same time.
+  // All the shared memory that a block may have, not what this search takes: other threads may launch larger searches
+  // between this call and the launch.
   int device = 0;
   int64_t most = 0;
   if (const cudaError_t error = cudaGetDevice(&device)) return int(error);

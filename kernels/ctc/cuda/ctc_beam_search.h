@@ -7,14 +7,14 @@
 
 namespace asrkern::cuda {
 
-// Bytes of shared memory that a block of a device may have, into `bytes`; returns a cudaError_t.
+// The bytes of shared memory that a block of this device may have, into `bytes`. Returns a cudaError_t.
 int ctc_beam_search_shared_bytes(int device, int64_t* bytes);
 
-// Bytes of shared memory that a search takes.
+// The bytes of shared memory that a search takes.
 int64_t ctc_beam_search_shared_bytes(const CtcBeamPlan& plan);
 
-// Queues the search on `stream` (a cudaStream_t), a block an utterance; returns the launch's cudaError_t. All pointers
-// are to the device's memory; `search` itself is copied.
+// Queues the search on `stream` (a cudaStream_t), a block for each utterance. Returns the launch's cudaError_t. All
+// pointers are to the device's memory; `search` itself is copied.
 int ctc_beam_search(const CtcBeamSearch& search, void* stream);
 
 }  // namespace asrkern::cuda

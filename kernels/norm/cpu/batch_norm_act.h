@@ -1,9 +1,9 @@
 // BatchNorm with statistics over the valid frames of a padded batch, then a clamp (Hardtanh, ReLU or none), then the
-// time mask; forward and backward. Two memory layouts: channels last (one frame is `channels` contiguous values) and
-// time last (a channel of a row is `inner` runs of `time` contiguous values, as [N, C, F, T]).
+// time mask; forward and backward. There are two memory layouts. Channels last: a frame is `channels` contiguous
+// values. Time last: a channel of a row is `inner` runs of `time` contiguous values, as in [N, C, F, T].
 //
-// Statistics: mean and squared deviations of pieces small enough for the cache, merged in double (Chan et al. 1979), so
-// that fp32 inputs with a large mean keep their variance.
+// Mean and squared deviations are computed of pieces that fit into the cache, and merged in double (Chan et al. 1979),
+// so that fp32 inputs with a large mean keep their variance.
 #pragma once
 
 #include "kernels/linear/cpu/linear.h"
@@ -15,7 +15,7 @@ struct BatchNormActShape {
   bool time_last;
   bool batch_first;        // channels last only: frame (n, t) is at n·time + t, else at t·batch + n
   const int64_t* lengths;  // [batch] valid frames of each row, or null: all
-  bool count_padding;      // statistics over padding frames too
+  bool count_padding;      // padding frames count in the statistics, too
 };
 
 template <class T>
@@ -61,7 +61,7 @@ inline int64_t batch_norm_act_length(const BatchNormActShape& s, int64_t row) {
   return s.lengths ? s.lengths[row] : s.time;
 }
 
-// Values per channel that the statistics run over.
+// How many values of a channel the statistics are of.
 inline int64_t batch_norm_act_count(const BatchNormActShape& s) {
   if (s.count_padding || !s.lengths) return s.batch * s.time * s.inner;
   int64_t count = 0;
@@ -69,12 +69,12 @@ inline int64_t batch_norm_act_count(const BatchNormActShape& s) {
   return count;
 }
 
-// Pieces that are summed independently: groups of frames, or rows.
+// How many pieces are summed independently: groups of frames, or rows.
 inline int64_t batch_norm_act_pieces(const BatchNormActShape& s) {
   return s.time_last ? s.batch : ceil_div(batch_norm_act_frames(s), kPiece);
 }
 
-// The vectors of one run of `count` values: body(offset, lanes).
+// Calls body(offset, lanes) for the vectors of one run of `count` values.
 template <class T, class F>
 inline void for_each_vec(int64_t count, const F& body) {
   constexpr int kWidth = Vec<T>::kWidth;
@@ -88,8 +88,8 @@ struct IntConstant {
   static constexpr int value = kValue;
 };
 
-// A few vectors of channels at once, so that each frame is read by whole cache lines: body(offset, vectors, lanes),
-// where only a single vector can have fewer lanes than its width.
+// Calls body(offset, vectors, lanes) for a few vectors of channels at a time, so that whole cache lines of a frame are
+// read. Only a single vector can have fewer lanes than its width.
 template <class T, class F>
 inline void for_each_channel_block(int64_t channels, const F& body) {
   constexpr int kWidth = Vec<T>::kWidth, kBlock = 4;
@@ -108,14 +108,14 @@ inline T batch_norm_act_scale(const T* weight, const T* var, T eps, int64_t c) {
   return (weight ? weight[c] : T(1)) / T(std::sqrt(double(var[c]) + double(eps)));
 }
 
-// Mean and Σ (x − mean)² of `frames` frames of `inner` runs, `time` apart.
+// Mean and Σ (x − mean)² of `frames` frames in `inner` runs; the runs are `time` apart.
 template <class T>
 void batch_norm_act_run_stats(const T* x, int64_t inner, int64_t time, int64_t frames, T& mean, T& deviation) {
   using V = Vec<T>;
   const double count = double(inner * frames > 0 ? inner * frames : 1);
   double total = 0, squares = 0;
   for (int64_t f = 0; f < inner; ++f) {
-    // Sums of one run each: short chains in fp32. Two of them hide the additions' latency.
+    // Each sum is of one run: fp32 adds up short chains only. Two sums in turns hide the latency of the additions.
     V sums = V::set1(0), more = V::set1(0);
     const T* run = x + f * time;
     int64_t i = 0;
@@ -143,7 +143,7 @@ void batch_norm_act_run_stats(const T* x, int64_t inner, int64_t time, int64_t f
   deviation = T(squares);
 }
 
-// Merges pieces of counts[p] values with means mean[p·stride] and deviations; 0 and 0 where there is nothing to count.
+// Merges pieces of counts[p] values, means mean[p·stride] and their deviations. Nothing to count gives 0 and 0.
 template <class T>
 void batch_norm_act_merge(int64_t pieces, const T* piece_mean, const T* piece_deviation, const int64_t* counts,
                           int64_t stride, T& mean, T& var) {
@@ -205,7 +205,7 @@ void batch_norm_act_forward(const ThreadPool& pool, const BatchNormActShape& s, 
     if (a.training)
       for (int64_t n = 0; n < s.batch; ++n)
         piece_counts[n] = (s.count_padding ? s.time : batch_norm_act_length(s, n)) * s.inner;
-    // A channel at a time: what its statistics have read is still in the cache when it is normalised.
+    // One channel at a time: its values are still in the cache from the statistics when they are normalised.
     parallel_for(pool, s.channels, [=](int64_t c) {
       if (a.training) {
         for (int64_t n = 0; n < s.batch; ++n)
@@ -217,7 +217,7 @@ void batch_norm_act_forward(const ThreadPool& pool, const BatchNormActShape& s, 
       }
       const V mean = V::set1(a.mean[c]), factor = V::set1(batch_norm_act_scale(a.weight, a.var, a.eps, c)),
               bias = V::set1(a.bias ? a.bias[c] : T(0));
-      // The row that was read last is the likeliest to be cached.
+      // Backwards: the row that was read last is the likeliest to be in the cache.
       for (int64_t n = s.batch - 1; n >= 0; --n)
         for (int64_t f = 0; f < s.inner; ++f) {
           const int64_t run = ((n * s.channels + c) * s.inner + f) * s.time, length = batch_norm_act_length(s, n);
@@ -255,7 +255,7 @@ void batch_norm_act_forward(const ThreadPool& pool, const BatchNormActShape& s, 
   });
 }
 
-// The coefficients of one channel's gradient: with g the gradient that the clamp let through,
+// The coefficients of one channel's gradient. With g, the gradient where the clamp let x through:
 // grad_input = (g − average − centered · slope) · scale.
 template <class T>
 struct BatchNormActSlope {
@@ -275,9 +275,10 @@ struct BatchNormActSlope {
 
 // scale: [3, channels] scratch. piece_sum, piece_dot: [pieces, channels] scratch, used with channels last only.
 //
-// With g = grad_output where the clamp let through and the frame is valid, x̂ = (x − mean)/σ and m counted values:
+// With g = grad_output where the clamp let x through and the frame is valid (else 0), x̂ = (x − mean)/σ and m counted
+// values:
 //   grad_bias = Σ g   grad_weight = Σ g x̂   grad_input = weight/σ · (g − (Σ g + x̂ Σ g x̂)/m)   (training)
-// What the clamp let through is computed again from x, with the forward pass's own arithmetic: cheaper than reading it.
+// Where the clamp let x through is computed again, with the forward pass's own arithmetic: cheaper than reading a mask.
 template <class T>
 void batch_norm_act_backward(const ThreadPool& pool, const BatchNormActShape& s, const BatchNormActBackward<T>& a,
                              T* scale, T* piece_sum, T* piece_dot) {

@@ -5,9 +5,9 @@ Programs are (tiles or pieces, channel blocks, batch rows); a tile is ROWS × CO
     TIME_LAST     [N, C, F, T], F = 1 for NCT    rows: bins, columns: frames, of one channel
     else          NTC, TNC, RC                   rows: frames, columns: channels
 
-Statistics and gradients of the parameters are summed in pieces, [channels, pieces] in float32, and merged in double in
-a fixed order: equal inputs give equal bits. A piece of statistics is a count, a mean and Σ (x − mean)² (Chan et al. 1979),
-so that a large mean does not cancel the variance.
+Statistics and gradients of the parameters are summed in pieces, [channels, pieces] in float32. The pieces are merged in
+double in a fixed order: equal inputs give equal bits. A piece of statistics is a count, a mean and Σ (x − mean)² (Chan et al.
+1979), so that a large mean does not cancel the variance.
 """
 
 import triton
@@ -16,7 +16,7 @@ import triton.language as tl
 
 @triton.jit
 def _length(lengths, n, time):
-    """Valid frames of row n; values out of range, which nobody could report, are clamped."""
+    """Valid frames of row n. Values out of range, which a kernel cannot report, are clamped."""
     if lengths is None:
         return time
     else:
@@ -28,11 +28,11 @@ def _tile(
     first_bin, first_frame, batch, channels, inner, time,
     TIME_LAST: tl.constexpr, BATCH_FIRST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """(start, offsets from there, channels, frames, inside the tensor), each broadcastable to the tile."""
+    """(offset of the start, offsets from there, channels, frames, whether inside the tensor), each broadcastable to the tile."""
     n = tl.program_id(2)
     row = tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
-    # Offsets within a tile fit in 32 bits, its start may not.
+    # Offsets within a tile fit in 32 bits; its start may not.
     if TIME_LAST:
         channel = tl.program_id(1)
         frame = first_frame + column
@@ -63,7 +63,7 @@ def _first(inner, time, TIME_LAST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl
 
 @triton.jit
 def _piece(end, frames_per_piece, TIME_LAST: tl.constexpr, ROWS: tl.constexpr):
-    """(first bin, first frame, end frame) of this program's piece, of which frames before end are to be summed.
+    """(first bin, first frame, end frame) of this program's piece. Only frames before ``end`` are summed.
 
     TIME_LAST: all frames of ROWS bins; else frames_per_piece frames.
     """
@@ -97,7 +97,7 @@ def _store_piece(target, value, channels, TIME_LAST: tl.constexpr, COLUMNS: tl.c
 
 @triton.jit
 def _count(batch, inner, time, lengths, COUNT_PADDING: tl.constexpr):
-    """Values per channel that the statistics run over, int64."""
+    """How many values of a channel the statistics are of, int64."""
     count = batch.to(tl.int64) * time * inner
     if (lengths is not None) and (not COUNT_PADDING):
         frames = tl.zeros((128,), tl.int64)

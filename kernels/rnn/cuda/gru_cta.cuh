@@ -35,7 +35,7 @@ class GruCta {
         sums_(reinterpret_cast<float*>(shared)),
         biases_(reinterpret_cast<float*>(shared + kPlan.sum_bytes())),
         slice_(reinterpret_cast<Words*>(shared + kPlan.sum_bytes() + kPlan.bias_bytes(kForward))) {
-    // Shuffled, so that the compiler sees that all lanes have the same one.
+    // By a shuffle, so that the compiler knows that all lanes have the same value.
     const int warp = __shfl_sync(0xffffffff, threadIdx.x / kLanes, 0);
     m_group_ = warp % kPlan.m_groups;
     k_group_ = warp / kPlan.m_groups;
@@ -46,7 +46,7 @@ class GruCta {
     }
 #pragma unroll
     for (int i = 0; i < kKept; ++i) {
-      // By way of the memory that sums will have; each lane reads what it copied itself.
+      // Through the memory of the sums; each lane reads what it copied itself.
       Words* staged = reinterpret_cast<Words*>(sums_);
       store_slice(staged, i);
       wait_for_copies<0>();
@@ -95,7 +95,7 @@ class GruCta {
     __syncthreads();
   }
 
-  // Ends with a barrier; the sums are there until the next call of sync(). Columns come in one, two or four tiles.
+  // Ends with a barrier; the sums stay until the next call of sync(). Columns are one, two or four tiles.
   __device__ void multiply(const T* from, int begin, int rows) {
     if (rows <= kTileColumns)
       multiply_tiles<1>(from, begin);
@@ -119,7 +119,7 @@ class GruCta {
   template <int kColumns>
   __device__ void multiply_tiles(const T* from, int begin) {
     const Lane lane(threadIdx.x % kLanes);
-    // The narrower the columns, the more blocks of them are under way in as many registers.
+    // With fewer columns more blocks can be on their way in the same number of registers.
     constexpr int kFetched = at_most(4, (kPlan.ahead + 1) * kGruColumnTiles / kColumns) - 1;
     float sums[kTiles][kColumns][4] = {};
     Words queue[kFetched + 1][kColumns];
@@ -177,7 +177,7 @@ class GruCta {
   // The first row of the slice in this warp's tile m.
   __device__ int first_row(int m) const { return (m_group_ * kTiles + m) * kTileRows; }
 
-  // Block of k number `index` in shared memory.
+  // The place in shared memory of block number `index` of k.
   __device__ Words* slot(int index) const { return slice_ + index * kTiles * 2 * kGruThreads; }
 
   __device__ void read_slot(const Words* slot, Words (&tiles)[kTiles][2]) const {
@@ -187,7 +187,7 @@ class GruCta {
       for (int part = 0; part < 2; ++part) tiles[m][part] = slot[(2 * m + part) * kGruThreads + threadIdx.x];
   }
 
-  // Begins to copy this lane's vectors of the warp's index-th block; zeros beyond the matrix.
+  // Begins to copy this lane's vectors of the warp's index-th block, with zeros beyond the matrix.
   __device__ void store_slice(Words* slot, int index) const {
     const int thread = thread_index();
     const Lane lane(thread % kLanes);
@@ -205,10 +205,10 @@ class GruCta {
     end_copies();
   }
 
-  // Blocks of k that this warp streams at every call of multiply.
+  // How many blocks of k this warp streams at every call of multiply.
   __device__ int in_ring() const { return (blocks_ - k_group_ + kGroups - 1) / kGroups - kKept - in_shared_; }
 
-  // Begins to copy the next block but kRing - 1 that this warp streams, all calls counted, into the ring.
+  // Begins to copy into the ring the block that this warp needs kRing - 1 blocks later. `number` counts over all calls.
   __device__ void stream(int number) {
     if (in_ring() > 0) store_slice(slot(in_shared_ + number % kRing), kKept + in_shared_ + number % in_ring());
   }

@@ -1,4 +1,4 @@
-// Planning and launching of the GRU's kernels, forward and backward alike.
+// Plans and launches the GRU's kernels, forward and backward.
 #pragma once
 
 #include "kernels/rnn/cuda/gru.h"
@@ -6,11 +6,11 @@
 
 namespace asrkern::cuda {
 
-// Walks the epochs from first to last - 1.
+// Walks the epochs first … last - 1.
 template <class Args>
 using GruKernel = void (*)(Args, int, int);
 
-// The instances for one type, by configuration.
+// The kernel instances for one type, by configuration.
 template <bool kForward, class Args>
 struct GruKernels {
   GruKernel<Args> of[gru_configs(kForward)];

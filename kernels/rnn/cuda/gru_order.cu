@@ -11,7 +11,7 @@ struct SomeLengths {
   int32_t values[kLengthsAtOnce];
 };
 
-// One thread block.
+// Runs as one thread block.
 __global__ void order_rows(const GruOrder a, const int64_t* lengths) {
   for (int i = threadIdx.x; i < a.rows && !a.packed; i += kThreads) {
     const int64_t length = lengths ? lengths[i] : a.steps;
@@ -34,7 +34,7 @@ __global__ void store(const SomeLengths lengths, int count, int32_t* stored) {
   if (threadIdx.x < count) stored[threadIdx.x] = lengths.values[threadIdx.x];
 }
 
-// One thread block a frame.
+// Runs as one thread block for each frame.
 template <class Piece>
 __global__ void copy_frames(const ValidFrames a) {
   const int frame = blockIdx.x;

@@ -1,11 +1,11 @@
-// Products of tiles on the fragments of kernels/rnn/mma_fragments.h.
+// Products of tiles from the fragments of kernels/rnn/mma_fragments.h.
 #pragma once
 
 #include "kernels/rnn/cuda/ptx.cuh"
 
 namespace asrkern::cuda {
 
-// A float32 as two tf32 whose sum has 21 bits and more: high + low.
+// Splits a float32 into two tf32, high + low, whose sum has at least 21 bits.
 __device__ inline void split(const Words& words, Words& high, Words& low) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -15,7 +15,7 @@ __device__ inline void split(const Words& words, Words& high, Words& low) {
   }
 }
 
-// One instruction of a block.
+// One instruction for a block of k.
 template <class T>
 __device__ inline void mma_step(float (&sums)[4], const Words& low_rows, const Words& high_rows, const Words& column,
                                 int step) {
@@ -25,8 +25,8 @@ __device__ inline void mma_step(float (&sums)[4], const Words& low_rows, const W
   mma(T(), sums, a, b);
 }
 
-// sums[m][n] += the products of M row tiles and N column tiles over one block of k. float32 is the sum of two tf32; of
-// their products low · low is below its rounding.
+// sums[m][n] += the products of M row tiles and N column tiles over one block of k. A float32 is the sum of two tf32;
+// the product of the two low ones is left out, since it is below float32's rounding.
 template <class T, int M, int N>
 __device__ inline void multiply_block(float (&sums)[M][N][4], const Words (&a)[M][2], const Words (&b)[N]) {
   if constexpr (sizeof(T) == 4) {
@@ -37,7 +37,7 @@ __device__ inline void multiply_block(float (&sums)[M][N][4], const Words (&a)[M
       split(a[m][1], high[1], low[1]);
 #pragma unroll
       for (int n = 0; n < N; ++n) {
-        // Split again for each m: registers are scarcer than instructions.
+        // Splits again for each m: registers are scarcer than instructions.
         Words b_high, b_low;
         split(b[n], b_high, b_low);
 #pragma unroll
