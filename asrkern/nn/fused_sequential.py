@@ -25,7 +25,11 @@ class FusedSequential(nn.Sequential):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Run the modules one after the other; takes and returns what they do."""
+        """Run the modules one after the other, from input on; takes and returns what they do.
+
+        Raises:
+            ValueError: input reaches a batch norm with another number of dimensions than it takes.
+        """
         if isinstance(input, Proxy):
             # To tools of torch.fx, which look for these very modules, what it is made of.
             return super().forward(input)

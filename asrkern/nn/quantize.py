@@ -39,7 +39,7 @@ def _repr_of(activations: str) -> str:
 
 
 class QuantizedLinear(_EvalOnly):
-    """torch.nn.Linear with int8 or bfloat16 weights; see :func:`quantize`.
+    """torch.nn.Linear with int8 or bfloat16 weights, made from ``linear``; weights: "int8" or "bf16". See :func:`quantize`.
 
     Buffers: weight [out_features, in_features], scale [out_features] (int8), bias [out_features] (float32).
     """
@@ -55,7 +55,7 @@ class QuantizedLinear(_EvalOnly):
         self.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """[..., in_features] → [..., out_features]."""
+        """input [..., in_features], floating point → [..., out_features], in the dtype of input."""
         self._require_eval()
         return ops.linear_quantized(input, self.weight, self.scale, self.bias, self.activations)
 
@@ -67,7 +67,7 @@ class QuantizedLinear(_EvalOnly):
 
 
 class QuantizedCell(_EvalOnly):
-    """torch.nn.LSTMCell or GRUCell with int8 or bfloat16 weights; see :func:`quantize`.
+    """torch.nn.LSTMCell or GRUCell with int8 or bfloat16 weights, made from ``cell``; weights: "int8" or "bf16".
 
     Buffers: weight_ih, weight_hh, their scales weight_ih_scale, weight_hh_scale (int8), and the biases in float32.
     """
@@ -167,7 +167,7 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
 
 
 class QuantizedGRU(_QuantizedRNN):
-    """torch.nn.GRU with int8 or bfloat16 weights; see :func:`quantize`. Called as :class:`asrkern.nn.GRU`.
+    """torch.nn.GRU with int8 or bfloat16 weights, made from ``rnn``; called as :class:`asrkern.nn.GRU`. See :func:`quantize`.
 
     Buffers: weight_ih_l0, weight_hh_l0, …, their scales weight_ih_l0_scale, … (int8), and the biases in float32.
     """
@@ -177,7 +177,7 @@ class QuantizedGRU(_QuantizedRNN):
 
 
 class QuantizedLSTM(_QuantizedRNN):
-    """torch.nn.LSTM with int8 or bfloat16 weights; see :func:`quantize`. Called as :class:`asrkern.nn.LSTM`.
+    """torch.nn.LSTM with int8 or bfloat16 weights, made from ``rnn``; called as :class:`asrkern.nn.LSTM`. See :func:`quantize`.
 
     Buffers: as those of :class:`QuantizedGRU`.
     """
