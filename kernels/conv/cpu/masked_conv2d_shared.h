@@ -60,10 +60,8 @@ void masked_conv2d_store(const MaskedConv2d<T>& a, int64_t row, int64_t first_ch
       T* value = values + m * stride + offset;
       clamp(fma(V::load(value) + bias, scale, shift), a.min, a.max).store(value);
     }
-    for (int i = 0; i < lanes; ++i) {
-      T* y = a.output + ((row * a.out_channels + channel + i) * a.out_bins + bin) * a.out_frames + frame;
-      for (int64_t m = 0; m < frames; ++m) y[m] = values[m * stride + offset + i];
-    }
+    T* y = a.output + ((row * a.out_channels + channel) * a.out_bins + bin) * a.out_frames + frame;
+    transpose(values + offset, stride, int(frames), int(frames), lanes, y, a.out_bins * a.out_frames);
   }
 }
 
