@@ -18,6 +18,8 @@ from asrkern.nn import (
 )
 from asrkern.nn._lengths import frame_mask, zero_padding
 from asrkern.nn.attention import scaled_dot_product
+from asrkern.nn.batch_norm import clamp_range
+from asrkern.nn.mask_conv import pool_window
 
 _RNNS = {"lstm": LSTM, "gru": GRU}
 
@@ -240,7 +242,7 @@ class VGGListener(Listener):
     """KoSpeech's: convolutions and max-pools over frequency and time, then recurrent layers.
 
     Keys ``conv.N.*``, and ``bottom_rnn.*``, ``middle_rnn.rnn.*``, ``top_rnn.rnn.*`` (for further blocks
-    ``pyramid_N``), or ``rnn.*`` without the pyramid. All layers but the max-pool are asrkern's. As in the lineage
+    ``pyramid_N``), or ``rnn.*`` without the pyramid. All layers but the second max-pool are asrkern's. As in the lineage
     the weights of the convolutions have time before frequency.
     """
 
@@ -275,16 +277,24 @@ class VGGListener(Listener):
             self.recurrent_names.append(name)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        for module in self.conv:
+        modules = list(self.conv)
+        while modules:
+            module = modules.pop(0)
             if isinstance(module, nn.Conv2d):
+                activation = clamp_range(modules.pop(0))
+                pool = (1, 1)
+                if isinstance(modules[0], nn.MaxPool2d) and not self.training:
+                    pool = pool_window(modules.pop(0))
                 x = ops.masked_conv2d(
                     x,
                     module.weight.transpose(2, 3),
                     module.bias,
                     lengths=lengths,
                     padding=(1, 1),
-                    activation=(0, 20),
+                    activation=activation,
+                    pool=pool,
                 )
+                lengths = lengths // pool[1]
             elif isinstance(module, MaskedBatchNorm2d):
                 x = module(x, lengths)
             elif isinstance(module, nn.MaxPool2d):
@@ -299,7 +309,7 @@ class VGGListener(Listener):
 
 
 def _vgg_stack(config: LASConfig) -> nn.Sequential:
-    """Each convolution clamps in the same operation; its Hardtanh stands here for the numbering of the keys."""
+    """Each convolution clamps in the same operation, and pools in it where the pool is next."""
     modules = []
     for index, (before, after) in enumerate(zip((1, *config.conv_channels), config.conv_channels)):
         modules += [nn.Conv2d(before, after, 3, padding=1), nn.Hardtanh(0, 20)]

@@ -18,7 +18,7 @@ template <class T>
 struct Winograd {
   static constexpr int kTaps = 3, kPoints = 8, kOutputs = kPoints + 1 - kTaps;
   static constexpr int kTiles = 24;  // of one block at most: neighbours in one row
-  static constexpr int kBins = 2;    // output bins whose products pass by a panel of weights together
+  static constexpr int kBins = 2;    // output bins at least whose products pass by a panel of weights together
   static constexpr int64_t kSegmentBytes = 8 << 20;  // about that much of spectra is held at once
 };
 
@@ -181,45 +181,70 @@ void winograd_spectra(const MaskedConv2d<T>& a, const WinogradShape<T>& s, const
   }
 }
 
-// One panel of output channels for one block and `bins` output bins from `first_bin` on.
+// One bin's output, before the pool, of one panel of channels of one block. values: [tiles · kOutputs][kColumns]
 template <class T>
-void winograd_products(const MaskedConv2d<T>& a, const WinogradShape<T>& s, const WinogradBlock& block,
-                       const T* spectra, int64_t first_bin, int64_t bins, int64_t panel) {
+void winograd_bin(const MaskedConv2d<T>& a, const WinogradShape<T>& s, const WinogradBlock& block, const T* spectra,
+                  int64_t bin, int64_t panel, T* values) {
   using W = Winograd<T>;
   using V = Vec<T>;
   constexpr int kColumns = LinearTile<T>::kColumns;
-  T products[W::kBins][W::kPoints][W::kTiles][kColumns];
+  T products[W::kPoints][W::kTiles][kColumns];
   const T* x[W::kTiles];
   T* y[W::kTiles];
-  for (int point = 0; point < W::kPoints; ++point)
-    for (int64_t i = 0; i < bins; ++i) {
-      int64_t in_bin, k_begin, k_end;
-      masked_conv2d_bins(a, first_bin + i, in_bin, k_begin, k_end);
-      for (int64_t tile = 0; tile < block.tiles; ++tile) {
-        y[tile] = products[i][point][tile];
-        if (k_begin >= k_end) std::memset(y[tile], 0, sizeof(products[0][0][0]));
-      }
-      for (int64_t k = k_begin; k < k_end; ++k) {
-        for (int64_t tile = 0; tile < block.tiles; ++tile)
-          x[tile] = spectra + (((in_bin + k) * W::kPoints + point) * s.tiles + tile) * s.channels;
-        const T* w = a.weight + (panel * W::kPoints + point) * s.panel_size + k * a.in_channels * kColumns;
-        linear_panel<T>(x, block.tiles, w, a.in_channels, nullptr, nullptr, k > k_begin, kColumns, y);
-      }
+  int64_t in_bin, k_begin, k_end;
+  masked_conv2d_bins(a, bin, in_bin, k_begin, k_end);
+  // A window of padding alone.
+  if (k_begin >= k_end) std::memset(products, 0, sizeof(products));
+  for (int point = 0; point < W::kPoints; ++point) {
+    for (int64_t tile = 0; tile < block.tiles; ++tile) y[tile] = products[point][tile];
+    for (int64_t k = k_begin; k < k_end; ++k) {
+      for (int64_t tile = 0; tile < block.tiles; ++tile)
+        x[tile] = spectra + (((in_bin + k) * W::kPoints + point) * s.tiles + tile) * s.channels;
+      const T* w = a.weight + (panel * W::kPoints + point) * s.panel_size + k * a.in_channels * kColumns;
+      linear_panel<T>(x, block.tiles, w, a.in_channels, nullptr, nullptr, k > k_begin, kColumns, y);
     }
+  }
+  for (int64_t tile = 0; tile < block.tiles; ++tile)
+    for (int column = 0; column < kColumns; column += V::kWidth) {
+      V points[W::kPoints], outputs[W::kOutputs];
+      for (int point = 0; point < W::kPoints; ++point) points[point] = V::load(products[point][tile] + column);
+      winograd_output(points, outputs);
+      for (int t = 0; t < W::kOutputs; ++t) outputs[t].store(values + (tile * W::kOutputs + t) * kColumns + column);
+    }
+  masked_conv2d_activate(a, panel * kColumns, kColumns, block.tiles * W::kOutputs, values, kColumns);
+}
+
+// Whether the pool's windows end where blocks do.
+template <class T>
+bool winograd_pools(const MaskedConv2d<T>& a) {
+  return Winograd<T>::kTiles * Winograd<T>::kOutputs % a.pool_frames == 0;
+}
+
+// The output of one panel of channels of one block, one bin of it.
+template <class T>
+void winograd_pooled_bin(const MaskedConv2d<T>& a, const WinogradShape<T>& s, const WinogradBlock& block,
+                         const T* spectra, int64_t bin, int64_t panel) {
+  using W = Winograd<T>;
+  using V = Vec<T>;
+  constexpr int kColumns = LinearTile<T>::kColumns;
+  T values[W::kTiles * W::kOutputs][kColumns], most[W::kTiles * W::kOutputs][kColumns];
   const int64_t frame = block.first * W::kOutputs, left = a.output_lengths[block.row] - frame;
   const int64_t frames = left < block.tiles * W::kOutputs ? left : block.tiles * W::kOutputs;
-  for (int64_t i = 0; i < bins; ++i) {
-    T values[W::kTiles * W::kOutputs][kColumns];
-    for (int64_t tile = 0; tile < block.tiles; ++tile)
+  const int64_t pooled = frames / a.pool_frames;
+  for (int64_t i = 0; i < a.pool_bins; ++i) {
+    winograd_bin(a, s, block, spectra, bin * a.pool_bins + i, panel, values[0]);
+    if (!a.pools()) break;
+    for (int64_t t = 0; t < pooled * a.pool_frames; ++t) {
+      T* to = most[t / a.pool_frames];
+      const bool first = i == 0 && t % a.pool_frames == 0;
       for (int column = 0; column < kColumns; column += V::kWidth) {
-        V points[W::kPoints], outputs[W::kOutputs];
-        for (int point = 0; point < W::kPoints; ++point)
-          points[point] = V::load(products[i][point][tile] + column);
-        winograd_output(points, outputs);
-        for (int t = 0; t < W::kOutputs; ++t) outputs[t].store(values[tile * W::kOutputs + t] + column);
+        const V value = V::load(values[t] + column);
+        (first ? value : maximum(value, V::load(to + column))).store(to + column);
       }
-    masked_conv2d_store(a, block.row, panel * kColumns, kColumns, first_bin + i, frame, frames, values[0], kColumns);
+    }
   }
+  masked_conv2d_scatter(a, block.row, panel * kColumns, kColumns, bin, frame / a.pool_frames, pooled,
+                        a.pools() ? most[0] : values[0], kColumns);
 }
 
 template <class T>
@@ -227,7 +252,8 @@ void winograd_run(const ThreadPool& pool, const MaskedConv2d<T>& a) {
   using W = Winograd<T>;
   using V = Vec<T>;
   const WinogradShape<T> s(a);
-  const int64_t vectors = s.channels / V::kWidth, bin_groups = ceil_div(a.out_bins, W::kBins);
+  const int64_t vectors = s.channels / V::kWidth, bins = a.pooled_bins();
+  const int64_t together = ceil_div(W::kBins, a.pool_bins), groups = ceil_div(bins, together);
   for (int64_t first = 0; first < s.blocks; first += s.segment) {
     const int64_t count = s.blocks - first < s.segment ? s.blocks - first : s.segment;
     parallel_for(pool, count * a.in_bins * vectors, [&](int64_t task) {
@@ -235,19 +261,18 @@ void winograd_run(const ThreadPool& pool, const MaskedConv2d<T>& a) {
       T* to = a.scratch + block * s.spectra_size + bin * W::kPoints * s.tiles * s.channels + vector * V::kWidth;
       winograd_spectra(a, s, s.block(a, first + block), bin, vector * V::kWidth, to);
     });
-    // Panels pass by the spectra of a few bins in the cache. They are shared out only where bins and blocks are few.
-    const int64_t wanted = ceil_div(4 * pool.threads, count * bin_groups);
-    const int64_t shares = wanted < s.panels ? wanted : s.panels;
-    parallel_for(pool, count * bin_groups * shares, [&](int64_t task) {
-      const int64_t share = task % shares, bin = task / shares % bin_groups * W::kBins,
-                    block = task / shares / bin_groups;
-      const int64_t bins = a.out_bins - bin < W::kBins ? a.out_bins - bin : W::kBins;
+    // A few bins, whose spectra stay in the cache, pass by one panel of weights after the other. Panels are shared out
+    // only where bins and blocks are few.
+    const int64_t wanted = ceil_div(4 * pool.threads, count * groups), shares = wanted < s.panels ? wanted : s.panels;
+    parallel_for(pool, count * groups * shares, [&](int64_t task) {
+      const int64_t share = task % shares, begin = task / shares % groups * together, block = task / shares / groups;
+      const int64_t end = begin + together < bins ? begin + together : bins;
       for (int64_t panel = share; panel < s.panels; panel += shares)
-        winograd_products(a, s, s.block(a, first + block), a.scratch + block * s.spectra_size, bin, bins, panel);
+        for (int64_t bin = begin; bin < end; ++bin)
+          winograd_pooled_bin(a, s, s.block(a, first + block), a.scratch + block * s.spectra_size, bin, panel);
     });
   }
-  parallel_for(pool, a.batch * a.out_bins,
-               [&](int64_t task) { masked_conv2d_zero_tail(a, task / a.out_bins, task % a.out_bins); });
+  parallel_for(pool, a.batch * bins, [&](int64_t task) { masked_conv2d_zero_tail(a, task / bins, task % bins); });
 }
 
 }  // namespace
