@@ -16,10 +16,11 @@ from asrkern.nn import (
     PyramidalRNN,
     stack_frames,
 )
+from asrkern.nn._hooks import is_altered
 from asrkern.nn._lengths import frame_mask, zero_padding
 from asrkern.nn.attention import scaled_dot_product
-from asrkern.nn.batch_norm import clamp_range
-from asrkern.nn.mask_conv import pool_window
+from asrkern.nn.batch_norm import clamp_range, uses_batch_stats
+from asrkern.nn.mask_conv import folded, pool_window
 
 _RNNS = {"lstm": LSTM, "gru": GRU}
 
@@ -142,11 +143,14 @@ class InvertedResidual(nn.Module):
 
 def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Run modules over [N, C, T], each by its rows' lengths; zero beyond them."""
-    for module in stack:
+    modules = list(stack)
+    while modules:
+        module = modules.pop(0)
         if isinstance(module, InvertedResidual):
             x, lengths = module(x, lengths)
         elif isinstance(module, nn.Conv1d):
-            x, lengths = _masked_conv1d(module, x, lengths)
+            folds = module.groups == 1 and _on_running_stats(modules[0])
+            x, lengths = _masked_conv1d(module, modules.pop(0) if folds else None, x, lengths)
         elif isinstance(module, MaskedBatchNorm1d):
             x = module(x, lengths)
         else:
@@ -154,7 +158,17 @@ def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor
     return x, lengths
 
 
-def _masked_conv1d(conv: nn.Conv1d, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _on_running_stats(module: nn.Module) -> bool:
+    """Whether this is a batch norm that a convolution can run in its epilogue."""
+    return (
+        isinstance(module, MaskedBatchNorm1d) and not is_altered(module) and not uses_batch_stats(module)
+    )
+
+
+def _masked_conv1d(
+    conv: nn.Conv1d, norm: MaskedBatchNorm1d | None, x: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A convolution, and the batch norm on running statistics after it, if that is given."""
     (kernel_size,), (stride,), (padding,) = conv.kernel_size, conv.stride, conv.padding
     output_lengths = ops.conv_output_lengths(lengths, kernel_size, stride, padding)
     if conv.groups > 1:
@@ -163,6 +177,8 @@ def _masked_conv1d(conv: nn.Conv1d, x: Tensor, lengths: Tensor) -> tuple[Tensor,
         x.unsqueeze(2),
         conv.weight.unsqueeze(2),
         conv.bias,
+        *((None, None) if norm is None else folded(norm)),
+        activation=None if norm is None else norm.activation,
         lengths=lengths,
         output_lengths=output_lengths,
         stride=(1, stride),
@@ -282,9 +298,11 @@ class VGGListener(Listener):
             module = modules.pop(0)
             if isinstance(module, nn.Conv2d):
                 activation = clamp_range(modules.pop(0))
-                pool = (1, 1)
-                if isinstance(modules[0], nn.MaxPool2d) and not self.training:
-                    pool = pool_window(modules.pop(0))
+                pool = None if self.training else pool_window(modules[0])
+                if pool is None:
+                    pool = (1, 1)
+                else:
+                    modules.pop(0)
                 x = ops.masked_conv2d(
                     x,
                     module.weight.transpose(2, 3),
