@@ -160,9 +160,7 @@ def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor
 
 def _on_running_stats(module: nn.Module) -> bool:
     """Whether this is a batch norm that a convolution can run in its epilogue."""
-    return (
-        isinstance(module, MaskedBatchNorm1d) and not is_altered(module) and not uses_batch_stats(module)
-    )
+    return isinstance(module, MaskedBatchNorm1d) and not is_altered(module) and not uses_batch_stats(module)
 
 
 def _masked_conv1d(

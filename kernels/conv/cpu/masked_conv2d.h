@@ -1,9 +1,9 @@
-// Convolution over (frequency, time) for inference, with a per-channel affine map, a clamp, a max-pool and the time mask
-// as its epilogue: y = mask(pool(clamp((conv(x) + bias) · scale + shift))).
+// Convolution over (frequency, time) for inference, with a per-channel affine map, a clamp, a max-pool and the time
+// mask as its epilogue: y = mask(pool(clamp((conv(x) + bias) · scale + shift))).
 //
 // Four algorithms, chosen by the layer's shape alone, so that a row is always computed in the same way: Fourier space
-// along time for kernels that are long in time, Winograd's transforms for those of three frames, a matrix product for those
-// of one value, and direct.
+// along time for kernels that are long in time, Winograd's transforms for those of three frames, a matrix product for
+// those of one value, and direct.
 #pragma once
 
 #include "kernels/conv/cpu/masked_conv2d_direct.h"

@@ -2,8 +2,9 @@
 // Gray 2016 for convolutions): six output frames take 8 multiplications in place of 18.
 //
 // A tile of 8 input frames gives 6 output frames. With x̂ = Bᵀx the transform of a tile and ŵ = Gw that of a kernel row,
-// the convolution is, for each of 8 points, a matrix product over (kernel_bins, in_channels), and y = Aᵀ of the products.
-// The points are 0, ±1, ±2, ±1/2 and ∞; along one axis they lose about one bit more than direct convolution does.
+// the convolution is, for each of 8 points, a matrix product over (kernel_bins, in_channels), and y = Aᵀ of the
+// products. The points are 0, ±1, ±2, ±1/2 and ∞; along one axis they lose about one bit more than direct convolution
+// does.
 //
 // Tiles start at multiples of 6 from frame 0, and each sum is one chain of fma over ascending (k_f, c_in), so a row's
 // result does not depend on its batch, its padding or the number of threads.
@@ -176,8 +177,7 @@ void winograd_spectra(const MaskedConv2d<T>& a, const WinogradShape<T>& s, const
     V values[W::kPoints], points[W::kPoints];
     for (int i = 0; i < W::kPoints; ++i) values[i] = V::load(x[tile * W::kOutputs + i]);
     winograd_input(values, points);
-    for (int point = 0; point < W::kPoints; ++point)
-      points[point].store(to + (point * s.tiles + tile) * s.channels);
+    for (int point = 0; point < W::kPoints; ++point) points[point].store(to + (point * s.tiles + tile) * s.channels);
   }
 }
 
