@@ -210,7 +210,7 @@ def _training(*_: Any):
 
 
 def _masked_conv2d(
-    input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min: float, max: float
+    input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min: float, max: float, pool
 ):
     pads = [*padding, *padding]
     y = op.Conv(_masked(input, lengths, "NCFT"), weight, bias, strides=list(stride), pads=pads)
@@ -221,7 +221,11 @@ def _masked_conv2d(
         over = op.Add(lengths, 2 * padding[1] - weight.shape[3])
         frames = op.Add(op.Div(over, stride[1]), 1)
         output_lengths = op.Where(op.And(op.Greater(lengths, 0), op.GreaterOrEqual(over, 0)), frames, 0)
-    return _masked(_clamped(y, min, max), output_lengths, "NCFT")
+    y = _masked(_clamped(y, min, max), output_lengths, "NCFT")
+    if list(pool) == [1, 1]:
+        return y
+    y = op.MaxPool(y, kernel_shape=list(pool), strides=list(pool))
+    return _masked(y, None if output_lengths is None else op.Div(output_lengths, pool[1]), "NCFT")
 
 
 def _ctc_beam_search(*_: Any):

@@ -52,7 +52,7 @@ class SpellerShape(NamedTuple):
 
 
 class ConvShape(NamedTuple):
-    """One convolution of the front end on [batch, in_channels, bins, frames]; pairs are (frequency, time)."""
+    """One convolution on [batch, in_channels, bins, frames], and a max-pool; pairs are (frequency, time)."""
 
     name: str
     batch: int
@@ -63,6 +63,7 @@ class ConvShape(NamedTuple):
     stride: tuple[int, int]
     padding: tuple[int, int]
     out_channels: int = 32
+    pool: tuple[int, int] = (1, 1)
 
     def __str__(self) -> str:
         return f"{self.name} N={self.batch} F={self.bins} T={self.frames}"
@@ -120,6 +121,16 @@ MASKED_CONV2D = [
         ("conv 1", 1, 161, 1001, (41, 11), (2, 2), (20, 5)),
         ("conv 2", 32, 81, 501, (21, 11), (2, 1), (10, 5)),
     ]
+]
+
+# Those of the other models, 10 s of audio too: kernels of three frames, and of one value.
+CONV_BLOCKS = [
+    ConvShape("VGG block 1", 1, 128, 80, 500, (1, 3), (1, 1), (0, 1), 128, (3, 1)),
+    ConvShape("VGG block 2", 1, 256, 26, 500, (1, 3), (1, 1), (0, 1), 256, (3, 1)),
+    ConvShape("KoSpeech's, 64 channels", 1, 64, 80, 1000, (3, 3), (1, 1), (1, 1), 64, (2, 2)),
+    ConvShape("KoSpeech's, 128 channels", 1, 128, 40, 500, (3, 3), (1, 1), (1, 1), 128),
+    ConvShape("HW4P2's", 1, 256, 1, 1000, (1, 3), (1, 1), (0, 1), 512),
+    ConvShape("pointwise", 1, 128, 1, 500, (1, 1), (1, 1), (0, 0), 512),
 ]
 
 # Greedy search, and a beam of 8.

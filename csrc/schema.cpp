@@ -66,7 +66,8 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
   m.def(
       "masked_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? lengths,"
-      " Tensor? output_lengths, int[] stride, int[] padding, float min, float max) -> Tensor");
+      " Tensor? output_lengths, int[] stride, int[] padding, float min, float max, int[] pool=[1, 1])"
+      " -> Tensor");
   m.def(
       "masked_conv2d_batch_norm_act(Tensor input, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias,"
       " Tensor? lengths, Tensor? output_lengths, int[] stride, int[] padding, bool count_padding, float eps, float min,"

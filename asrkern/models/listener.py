@@ -16,8 +16,11 @@ from asrkern.nn import (
     PyramidalRNN,
     stack_frames,
 )
+from asrkern.nn._hooks import is_altered
 from asrkern.nn._lengths import frame_mask, zero_padding
 from asrkern.nn.attention import scaled_dot_product
+from asrkern.nn.batch_norm import clamp_range, uses_batch_stats
+from asrkern.nn.mask_conv import folded, pool_window
 
 _RNNS = {"lstm": LSTM, "gru": GRU}
 
@@ -139,12 +142,15 @@ class InvertedResidual(nn.Module):
 
 
 def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Run modules over [N, C, T] with the lengths of the rows; zero beyond them."""
-    for module in stack:
+    """Run modules over [N, C, T], with the lengths of the rows; zero beyond them."""
+    modules = list(stack)
+    while modules:
+        module = modules.pop(0)
         if isinstance(module, InvertedResidual):
             x, lengths = module(x, lengths)
         elif isinstance(module, nn.Conv1d):
-            x, lengths = _masked_conv1d(module, x, lengths)
+            folds = module.groups == 1 and _on_running_stats(modules[0])
+            x, lengths = _masked_conv1d(module, modules.pop(0) if folds else None, x, lengths)
         elif isinstance(module, MaskedBatchNorm1d):
             x = module(x, lengths)
         else:
@@ -152,7 +158,15 @@ def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor
     return x, lengths
 
 
-def _masked_conv1d(conv: nn.Conv1d, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _on_running_stats(module: nn.Module) -> bool:
+    """Whether this is a batch norm that a convolution can run in its epilogue."""
+    return isinstance(module, MaskedBatchNorm1d) and not is_altered(module) and not uses_batch_stats(module)
+
+
+def _masked_conv1d(
+    conv: nn.Conv1d, norm: MaskedBatchNorm1d | None, x: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A convolution, and the batch norm on running statistics after it, if that is given."""
     (kernel_size,), (stride,), (padding,) = conv.kernel_size, conv.stride, conv.padding
     output_lengths = ops.conv_output_lengths(lengths, kernel_size, stride, padding)
     if conv.groups > 1:
@@ -161,6 +175,8 @@ def _masked_conv1d(conv: nn.Conv1d, x: Tensor, lengths: Tensor) -> tuple[Tensor,
         x.unsqueeze(2),
         conv.weight.unsqueeze(2),
         conv.bias,
+        *((None, None) if norm is None else folded(norm)),
+        activation=None if norm is None else norm.activation,
         lengths=lengths,
         output_lengths=output_lengths,
         stride=(1, stride),
@@ -240,7 +256,7 @@ class VGGListener(Listener):
     """KoSpeech's: convolutions and max-pools over frequency and time, then recurrent layers.
 
     Keys ``conv.N.*``, and ``bottom_rnn.*``, ``middle_rnn.rnn.*``, ``top_rnn.rnn.*`` (for further blocks
-    ``pyramid_N``), or ``rnn.*`` without the pyramid. All layers but the max-pool are asrkern's. As in the lineage
+    ``pyramid_N``), or ``rnn.*`` without the pyramid. All layers but the second max-pool are asrkern's. As in the lineage
     the weights of the convolutions have time before frequency.
     """
 
@@ -275,16 +291,26 @@ class VGGListener(Listener):
             self.recurrent_names.append(name)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        for module in self.conv:
+        modules = list(self.conv)
+        while modules:
+            module = modules.pop(0)
             if isinstance(module, nn.Conv2d):
+                activation = clamp_range(modules.pop(0))
+                pool = None if self.training else pool_window(modules[0])
+                if pool is None:
+                    pool = (1, 1)
+                else:
+                    modules.pop(0)
                 x = ops.masked_conv2d(
                     x,
                     module.weight.transpose(2, 3),
                     module.bias,
                     lengths=lengths,
                     padding=(1, 1),
-                    activation=(0, 20),
+                    activation=activation,
+                    pool=pool,
                 )
+                lengths = lengths // pool[1]
             elif isinstance(module, MaskedBatchNorm2d):
                 x = module(x, lengths)
             elif isinstance(module, nn.MaxPool2d):
@@ -299,7 +325,7 @@ class VGGListener(Listener):
 
 
 def _vgg_stack(config: LASConfig) -> nn.Sequential:
-    """Each convolution clamps in the same operation; its Hardtanh stands here for the numbering of the keys."""
+    """Each convolution clamps in the same operation, and pools in it where the pool is next."""
     modules = []
     for index, (before, after) in enumerate(zip((1, *config.conv_channels), config.conv_channels)):
         modules += [nn.Conv2d(before, after, 3, padding=1), nn.Hardtanh(0, 20)]

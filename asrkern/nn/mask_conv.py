@@ -33,9 +33,10 @@ class Stage(NamedTuple):
 class MaskConv(nn.Module):
     """A stack of 2-D convolutions over [N, C, F, T] whose padding frames stay zero; keys ``seq_module.*``.
 
-    Runs of Conv2d, BatchNorm2d (or SyncBatchNorm) and Hardtanh, ReLU or ReLU6 are one operation in eval mode (the
-    batch norm folded into a scale and a shift) and two in training. Any other module, a convolution with groups,
-    dilation or non-zero padding mode, and a module with hooks run as they are and are masked after.
+    Runs of Conv2d, BatchNorm2d (or SyncBatchNorm), Hardtanh, ReLU or ReLU6, and MaxPool2d are one operation in eval mode
+    (the batch norm folded into a scale and a shift) and two or three in training. Any other module, a convolution with
+    groups, dilation or non-zero padding mode, a pool whose windows overlap, and a module with hooks run as they are and are
+    masked after.
 
     Args:
         seq_module: the stack.
@@ -75,7 +76,9 @@ class MaskConv(nn.Module):
             raise ValueError("lengths, input_lengths: expected at most one of the two, received both")
         lengths = as_lengths("lengths", lengths, x.shape[0])
         before = as_lengths("input_lengths", input_lengths, x.shape[0], x.shape[-1])
-        for stage in stages_of(self.seq_module):
+        stages = stages_of(self.seq_module)
+        while stages:
+            stage = stages.pop(0)
             after = _lengths_after(stage.module, before)
             mask = after if lengths is None else lengths
             if stage.module is None:
@@ -85,7 +88,12 @@ class MaskConv(nn.Module):
                     # The operation names them output_lengths. An input without frames is reported first.
                     frames = int(_lengths_after(stage.module, torch.tensor(x.shape[-1])))
                     check_range("lengths", lengths, 0, frames or x.shape[-1], "T'")
-                x = self._conv(stage, x, before, mask)
+                pool = pool_window(stages[0].module) if stages and not self._uses_batch_stats(stage) else None
+                if pool is None or (lengths is not None and pool[1] > 1):
+                    x = self._conv(stage, x, before, mask)
+                else:
+                    x = self._conv(stage, x, before, mask, pool)
+                    after = _lengths_after(stages.pop(0).module, after)
             else:
                 y = stage.module(zero_padding(x, before, "NCFT"))
                 if after is not None and after is before and y.shape[-1] != x.shape[-1]:
@@ -97,7 +105,14 @@ class MaskConv(nn.Module):
             before = after
         return x, before if lengths is None else lengths
 
-    def _conv(self, stage: Stage, x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+    def _conv(
+        self,
+        stage: Stage,
+        x: Tensor,
+        before: Tensor | None,
+        after: Tensor | None,
+        pool: tuple[int, int] = (1, 1),
+    ) -> Tensor:
         conv, norm, activation = stage
         options = {
             "lengths": before,
@@ -111,7 +126,7 @@ class MaskConv(nn.Module):
             return self._batch_norm(stage, x, after)
         if norm is None or not uses_batch_stats(norm):
             scale, shift = (None, None) if norm is None else folded(norm)
-            return ops.masked_conv2d(x, conv.weight, conv.bias, scale, shift, **options)
+            return ops.masked_conv2d(x, conv.weight, conv.bias, scale, shift, **options, pool=pool)
         if norm.num_features != conv.out_channels:
             raise ValueError(
                 f"seq_module: expected a batch norm of {conv.out_channels} channels, those of the convolution before "
@@ -129,6 +144,9 @@ class MaskConv(nn.Module):
         )
         track_statistics(norm, result, after)
         return result.output
+
+    def _uses_batch_stats(self, stage: Stage) -> bool:
+        return self.training or (stage.norm is not None and uses_batch_stats(stage.norm))
 
     def _batch_norm(self, stage: Stage, x: Tensor, lengths: Tensor | None) -> Tensor:
         return apply_batch_norm(
@@ -149,6 +167,17 @@ def is_fusible(module: nn.Module) -> bool:
         and not isinstance(module.padding, str)
         and not is_altered(module)
     )
+
+
+def pool_window(module: nn.Module | None) -> tuple[int, int] | None:
+    """(bins, frames) of a MaxPool2d that the operation can run after a convolution; None for any other module."""
+    if type(module) is not nn.MaxPool2d or is_altered(module) or module.ceil_mode or module.return_indices:
+        return None
+    window, stride, padding, dilation = (
+        (value, value) if isinstance(value, int) else tuple(value)
+        for value in (module.kernel_size, module.stride, module.padding, module.dilation)
+    )
+    return window if (window, padding, dilation) == (stride, (0, 0), (1, 1)) else None
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from asrkern._triton import masked_conv2d as kernels
 from asrkern.ops._batch_norm_act_cuda import merge_statistics, normalise
 from asrkern.ops._launch import device_of, empty, launch
+from asrkern.ops.masked_conv2d import max_pool, resolve_output_lengths
 
 
 class Config(NamedTuple):
@@ -225,7 +226,10 @@ def run(
 
 def forward(*args) -> Tensor:
     """``torch.ops.asrkern.masked_conv2d``, for input and weight both float32, float16 or bfloat16."""
-    return run(*args)[0]
+    *args, pool = args
+    _, weight, _, _, _, lengths, output_lengths, stride, padding, *_ = args
+    after = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
+    return max_pool(run(*args)[0], after, pool)
 
 
 def forward_batch_norm_act(

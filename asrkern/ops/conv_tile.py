@@ -21,7 +21,8 @@ def conv_tile(kernel_size: int, stride: int = 1) -> ConvTile:
 
     The result for any run of whole tiles is bit for bit the one for the whole row. A kernel of 5 to 16 taps for each
     frame of stride takes 32-point transforms (of each phase of the stride): kernels/conv/cpu/masked_conv2d_overlap_save.h.
-    Others are computed directly, each frame by itself.
+    One of three without stride may take Winograd's, if it has enough channels: masked_conv2d_winograd.h there. Others are
+    computed directly, each frame by itself.
 
     Args:
         kernel_size, stride: of the convolution along time, in frames.
@@ -29,4 +30,6 @@ def conv_tile(kernel_size: int, stride: int = 1) -> ConvTile:
     if 5 * stride <= kernel_size <= 16 * stride:
         taps = -(-kernel_size // stride)
         return ConvTile(33 - taps, 32 * stride)
+    if (kernel_size, stride) == (3, 1):
+        return ConvTile(6, 8)
     return ConvTile(1, max(kernel_size, stride))

@@ -24,17 +24,15 @@ def linear_flops(input: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return 2 * prod(input[:-1]) * prod(weight)
 
 
-@register_flop_formula(torch.ops.asrkern.masked_conv2d)
-def masked_conv2d_flops(input: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
-    """2 · output values · products that each is the sum of."""
-    return 2 * prod(out_shape) * prod(weight[1:])
-
-
-@register_flop_formula(torch.ops.asrkern.masked_conv2d_batch_norm_act)
-def masked_conv2d_batch_norm_act_flops(
-    input: Shape, weight: Shape, *_: Any, out_shape: tuple[Shape, ...], **__: Any
-) -> int:
-    return masked_conv2d_flops(input, weight, out_shape=out_shape[0])
+@register_flop_formula([torch.ops.asrkern.masked_conv2d, torch.ops.asrkern.masked_conv2d_batch_norm_act])
+def masked_conv2d_flops(input: Shape, weight: Shape, *rest: Any, **_: Any) -> int:
+    """2 · the convolution's output values · products that each is the sum of."""
+    stride, padding = rest[5:7]
+    sizes = [
+        (size + 2 * pad - kernel) // step + 1
+        for size, kernel, step, pad in zip(input[2:], weight[2:], stride, padding)
+    ]
+    return 2 * input[0] * prod(sizes) * prod(weight)
 
 
 def _recurrent_flops(input: Shape, weight_ih: Shape, weight_hh: Shape, reverse: Shape | None) -> int:

@@ -1,4 +1,4 @@
-"""Convolution over (frequency, time) with a per-channel affine map, a clamp and the time mask in one pass."""
+"""Convolution over (frequency, time) with a per-channel affine map, a clamp, a max-pool and the time mask in one pass."""
 
 from __future__ import annotations
 
@@ -97,6 +97,15 @@ def check_masked_conv2d(
     )
 
 
+def _check_pool(pool: tuple[int, int], sizes: list[int]) -> None:
+    """sizes: of the convolution's output, (frequency, time)."""
+    if len(pool) != 2 or any(not 1 <= window <= size for window, size in zip(pool, sizes)):
+        raise ValueError(
+            f"pool: expected two integers from 1 to {tuple(sizes)}, the convolution's output (frequency, time), "
+            f"received {pool!r}"
+        )
+
+
 def takes_kernel(input: Tensor) -> bool:
     """Whether asrkern's GPU kernel computes this input."""
     return input.is_cuda and input.dtype != torch.float64 and _library.cuda_kernel("masked_conv2d")
@@ -114,12 +123,15 @@ def masked_conv2d(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,
+    pool: tuple[int, int] = (1, 1),
 ) -> Tensor:
-    """``mask(clamp((conv2d(x) + bias) · scale + shift))``: DeepSpeech2's convolution with its BatchNorm folded in.
+    """``mask(max_pool(clamp((conv2d(x) + bias) · scale + shift)))``: a convolution with its BatchNorm folded in.
 
     Every row is computed as if it were alone: frames beyond its length are read as 0, whatever the batch holds there.
     In inference, float32 on the CPU, a row is bit-identical whatever its batch mates and padding. On a GPU, float32
     products are rounded to TF32 where torch allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, its default).
+    On the CPU kernels of 5 or more frames go through Fourier space along time, those of 3 through Winograd's transforms:
+    a value that is not finite spreads over its tile (:func:`asrkern.ops.conv_tile`).
 
     Args:
         input: [N, in_channels, F, T], float32 or float64. Lower precisions are computed in float32; or, if weight has
@@ -127,17 +139,20 @@ def masked_conv2d(
         weight: [out_channels, in_channels, kernel_F, kernel_T].
         bias, scale, shift: [out_channels] or None for 0, 1 and 0.
         lengths: [N] integers, frames of each input row; None: all T.
-        output_lengths: [N] integers, frames of each output row; None: exactly what lengths give
+        output_lengths: [N] integers, frames of each output row before the pool; None: exactly what lengths give
             (:func:`conv_output_lengths`).
         stride, padding: (frequency, time).
         activation: (min, max) to clamp to; None is none.
+        pool: (bins, frames) of which the maximum is taken, each window next to the last. Those left over at the end of a
+            row are dropped, as by ``torch.nn.MaxPool2d(pool)``. A gradient computes the convolution again.
 
     Returns:
-        [N, out_channels, F', T'] in the common dtype of input and weight; 0 beyond each row's output length.
+        [N, out_channels, F' // bins, T' // frames] in the common dtype of input and weight; 0 beyond each row's output
+        length, divided by the pool's frames.
 
     Raises:
         TypeError: not a floating-point tensor, or float64 with another dtype.
-        ValueError: shapes, devices, lengths, stride, padding or activation that do not fit, or a row without values.
+        ValueError: shapes, devices, lengths, stride, padding, activation or pool that do not fit, or a row without values.
     """
     lengths, output_lengths = check_masked_conv2d(
         input,
@@ -148,6 +163,7 @@ def masked_conv2d(
         stride,
         padding,
     )
+    _check_pool(pool, output_shape(input, weight, stride, padding)[2:])
     dtype = compute_dtype(input, weight=weight, bias=bias, scale=scale, shift=shift)
     result_dtype = output_dtype(input, weight)
     kernel = takes_kernel(input)
@@ -155,7 +171,7 @@ def masked_conv2d(
     if not (kernel and input.dtype == weight.dtype):
         input, weight = input.to(dtype), weight.to(dtype)
     bounds = clamp_bounds(activation)
-    args = (input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds)
+    args = (input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds, list(pool))
     output = call("masked_conv2d", *args) if kernel or input.device.type == "cpu" else _composed(*args)
     return output.to(result_dtype)
 
@@ -181,18 +197,27 @@ def output_shape(input, weight, stride, padding):
     return (input.shape[0], weight.shape[0], *sizes)
 
 
-def _composed(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, low, high):
+def max_pool(x, lengths, pool):
+    """x: [N, C, F, T] and the lengths that it was masked by; 0 beyond those that the pool leaves."""
+    if list(pool) == [1, 1]:
+        return x
+    y = torch.nn.functional.max_pool2d(x, pool)
+    return mask_frames(y, None if lengths is None else lengths // pool[1])
+
+
+def _composed(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, low, high, pool):
     """torch's own operations, where asrkern has no kernel for the device."""
     y = torch.nn.functional.conv2d(mask_frames(input, lengths), weight, bias, stride, padding)
     y = y if scale is None else y * scale[:, None, None]
     y = y if shift is None else y + shift[:, None, None]
     output_lengths = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
-    return mask_frames(y.clamp(low, high), output_lengths)
+    return max_pool(mask_frames(y.clamp(low, high), output_lengths), output_lengths, pool)
 
 
 @register_fake("asrkern::masked_conv2d")
-def _fake(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min, max):
-    return input.new_empty(output_shape(input, weight, stride, padding))
+def _fake(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min, max, pool=(1, 1)):
+    rows, channels, bins, frames = output_shape(input, weight, stride, padding)
+    return input.new_empty((rows, channels, bins // pool[0], frames // pool[1]))
 
 
 @torch.library.impl("asrkern::masked_conv2d", "cuda")
@@ -204,9 +229,8 @@ def _cuda(*args):
 
 
 def _setup_context(ctx, inputs, output):
-    input, weight, bias, scale, shift, lengths, output_lengths, *ctx.geometry, ctx.low, ctx.high = inputs
-    ctx.shift_dtype = None if shift is None else shift.dtype
-    ctx.save_for_backward(input, weight, bias, scale, lengths, output_lengths, output)
+    *tensors, ctx.stride, ctx.padding, ctx.low, ctx.high, ctx.pool = inputs
+    ctx.save_for_backward(*tensors, output)
 
 
 def convolution_gradients(grad, input, weight, lengths, stride, padding, needed):
@@ -219,16 +243,43 @@ def convolution_gradients(grad, input, weight, lengths, stride, padding, needed)
     return None if grad_input is None else mask_frames(grad_input, lengths), grad_weight
 
 
+def _max_pool_gradient(grad, output, lengths, pool):
+    """Gradient of a convolution's output from that of its pool."""
+    grad = mask_frames(grad, None if lengths is None else lengths // pool[1])
+    _, indices = torch.ops.aten.max_pool2d_with_indices(output, pool)
+    return torch.ops.aten.max_pool2d_with_indices_backward(
+        grad, output, pool, pool, [0, 0], [1, 1], False, indices
+    )
+
+
 def _backward(ctx, grad):
-    input, weight, bias, scale, lengths, output_lengths, output = ctx.saved_tensors
-    stride, padding = ctx.geometry
+    input, weight, bias, scale, shift, lengths, output_lengths, output = ctx.saved_tensors
+    stride, padding = ctx.stride, ctx.padding
+    frames = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
+    if list(ctx.pool) != [1, 1]:
+        # What the maximum was taken of was never stored.
+        args = (
+            input,
+            weight,
+            bias,
+            scale,
+            shift,
+            lengths,
+            output_lengths,
+            stride,
+            padding,
+            ctx.low,
+            ctx.high,
+        )
+        output = call("masked_conv2d", *args, [1, 1])
+        grad = _max_pool_gradient(grad, output, frames, ctx.pool)
     if ctx.low > -sys.float_info.max or ctx.high < sys.float_info.max:
         grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)
-    grad = mask_frames(grad, resolve_output_lengths(lengths, output_lengths, weight, stride, padding))
+    grad = mask_frames(grad, frames)
     grad_bias = grad_scale = grad_shift = None
     # bias, scale and shift are float32 where the rest is float16 or bfloat16.
-    if ctx.shift_dtype is not None:
-        grad_shift = grad.sum((0, 2, 3), dtype=ctx.shift_dtype)
+    if shift is not None:
+        grad_shift = grad.sum((0, 2, 3), dtype=shift.dtype)
     if scale is not None:
         # The convolution's own output was never stored.
         x = mask_frames(input, lengths)
@@ -241,7 +292,7 @@ def _backward(ctx, grad):
     grad_input, grad_weight = convolution_gradients(
         grad, input, weight, lengths, stride, padding, ctx.needs_input_grad[:2]
     )
-    return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 6
+    return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 7
 
 
 register_autograd("masked_conv2d", _backward, _setup_context)

@@ -1,4 +1,4 @@
-"""Convolution over (frequency, time), per-channel affine, activation, time mask."""
+"""Convolution over (frequency, time), per-channel affine, activation, max-pool, time mask."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def masked_conv2d(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,
+    pool: tuple[int, int] = (1, 1),
 ) -> Tensor:
     """Reference of :func:`asrkern.ops.masked_conv2d`; same arguments."""
     if output_lengths is None and lengths is not None:
@@ -36,4 +37,5 @@ def masked_conv2d(
     y = y if scale is None else y * scale[:, None, None]
     y = y if shift is None else y + shift[:, None, None]
     y = y if activation is None else y.clamp(*activation)
-    return _keep(y, output_lengths)
+    y = torch.nn.functional.max_pool2d(_keep(y, output_lengths), pool)
+    return _keep(y, None if output_lengths is None else output_lengths // pool[1])

@@ -93,6 +93,7 @@ def _masked_conv2d(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,
+    pool: tuple[int, int] = (1, 1),
 ) -> Tensor:
     x = zero_padding(input, lengths, "NCFT")
     y = F.conv2d(x, weight, bias, stride, padding)
@@ -102,7 +103,8 @@ def _masked_conv2d(
         y = y.clamp_(*activation)
     if output_lengths is None and lengths is not None:
         output_lengths = ops.conv_output_lengths(lengths, weight.shape[3], stride[1], padding[1])
-    return zero_padding(y, output_lengths, "NCFT")
+    y = zero_padding(y, output_lengths, "NCFT")
+    return y if pool == (1, 1) else F.max_pool2d(y, pool)
 
 
 def _batch_norm_act(

@@ -1,4 +1,4 @@
-"""The front end's convolutions, with folded BatchNorm, Hardtanh(0, 20) and mask, by stock torch and by asrkern."""
+"""The models' convolutions, with folded BatchNorm, Hardtanh(0, 20), pool and mask, by stock torch and by asrkern."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ class MaskedConv2d(Case):
         return torch.nn.functional.conv2d(x, weight, bias, self.shape.stride, self.shape.padding)
 
     def stock(self, *, training: bool) -> Tensor:
-        return mask(self.convolve().clamp(*ACTIVATION), self.output_lengths)
+        y = mask(self.convolve().clamp(*ACTIVATION), self.output_lengths)
+        if self.shape.pool == (1, 1):
+            return y
+        return mask(
+            torch.nn.functional.max_pool2d(y, self.shape.pool), self.output_lengths // self.shape.pool[1]
+        )
 
     def asrkern(self, *, training: bool) -> Tensor:
         return ops.masked_conv2d(
@@ -48,6 +53,7 @@ class MaskedConv2d(Case):
             stride=self.shape.stride,
             padding=self.shape.padding,
             activation=ACTIVATION,
+            pool=self.shape.pool,
         )
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from benchmarks.ops.recurrent import Recurrent
 from benchmarks.ops.speller import Speller
 from benchmarks.shapes import (
     BATCH_NORM_ACT,
+    CONV_BLOCKS,
     GRU_INFERENCE,
     GRU_TRAINING,
     LINEAR,
@@ -60,6 +61,8 @@ OPERATIONS = {
     ),
     "linear": Operation(_rows(Linear, LINEAR), _rows(Linear, LINEAR)),
     "batch_norm_act": Operation(_rows(BatchNormAct, BATCH_NORM_ACT), _rows(BatchNormAct, BATCH_NORM_ACT)),
-    "masked_conv2d": Operation(_rows(MaskedConv2d, MASKED_CONV2D), _rows(MaskedConv2d, MASKED_CONV2D)),
+    "masked_conv2d": Operation(
+        _rows(MaskedConv2d, MASKED_CONV2D + CONV_BLOCKS), _rows(MaskedConv2d, MASKED_CONV2D)
+    ),
     "speller": Operation(_rows(Speller, SPELLER), {}),
 }

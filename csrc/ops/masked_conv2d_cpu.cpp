@@ -40,7 +40,8 @@ struct Axis {
 using PerChannel = std::initializer_list<std::pair<const char*, const std::optional<Tensor>*>>;
 
 void check_arguments(const Tensor& input, const Tensor& weight, PerChannel per_channel,
-                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding) {
+                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                     const std::vector<int64_t>& pool) {
   check("input", input).dim(4);
   check("weight", weight).dtype(input).shape({kAny, input.size(1), kAny, kAny});
   for (int d = 0; d < 4; ++d) {
@@ -53,13 +54,20 @@ void check_arguments(const Tensor& input, const Tensor& weight, PerChannel per_c
   for (const auto& [name, tensor] : per_channel) check(name, *tensor).dtype(input).shape({weight.size(0)});
   if (stride.size() != 2) invalid("stride: expected two integers, received ", stride.size());
   if (padding.size() != 2) invalid("padding: expected two integers, received ", padding.size());
+  if (pool.size() != 2) invalid("pool: expected two integers, received ", pool.size());
+}
+
+void check_pool(const char* axis, int64_t pool, int64_t outputs) {
+  if (pool < 1 || pool > outputs)
+    invalid("pool: expected 1 to ", outputs, ", the convolution's ", axis, ", received ", pool);
 }
 
 Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
                      const std::optional<Tensor>& lengths, const std::optional<Tensor>& output_lengths,
-                     std::vector<int64_t> stride, std::vector<int64_t> padding, double min, double max) {
-  check_arguments(input, weight, {{"bias", &bias}, {"scale", &scale}, {"shift", &shift}}, stride, padding);
+                     std::vector<int64_t> stride, std::vector<int64_t> padding, double min, double max,
+                     std::vector<int64_t> pool) {
+  check_arguments(input, weight, {{"bias", &bias}, {"scale", &scale}, {"shift", &shift}}, stride, padding, pool);
   const Axis bins("F (frequency)", input.size(2), weight.size(2), stride[0], padding[0]);
   const Axis frames("T (time)", input.size(3), weight.size(3), stride[1], padding[1]);
   const int64_t batch = input.size(0);
@@ -69,6 +77,8 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
   const int64_t padded[] = {batch, input.size(1), bins.padded(), frames.padded()};
   bytes_of(padded, kPaddedCopy * int64_t(sizeof(double)));
   const int64_t out_bins = bins.outputs(bins.size), out_frames = frames.outputs(frames.size);
+  check_pool("F' (frequency)", pool[0], out_bins);
+  check_pool("T' (time)", pool[1], out_frames);
   const Tensor x = dense(input), w = dense(weight);
   const std::vector<int64_t> in_lengths =
       lengths ? read_lengths(*lengths, "lengths", batch, frames.size) : std::vector<int64_t>(batch, frames.size);
@@ -79,7 +89,7 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
     for (int64_t length : in_lengths) out_lengths.push_back(frames.outputs(length));
   }
   const std::optional<Tensor> b = dense(bias), a = dense(scale), c = dense(shift);
-  Tensor output = new_output(input, {batch, weight.size(0), out_bins, out_frames});
+  Tensor output = new_output(input, {batch, weight.size(0), out_bins / pool[0], out_frames / pool[1]});
   with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
     const cpu::Kernels<T>& kernels = cpu::kernels<T>();
@@ -96,6 +106,8 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
                               frames.stride,
                               bins.padding,
                               frames.padding,
+                              pool[0],
+                              pool[1],
                               in_lengths.data(),
                               out_lengths.data(),
                               T(min),
@@ -108,13 +120,13 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
                               nullptr,
                               mutable_data<T>(output)};
     if (output.numel() == 0) return;
-    const cpu::ThreadPool pool = torch_threads();
+    const cpu::ThreadPool threads = torch_threads();
     Tensor packed = allocate(w, {kernels.masked_conv2d_packed_size(conv)});
-    Tensor scratch = allocate(x, {kernels.masked_conv2d_scratch_size(pool, conv)});
-    kernels.masked_conv2d_pack(pool, conv, data<T>(w), mutable_data<T>(packed));
+    Tensor scratch = allocate(x, {kernels.masked_conv2d_scratch_size(threads, conv)});
+    kernels.masked_conv2d_pack(threads, conv, data<T>(w), mutable_data<T>(packed));
     conv.weight = data<T>(packed);
     conv.scratch = mutable_data<T>(scratch);
-    kernels.masked_conv2d(pool, conv);
+    kernels.masked_conv2d(threads, conv);
   });
   return output;
 }

@@ -254,11 +254,21 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
     kernel = [int(rng.integers(1, 5)), int(rng.integers(1, 13))]
     stride, padding = [int(s) for s in rng.integers(1, 4, 2)], [int(p) for p in rng.integers(0, 5, 2)]
     sizes = [int(rng.integers(1, 25)) for _ in range(2)]
+    if rng.random() < 0.3:
+        # By Winograd's transforms, or a matrix product.
+        channels, outputs, stride = int(rng.integers(16, 20)), int(rng.integers(16, 40)), [1, 1]
+        kernel, padding = ([kernel[0], 3], padding) if rng.random() < 0.6 else ([1, 1], [0, 0])
+        sizes[1] = int(rng.integers(1, 300))
     lengths = maybe_lengths(rng, rows, sizes[1])
     x, weight = tensor(rng, (rows, channels, *sizes), dtype), tensor(rng, (outputs, channels, *kernel), dtype)
     small = {name: maybe(rng, outputs, dtype=dtype) for name in ("bias", "scale", "shift")}
     bounds = (0.0, 20.0) if rng.random() < 0.5 else (-INF, INF)
-    valid = all(size + 2 * p >= k for size, p, k in zip(sizes, padding, kernel))
+    pool = [int(w) for w in rng.choice([1, 1, 1, 2, 3, 5], 2)]
+    extents = [(size + 2 * p - k) // s + 1 for size, p, k, s in zip(sizes, padding, kernel, stride)]
+    valid = all(
+        size + 2 * p >= k and extent >= window
+        for size, p, k, extent, window in zip(sizes, padding, kernel, extents, pool)
+    )
     geometry = {"stride": stride, "padding": padding}
     if rng.random() < 0.05:
         # One window, and more of it than can be counted.
@@ -271,6 +281,7 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
             *map(doubled, small.values()),
             lengths=lengths,
             activation=bounds,
+            pool=pool,
             **geometry,
         )
         assert_close(results[0], expected, 1e-4, "masked_conv2d")
@@ -285,7 +296,10 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
     }
     cheap = valid and rows > 0 and max(stride) < 2**62
     return Call(
-        "masked_conv2d", arguments | {"min": bounds[0], "max": bounds[1]}, valid, equals if cheap else None
+        "masked_conv2d",
+        arguments | {"min": bounds[0], "max": bounds[1], "pool": pool},
+        valid,
+        equals if cheap else None,
     )
 
 

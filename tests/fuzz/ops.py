@@ -155,6 +155,7 @@ def check_shapes(op: str, a: dict, results: tuple[Tensor, ...]) -> None:
     elif op in ("masked_conv2d", "masked_conv2d_batch_norm_act"):
         sizes = zip(a["input"].shape[2:], a["padding"], a["weight"].shape[2:], a["stride"])
         extents = [(size + 2 * padding - kernel) // stride + 1 for size, padding, kernel, stride in sizes]
+        extents = [extent // window for extent, window in zip(extents, a.get("pool", (1, 1)))]
         assert first.shape == (a["input"].shape[0], a["weight"].shape[0], *extents)
     elif op == "ctc_beam_search":
         rows, frames, _ = a["log_probs"].shape

@@ -242,7 +242,18 @@ def test_opcheck():
     x, weight = make(2, 2, 5, 9), make(3, 2, 3, 3)
     norm = ("NCFT", True, False, 1e-5, *HARDTANH)
     cases = {
-        "masked_conv2d": (x, weight, channel(), channel(), channel(), lengths, None, *geometry, *HARDTANH),
+        "masked_conv2d": (
+            x,
+            weight,
+            channel(),
+            channel(),
+            channel(),
+            lengths,
+            None,
+            *geometry,
+            *HARDTANH,
+            [1, 2],
+        ),
         "masked_conv2d_batch_norm_act": (
             *(x, weight, channel(), channel(), channel(), lengths, lengths, *geometry),
             *(False, 1e-5, *HARDTANH),

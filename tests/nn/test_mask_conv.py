@@ -161,6 +161,64 @@ def test_frozen_batch_norm_in_a_training_stack_trains_the_rest():
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d((2, 1)),
+        nn.MaxPool2d((1, 2)),
+        nn.MaxPool2d(2),
+        # These run by themselves.
+        nn.MaxPool2d(2, 1),
+        nn.MaxPool2d((2, 1), ceil_mode=True),
+        nn.MaxPool2d(3, 3, padding=1),
+        nn.MaxPool2d(2, dilation=(2, 1)),
+    ],
+)
+@pytest.mark.parametrize("known", ["input_lengths", "lengths", None])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_pool_after_a_convolution(pool, known, training, monkeypatch):
+    layers = stack(pool, nn.Conv2d(3, 2, (1, 3)), nn.ReLU()).train(training)
+    ours = MaskConv(copy.deepcopy(layers), stats="padded").train(training)
+    x = torch.randn(2, 1, 16, 22, dtype=torch.float64)
+    calls = []
+    run = nn.MaxPool2d.forward
+    monkeypatch.setattr(nn.MaxPool2d, "forward", lambda *args: calls.append(1) or run(*args))
+    if known == "lengths":
+        with torch.no_grad():
+            frames = copy.deepcopy(layers)(x).shape[-1]
+        lengths = {"lengths": torch.tensor([frames, 1])}
+        expected = masked_after_each(layers, x, lengths["lengths"])
+    else:
+        lengths = {} if known is None else {known: torch.tensor([22, 22])}
+        expected = layers(x)
+    calls.clear()
+    output, _ = ours(x, **lengths)
+    torch.testing.assert_close(output, expected, **CLOSE)
+    plain = pool.kernel_size in ((2, 1), (1, 2), 2) and pool.stride == pool.kernel_size
+    plain &= not pool.ceil_mode and pool.padding == 0 and pool.dilation == 1
+    fused = plain and not training and not (known == "lengths" and pool.kernel_size != (2, 1))
+    assert len(calls) == (0 if fused else 1)
+
+
+def test_a_pool_with_a_hook_runs_itself():
+    ours = MaskConv(stack(nn.MaxPool2d(2))).eval()
+    seen = []
+    ours.seq_module[-1].register_forward_hook(lambda module, args, output: seen.append(output))
+    x = torch.randn(2, 1, 16, 22, dtype=torch.float64)
+    output, _ = ours(x)
+    assert len(seen) == 1 and torch.equal(seen[0], output)
+
+
+def test_a_pool_after_batch_statistics_is_not_lost():
+    """As when running statistics are estimated anew: batch norms alone in training mode."""
+    layers = stack(nn.MaxPool2d((2, 1))).eval()
+    layers[4].train()
+    ours = MaskConv(copy.deepcopy(layers), stats="padded").eval()
+    ours.seq_module[4].train()
+    x = torch.randn(2, 1, 16, 22, dtype=torch.float64)
+    torch.testing.assert_close(ours(x)[0], layers(x), **CLOSE)
+
+
 def test_bad_arguments_are_named():
     ours = MaskConv(stack()).eval()
     x = torch.randn(2, 1, 13, 22, dtype=torch.float64)

@@ -78,7 +78,7 @@ def conv():
     return {
         "input": g(4, 2, 9, 7), "weight": g(6, 2, 5, 3), "bias": g(6), "scale": g(6), "shift": g(6),
         "lengths": torch.tensor([7, 0, 3, 5]), "output_lengths": None, "stride": [2, 1], "padding": [2, 1],
-        "min": 0.0, "max": 20.0,
+        "min": 0.0, "max": 20.0, "pool": [2, 3],
     }  # fmt: skip
 
 

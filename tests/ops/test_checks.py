@@ -169,6 +169,12 @@ def test_batch_norm_without_statistics(statistics):
     [
         ({"stride": [1]}, "stride: expected two integers, received 1"),
         ({"padding": []}, "padding: expected two integers, received 0"),
+        ({"pool": [1]}, "pool: expected two integers, received 1"),
+        ({"pool": [0, 1]}, r"pool: expected 1 to 5, the convolution's F' \(frequency\), received 0"),
+        (
+            {"pool": [1, 2**62]},
+            r"pool: expected 1 to 7, the convolution's T' \(time\), received 4611686018427387904",
+        ),
         ({"stride": [0, 1]}, "stride: expected at least 1, received 0"),
         ({"stride": [1, -(2**62)]}, "stride: expected at least 1"),
         ({"padding": [2**62, 0]}, r"padding: expected 0 to 2147483647, received 4611686018427387904 along F"),

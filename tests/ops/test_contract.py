@@ -108,8 +108,9 @@ OPCHECKS = {
     "linear no bias": lambda g: ("linear", (g(3, 5), g(4, 5), None)),
     "batch_norm_act training": lambda g: ("batch_norm_act", (g(4, 3, 2, 7), g(3), g(3), None, None, LENGTHS, "NCFT", True, False, 1e-5, 0.0, 20.0)),
     "batch_norm_act eval": lambda g: ("batch_norm_act", (g(7, 4, 3), None, None, torch.randn(3), torch.rand(3) + 0.5, LENGTHS, "TNC", False, True, 1e-5, -INF, INF)),
-    "masked_conv2d": lambda g: ("masked_conv2d", (g(4, 2, 9, 7), g(6, 2, 5, 3), g(6), g(6), g(6), LENGTHS, None, [2, 1], [2, 1], 0.0, 20.0)),
-    "masked_conv2d plain": lambda g: ("masked_conv2d", (g(1, 2, 9, 7), g(6, 2, 5, 3), None, None, None, None, torch.tensor([4]), [1, 1], [0, 0], -INF, INF)),
+    "masked_conv2d": lambda g: ("masked_conv2d", (g(4, 2, 9, 7), g(6, 2, 5, 3), g(6), g(6), g(6), LENGTHS, None, [2, 1], [2, 1], 0.0, 20.0, [1, 1])),
+    "masked_conv2d plain": lambda g: ("masked_conv2d", (g(1, 2, 9, 7), g(6, 2, 5, 3), None, None, None, None, torch.tensor([4]), [1, 1], [0, 0], -INF, INF, [1, 1])),
+    "masked_conv2d pooled": lambda g: ("masked_conv2d", (g(4, 16, 9, 7), g(16, 16, 2, 3), g(16), g(16), g(16), LENGTHS, None, [1, 1], [1, 1], 0.0, 20.0, [3, 2])),
 }  # fmt: skip
 
 

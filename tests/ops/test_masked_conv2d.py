@@ -43,6 +43,83 @@ def test_deepspeech2_shapes(shape):
     assert_close(ops.masked_conv2d(*tensors, **options), expected, 1e-5)
 
 
+# in_channels, bins, frames, out_channels, kernel_bins, stride and padding along frequency, padding along time: kernels of
+# three frames with channels enough for Winograd's transforms.
+WINOGRAD = [
+    (16, 3, 1, 16, 1, 1, 0, 1),
+    (17, 5, 31, 40, 1, 1, 0, 1),
+    (40, 9, 200, 33, 3, 1, 1, 1),
+    (20, 7, 331, 64, 3, 2, 0, 0),
+    (16, 2, 50, 16, 3, 1, 4, 7),
+    (256, 2, 290, 64, 1, 1, 0, 1),
+]
+
+
+@pytest.mark.parametrize(
+    "channels, bins, frames, out_channels", [(16, 1, 1, 16), (37, 3, 50, 33), (256, 1, 97, 64)]
+)
+def test_kernels_of_one_value(channels, bins, frames, out_channels):
+    tensors = [t.detach() for t in make(3, channels, bins, frames, out_channels, (1, 1))]
+    # More frames of output than of input, which are those of zeros.
+    options = dict(
+        lengths=torch.tensor([frames, 0, frames // 2]),
+        output_lengths=torch.tensor([frames, 1, frames]),
+        activation=HARDTANH,
+    )
+    expected = reference.masked_conv2d(*(t.double() for t in tensors), **options)
+    assert_close(ops.masked_conv2d(*tensors, **options), expected, 1e-5)
+
+
+@pytest.mark.parametrize("shape", WINOGRAD)
+@pytest.mark.parametrize("pool", [(1, 1), (3, 1), (2, 2), (1, 5)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_kernels_of_three_frames(shape, pool, ragged):
+    channels, bins, frames, out_channels, kernel_bins, stride, *padding = shape
+    x, weight, *small = [t.detach() for t in make(3, channels, bins, frames, out_channels, (kernel_bins, 3))]
+    size = (bins + 2 * padding[0] - kernel_bins) // stride + 1, frames + 2 * padding[1] - 2
+    options = dict(
+        lengths=torch.tensor([frames, 0, frames // 2 + 1]) if ragged else None,
+        stride=(stride, 1),
+        padding=padding,
+        activation=HARDTANH,
+        pool=tuple(map(min, pool, size)),
+    )
+    # As networks have them: outputs of about 1.
+    tensors = [x, weight * (channels * kernel_bins * 3) ** -0.5, *small]
+    expected = reference.masked_conv2d(*(t.double() for t in tensors), **options)
+    assert_close(ops.masked_conv2d(*tensors, **options), expected, 1e-5)
+    assert_close(ops.masked_conv2d(*(t.double() for t in tensors), **options), expected, 1e-14)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 7), (1, 2), (1, 1)])
+@pytest.mark.parametrize("pool", [(2, 1), (3, 2), (1, 4), (5, 7)])
+def test_pool(kernel, pool):
+    """After every algorithm; gradients, too."""
+    tensors = make(3, 16, 11, 37, 16, kernel)
+    with torch.no_grad():
+        # As networks have them: outputs of about 1.
+        tensors[1] *= tensors[1][0].numel() ** -0.5
+    options = dict(lengths=torch.tensor([37, 0, 18]), padding=(1, 1), activation=(-0.5, 3.0), pool=pool)
+    doubles = [t.detach().double().requires_grad_() for t in tensors]
+    output, expected = ops.masked_conv2d(*tensors, **options), reference.masked_conv2d(*doubles, **options)
+    assert_close(output, expected, 1e-5)
+    seed = torch.randn_like(output)
+    grads = torch.autograd.grad(output, tensors, seed)
+    for index, (grad, wanted) in enumerate(zip(grads, torch.autograd.grad(expected, doubles, seed.double()))):
+        assert_close(grad, wanted, 1e-4, f"gradient {index}")
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("kernel", [(1, 3), (1, 2)])
+def test_pool_keeps_nan(frames, kernel):
+    x, weight = torch.randn(1, 16, 4, 24), torch.randn(16, 16, *kernel)
+    x[0, 3, 2, 5] = float("nan")
+    pooled = ops.masked_conv2d(x, weight, pool=(2, frames))
+    expected = torch.nn.functional.max_pool2d(ops.masked_conv2d(x, weight), (2, frames))
+    assert pooled.isnan().any() and torch.equal(pooled.isnan(), expected.isnan())
+    assert_same_bits(pooled.nan_to_num(), expected.nan_to_num())
+
+
 def test_output_lengths_mask_the_output_only():
     tensors = [t.detach() for t in make()]
     whole = ops.masked_conv2d(*tensors)
@@ -52,23 +129,36 @@ def test_output_lengths_mask_the_output_only():
         assert masked[row, ..., length:].abs().sum() == 0
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("pool", [(1, 1), (3, 2)])
+def test_gradcheck(pool):
     tensors = make(2, 2, 6, 7, 3, (3, 2), torch.float64)
+    options = dict(
+        lengths=torch.tensor([7, 4]), stride=(2, 1), padding=(1, 1), activation=(-1.03, 2.21), pool=pool
+    )
 
     def run(*tensors):
-        return ops.masked_conv2d(
-            *tensors, lengths=torch.tensor([7, 4]), stride=(2, 1), padding=(1, 1), activation=(-1.03, 2.21)
-        )
+        return ops.masked_conv2d(*tensors, **options)
 
     assert torch.autograd.gradcheck(run, tensors)
 
 
 @pytest.mark.parametrize("thread_count", [1, 2, 5])
-def test_rows_are_invariant(thread_count, threads):
+@pytest.mark.parametrize(
+    "channels, frames, kernel, stride, pool",
+    [
+        (3, 50, (7, 5), (2, 1), (1, 1)),
+        (16, 50, (3, 3), (1, 1), (1, 1)),
+        (33, 500, (1, 3), (1, 1), (1, 1)),
+        (16, 300, (1, 3), (2, 1), (3, 2)),
+        (3, 50, (3, 2), (1, 1), (2, 3)),
+        (33, 100, (1, 1), (1, 1), (1, 1)),
+    ],
+)
+def test_rows_are_invariant(thread_count, threads, channels, frames, kernel, stride, pool):
     threads(thread_count)
-    x, *parameters = [t.detach() for t in make(16, 3, 20, 50, 32)]
-    options = dict(stride=(2, 1), padding=(3, 2), activation=HARDTANH)
-    lengths = torch.randint(1, 51, (16,))
+    x, *parameters = [t.detach() for t in make(16, channels, 20, frames, 32, kernel)]
+    options = dict(stride=stride, padding=(kernel[0] // 2, kernel[1] // 2), activation=HARDTANH, pool=pool)
+    lengths = torch.randint(pool[1], frames + 1, (16,))
     for rows in (2, 3, 7, 16):
         padded = torch.nn.functional.pad(x[:rows], (0, 9), value=float("nan"))
         output = ops.masked_conv2d(padded, *parameters, lengths=lengths[:rows], **options)
@@ -90,12 +180,12 @@ def test_conv_output_lengths_are_exact():
     )
 
 
-@pytest.mark.parametrize("kernel_size", [1, 4, 5, 7, 11, 16, 17, 33])
+@pytest.mark.parametrize("kernel_size", [1, 3, 4, 5, 7, 11, 16, 17, 33])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_whole_tiles_have_the_bits_of_the_row(kernel_size, stride, dtype):
     tile = ops.conv_tile(kernel_size, stride)
-    x, *parameters = [t.detach() for t in make(1, 2, 3, 700, 4, (3, kernel_size), dtype)]
+    x, *parameters = [t.detach() for t in make(1, 8, 3, 700, 16, (3, kernel_size), dtype)]
     whole = ops.masked_conv2d(x, *parameters, stride=(1, stride))
     for tiles, first in ((1, 0), (2, 1), (3, 4)):
         frame, frames = first * tile.outputs, tiles * tile.outputs
@@ -115,6 +205,9 @@ BAD = {
     "empty": (dict(input=torch.randn(3, 2, 20, 0)), "input: expected at least one value"),
     "stride": (dict(stride=(0, 1)), r"stride: expected two integers of at least 1, received \(0, 1\)"),
     "padding": (dict(padding=(0, -1)), "padding: expected two integers of at least 0"),
+    "pool": (dict(pool=(1, 28)), r"pool: expected two integers from 1 to \(14, 27\).*received \(1, 28\)"),
+    "no pool": (dict(pool=(0, 1)), r"pool: expected two integers from 1 to .*received \(0, 1\)"),
+    "one pool": (dict(pool=(2,)), r"pool: expected two integers .*received \(2,\)"),
     "scale": (dict(scale=torch.randn(4)), r"scale: expected shape \(5,\), received \(4,\)"),
     "lengths": (dict(lengths=torch.tensor([32, 1, 1])), "lengths: .*received 32 at row 0"),
     "output_lengths": (

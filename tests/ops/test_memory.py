@@ -25,7 +25,7 @@ def wide(*shape):
         ("gru", lambda: op("gru")(wide(PETABYTES, 1, 5), None, None, None, g(18, 5), g(18, 6), *[None] * 6, False, False)),
         ("gru", lambda: op("gru")(wide(2, PETABYTES, 5), None, None, None, g(18, 5), g(18, 6), *[None] * 6, False, False)),
         ("batch_norm_act", lambda: op("batch_norm_act")(*(batch_norm("NTC") | {"input": wide(4, PETABYTES, 3)}).values())),
-        ("masked_conv2d", lambda: op("masked_conv2d")(wide(1, 1, 3, PETABYTES), g(1, 1, 3, 3), *[None] * 5, [1, 1], [0, 0], -INF, INF)),
+        ("masked_conv2d", lambda: op("masked_conv2d")(wide(1, 1, 3, PETABYTES), g(1, 1, 3, 3), *[None] * 5, [1, 1], [0, 0], -INF, INF, [1, 1])),
         ("ctc_beam_search", lambda: op("ctc_beam_search")(*(beam_search() | {"log_probs": wide(1, PETABYTES, 4), "lengths": None}).values())),
     ],
 )  # fmt: skip

@@ -86,6 +86,11 @@ template <class T>
 Vec<T> clamp(Vec<T> x, T lo, T hi) {
   return Vec<T>::map([&](int i) { return x.lane[i] < lo ? lo : (x.lane[i] > hi ? hi : x.lane[i]); });
 }
+// The greater of each two; NaN where one is NaN.
+template <class T>
+Vec<T> maximum(Vec<T> a, Vec<T> b) {
+  return Vec<T>::map([&](int i) { return a.lane[i] > b.lane[i] || a.lane[i] != a.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 // `value` where lo < x < hi, else 0: the gradient of clamp.
 template <class T>
 Vec<T> inside(Vec<T> value, Vec<T> x, T lo, T hi) {
@@ -159,6 +164,11 @@ inline Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
 template <>
 inline Vec<float> clamp(Vec<float> x, float lo, float hi) {
   return {_mm512_min_ps(_mm512_set1_ps(hi), _mm512_max_ps(_mm512_set1_ps(lo), x.v))};
+}
+template <>
+inline Vec<float> maximum(Vec<float> a, Vec<float> b) {
+  // The instruction takes b where one is NaN.
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), _mm512_max_ps(a.v, b.v), a.v)};
 }
 template <>
 inline Vec<float> inside(Vec<float> value, Vec<float> x, float lo, float hi) {
@@ -237,6 +247,11 @@ inline Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
 template <>
 inline Vec<float> clamp(Vec<float> x, float lo, float hi) {
   return {_mm256_min_ps(_mm256_set1_ps(hi), _mm256_max_ps(_mm256_set1_ps(lo), x.v))};
+}
+template <>
+inline Vec<float> maximum(Vec<float> a, Vec<float> b) {
+  // The instruction takes b where one is NaN.
+  return {_mm256_blendv_ps(_mm256_max_ps(a.v, b.v), a.v, _mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))};
 }
 template <>
 inline Vec<float> inside(Vec<float> value, Vec<float> x, float lo, float hi) {

@@ -1,4 +1,4 @@
-// What both algorithms of masked_conv2d share: the arguments, the padded copy of a row, the epilogue.
+// What the algorithms of masked_conv2d share: the arguments, the padded copy of a row, the epilogue.
 #pragma once
 
 #include "kernels/linear/cpu/linear.h"
@@ -10,8 +10,9 @@ struct MaskedConv2d {
   int64_t batch, in_channels, in_bins, in_frames;
   int64_t out_channels, out_bins, out_frames;
   int64_t kernel_bins, kernel_frames, stride_bins, stride_frames, padding_bins, padding_frames;
-  const int64_t* lengths;         // [batch] input frames of each row; those beyond are read as 0
-  const int64_t* output_lengths;  // [batch] output frames of each row; those beyond are written as 0
+  int64_t pool_bins, pool_frames;  // the output is the maximum of so many bins and frames, those left over left out
+  const int64_t* lengths;          // [batch] input frames of each row; those beyond are read as 0
+  const int64_t* output_lengths;   // [batch] frames of each row before the pool; those beyond are written as 0
   T min, max;
   const T* input;   // [batch, in_channels, in_bins, in_frames]
   const T* weight;  // masked_conv2d_pack's
@@ -19,7 +20,11 @@ struct MaskedConv2d {
   const T* scale;   // [out_channels] or null
   const T* shift;   // [out_channels] or null
   T* scratch;       // [masked_conv2d_scratch_size]
-  T* output;        // [batch, out_channels, out_bins, out_frames]
+  T* output;        // [batch, out_channels, pooled_bins, pooled_frames]
+
+  int64_t pooled_bins() const { return out_bins / pool_bins; }
+  int64_t pooled_frames() const { return out_frames / pool_frames; }
+  bool pools() const { return pool_bins > 1 || pool_frames > 1; }
 };
 
 namespace {
@@ -45,10 +50,10 @@ void masked_conv2d_bins(const MaskedConv2d<T>& a, int64_t bin, int64_t& first_bi
   end = first_bin + a.kernel_bins > a.in_bins ? a.in_bins - first_bin : a.kernel_bins;
 }
 
-// The epilogue of `frames` frames × one group of channels, values: [frames][stride], into the output's rows.
+// The affine map and the clamp of `frames` frames × one group of channels, values: [frames][stride].
 template <class T>
-void masked_conv2d_store(const MaskedConv2d<T>& a, int64_t row, int64_t first_channel, int64_t channels, int64_t bin,
-                         int64_t frame, int64_t frames, T* values, int64_t stride) {
+void masked_conv2d_activate(const MaskedConv2d<T>& a, int64_t first_channel, int64_t channels, int64_t frames,
+                            T* values, int64_t stride) {
   using V = Vec<T>;
   for (int64_t offset = 0; offset < channels && first_channel + offset < a.out_channels; offset += V::kWidth) {
     const int64_t channel = first_channel + offset;
@@ -60,19 +65,53 @@ void masked_conv2d_store(const MaskedConv2d<T>& a, int64_t row, int64_t first_ch
       T* value = values + m * stride + offset;
       clamp(fma(V::load(value) + bias, scale, shift), a.min, a.max).store(value);
     }
-    for (int i = 0; i < lanes; ++i) {
-      T* y = a.output + ((row * a.out_channels + channel + i) * a.out_bins + bin) * a.out_frames + frame;
-      for (int64_t m = 0; m < frames; ++m) y[m] = values[m * stride + offset + i];
-    }
   }
+}
+
+// values: [frames][stride] → the output's rows of one group of channels, from one of its bins and frames on.
+template <class T>
+void masked_conv2d_scatter(const MaskedConv2d<T>& a, int64_t row, int64_t first_channel, int64_t channels, int64_t bin,
+                           int64_t frame, int64_t frames, const T* values, int64_t stride) {
+  const int64_t left = a.out_channels - first_channel, size = a.pooled_bins() * a.pooled_frames();
+  if (left <= 0) return;
+  T* y = a.output + (row * a.out_channels + first_channel) * size + bin * a.pooled_frames() + frame;
+  transpose(values, stride, int(frames), int(frames), left < channels ? left : channels, y, size);
+}
+
+// The epilogue without a pool.
+template <class T>
+void masked_conv2d_store(const MaskedConv2d<T>& a, int64_t row, int64_t first_channel, int64_t channels, int64_t bin,
+                         int64_t frame, int64_t frames, T* values, int64_t stride) {
+  masked_conv2d_activate(a, first_channel, channels, frames, values, stride);
+  masked_conv2d_scatter(a, row, first_channel, channels, bin, frame, frames, values, stride);
 }
 
 template <class T>
 void masked_conv2d_zero_tail(const MaskedConv2d<T>& a, int64_t row, int64_t bin) {
   for (int64_t channel = 0; channel < a.out_channels; ++channel) {
-    T* y = a.output + ((row * a.out_channels + channel) * a.out_bins + bin) * a.out_frames;
-    for (int64_t t = a.output_lengths[row]; t < a.out_frames; ++t) y[t] = T(0);
+    T* y = a.output + ((row * a.out_channels + channel) * a.pooled_bins() + bin) * a.pooled_frames();
+    for (int64_t t = a.output_lengths[row] / a.pool_frames; t < a.pooled_frames(); ++t) y[t] = T(0);
   }
+}
+
+// The pool by itself: from [batch, out_channels, out_bins, out_frames].
+template <class T>
+void masked_conv2d_pool(const ThreadPool& pool, const MaskedConv2d<T>& a, const T* from) {
+  const int64_t bins = a.pooled_bins(), frames = a.pooled_frames();
+  parallel_for(pool, a.batch * a.out_channels * bins, [&](int64_t task) {
+    const int64_t plane = task / bins, bin = task % bins * a.pool_bins;
+    const int64_t valid = a.output_lengths[plane / a.out_channels] / a.pool_frames;
+    const T* x = from + (plane * a.out_bins + bin) * a.out_frames;
+    T* y = a.output + task * frames;
+    for (int64_t t = 0; t < frames; ++t) y[t] = t < valid ? x[t * a.pool_frames] : T(0);
+    for (int64_t i = 0; i < a.pool_bins; ++i)
+      for (int64_t t = 0; t < valid * a.pool_frames; ++t) {
+        const T value = x[i * a.out_frames + t];
+        T& most = y[t / a.pool_frames];
+        // As torch's, a NaN stays a NaN.
+        if (!(value <= most)) most = most != most ? most : value;
+      }
+  });
 }
 
 }  // namespace

@@ -34,10 +34,19 @@ CASES = {
         "NCFT": partial(BatchNormAct, BatchNormShape("NCFT", (3, 4, 5, 9), (0.0, 1.5))),
         "TNC": partial(BatchNormAct, BatchNormShape("TNC", (9, 3, 5), None)),
     },
-    "masked_conv2d": {"": partial(MaskedConv2d, ConvShape("", 3, 2, 9, 13, (5, 3), (2, 1), (2, 1), 4))},
+    "masked_conv2d": {
+        "": partial(MaskedConv2d, ConvShape("", 3, 2, 9, 13, (5, 3), (2, 1), (2, 1), 4)),
+        "pooled": partial(MaskedConv2d, ConvShape("", 3, 16, 9, 13, (1, 3), (1, 1), (0, 1), 16, (3, 2))),
+    },
     "speller": {"": partial(Speller, SpellerShape("hw4", 2, 7))},
 }
-CASES_OF_BOTH = {name: Operation(rows, {} if name == "speller" else rows) for name, rows in CASES.items()}
+# A pool is for inference.
+CASES_OF_BOTH = {
+    name: Operation(
+        rows, {} if name == "speller" else {row: case for row, case in rows.items() if row != "pooled"}
+    )
+    for name, rows in CASES.items()
+}
 every_call = pytest.mark.parametrize(
     "name, row, training",
     [
