@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from asrkern import ops
 from asrkern.nn._packed import PackedCache
 from asrkern.nn._recurrent import RecurrentLayers
+from asrkern.nn.transformer import is_plain
 from asrkern.ops._common import check_shape, check_tensor
 from asrkern.ops._prepacked import PackedWeights
 
@@ -171,7 +172,7 @@ class QuantizedLSTM(_QuantizedRNN):
 
 
 def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
-    """A copy of a model whose GRUs, LSTMs, their cells and linear layers hold their weights in fewer bits.
+    """A copy of a model whose GRUs, LSTMs, their cells, Transformer layers and linear layers hold weights in fewer bits.
 
     Few rows at a time are bound by the bytes of the weights, of which int8 has a quarter and bfloat16 half. Sums stay
     in float32, activations are not rounded, and a row's result is bit-identical whatever its batch, as with float32.
@@ -179,8 +180,9 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
     largest one, as ``benchmarks/peers/layers.py --only gru-quantized`` prints.
 
     Args:
-        model: torch.nn.GRU, LSTM, GRUCell, LSTMCell and Linear inside it (and asrkern's) are replaced; the rest is copied,
-            as are those that torch's attention and the fast path of its encoder layers read themselves.
+        model: torch.nn.GRU, LSTM, GRUCell, LSTMCell, Linear, TransformerEncoderLayer and TransformerDecoderLayer (with
+            ReLU) inside it, and asrkern's, are replaced; the rest is copied, as are those that torch's attention and
+            the fast path of its encoder layers read themselves.
         weights: "int8" (symmetric, one scale a row) or "bf16".
 
     Returns:
@@ -198,7 +200,11 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
                 f"model: expected one that is not frozen, received {type(module).__name__} in {name or 'the layer itself'}; "
                 "asrkern.nn.unfreeze(model) gives the weights back"
             )
+    # They are made of the layers here.
+    from asrkern.nn.quantized_transformer import KINDS
+
     kinds = {
+        **KINDS,
         nn.GRU: QuantizedGRU,
         nn.LSTM: QuantizedLSTM,
         nn.GRUCell: QuantizedCell,
@@ -236,6 +242,10 @@ def quantize(model: nn.Module, weights: str = "int8") -> nn.Module:
                 return replacements[layer].eval()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, replacements[layer])
+        for module in model.modules():
+            # Its nested tensors are for torch's fast path, whose weights it would read.
+            if isinstance(module, nn.TransformerEncoder) and isinstance(module.layers[0], _EvalOnly):
+                module.use_nested_tensor = False
     return model.eval()
 
 
@@ -243,6 +253,9 @@ def _read_by_others(model: nn.Module) -> set[nn.Module]:
     """Linear layers whose weights torch's attention reads itself: in their place another layer would not be asked."""
     found = set()
     for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+            # Replaced as a whole, or not at all.
+            found |= set(module.modules()) - {module} if is_plain(module) else {module}
         if isinstance(module, nn.MultiheadAttention):
             found.add(module.out_proj)
         elif isinstance(module, nn.TransformerEncoderLayer) and module.self_attn.batch_first:
