@@ -33,12 +33,14 @@ def translations() -> dict[Callable, Callable]:
     beam search, steps of a speller.
     """
     table = {
+        "attention": _attention,
         "batch_norm_act": _batch_norm_act,
         "ctc_beam_search": _ctc_beam_search,
         "gru": _gru,
         "gru_pack": _pack,
         "gru_prepacked": _gru_prepacked,
         "linear": _linear,
+        "linear_heads": _linear_heads,
         "linear_quantized": _linear_quantized,
         "lstm": _lstm,
         "lstm_pack": _pack,
@@ -60,6 +62,45 @@ def _linear(input, weight, bias):
 def _linear_quantized(input, weight, scale, bias, int8_activations: bool = False):
     # Activations of eight bits, here and below, are float32 in ONNX, which rounds them for a whole tensor at once or not.
     return _linear(input, _float(weight, scale), bias)
+
+
+def _linear_heads(input, weight, scale, bias, heads: int, transposed: bool):
+    width, features = weight.shape[0] // heads, weight.shape[1]
+    w = op.Reshape(_float(weight, None), op.Constant(value_ints=[heads, width, features]))
+    if not transposed:
+        w = op.Transpose(w, perm=[0, 2, 1])
+    x = op.Reshape(input, op.Constant(value_ints=[-1, heads, width if transposed else features]))
+    y = op.Transpose(op.MatMul(op.Transpose(x, perm=[1, 0, 2]), w), perm=[1, 0, 2])
+    y = op.Reshape(y, op.Constant(value_ints=[-1, heads * (features if transposed else width)]))
+    y = y if scale is None else op.Mul(y, scale)
+    return y if bias is None else op.Add(y, bias)
+
+
+def _attention(
+    query, key, value, query_lengths, key_lengths, bias, heads: int, key_heads: int, causal: bool, scale: float
+):  # fmt: skip
+    """Of rows of one length, as the layers export them."""
+    if key_heads != heads:
+        raise ValueError("attention: heads that share keys have no translation")
+    rows = op.Shape(query_lengths)
+
+    def by_heads(x):
+        shape = op.Concat(rows, op.Constant(value_ints=[-1, heads, x.shape[1] // heads]), axis=0)
+        return op.Transpose(op.Reshape(x, shape), perm=[0, 2, 1, 3])
+
+    scores = op.MatMul(by_heads(query), op.Transpose(by_heads(key), perm=[0, 1, 3, 2]))
+    scores = op.Mul(scores, op.Constant(value_float=scale))
+    if bias is not None:
+        scores = op.Add(scores, bias)
+    if causal:
+        seen = op.Trilu(op.Expand(op.Constant(value_float=1.0), op.Shape(scores)), upper=0)
+        hidden = op.Constant(value_float=float("-inf"))
+        scores = op.Where(op.Cast(seen, to=_onnx.TensorProto.BOOL), scores, hidden)
+    weights = op.Softmax(scores, axis=-1)
+    # A query that sees no key.
+    weights = op.Where(op.IsNaN(weights), op.Constant(value_float=0.0), weights)
+    y = op.Transpose(op.MatMul(weights, by_heads(value)), perm=[0, 2, 1, 3])
+    return op.Reshape(y, op.Constant(value_ints=[-1, value.shape[1]]))
 
 
 def _float(weight, scale):

@@ -69,6 +69,27 @@ class ConvShape(NamedTuple):
         return f"{self.name} N={self.batch} F={self.bins} T={self.frames}"
 
 
+class AttentionShape(NamedTuple):
+    batch: int
+    frames: int
+    heads: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"N={self.batch} T={self.frames} heads={self.heads}x{self.width}"
+
+
+class TransformerShape(NamedTuple):
+    kind: str
+    batch: int
+    frames: int
+    size: int
+    ragged: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} N={self.batch} T={self.frames} d={self.size}{', ragged' if self.ragged else ''}"
+
+
 GRU_INFERENCE = [
     RecurrentShape(512, 1, 200),
     RecurrentShape(512, 16, 200),
@@ -135,6 +156,19 @@ CONV_BLOCKS = [
 
 # Greedy search, and a beam of 8.
 SPELLER = [SpellerShape(preset, rows, 100) for preset in ("hw4", "kospeech") for rows in (1, 8)]
+
+# Of the convolutional Transformer, and of a common recogniser; equal lengths, then ragged ones.
+ATTENTION = [
+    AttentionShape(batch, frames, heads, width)
+    for batch, frames in ((1, 265), (8, 500))
+    for heads, width in ((8, 164), (4, 64))
+]
+TRANSFORMER = [
+    TransformerShape(kind, batch, frames, size, ragged)
+    for kind in ("encoder", "decoder")
+    for size in (1312, 512)
+    for batch, frames, ragged in ((1, 265, False), (8, 250, False), (8, 250, True))
+]
 
 
 def ragged_lengths(batch: int, frames: int) -> list[int]:

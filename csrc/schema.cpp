@@ -92,6 +92,10 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " bool gru, Tensor embedding, Tensor[] cells, str scores, int heads, float scale, bool smoothing,"
       " Tensor[] attention, int features_begin, Tensor[] outputs, int[] widths, bool feeds_context, int eos,"
       " int max_length) -> (Tensor tokens, Tensor counts, Tensor log_probs)");
+  m.def(
+      "attention(Tensor query, Tensor key, Tensor value, Tensor query_lengths, Tensor key_lengths, Tensor? bias,"
+      " int heads, int key_heads, bool causal, float scale) -> Tensor");
+  m.def("linear_heads(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, int heads, bool transposed) -> Tensor");
   // Of a tensor's values as bytes, in the order of its elements.
   m.def("checksum(Tensor tensor) -> int");
   m.def("cpu_isa() -> str");

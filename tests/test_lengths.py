@@ -113,6 +113,16 @@ def calls() -> dict[str, tuple]:
         quantized = asrkern.nn.quantize(_recurrent(name)).eval()
         result[f"Quantized{name}.forward"] = (quantized, {"input": rows})
         result[f"Frozen{name}.forward"] = (asrkern.nn.freeze(_recurrent(name)), {"input": rows})
+    packed = torch.randn(sum(GOOD), SIZE)
+    result["attention"] = (
+        asrkern.ops.attention,
+        {"query": packed, "key": packed, "value": packed, "heads": 2},
+    )
+    for kind in ("Encoder", "Decoder"):
+        layer = getattr(asrkern.nn, f"Transformer{kind}Layer")(SIZE, 2, 5, batch_first=True).eval()
+        inputs = {"src": rows} if kind == "Encoder" else {"tgt": rows, "memory": rows}
+        result[f"Transformer{kind}Layer.forward"] = (layer, inputs)
+        result[f"QuantizedTransformer{kind}Layer.forward"] = (asrkern.nn.quantize(layer), inputs)
     for name in ("speller_step", "speller_greedy"):
         call = speller_call(greedy=name == "speller_greedy", rows=ROWS, memories=ROWS, frames=STEPS)
         packed = asrkern.ops.PackedSpeller(*(call.pop(field) for field in asrkern.ops.PackedSpeller._fields))

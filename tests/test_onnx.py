@@ -186,6 +186,43 @@ def test_quantised_layers_in_onnx_runtime(tmp_path):
     assert kinds == {onnx.TensorProto.INT8, onnx.TensorProto.BFLOAT16}
 
 
+class Transformers(nn.Module):
+    """torch's way, and as quantised layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        options = {"dim_feedforward": 12, "batch_first": True}
+        self.encoder = asrkern.nn.TransformerEncoderLayer(8, 2, **options)
+        self.small = asrkern.nn.quantize(asrkern.nn.TransformerEncoderLayer(8, 2, **options))
+        self.decoder = asrkern.nn.quantize(asrkern.nn.TransformerDecoderLayer(8, 2, **options))
+
+    def forward(self, x, lengths, y):
+        x = self.small(self.encoder(x, lengths=lengths), lengths=lengths)
+        mask = torch.ones(y.shape[1], y.shape[1], dtype=torch.bool).triu(1)
+        return x, self.decoder(y, x, tgt_mask=mask, tgt_is_causal=True, memory_lengths=lengths)
+
+
+def test_transformers_in_onnx_runtime(tmp_path):
+    torch.manual_seed(6)
+    model = Transformers().eval()
+    rows, frames, steps = (
+        Dim("rows", min=1, max=64),
+        Dim("frames", min=1, max=512),
+        Dim("steps", min=1, max=512),
+    )
+    shapes = ({0: rows, 1: frames}, {0: rows}, {0: rows, 1: steps})
+    args = torch.randn(3, 9, 8), torch.tensor([9, 4, 1]), torch.randn(3, 5, 8)
+    session = Session(export(model, args, shapes, tmp_path / "transformers.onnx"))
+    for lengths in ([7, 3], [2, 11, 5, 5]):
+        args = (
+            torch.randn(len(lengths), max(lengths), 8),
+            torch.tensor(lengths),
+            torch.randn(len(lengths), 6, 8),
+        )
+        with torch.no_grad():
+            assert_same(session(*args), model(*args))
+
+
 class Packed(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ from asrkern.models.weights import (
     raise_misfits,
     with_weights,
 )
-from asrkern.nn import GRU, LSTM
+from asrkern.nn import GRU, LSTM, TransformerDecoderLayer, TransformerEncoderLayer
 from asrkern.nn._lengths import frame_mask
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -193,8 +193,8 @@ class ConvTransformerClassifier(_ConvClassifier):
 
     The decoder reads ``decoder_steps`` queries. With "zero" ones nothing tells its steps apart in eval mode, where
     they are all equal, as in the original with its initial state 0. No padded frame is attended to. In eval mode and
-    fp32 a clip's logits are, up to rounding, the same alone and in any batch, however it is padded; the
-    convolutions' output is bit for bit. The defaults have 237.4 M parameters.
+    fp32 a clip's logits are, up to rounding, the same alone and in any batch, however it is padded; what the classifier
+    ``fc`` is given is bit for bit, in inference on the CPU. The defaults have 237.4 M parameters.
 
     Keys: ``conv.seq_module.*``, ``transformer.{encoder,decoder}.*``, ``fc.{0,1,2,4,5,7}.*``, ``query`` if learned.
 
@@ -250,15 +250,15 @@ class ConvTransformerClassifier(_ConvClassifier):
                 f"num_heads: expected a divisor of {self.d_model} (d_model), received {num_heads}"
             )
         layer = (self.d_model, num_heads, dim_feedforward, dropout)
-        # Not torch's fast path, whose rounding would depend on the padding and differ from training's.
+        # Not nested tensors, which those layers would have to take apart again.
         encoder = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(*layer),
+            TransformerEncoderLayer(*layer),
             num_layers,
             nn.LayerNorm(self.d_model),
             enable_nested_tensor=False,
         )
         decoder = nn.TransformerDecoder(
-            nn.TransformerDecoderLayer(*layer), num_layers, nn.LayerNorm(self.d_model)
+            TransformerDecoderLayer(*layer), num_layers, nn.LayerNorm(self.d_model)
         )
         self.transformer = nn.Transformer(
             self.d_model, num_heads, custom_encoder=encoder, custom_decoder=decoder

@@ -24,9 +24,14 @@ from asrkern.nn.mask_conv import MaskConv
 from asrkern.nn.mask_conv_stream import MaskConvStream
 from asrkern.nn.pyramidal_rnn import PyramidalRNN, stack_frames
 from asrkern.nn.quantize import QuantizedCell, QuantizedGRU, QuantizedLinear, QuantizedLSTM, quantize
+from asrkern.nn.quantized_transformer import (
+    QuantizedTransformerDecoderLayer,
+    QuantizedTransformerEncoderLayer,
+)
 from asrkern.nn.revert import revert
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
+from asrkern.nn.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
 __all__ = [
     "GRU",
@@ -56,7 +61,11 @@ __all__ = [
     "QuantizedGRU",
     "QuantizedLSTM",
     "QuantizedLinear",
+    "QuantizedTransformerDecoderLayer",
+    "QuantizedTransformerEncoderLayer",
     "SequenceWise",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
     "convert",
     "freeze",
     "quantize",
@@ -69,6 +78,8 @@ _LAYERS = (
     *(GRU, LSTM, BatchRNN, FrozenGRU, FrozenLSTM, LightGRU, LockedDropout, Lookahead, MaskConv),
     *(MaskedBatchNorm1d, MaskedBatchNorm2d, PyramidalRNN, SequenceWise),
     *(QuantizedCell, QuantizedGRU, QuantizedLSTM, QuantizedLinear),
+    *(TransformerDecoderLayer, TransformerEncoderLayer),
+    *(QuantizedTransformerDecoderLayer, QuantizedTransformerEncoderLayer),
 )
 _torchscript.refuse(*_LAYERS, FusedSequential, MaskConvStream)
 _fx.make_leaves(*_LAYERS)

@@ -26,6 +26,7 @@ from asrkern.nn.lstm import LSTM
 from asrkern.nn.mask_conv import MaskConv
 from asrkern.nn.sequence_wise import SequenceWise
 from asrkern.nn.softmax import InferenceBatchSoftmax
+from asrkern.nn.transformer import TransformerDecoderLayer, TransformerEncoderLayer, is_plain, is_relu
 
 
 @dataclass
@@ -56,7 +57,7 @@ class _Left(Exception):
 def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) -> ConversionReport:
     """Swap the layers that asrkern has for its own; the model computes what it did before.
 
-    Converted are torch.nn.GRU and LSTM; deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and
+    Converted are torch.nn.GRU and LSTM; TransformerEncoderLayer and TransformerDecoderLayer with ReLU; deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and
     InferenceBatchSoftmax, recognised by class name and attributes and then compared with their replacement on
     a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or SyncBatchNorm before a Hardtanh, ReLU6 or
     ReLU, which then runs each such pair as one (both stay what they are). Parameters and buffers are the same objects
@@ -103,9 +104,15 @@ _OURS = (
     InferenceBatchSoftmax,
     MaskedBatchNorm1d,
     MaskedBatchNorm2d,
+    TransformerEncoderLayer,
+    TransformerDecoderLayer,
 )
 
 _RECURRENT = {nn.GRU: GRU, nn.LSTM: LSTM}
+_TRANSFORMER = {
+    nn.TransformerEncoderLayer: TransformerEncoderLayer,
+    nn.TransformerDecoderLayer: TransformerDecoderLayer,
+}
 
 
 class _Converter:
@@ -145,6 +152,8 @@ class _Converter:
     def _builder(self, module: nn.Module) -> Callable[[Any], nn.Module] | None:
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             return self._rnn
+        if isinstance(module, tuple(_TRANSFORMER)):
+            return self._transformer
         return {
             "MaskConv": self._mask_conv,
             "SequenceWise": self._sequence_wise,
@@ -204,6 +213,19 @@ class _Converter:
         if old.proj_size:
             raise _Left("asrkern has no kernel for proj_size")
         return _recurrent(_RECURRENT[kind], old, "concat")
+
+    def _transformer(self, old: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> nn.Module:
+        kind = next(kind for kind in _TRANSFORMER if isinstance(old, kind))
+        if type(old) is not kind:
+            raise _Left(f"a subclass of {_kind_name(kind)} may compute something else")
+        if not is_relu(old.activation):
+            raise _Left("asrkern has no kernel for its activation")
+        if not is_plain(old):
+            raise _Left("a part of it is not what its constructor makes")
+        # No weights of its own, which would only be thrown away.
+        new = _TRANSFORMER[kind].__new__(_TRANSFORMER[kind])
+        new.__dict__.update(old.__dict__)
+        return new
 
     def _mask_conv(self, old: Any) -> nn.Module:
         stack = _attribute(old, "seq_module", nn.Sequential)

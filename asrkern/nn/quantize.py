@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from asrkern import ops
 from asrkern.nn._packed import PackedCache
 from asrkern.nn._recurrent import RecurrentLayers
+from asrkern.nn.transformer import is_plain
 from asrkern.ops._common import check_shape, check_tensor, takes_int8
 from asrkern.ops._prepacked import PackedWeights
 
@@ -188,18 +189,20 @@ class QuantizedLSTM(_QuantizedRNN):
 
 
 def quantize(model: nn.Module, weights: str = "int8", activations: str = "float32") -> nn.Module:
-    """A copy of a model whose GRUs, LSTMs, their cells and linear layers hold their weights in fewer bits.
+    """A copy of a model whose GRUs, LSTMs, their cells, Transformer layers and linear layers hold weights in fewer bits.
 
     Few rows at a time are bound by the bytes of the weights, of which int8 has a quarter and bfloat16 half. Sums stay
     in float32, activations are not rounded unless that is asked for, and a row's result is bit-identical whatever its
-    batch, as with float32. With ``activations="int8"`` many rows are faster, too: each row that meets int8 weights in a GRU,
-    an LSTM or a Linear is rounded to eight bits by its own largest value, and products are those of integers. Cells, and
-    the layers of a LAS speller in its fused step, keep float32 activations. Of a bidirectional GRU of 2560 units an output differs from float32's by up to 8e-3 (int8) or 3e-3 (bf16) of the
-    largest one, as ``benchmarks/peers/layers.py --only gru-quantized`` prints.
+    batch, as with float32. With ``activations="int8"`` many rows are faster, too: each row that meets int8 weights in a
+    GRU, an LSTM, a Linear or a Transformer layer is rounded to eight bits by its own largest value, and products are
+    those of integers. Cells, and the layers of a LAS speller in its fused step, keep float32 activations. Of a
+    bidirectional GRU of 2560 units an output differs from float32's by up to 8e-3 (int8) or 3e-3 (bf16) of the largest
+    one, as ``benchmarks/peers/layers.py --only gru-quantized`` prints.
 
     Args:
-        model: torch.nn.GRU, LSTM, GRUCell, LSTMCell and Linear inside it (and asrkern's) are replaced; the rest is copied,
-            as are those that torch's attention and the fast path of its encoder layers read themselves.
+        model: torch.nn.GRU, LSTM, GRUCell, LSTMCell, Linear, TransformerEncoderLayer and TransformerDecoderLayer (with
+            ReLU) inside it, and asrkern's, are replaced; the rest is copied, as are those that torch's attention and
+            the fast path of its encoder layers read themselves.
         weights: "int8" (symmetric, one scale a row) or "bf16".
         activations: "float32" or, with int8 weights, "int8".
 
@@ -220,7 +223,11 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
                 f"model: expected one that is not frozen, received {type(module).__name__} in {name or 'the layer itself'}; "
                 "asrkern.nn.unfreeze(model) gives the weights back"
             )
+    # They are made of the layers here.
+    from asrkern.nn.quantized_transformer import KINDS
+
     kinds = {
+        **KINDS,
         nn.GRU: QuantizedGRU,
         nn.LSTM: QuantizedLSTM,
         nn.GRUCell: QuantizedCell,
@@ -258,6 +265,10 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
                 return replacements[layer].eval()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, replacements[layer])
+        for module in model.modules():
+            # Its nested tensors are for torch's fast path, whose weights it would read.
+            if isinstance(module, nn.TransformerEncoder) and isinstance(module.layers[0], _EvalOnly):
+                module.use_nested_tensor = False
     return model.eval()
 
 
@@ -265,6 +276,9 @@ def _read_by_others(model: nn.Module) -> set[nn.Module]:
     """Linear layers whose weights torch's attention reads itself: in their place another layer would not be asked."""
     found = set()
     for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+            # Replaced as a whole, or not at all.
+            found |= set(module.modules()) - {module} if is_plain(module) else {module}
         if isinstance(module, nn.MultiheadAttention):
             found.add(module.out_proj)
         elif isinstance(module, nn.TransformerEncoderLayer) and module.self_attn.batch_first:

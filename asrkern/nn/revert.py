@@ -11,6 +11,7 @@ from asrkern.nn.convert import ConversionReport, type_name
 from asrkern.nn.fused_sequential import FusedSequential
 from asrkern.nn.gru import GRU
 from asrkern.nn.lstm import LSTM
+from asrkern.nn.transformer import TransformerDecoderLayer, TransformerEncoderLayer, TransformerLayer
 
 _STOCK = {
     GRU: nn.GRU,
@@ -18,6 +19,8 @@ _STOCK = {
     MaskedBatchNorm1d: nn.BatchNorm1d,
     MaskedBatchNorm2d: nn.BatchNorm2d,
     FusedSequential: nn.Sequential,
+    TransformerEncoderLayer: nn.TransformerEncoderLayer,
+    TransformerDecoderLayer: nn.TransformerDecoderLayer,
 }
 # Attributes that torch's layers do not have, and the value for which a layer computes what torch's computes.
 _OWN = {"merge": "concat", "activation": None, "layout": "NCT", "stats": ..., "_packed": ...}
@@ -26,7 +29,7 @@ _OWN = {"merge": "concat", "activation": None, "layout": "NCT", "stats": ..., "_
 def revert(model: nn.Module, *, inplace: bool = True) -> ConversionReport:
     """Replace asrkern's layers by torch's where torch has the same: for tools that know only torch's layers.
 
-    A GRU, LSTM, MaskedBatchNorm1d or 2d and FusedSequential becomes torch.nn's layer of the same parameters, keys, modes
+    A GRU, LSTM, TransformerEncoderLayer, TransformerDecoderLayer, MaskedBatchNorm1d or 2d and FusedSequential becomes torch.nn's layer of the same parameters, keys, modes
     and hooks. Those take no ``lengths``: a model that passes them has to pack its batches again.
 
     Left as they are, with the reason in the report: layers that torch does not have (MaskConv, SequenceWise, BatchRNN,
@@ -56,14 +59,18 @@ def _visit(module: nn.Module, name: str, report: ConversionReport, seen: set[int
     seen.add(id(module))
     before = type_name(module)
     if type(module) in _STOCK:
+        # A Transformer's layer has none; what it calls its activation is torch's.
+        attributes = {} if isinstance(module, TransformerLayer) else _OWN
         own = [
-            key for key, value in _OWN.items() if value is not ... and getattr(module, key, value) != value
+            key
+            for key, value in attributes.items()
+            if value is not ... and getattr(module, key, value) != value
         ]
         if own:
             report.left.append((name, before, f"torch's has no {own[0]}={getattr(module, own[0])!r}"))
         else:
             module.__class__ = _STOCK[type(module)]
-            for key in _OWN:
+            for key in attributes:
                 module.__dict__.pop(key, None)
             report.swapped.append((name, before, type_name(module)))
     elif before.startswith("asrkern.nn."):

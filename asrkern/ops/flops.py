@@ -18,7 +18,9 @@ from asrkern import ops  # noqa: F401  (the operations have to exist)
 Shape = Sequence[int]
 
 
-@register_flop_formula([torch.ops.asrkern.linear, torch.ops.asrkern.linear_quantized])
+@register_flop_formula(
+    [torch.ops.asrkern.linear, torch.ops.asrkern.linear_quantized, torch.ops.asrkern.linear_heads]
+)
 def linear_flops(input: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     """2 · rows · in_features · out_features."""
     return 2 * prod(input[:-1]) * prod(weight)

@@ -24,7 +24,7 @@ from asrkern.nn._lengths import zero_padding
 
 
 def with_torch_layers(model: nn.Module, packed: bool = True) -> nn.Module:
-    """A copy of a model, sharing its weights, whose GRUs and LSTMs compute by torch's forward.
+    """A copy of a model, sharing its weights, whose GRUs, LSTMs and Transformer layers compute by torch's forward.
 
     Args:
         packed: pack the sequences; otherwise the layers run through the padding.
@@ -36,6 +36,8 @@ def with_torch_layers(model: nn.Module, packed: bool = True) -> nn.Module:
             module.__class__ = _TorchGRU if isinstance(module, nn.GRU) else _TorchLSTM
             module.packs_sequences = packed
             module.flatten_parameters()
+        elif isinstance(module, asrkern.nn.TransformerEncoderLayer | asrkern.nn.TransformerDecoderLayer):
+            asrkern.nn.revert(module)
     return twin.eval()
 
 

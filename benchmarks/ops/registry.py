@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import torch
 
 from asrkern import ops
+from benchmarks.ops.attention import Attention
 from benchmarks.ops.batch_norm_act import BatchNormAct
 from benchmarks.ops.case import Case
 from benchmarks.ops.linear import Linear
 from benchmarks.ops.masked_conv2d import MaskedConv2d
 from benchmarks.ops.recurrent import Recurrent
 from benchmarks.ops.speller import Speller
+from benchmarks.ops.transformer import TransformerLayer
 from benchmarks.shapes import (
+    ATTENTION,
     BATCH_NORM_ACT,
     CONV_BLOCKS,
     GRU_INFERENCE,
@@ -25,6 +28,7 @@ from benchmarks.shapes import (
     LSTM_TRAINING,
     MASKED_CONV2D,
     SPELLER,
+    TRANSFORMER,
     RecurrentShape,
 )
 
@@ -65,4 +69,6 @@ OPERATIONS = {
         _rows(MaskedConv2d, MASKED_CONV2D + CONV_BLOCKS), _rows(MaskedConv2d, MASKED_CONV2D)
     ),
     "speller": Operation(_rows(Speller, SPELLER), {}),
+    "attention": Operation(_rows(Attention, ATTENTION), {}),
+    "transformer": Operation(_rows(TransformerLayer, TRANSFORMER), {}),
 }

@@ -469,6 +469,68 @@ def make_speller_step(rng: np.random.Generator) -> Call:
     return Call("speller_step", arguments, True, equals)
 
 
+def make_linear_heads(rng: np.random.Generator) -> Call:
+    heads, width, features, rows = (int(rng.integers(least, 5)) for least in (1, 0, 0, 0))
+    transposed = bool(rng.random() < 0.5)
+    arguments = {
+        "input": tensor(rng, (rows, heads * (width if transposed else features))),
+        "weight": tensor(rng, (heads * width, features)),
+        "scale": None if transposed else maybe(rng, heads * width),
+        "bias": None if transposed else maybe(rng, heads * width),
+        "heads": heads,
+        "transposed": transposed,
+    }
+
+    def equals(results) -> None:
+        wide = [a.double() if isinstance(a, Tensor) else a for a in arguments.values()]
+        expected = reference.linear_heads(*wide[:4], heads=heads, transposed=transposed)
+        assert_close(results[0], expected, 1e-5)
+
+    return Call("linear_heads", arguments, True, equals)
+
+
+def make_attention(rng: np.random.Generator) -> Call:
+    rows, key_heads, sharing, width, value_width = (int(rng.integers(least, 5)) for least in (0, 1, 1, 0, 0))
+    heads = key_heads * sharing
+    queries, keys = (integers(rng, 0, 5, rows) for _ in range(2))
+    longest = [int(n.max()) if rows else 0 for n in (queries, keys)]
+    bias = None
+    if rng.random() < 0.5:
+        shared = rng.random(3) < 0.5
+        bias = tensor(
+            rng,
+            (
+                1 if shared[0] else rows,
+                1 if shared[1] else heads,
+                1 if shared[2] else longest[0] + 1,
+                longest[1] + 1,
+            ),
+        )
+    arguments = {
+        "query": tensor(rng, (int(queries.sum()), heads * width)),
+        "key": tensor(rng, (int(keys.sum()), key_heads * width)),
+        "value": tensor(rng, (int(keys.sum()), key_heads * value_width)),
+        "query_lengths": queries,
+        "key_lengths": keys,
+        "bias": bias,
+        "heads": heads,
+        "key_heads": key_heads,
+        "causal": bool(rng.random() < 0.5),
+        "scale": 0.5,
+    }
+
+    def equals(results) -> None:
+        if rows == 0:
+            return
+        wide = [
+            a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments.values()
+        ]
+        options = {name: arguments[name] for name in ("heads", "key_heads", "causal", "scale")}
+        assert_close(results[0], reference.attention(*wide[:6], **options), 1e-5)
+
+    return Call("attention", arguments, True, equals)
+
+
 MAKERS = {
     "gru": make_layer("gru"),
     "gru_backward": make_backward("gru"),
@@ -480,6 +542,8 @@ MAKERS = {
     "lstm_prepacked": make_prepacked("lstm"),
     "linear": make_linear,
     "linear_quantized": make_linear_quantized,
+    "linear_heads": make_linear_heads,
+    "attention": make_attention,
     "batch_norm_act": make_batch_norm_act,
     "batch_norm_act_backward": make_batch_norm_act_backward,
     "masked_conv2d": make_masked_conv2d,

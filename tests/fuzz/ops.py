@@ -157,6 +157,11 @@ def check_shapes(op: str, a: dict, results: tuple[Tensor, ...]) -> None:
         extents = [(size + 2 * padding - kernel) // stride + 1 for size, padding, kernel, stride in sizes]
         extents = [extent // window for extent, window in zip(extents, a.get("pool", (1, 1)))]
         assert first.shape == (a["input"].shape[0], a["weight"].shape[0], *extents)
+    elif op == "linear_heads":
+        features = a["weight"].shape[1] * a["heads"] if a["transposed"] else a["weight"].shape[0]
+        assert first.shape == (a["input"].shape[0], features)
+    elif op == "attention":
+        assert first.shape == (a["query"].shape[0], a["value"].shape[1] // a["key_heads"] * a["heads"])
     elif op == "ctc_beam_search":
         rows, frames, _ = a["log_probs"].shape
         assert first.shape == (rows, a["nbest"], frames)

@@ -198,7 +198,7 @@ def test_bad_states_of_cells(cell, hx, message):
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_linear_layers_that_attention_reads_itself_stay(batch_first):
-    layer = torch.nn.TransformerEncoderLayer(16, 2, 24, batch_first=batch_first)
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 24, activation="gelu", batch_first=batch_first)
     model = torch.nn.Sequential(layer, torch.nn.Linear(16, 5)).eval()
     quantized, x = quantize(model), torch.randn(7, 3, 16)
     assert type(quantized[1]) is QuantizedLinear

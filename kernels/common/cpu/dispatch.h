@@ -11,6 +11,7 @@
 #include "kernels/rnn/cpu/gru.h"
 #include "kernels/rnn/cpu/lstm.h"
 #include "kernels/rnn/cpu/speller.h"
+#include "kernels/transformer/cpu/attention.h"
 
 namespace asrkern::cpu {
 
@@ -81,6 +82,8 @@ struct Kernels {
   SpellerKernels<T, T> speller;
   SpellerKernels<T, Bf16> speller_bf16;
   SpellerKernels<T, int8_t> speller_int8;
+  int64_t (*attention_scratch_size)(const ThreadPool&, int64_t longest_key, int64_t width);
+  void (*attention)(const ThreadPool&, const Attention<T>&);
 };
 
 namespace {
@@ -126,6 +129,8 @@ constexpr Kernels<T> make_kernels() {
       {gates_pack<T, T>, spell<T, T>},
       {gates_pack<T, Bf16>, spell<T, Bf16>},
       {gates_pack<T, int8_t>, spell<T, int8_t>},
+      attention_scratch_size<T>,
+      attention<T>,
   };
 }
 

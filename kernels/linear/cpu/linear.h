@@ -123,19 +123,20 @@ int64_t linear_packed_size(int64_t out_features, int64_t in_features) {
 }
 
 // One panel of a weight [out_features, in_features], or of one stored transposed, [in_features, out_features]:
-// outputs from `column` on → packed: [in_features][kColumns], zero beyond out_features.
+// outputs from `column` on, of them `depth` inputs from `first` on → packed: [depth][kColumns], zero beyond
+// out_features.
 template <class T, class W>
 void linear_pack_panel(const W* weight, bool transposed, int64_t out_features, int64_t in_features, int64_t column,
-                       T* packed) {
+                       int64_t first, int64_t depth, T* packed) {
   constexpr int kColumns = LinearTile<T>::kColumns;
   const int columns = int(out_features - column < kColumns ? out_features - column : kColumns);
   if (!transposed) {
-    transpose(weight + column * in_features, in_features, columns, kColumns, in_features, packed, kColumns);
+    transpose(weight + column * in_features + first, in_features, columns, kColumns, depth, packed, kColumns);
     return;
   }
-  for (int64_t k = 0; k < in_features; ++k)
+  for (int64_t k = 0; k < depth; ++k)
     for (int j = 0; j < kColumns; ++j)
-      packed[k * kColumns + j] = j < columns ? T(weight[k * out_features + column + j]) : T(0);
+      packed[k * kColumns + j] = j < columns ? T(weight[(first + k) * out_features + column + j]) : T(0);
 }
 
 // Every panel, one after another.
@@ -144,7 +145,7 @@ void linear_pack(const ThreadPool& pool, const T* weight, bool transposed, int64
                  T* packed) {
   constexpr int kColumns = LinearTile<T>::kColumns;
   parallel_for(pool, ceil_div(out_features, kColumns), [=](int64_t panel) {
-    linear_pack_panel(weight, transposed, out_features, in_features, panel * kColumns,
+    linear_pack_panel(weight, transposed, out_features, in_features, panel * kColumns, 0, in_features,
                       packed + panel * kColumns * in_features);
   });
 }
@@ -203,14 +204,17 @@ void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_fe
   }
 }
 
+// Inputs of a panel that are packed at once: few enough to stay in the nearest cache where few rows pass by.
+constexpr int64_t kLinearDepth = 2048, kLinearDepthOfFewRows = 256;
+
 // Whatever the rows are: see linear_dot.h for what depends on them.
 template <class T>
 int64_t linear_scratch_size(const ThreadPool& pool, int64_t, int64_t in_features) {
-  return pool.threads * LinearTile<T>::kColumns * in_features;
+  return pool.threads * LinearTile<T>::kColumns * (in_features < kLinearDepth ? in_features : kLinearDepth);
 }
 
 // Each panel of weights is packed by the thread that uses it, into the cache, and all rows pass by it there: the
-// weights are read once and no packed copy of them is kept.
+// weights are read once and no packed copy of them is kept. Between two parts of a panel's inputs the chains wait in y.
 template <class T, class W>
 void linear(const ThreadPool& pool, const Linear<T, W>& a) {
   constexpr int kColumns = LinearTile<T>::kColumns, kRows = LinearTile<T>::kRows;
@@ -218,20 +222,33 @@ void linear(const ThreadPool& pool, const Linear<T, W>& a) {
   // Rows are cut only where there are too few panels to share out.
   const int64_t cuts = panels < 4 * workers && a.rows >= 8 * kRows * workers ? workers : 1;
   const int64_t chunk = ceil_div(ceil_div(a.rows, cuts), kRows) * kRows;
+  const int64_t most = a.rows <= kRows ? kLinearDepthOfFewRows : kLinearDepth;
   parallel_for(pool, workers, [=](int64_t worker) {
-    T* packed = a.scratch + worker * kColumns * a.in_features;
+    T* packed = a.scratch + worker * kColumns * (a.in_features < kLinearDepth ? a.in_features : kLinearDepth);
+    const T* inputs[kRows * 8];
     T* outputs[kRows * 8];
     for (int64_t task = worker; task < panels * cuts; task += workers) {
       const int64_t column = task / cuts * kColumns, begin = task % cuts * chunk;
       const int64_t end = begin + chunk < a.rows ? begin + chunk : a.rows;
       const int columns = int(a.out_features - column < kColumns ? a.out_features - column : kColumns);
-      if (begin < end) linear_pack_panel(a.weight, a.transposed, a.out_features, a.in_features, column, packed);
-      for (int64_t row = begin; row < end; row += kRows * 8) {
-        const int64_t count = end - row < kRows * 8 ? end - row : kRows * 8;
-        for (int64_t m = 0; m < count; ++m) outputs[m] = a.y[row + m] + column;
-        linear_panel<T>(a.x + row, count, packed, a.in_features, a.scale ? a.scale + column : nullptr,
-                        a.bias ? a.bias + column : nullptr, a.accumulate, columns, outputs);
-      }
+      int64_t first = 0;
+      // Once where there are no inputs, too.
+      do {
+        const int64_t left = a.in_features - first, depth = left < most ? left : most;
+        const bool last = depth == left;
+        if (begin < end)
+          linear_pack_panel(a.weight, a.transposed, a.out_features, a.in_features, column, first, depth, packed);
+        for (int64_t row = begin; row < end; row += kRows * 8) {
+          const int64_t count = end - row < kRows * 8 ? end - row : kRows * 8;
+          for (int64_t m = 0; m < count; ++m) {
+            inputs[m] = a.x[row + m] + first;
+            outputs[m] = a.y[row + m] + column;
+          }
+          linear_panel<T>(inputs, count, packed, depth, last && a.scale ? a.scale + column : nullptr,
+                          last && a.bias ? a.bias + column : nullptr, a.accumulate || first > 0, columns, outputs);
+        }
+        first += depth;
+      } while (first < a.in_features);
     }
   });
 }
