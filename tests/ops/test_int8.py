@@ -1,5 +1,6 @@
 """int8 weights with activations of eight bits: linear_quantized, gru_prepacked and lstm_prepacked."""
 
+import itertools
 from typing import NamedTuple
 
 import pytest
@@ -35,6 +36,10 @@ def test_linear_is_the_reference_bit_for_bit(rows, features, outputs, bias):
     for row in range(rows):
         alone = ops.linear_quantized(x[row : row + 1], *weight, b, activations="int8")
         assert_same_bits(alone[0], output[row], f"row {row}")
+    # Few rows meet weights that are not packed.
+    for count in range(2, min(rows, 6)):
+        few = ops.linear_quantized(x[:count], *weight, b, activations="int8")
+        assert_same_bits(few, output[:count], f"{count} rows")
 
 
 def test_linear_is_close_to_float_activations():
@@ -55,8 +60,8 @@ def test_halves_round_to_even_and_extremes_are_kept():
 
 @pytest.mark.parametrize("features", [1, 3, 8, 16, 31, 64, 250])
 def test_the_largest_sums_are_exact(features):
-    for sign in (1, -1):
-        x = torch.full((2, features), 127.0)
+    for sign, rows in itertools.product((1, -1), (1, 4, 9)):
+        x = torch.full((rows, features), 127.0)
         for value in (127, -127, -128):
             weight = torch.full((3, features), value, dtype=torch.int8)
             output = ops.linear_quantized(sign * x, weight, activations="int8")

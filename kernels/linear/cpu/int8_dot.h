@@ -57,6 +57,8 @@ struct Product<T, Int8Dot> {
   using Sum = __m512i;
   static Sum start(const Int8Dot* p) { return _mm512_loadu_si512(p); }
   static __m512i broadcast(Operand x) { return _mm512_set1_epi32(int(x)); }
+  static __m512i load_operands(const Operand* p) { return _mm512_loadu_si512(p); }
+  static int32_t total(Sum sum) { return _mm512_reduce_add_epi32(sum); }
   static Vec<T> value(Sum sum) { return {_mm512_cvtepi32_ps(sum)}; }
   static Sum negative(Sum sum) { return _mm512_sub_epi32(_mm512_setzero_si512(), sum); }
   static Sum zero() { return _mm512_setzero_si512(); }
@@ -82,6 +84,12 @@ struct Product<T, Int8Dot> {
   using Sum = __m256i;
   static Sum start(const Int8Dot* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static __m256i broadcast(Operand x) { return _mm256_set1_epi32(int(x)); }
+  static __m256i load_operands(const Operand* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static int32_t total(Sum sum) {
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1)));
+  }
   static Vec<T> value(Sum sum) { return {_mm256_cvtepi32_ps(sum)}; }
   static Sum negative(Sum sum) { return _mm256_sub_epi32(_mm256_setzero_si256(), sum); }
   static Sum zero() { return _mm256_setzero_si256(); }
@@ -103,7 +111,7 @@ struct Product<T, Int8Dot> {
     int16_t lane[kWidth][kDepth];
   };
   struct Activations {
-    Activation of[kDepth];
+    Activation lane[kWidth][kDepth];
   };
   static Sum start(const Int8Dot* p) {
     Sum sum;
@@ -112,8 +120,18 @@ struct Product<T, Int8Dot> {
   }
   static Activations broadcast(Operand x) {
     Activations activations;
-    std::memcpy(&activations, &x, sizeof(x));
+    for (int i = 0; i < kWidth; ++i) std::memcpy(activations.lane[i], &x, sizeof(x));
     return activations;
+  }
+  static Activations load_operands(const Operand* p) {
+    Activations activations;
+    std::memcpy(&activations, p, sizeof(activations));
+    return activations;
+  }
+  static int32_t total(const Sum& sum) {
+    int32_t all = 0;
+    for (const int32_t lane : sum.lane) all += lane;
+    return all;
   }
   static Weights load(const Int8Dot* p) {
     Weights weights;
@@ -121,9 +139,9 @@ struct Product<T, Int8Dot> {
       for (int j = 0; j < kDepth; ++j) weights.lane[i][j] = p[i * kDepth + j].value;
     return weights;
   }
-  static Sum add(Activations x, const Weights& w, Sum sum) {
+  static Sum add(const Activations& x, const Weights& w, Sum sum) {
     for (int i = 0; i < kWidth; ++i)
-      for (int j = 0; j < kDepth; ++j) sum.lane[i] += int32_t(x.of[j]) * w.lane[i][j];
+      for (int j = 0; j < kDepth; ++j) sum.lane[i] += int32_t(x.lane[i][j]) * w.lane[i][j];
     return sum;
   }
   static Vec<T> value(const Sum& sum) {

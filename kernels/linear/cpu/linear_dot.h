@@ -112,6 +112,51 @@ void linear_dot_panel(const uint32_t* const* x, const T* x_scale, int64_t rows, 
   }
 }
 
+// Few rows meet the weights as they are: packing them would take longer than the products.
+constexpr int64_t kFewDotRows = 4;
+
+// Outputs [begin, end) of kRows rows. Features lie side by side in a vector, and its lanes are summed at the end.
+template <class T, int kRows>
+void linear_dot_few(const Linear<T, Int8Dot>& a, const uint32_t* const* x, const T* x_scale, int64_t begin,
+                    int64_t end) {
+  using P = Product<T, Int8Dot>;
+  constexpr int kStep = Vec<T>::kWidth * P::kDepth;  // features of a vector
+  const int64_t whole = a.in_features / kStep * kStep;
+  for (int64_t output = begin; output < end; ++output) {
+    const Int8Dot* weight = a.weight + output * a.in_features;
+    typename P::Sum sum[kRows], of_zeros = P::zero();
+    for (int m = 0; m < kRows; ++m) sum[m] = P::zero();
+    const auto add = [&](const Int8Dot* weights, int64_t k) {
+      const auto w = P::load(weights);
+      if constexpr (P::kZero != 0) of_zeros = P::add(P::broadcast(P::kZero), w, of_zeros);
+      for (int m = 0; m < kRows; ++m) sum[m] = P::add(P::load_operands(x[m] + k / P::kDepth), w, sum[m]);
+    };
+    for (int64_t k = 0; k < whole; k += kStep) add(weight + k, k);
+    if (whole < a.in_features) {
+      // What follows a row in the scratch meets zeros.
+      Int8Dot rest[kStep] = {};
+      std::memcpy(rest, weight + whole, a.in_features - whole);
+      add(rest, whole);
+    }
+    for (int m = 0; m < kRows; ++m) {
+      // Modulo 2^32, in which what is too large on the way comes out right.
+      const uint32_t total = uint32_t(P::total(sum[m])) - uint32_t(P::total(of_zeros));
+      T value = T(int32_t(total)) * (a.scale ? x_scale[m] * a.scale[output] : x_scale[m]);
+      if (a.bias) value = value + a.bias[output];
+      a.y[m][output] = value;
+    }
+  }
+}
+
+template <class T, int kRows = kFewDotRows>
+void linear_dot_few_rows(const Linear<T, Int8Dot>& a, const uint32_t* const* x, const T* x_scale, int64_t begin,
+                         int64_t end) {
+  if constexpr (kRows > 1) {
+    if (a.rows < kRows) return linear_dot_few_rows<T, kRows - 1>(a, x, x_scale, begin, end);
+  }
+  linear_dot_few<T, kRows>(a, x, x_scale, begin, end);
+}
+
 // Of values of T: rounded rows with their scales, and a packed panel a thread.
 template <class T>
 int64_t linear_dot_scratch_size(const ThreadPool& pool, int64_t rows, int64_t in_features) {
@@ -120,7 +165,7 @@ int64_t linear_dot_scratch_size(const ThreadPool& pool, int64_t rows, int64_t in
   return rows * (operands + 1) + pool.threads * panel;
 }
 
-// As linear: panels are packed into the cache by the thread that uses them.
+// As linear: panels are packed into the cache by the thread that uses them, where there are rows enough.
 template <class T>
 void linear_dot(const ThreadPool& pool, const Linear<T, Int8Dot>& a) {
   using P = Product<T, Int8Dot>;
@@ -136,6 +181,15 @@ void linear_dot(const ThreadPool& pool, const Linear<T, Int8Dot>& a) {
   parallel_for(pool, a.rows,
                [=](int64_t row) { x_scale[row] = round_row(a.x[row], a.in_features, row_operands(row)); });
   const int64_t panels = ceil_div(a.out_features, kColumns), workers = pool.threads;
+  if (a.rows > 0 && a.rows <= kFewDotRows) {
+    parallel_for(pool, workers, [=](int64_t worker) {
+      const uint32_t* inputs[kFewDotRows];
+      for (int64_t m = 0; m < a.rows; ++m) inputs[m] = row_operands(m);
+      linear_dot_few_rows<T>(a, inputs, x_scale, a.out_features * worker / workers,
+                             a.out_features * (worker + 1) / workers);
+    });
+    return;
+  }
   const int64_t cuts = panels < 4 * workers && a.rows >= 8 * kRows * workers ? workers : 1;
   const int64_t chunk = ceil_div(ceil_div(a.rows, cuts), kRows) * kRows;
   parallel_for(pool, workers, [=](int64_t worker) {
