@@ -20,7 +20,7 @@ namespace py = pybind11;
 namespace asrkern {
 namespace {
 
-// Keeps arrays alive while a search points into them.
+// Copies of arrays that a search points into: they are checked once, and what Python holds may be edited afterwards.
 class KeptArrays {
  public:
   template <class T>
@@ -29,7 +29,7 @@ class KeptArrays {
         !(py::reinterpret_borrow<py::array>(value).flags() & py::array::c_style))
       throw py::type_error(std::string(name) + ": expected a contiguous array of " +
                            py::str(py::dtype::of<T>()).cast<std::string>());
-    const auto array = py::reinterpret_borrow<py::array>(value);
+    const py::array array = value.attr("copy")();
     kept_.append(array);
     digest_ = ngram_key(digest_, int32_t(array.size()));
     digest_ ^= murmur_hash(static_cast<const char*>(array.data()), size_t(array.nbytes()));

@@ -245,3 +245,19 @@ def test_values_of_a_state_are_checked(saved):
             assert "state: expected" in str(error)
             refused += 1
     assert refused > 0.5 * len(positions)
+
+
+@pytest.mark.parametrize("name", ["words", "closed", "spelled otherwise"])
+def test_a_running_stream_does_not_see_edits_of_the_context(name):
+    log_probs = random_log_probs(60, len(make(name).labels))
+    decoder, untouched = make(name), make(name)
+    state, other = decoder.start(), untouched.start()
+    for search, begun in ((decoder, state), (untouched, other)):
+        search.step(begun, log_probs[:20])
+    for array in (*decoder.context.lexicon, *decoder.context.hotwords):
+        array.fill_(2**30 if array.dtype in (torch.int32, torch.int64) else 1)
+    for search, begun in ((decoder, state), (untouched, other)):
+        search.step(begun, log_probs[20:])
+    assert decoder.finish(state) == untouched.finish(other)
+    with pytest.raises(ValueError, match="lexicon"):
+        decoder.decode(log_probs[None])
