@@ -251,7 +251,18 @@ def _training(*_: Any):
 
 
 def _masked_conv2d(
-    input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min: float, max: float, pool
+    input,
+    weight,
+    bias,
+    scale,
+    shift,
+    lengths,
+    output_lengths,
+    stride,
+    padding,
+    min: float,
+    max: float,
+    pool=(1, 1),
 ):
     pads = [*padding, *padding]
     y = op.Conv(_masked(input, lengths, "NCFT"), weight, bias, strides=list(stride), pads=pads)

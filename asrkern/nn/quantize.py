@@ -40,7 +40,7 @@ def _repr_of(activations: str) -> str:
 
 
 class QuantizedLinear(_EvalOnly):
-    """torch.nn.Linear with int8 or bfloat16 weights, made from ``linear``; weights: "int8" or "bf16". See :func:`quantize`.
+    """torch.nn.Linear with int8 or bfloat16 weights, made from ``linear``; weights and activations: see :func:`quantize`.
 
     Buffers: weight [out_features, in_features], scale [out_features] (int8), bias [out_features] (float32).
     """
@@ -70,11 +70,12 @@ class QuantizedLinear(_EvalOnly):
 class QuantizedCell(_EvalOnly):
     """torch.nn.LSTMCell or GRUCell with int8 or bfloat16 weights, made from ``cell``; weights: "int8" or "bf16".
 
+    activations: "float32" whatever is asked for: a row or two meet the weights once, and reading those is the time.
+
     Buffers: weight_ih, weight_hh, their scales weight_ih_scale, weight_hh_scale (int8), and the biases in float32.
     """
 
     def __init__(self, cell: nn.LSTMCell | nn.GRUCell, weights: str, activations: str = "float32") -> None:
-        # A cell's row or two meet its weights once: reading them is the time, and activations stay as they are.
         super().__init__()
         self.input_size, self.hidden_size, self.format = cell.input_size, cell.hidden_size, weights
         self.gates = 4 if isinstance(cell, nn.LSTMCell) else 3
@@ -168,8 +169,9 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
 
 
 class QuantizedGRU(_QuantizedRNN):
-    """torch.nn.GRU with int8 or bfloat16 weights, made from ``rnn``; called as :class:`asrkern.nn.GRU`. See :func:`quantize`.
+    """torch.nn.GRU with int8 or bfloat16 weights, made from ``rnn``; called as :class:`asrkern.nn.GRU`.
 
+    weights and activations: see :func:`quantize`.
     Buffers: weight_ih_l0, weight_hh_l0, …, their scales weight_ih_l0_scale, … (int8), and the biases in float32.
     """
 
@@ -178,8 +180,9 @@ class QuantizedGRU(_QuantizedRNN):
 
 
 class QuantizedLSTM(_QuantizedRNN):
-    """torch.nn.LSTM with int8 or bfloat16 weights, made from ``rnn``; called as :class:`asrkern.nn.LSTM`. See :func:`quantize`.
+    """torch.nn.LSTM with int8 or bfloat16 weights, made from ``rnn``; called as :class:`asrkern.nn.LSTM`.
 
+    weights and activations: see :func:`quantize`.
     Buffers: as those of :class:`QuantizedGRU`.
     """
 

@@ -90,8 +90,8 @@ class _QuantizedLayer(TransformerLayer, _EvalOnly):
 
 
 class QuantizedTransformerEncoderLayer(_QuantizedLayer):
-    """torch.nn.TransformerEncoderLayer with int8 or bfloat16 weights; see :func:`asrkern.nn.quantize`. Called as
-    :class:`asrkern.nn.TransformerEncoderLayer`.
+    """torch.nn.TransformerEncoderLayer with int8 or bfloat16 weights, made from ``layer``. Called as
+    :class:`asrkern.nn.TransformerEncoderLayer`; weights and activations: see :func:`asrkern.nn.quantize`.
 
     Buffers: of self_attn.in_proj, self_attn.out_proj, linear1 and linear2 what a QuantizedLinear has; norm1, norm2.
     """
@@ -105,7 +105,13 @@ class QuantizedTransformerEncoderLayer(_QuantizedLayer):
         *,
         lengths: Lengths | None = None,
     ) -> Tensor:
-        """As :class:`asrkern.nn.TransformerEncoderLayer`; raises ValueError for masks that do not fit."""
+        """src, src_mask, src_key_padding_mask, is_causal and lengths as of :class:`asrkern.nn.TransformerEncoderLayer`.
+
+        Raises:
+            RuntimeError: in train mode.
+            TypeError: a mask is neither bool nor floating-point, or lengths are no integers.
+            ValueError: something does not fit src, or is_causal without src_mask.
+        """
         self._require_eval()
         x = self._prepare("src", src)
         lengths = _lengths_of("lengths", lengths, src, self.self_attn.batch_first)
@@ -114,8 +120,8 @@ class QuantizedTransformerEncoderLayer(_QuantizedLayer):
 
 
 class QuantizedTransformerDecoderLayer(_QuantizedLayer):
-    """torch.nn.TransformerDecoderLayer with int8 or bfloat16 weights; see :func:`asrkern.nn.quantize`. Called as
-    :class:`asrkern.nn.TransformerDecoderLayer`.
+    """torch.nn.TransformerDecoderLayer with int8 or bfloat16 weights, made from ``layer``. Called as
+    :class:`asrkern.nn.TransformerDecoderLayer`; weights and activations: see :func:`asrkern.nn.quantize`.
 
     Buffers: of self_attn and multihead_attn the in_proj and out_proj, linear1 and linear2 what a QuantizedLinear has;
     norm1, norm2, norm3.
@@ -135,7 +141,14 @@ class QuantizedTransformerDecoderLayer(_QuantizedLayer):
         lengths: Lengths | None = None,
         memory_lengths: Lengths | None = None,
     ) -> Tensor:
-        """As :class:`asrkern.nn.TransformerDecoderLayer`; raises ValueError for masks that do not fit."""
+        """tgt and memory with tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask, tgt_is_causal,
+        memory_is_causal, lengths and memory_lengths as of :class:`asrkern.nn.TransformerDecoderLayer`.
+
+        Raises:
+            RuntimeError: in train mode.
+            TypeError: a mask is neither bool nor floating-point, or lengths are no integers.
+            ValueError: something does not fit tgt or memory, or is_causal without a mask.
+        """
         self._require_eval()
         x, m = self._prepare("tgt", tgt), self._prepare("memory", memory)
         if tgt.dim() != memory.dim() or self._rows_and_steps(x)[0] != self._rows_and_steps(m)[0]:

@@ -189,6 +189,13 @@ class TransformerEncoderLayer(TransformerLayer, nn.TransformerEncoderLayer):
     In inference (eval mode, no gradients) on the CPU in float32, with ReLU: a row's result is bit for bit independent of
     its batch and padding, and neither is padding computed. There, frames that ``lengths`` or a padding mask hides at the
     end of a row are zeros, as from torch's fast path; nested tensors are taken, too. Anywhere else the layer is torch's.
+
+    Args:
+        d_model: features, in and out. nhead: attention heads, each of d_model / nhead features.
+        dim_feedforward: features between the two linear layers. dropout: probability, in training.
+        activation: between them, "relu", "gelu" or a function. layer_norm_eps: of the norms.
+        batch_first: [N, T, d_model] in place of [T, N, d_model]. norm_first: norms before the blocks, not behind.
+        bias: of the linear layers and norms. device, dtype: of the parameters.
     """
 
     def forward(
@@ -248,6 +255,13 @@ class TransformerDecoderLayer(TransformerLayer, nn.TransformerDecoderLayer):
 
     What :class:`TransformerEncoderLayer` says holds here. Rows of few queries (queries · heads at most d_model) that see
     all of their memory are not slowed down by its projections.
+
+    Args:
+        d_model: features, in and out. nhead: attention heads, each of d_model / nhead features.
+        dim_feedforward: features between the two linear layers. dropout: probability, in training.
+        activation: between them, "relu", "gelu" or a function. layer_norm_eps: of the norms.
+        batch_first: [N, T, d_model] in place of [T, N, d_model]. norm_first: norms before the blocks, not behind.
+        bias: of the linear layers and norms. device, dtype: of the parameters.
     """
 
     def forward(

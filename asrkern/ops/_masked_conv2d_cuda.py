@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -224,12 +225,15 @@ def run(
         return convolve(plan, unfolded, packed, affine, lengths, output_lengths, low, high, statistics)
 
 
-def forward(*args) -> Tensor:
+def forward(
+    input: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    lengths: Tensor | None, output_lengths: Tensor | None, stride: list[int], padding: list[int],
+    low: float, high: float, pool: Sequence[int] = (1, 1),
+) -> Tensor:  # fmt: skip
     """``torch.ops.asrkern.masked_conv2d``, for input and weight both float32, float16 or bfloat16."""
-    *args, pool = args
-    _, weight, _, _, _, lengths, output_lengths, stride, padding, *_ = args
     after = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
-    return max_pool(run(*args)[0], after, pool)
+    output, _ = run(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, low, high)
+    return max_pool(output, after, pool)
 
 
 def forward_batch_norm_act(

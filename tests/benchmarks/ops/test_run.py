@@ -11,13 +11,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from asrkern import ops, reference
 from benchmarks.ops import run
+from benchmarks.ops.attention import Attention
 from benchmarks.ops.batch_norm_act import BatchNormAct
 from benchmarks.ops.linear import Linear
 from benchmarks.ops.masked_conv2d import MaskedConv2d
 from benchmarks.ops.recurrent import Recurrent
 from benchmarks.ops.registry import OPERATIONS, Operation
 from benchmarks.ops.speller import Speller
-from benchmarks.shapes import BatchNormShape, ConvShape, LinearShape, RecurrentShape, SpellerShape
+from benchmarks.ops.transformer import TransformerLayer
+from benchmarks.shapes import (
+    AttentionShape,
+    BatchNormShape,
+    ConvShape,
+    LinearShape,
+    RecurrentShape,
+    SpellerShape,
+    TransformerShape,
+)
 
 SHAPE = RecurrentShape(5, 3, 7, layers=2)
 CASES = {
@@ -39,11 +49,17 @@ CASES = {
         "pooled": partial(MaskedConv2d, ConvShape("", 3, 16, 9, 13, (1, 3), (1, 1), (0, 1), 16, (3, 2))),
     },
     "speller": {"": partial(Speller, SpellerShape("hw4", 2, 7))},
+    "attention": {"": partial(Attention, AttentionShape(2, 7, 3, 5))},
+    "transformer": {
+        "encoder": partial(TransformerLayer, TransformerShape("encoder", 3, 9, 16, True)),
+        "decoder": partial(TransformerLayer, TransformerShape("decoder", 3, 9, 16, True)),
+    },
 }
-# A pool is for inference.
+# A pool is for inference, as these operations are.
+INFERENCE = {"speller", "attention", "transformer"}
 CASES_OF_BOTH = {
     name: Operation(
-        rows, {} if name == "speller" else {row: case for row, case in rows.items() if row != "pooled"}
+        rows, {} if name in INFERENCE else {row: case for row, case in rows.items() if row != "pooled"}
     )
     for name, rows in CASES.items()
 }
@@ -60,12 +76,14 @@ every_call = pytest.mark.parametrize(
 
 def test_every_operation_with_a_reference_is_registered() -> None:
     with_reference = {path.stem for path in Path(reference.__file__).parent.glob("[a-z]*.py")}
-    # The beam search is timed by benchmarks/decoder/ctc_beam.py.
-    assert set(OPERATIONS) == {name for name in with_reference if hasattr(ops, name)} - {"ctc_beam_search"}
+    # The beam search is timed by benchmarks/decoder/ctc_beam.py, linear_heads in a Transformer's decoder.
+    elsewhere = {"ctc_beam_search", "linear_heads"}
+    timed = {name for name in with_reference if hasattr(ops, name)} - elsewhere
+    assert set(OPERATIONS) == timed | {"transformer"}
     assert set(OPERATIONS) == set(CASES)
     for operation in OPERATIONS.values():
         assert operation.inference
-        assert operation.training or operation is OPERATIONS["speller"]
+        assert operation.training or operation in [OPERATIONS[name] for name in INFERENCE]
 
 
 @every_call

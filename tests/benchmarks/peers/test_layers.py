@@ -23,6 +23,7 @@ TINY = {
     "gru-train": RecurrentShape(6, 3, 9),
     "lstm": RecurrentShape(6, 3, 7),
     "lstm-ragged": RecurrentShape(6, 3, 9),
+    "lstm-quantized": RecurrentShape(6, 3, 7),
     "lstm-train": RecurrentShape(6, 3, 9, layers=2),
     "conv": layers.ConvStack(2, ragged=True, compiled=False),
     "deepspeech2": layers.WholeModel("mlperf", 2, 60, hidden_size=12),
