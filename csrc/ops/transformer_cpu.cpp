@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdint>
 
 #include "csrc/ops/common.h"
 
@@ -23,6 +24,14 @@ int64_t longest(const std::vector<int64_t>& starts) {
   int64_t result = 0;
   for (size_t i = 1; i < starts.size(); ++i) result = std::max(result, starts[i] - starts[i - 1]);
   return result;
+}
+
+// Features of all heads together. Where tensors are empty, the number of heads is anything.
+int64_t of_all_heads(int64_t heads, int64_t features) {
+  int64_t product;
+  if (__builtin_mul_overflow(heads, features, &product))
+    invalid("heads: expected at most ", INT64_MAX / features, " of ", features, " features, received ", heads);
+  return product;
 }
 
 // The tensor itself where rows are contiguous.
@@ -69,7 +78,7 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
       added = {data<T>(*b), sizes[0] == 1 ? 0 : sizes[1] * sizes[2] * sizes[3], sizes[1] == 1 ? 0 : sizes[2] * sizes[3],
                sizes[2] == 1 ? 0 : sizes[3]};
     }
-    Tensor output = new_output(query, {query.size(0), heads * value_width});
+    Tensor output = new_output(query, {query.size(0), of_all_heads(heads, value_width)});
     if (output.numel() == 0) return output;
     const Tensor q = dense_rows(query), k = dense_rows(key), v = dense_rows(value);
     const cpu::ThreadPool pool = torch_threads();
@@ -106,12 +115,12 @@ Tensor run_heads(const Tensor& input, const Tensor& weight, const std::optional<
     invalid("weight: expected rows of ", heads, " heads, received shape ", shape_text(sizes_of(weight)));
   const int64_t inner = weight.size(0) / heads, outer = weight.size(1);
   const int64_t in_features = transposed ? inner : outer, out_features = transposed ? outer : inner;
-  check("input", input).shape({kAny, heads * in_features});
+  check("input", input).shape({kAny, of_all_heads(heads, in_features)});
   if (transposed && (scale || bias)) invalid("scale, bias: expected None for a transposed weight, received a tensor");
   check("scale", scale).dtype(input).shape({weight.size(0)});
   check("bias", bias).dtype(input).shape({weight.size(0)});
   const int64_t rows = input.size(0);
-  Tensor output = new_output(input, {rows, heads * out_features});
+  Tensor output = new_output(input, {rows, of_all_heads(heads, out_features)});
   if (output.numel() == 0) return output;
   const Tensor x = dense(input), w = dense(weight);
   const std::optional<Tensor> a = dense(scale), b = dense(bias);

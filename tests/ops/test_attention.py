@@ -194,3 +194,26 @@ def test_linear_heads_bad_input(change, message):
     arguments = {"input": torch.randn(3, 10), "weight": torch.randn(8, 5), "bias": torch.randn(8), "heads": 2}
     with pytest.raises((ValueError, TypeError), match=message):
         ops.linear_heads(**{**arguments, **change})
+
+
+def test_heads_that_overflow():
+    """Of tensors that are empty, any number of heads fits; UndefinedBehaviorSanitizer watches."""
+    most, lengths = 2**63 - 1, torch.tensor([2])
+    for call in (
+        lambda: torch.ops.asrkern.linear_heads(torch.zeros(3, 4), torch.zeros(0, 4), None, None, most, False),
+        lambda: torch.ops.asrkern.linear_heads(torch.zeros(3, 0), torch.zeros(0, 4), None, None, most, True),
+        lambda: torch.ops.asrkern.attention(
+            torch.zeros(2, 0),
+            torch.zeros(2, 0),
+            torch.zeros(2, 4),
+            lengths,
+            lengths,
+            None,
+            most,
+            1,
+            False,
+            1.0,
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"heads: expected at most .* of 4 features, received {most}"):
+            call()
