@@ -29,7 +29,15 @@ COMMANDS = sorted(set(re.findall(r"\basrkern ((?:lm )?[a-z]+)\b(?!\.)", CODE)))
 
 def test_there_are_commands() -> None:
     assert (
-        {"rtf", "ops/run", "peers/layers", "decoder/ctc_beam", "decoder/ngram", "decoder/word_times"}
+        {
+            "rtf",
+            "ops/run",
+            "peers/layers",
+            "models/bits",
+            "decoder/ctc_beam",
+            "decoder/ngram",
+            "decoder/word_times",
+        }
         >= set(BENCHMARKS)
         >= {"rtf"}
     )
