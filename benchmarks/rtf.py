@@ -45,6 +45,7 @@ from asrkern.data import collate, load_audio, read_manifest
 from asrkern.models import DeepSpeech2
 from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import quantize
+from benchmarks._formats import FORMATS
 from benchmarks._report import Progress, format_models, format_report, plot_reports
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory_mib, percentiles
 from benchmarks.models._systems import Stages, depends_on_padding, stock_stages, system_of
@@ -54,11 +55,7 @@ RESULTS = Path(__file__).parent / "results" / "rtf.md"
 PADDED, PACKED, ASRKERN = "stock, padded", "stock, packed", "asrkern"
 ALL = "all"
 # By backend, the types of weights and of activations.
-QUANTIZED = {
-    "asrkern int8": ("int8", "float32"),
-    "asrkern int8/int8": ("int8", "int8"),
-    "asrkern bf16": ("bf16", "float32"),
-}
+QUANTIZED = {f"{ASRKERN} {name}": types for name, types in FORMATS.items()}
 REFERENCE = PACKED
 
 # Of log-probabilities of fp32 networks, whose sums differ in their order only; with weights in fewer bits, each kind of
@@ -126,7 +123,8 @@ def make_backends(model: nn.Module, device: torch.device, names: Sequence[str]) 
         tolerance = TOLERANCE
         if name in QUANTIZED:
             # Rounded activations move results about as much again.
-            tolerance = system_of(model).quantized_tolerance * (2 if "int8/int8" in name else 1)
+            _, activations = QUANTIZED[name]
+            tolerance = system_of(model).quantized_tolerance * (2 if activations == "int8" else 1)
         backends.append(Backend(name, stages, tolerance))
     return backends
 
@@ -372,7 +370,7 @@ def make_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             repeats = arguments.repeats or DEFAULT_REPEATS.get(name, 3)
             # The kernels for fewer bits are the CPU's.
             fits = device.type == "cpu"
-            quantized = [f"asrkern {bits}" for bits in arguments.quantize if fits and bits != "none"]
+            quantized = [f"{ASRKERN} {bits}" for bits in arguments.quantize if fits and bits != "none"]
             random_weights = not arguments.checkpoint
             yield Job(name, model, build, random_weights, device, requests, repeats, quantized)
 
@@ -438,7 +436,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quantize",
         nargs="+",
-        choices=["int8", "int8/int8", "bf16", "none"],
+        choices=[*FORMATS, "none"],
         default=["int8", "int8/int8"],
         help="weights, or weights and activations, of more backends, on the CPU; default: int8 int8/int8",
     )

@@ -57,9 +57,9 @@ class _Left(Exception):
 def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) -> ConversionReport:
     """Swap the layers that asrkern has for its own; the model computes what it did before.
 
-    Converted are torch.nn.GRU and LSTM; TransformerEncoderLayer and TransformerDecoderLayer with ReLU; deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and
-    InferenceBatchSoftmax, recognised by class name and attributes and then compared with their replacement on
-    a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or SyncBatchNorm before a Hardtanh, ReLU6 or
+    Converted are torch.nn.GRU and LSTM; TransformerEncoderLayer and TransformerDecoderLayer with ReLU;
+    deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and InferenceBatchSoftmax, recognised by class name
+    and attributes and then compared with their replacement on a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or SyncBatchNorm before a Hardtanh, ReLU6 or
     ReLU, which then runs each such pair as one (both stay what they are). Parameters and buffers are the same objects
     as before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
 

@@ -198,9 +198,10 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
     in float32, activations are not rounded unless that is asked for, and a row's result is bit-identical whatever its
     batch, as with float32. With ``activations="int8"`` many rows are faster, too: each row that meets int8 weights in a
     GRU, an LSTM, a Linear or a Transformer layer is rounded to eight bits by its own largest value, and products are
-    those of integers. Cells, and the layers of a LAS speller in its fused step, keep float32 activations. Of a
-    bidirectional GRU of 2560 units an output differs from float32's by up to 8e-3 (int8) or 3e-3 (bf16) of the largest
-    one, as ``benchmarks/peers/layers.py --only gru-quantized`` prints.
+    those of integers. Cells, the layers of a LAS speller in its fused step, and the few queries of a Transformer decoder
+    that meet its memory's weights themselves, keep float32 activations. Of a bidirectional GRU of 2560 units an output
+    differs from float32's by up to 8e-3 (int8) or 3e-3 (bf16) of the largest one, as
+    ``benchmarks/peers/layers.py --only gru-quantized`` prints.
 
     Args:
         model: torch.nn.GRU, LSTM, GRUCell, LSTMCell, Linear, TransformerEncoderLayer and TransformerDecoderLayer (with
@@ -213,8 +214,8 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
         The copy, in eval mode; calling a replaced layer in train mode raises RuntimeError.
 
     Raises:
-        ValueError: another format, int8 activations with bf16 weights, weights that are not finite, an LSTM with proj_size, a frozen model, or nothing to
-            replace.
+        ValueError: another format, int8 activations with bf16 weights, weights that are not finite, an LSTM with
+            proj_size, a frozen model, or nothing to replace.
     """
     if weights not in ("int8", "bf16"):
         raise ValueError(f'weights: expected "int8" or "bf16", received {weights!r}')

@@ -29,8 +29,8 @@ _OWN = {"merge": "concat", "activation": None, "layout": "NCT", "stats": ..., "_
 def revert(model: nn.Module, *, inplace: bool = True) -> ConversionReport:
     """Replace asrkern's layers by torch's where torch has the same: for tools that know only torch's layers.
 
-    A GRU, LSTM, TransformerEncoderLayer, TransformerDecoderLayer, MaskedBatchNorm1d or 2d and FusedSequential becomes torch.nn's layer of the same parameters, keys, modes
-    and hooks. Those take no ``lengths``: a model that passes them has to pack its batches again.
+    A GRU, LSTM, TransformerEncoderLayer, TransformerDecoderLayer, MaskedBatchNorm1d or 2d and FusedSequential becomes
+    torch.nn's layer of the same parameters, keys, modes and hooks. Those take no ``lengths``: a model that passes them has to pack its batches again.
 
     Left as they are, with the reason in the report: layers that torch does not have (MaskConv, SequenceWise, BatchRNN,
     Lookahead, LightGRU, PyramidalRNN, quantised ones) and their children; recurrent layers with ``merge="sum"``; batch

@@ -258,20 +258,7 @@ def _backward(ctx, grad):
     frames = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
     if list(ctx.pool) != [1, 1]:
         # What the maximum was taken of was never stored.
-        args = (
-            input,
-            weight,
-            bias,
-            scale,
-            shift,
-            lengths,
-            output_lengths,
-            stride,
-            padding,
-            ctx.low,
-            ctx.high,
-        )
-        output = call("masked_conv2d", *args, [1, 1])
+        output = call("masked_conv2d", *ctx.saved_tensors[:-1], stride, padding, ctx.low, ctx.high, [1, 1])
         grad = _max_pool_gradient(grad, output, frames, ctx.pool)
     if ctx.low > -sys.float_info.max or ctx.high < sys.float_info.max:
         grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)

@@ -25,15 +25,8 @@ from asrkern.data import load_audio, read_manifest
 from asrkern.nn import quantize
 from asrkern.recognizer.saved import Recognizer, load
 from asrkern.training.metrics import ErrorCounts, in_words
+from benchmarks._formats import FORMATS
 from benchmarks._report import markdown_table
-
-# Types of weights and of activations.
-FORMATS = {
-    "float32": None,
-    "bf16": ("bf16", "float32"),
-    "int8": ("int8", "float32"),
-    "int8/int8": ("int8", "int8"),
-}
 
 
 def transcripts(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> tuple[list[str], float]:
@@ -50,7 +43,7 @@ def table(
     rows, wanted = [], None
     metrics = ["accuracy"] if recognizer.task_name == "classify" else ["wer", "cer"]
     model = recognizer.model.eval()
-    for name, types in FORMATS.items():
+    for name, types in {"float32": None, **FORMATS}.items():
         own = model if types is None else quantize(model, *types)
         texts, seconds = transcripts(dataclasses.replace(recognizer, model=own), waveforms)
         wanted = texts if wanted is None else wanted

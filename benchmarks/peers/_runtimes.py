@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asrkern.nn import convert, quantize
+from benchmarks._formats import FORMATS
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -37,11 +38,7 @@ TORCH, PACKED, COMPILED, ONNX_RUNTIME, OPENVINO, ASRKERN = (
     "asrkern",
 )
 # asrkern with weights in fewer bits, and perhaps activations.
-QUANTIZED = {
-    "asrkern bf16": ("bf16", "float32"),
-    "asrkern int8": ("int8", "float32"),
-    "asrkern int8/int8": ("int8", "int8"),
-}
+QUANTIZED = {f"{ASRKERN} {name}": types for name, types in FORMATS.items()}
 # Peers with both in int8; a row's result depends on the rows beside it in ONNX Runtime's and torch's.
 TORCH_INT8, ONNX_RUNTIME_INT8 = "torch.ao int8", "ONNX Runtime int8"
 # How far an output may be from float32's, relative to the largest.

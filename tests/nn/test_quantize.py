@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import asrkern.nn
 from asrkern.models import DeepSpeech2
 from asrkern.nn import QuantizedGRU, QuantizedLinear, quantize
+from asrkern.nn.freeze import FrozenLSTM
 from tests.compare import assert_close, assert_same_bits
 
 kinds = pytest.mark.parametrize("kind", ["GRU", "LSTM"])
@@ -228,7 +229,7 @@ def test_freeze_leaves_layers_with_int8_activations_as_they_are():
     x = torch.randn(4, 2, 5)
     expected = [layer(x)[0] for layer in model]
     asrkern.nn.freeze(model)
-    assert type(model[0]) is QuantizedGRU and type(model[1]) is asrkern.nn.freeze.__globals__["FrozenLSTM"]
+    assert type(model[0]) is QuantizedGRU and type(model[1]) is FrozenLSTM
     for layer, wanted in zip(model, expected, strict=True):
         assert_same_bits(layer(x)[0], wanted)
 

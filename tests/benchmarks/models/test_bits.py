@@ -14,7 +14,7 @@ def test_table_of_a_ctc_model():
     recognizer, waveforms = ctc(hidden_size=20), [torch.randn(8000), torch.randn(5000)]
     references = [recognizer.predict_audio([samples])[0] for samples in waveforms]
     rows = bits.table(recognizer, waveforms, references)
-    assert [row[""] for row in rows] == list(bits.FORMATS)
+    assert [row[""] for row in rows] == ["float32", *bits.FORMATS]
     assert rows[0]["CER"] == "0.00 %" and rows[0]["other texts"] == "0 of 2"
     # A text that is another than float32's has an error, here.
     assert all((row["CER"] == "0.00 %") == (row["other texts"] == "0 of 2") for row in rows)
@@ -30,4 +30,4 @@ def test_command(tmp_path, capsys):
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     assert bits.main([str(tmp_path / "model.safetensors"), str(tmp_path / "manifest.jsonl")]) == 0
     header, _, *rows = capsys.readouterr().out.splitlines()
-    assert "ACCURACY" in header and [row.split("|")[1].strip() for row in rows] == list(bits.FORMATS)
+    assert "ACCURACY" in header and [row.split("|")[1].strip() for row in rows] == ["float32", *bits.FORMATS]
