@@ -16,11 +16,11 @@ from asrkern.nn import (
     PyramidalRNN,
     stack_frames,
 )
+from asrkern.nn._conv_stages import folded, pool_window
 from asrkern.nn._hooks import is_altered
 from asrkern.nn._lengths import frame_mask, zero_padding
 from asrkern.nn.attention import scaled_dot_product
 from asrkern.nn.batch_norm import clamp_range, uses_batch_stats
-from asrkern.nn.mask_conv import folded, pool_window
 
 _RNNS = {"lstm": LSTM, "gru": GRU}
 

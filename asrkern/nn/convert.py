@@ -19,7 +19,7 @@ from asrkern.nn._hooks import has_hooks, is_altered
 from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d, clamp_range
 from asrkern.nn.batch_rnn import BatchRNN
-from asrkern.nn.fused_sequential import FusedSequential, with_activations
+from asrkern.nn.fused_sequential import FusedSequential, pays, with_activations
 from asrkern.nn.gru import GRU
 from asrkern.nn.lookahead import Lookahead
 from asrkern.nn.lstm import LSTM
@@ -59,8 +59,9 @@ def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) ->
 
     Converted are torch.nn.GRU and LSTM; TransformerEncoderLayer and TransformerDecoderLayer with ReLU;
     deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and InferenceBatchSoftmax, recognised by class name
-    and attributes and then compared with their replacement on a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or SyncBatchNorm before a Hardtanh, ReLU6 or
-    ReLU, which then runs each such pair as one (both stay what they are). Parameters and buffers are the same objects
+    and attributes and then compared with their replacement on a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or
+    SyncBatchNorm before a Hardtanh, ReLU6 or ReLU, or with a convolution that asrkern computes faster, which then runs
+    such neighbours as one (all stay what they are, see :class:`asrkern.nn.FusedSequential`). Parameters and buffers are the same objects
     as before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
 
     Left as they are, with the reason in the report: subclasses of torch.nn.GRU and LSTM; layers with forward or
@@ -179,7 +180,9 @@ class _Converter:
 
     def _fuse_pairs(self, stack: nn.Sequential, name: str) -> None:
         """Let a Sequential run its pairs as one operation, in place: only its forward changes."""
-        fused = any(activation is not None for _, activation in with_activations(stack))
+        fused = any(activation is not None for _, activation in with_activations(stack)) or any(
+            map(pays, stack)
+        )
         if fused and "forward" not in stack.__dict__:
             before = type_name(stack)
             stack.__class__ = FusedSequential

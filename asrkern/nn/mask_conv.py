@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from asrkern import ops
 from asrkern._lengths import Lengths, as_lengths, check_range, values_are_known
-from asrkern.nn._hooks import is_altered
+from asrkern.nn._conv_stages import Stage, folded, is_fusible, pool_window, stages_of
 from asrkern.nn._lengths import zero_padding
 from asrkern.nn._sync_batch_norm import synchronises
 from asrkern.nn.batch_norm import (
     MaskedBatchNorm2d,
     apply_batch_norm,
-    clamp_range,
     track_statistics,
     uses_batch_stats,
 )
-
-
-class Stage(NamedTuple):
-    """Modules that run together: a Conv2d that the operation can run (or none), its batch norm and its activation; or
-    any other module alone."""
-
-    module: nn.Module | None
-    norm: nn.BatchNorm2d | nn.SyncBatchNorm | None = None
-    activation: tuple[float, float] | None = None
 
 
 class MaskConv(nn.Module):
@@ -155,60 +143,6 @@ class MaskConv(nn.Module):
 
     def _stats(self, norm: nn.BatchNorm2d) -> str:
         return norm.stats if isinstance(norm, MaskedBatchNorm2d) else self.stats
-
-
-def is_fusible(module: nn.Module) -> bool:
-    """Whether the operation can run this module, that is, whether it is a plain Conv2d."""
-    return (
-        type(module) is nn.Conv2d
-        and module.groups == 1
-        and module.dilation == (1, 1)
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-        and not is_altered(module)
-    )
-
-
-def pool_window(module: nn.Module | None) -> tuple[int, int] | None:
-    """(bins, frames) of a MaxPool2d that the operation can run after a convolution; None for any other module."""
-    if type(module) is not nn.MaxPool2d or is_altered(module) or module.ceil_mode or module.return_indices:
-        return None
-    window, stride, padding, dilation = (
-        (value, value) if isinstance(value, int) else tuple(value)
-        for value in (module.kernel_size, module.stride, module.padding, module.dilation)
-    )
-    return window if (window, padding, dilation) == (stride, (0, 0), (1, 1)) else None
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return type(module) in (nn.BatchNorm2d, MaskedBatchNorm2d, nn.SyncBatchNorm) and not is_altered(module)
-
-
-def stages_of(stack: nn.Sequential) -> list[Stage]:
-    """The modules of a stack in order, grouped into those that run together."""
-    modules = list(stack)
-    stages = []
-    while modules:
-        module = None if _is_norm(modules[0]) else modules.pop(0)
-        norm = activation = None
-        if module is None or is_fusible(module):
-            norm = modules.pop(0) if modules and _is_norm(modules[0]) else None
-            if isinstance(norm, MaskedBatchNorm2d):
-                activation = norm.activation
-            elif modules and clamp_range(modules[0]) is not None and not is_altered(modules[0]):
-                activation = clamp_range(modules.pop(0))
-        stages.append(Stage(module, norm, activation))
-    return stages
-
-
-def folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The scale and the shift of a batch norm on running statistics."""
-    # In float32 at least.
-    dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
-    scale = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
 
 
 def _lengths_after(module: nn.Module | None, lengths: Tensor | None) -> Tensor | None:

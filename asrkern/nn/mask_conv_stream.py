@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from asrkern import ops
+from asrkern.nn._conv_stages import Stage, folded, is_fusible, stages_of
 from asrkern.nn.batch_norm import uses_batch_stats
-from asrkern.nn.mask_conv import MaskConv, Stage, folded, is_fusible, stages_of
+from asrkern.nn.mask_conv import MaskConv
 
 # For each convolution the input frames [1, C, F, frames] that later outputs need; None before the first frame.
 ConvState = tuple[Tensor | None, ...]
