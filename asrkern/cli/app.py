@@ -8,6 +8,7 @@ import typer
 
 import asrkern
 from asrkern.cli import lm
+from asrkern.cli.align import align
 from asrkern.cli.command import Command
 from asrkern.cli.convert import convert
 from asrkern.cli.decode import decode
@@ -21,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-for command in (models, decode, prepare, train, sweep, evaluate, transcribe, convert):
+for command in (models, decode, prepare, train, sweep, evaluate, transcribe, align, convert):
     app.command(cls=Command)(command)
 app.add_typer(lm.app, name="lm")
 

@@ -17,6 +17,11 @@ from asrkern.cli.device import Device
 from asrkern.cli.language_model import LanguageModel, with_language_model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lhotse.cut import Cut
+
+    from asrkern.recognizer.saved import Recognizer
     from asrkern.training.evaluation import Evaluation
 
 # Kinds of errors that are shown; the JSON has all.
@@ -54,6 +59,14 @@ def evaluate(
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Utterances shown, the worst first.")] = 10,
     device: Device = "cpu",
+    priors: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Also how frequent each label is in a CTC model's output, as JSON, for asrkern align.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         Path | None,
         typer.Option(
@@ -92,6 +105,8 @@ def evaluate(
         for reason in found.left_out:
             typer.echo(f"error: {reason}", err=True)
         show(found, worst)
+        if priors is not None:
+            _write_priors(priors, recognizer, cuts)
         if as_json is not None:
             about = {"checkpoint": str(checkpoint), "manifests": list(map(str, manifests))}
             left_out = [*map(str, broken), *found.left_out]
@@ -101,6 +116,17 @@ def evaluate(
     if failed:
         typer.echo(f"error: {failed} of {len(found.results) + failed} utterances were left out", err=True)
         raise typer.Exit(1)
+
+
+def _write_priors(path: Path, recognizer: Recognizer, cuts: Sequence[Cut]) -> None:
+    from asrkern.recognizer.alignment import estimate_log_priors
+    from asrkern.training.batches import load_cut
+
+    extract = recognizer.features.make()
+    features = (load_cut(cut, recognizer.features, extract) for cut in cuts)
+    log_priors = estimate_log_priors(recognizer, features)
+    value = {"labels": list(recognizer.tokenizer.labels), "log_priors": log_priors.tolist()}
+    write_text(path, json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def show(evaluation: Evaluation, worst: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def as_scores(log_probs: Tensor | np.ndarray) -> Tensor:
+def as_scores(log_probs: Tensor | np.ndarray, name: str = "log_probs") -> Tensor:
     """A tensor from a tensor, or from an array of any strides and byte order.
 
     Raises:
@@ -17,15 +17,15 @@ def as_scores(log_probs: Tensor | np.ndarray) -> Tensor:
     """
     if isinstance(log_probs, np.ndarray):
         if log_probs.dtype.kind != "f":
-            raise TypeError(f"log_probs: expected a floating-point dtype, received {log_probs.dtype}")
+            raise TypeError(f"{name}: expected a floating-point dtype, received {log_probs.dtype}")
         # torch has no negative strides, no other byte order, and no floating-point type longer than float64.
         dtype = np.float64 if log_probs.itemsize > 8 else log_probs.dtype.newbyteorder("=")
         array = np.ascontiguousarray(log_probs, dtype)
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     if not isinstance(log_probs, Tensor):
-        raise TypeError(f"log_probs: expected a tensor or an array, received {type(log_probs).__name__}")
+        raise TypeError(f"{name}: expected a tensor or an array, received {type(log_probs).__name__}")
     if not log_probs.is_floating_point():
-        raise TypeError(f"log_probs: expected a floating-point dtype, received {log_probs.dtype}")
+        raise TypeError(f"{name}: expected a floating-point dtype, received {log_probs.dtype}")
     return log_probs.detach()
 
 

@@ -7,7 +7,8 @@
 ``tasks``           loss and transcripts of CTC models, attention models and classifiers
 ``transcription``   texts, words with times, classes; long recordings in windows
 ``stream_transcription``  the same while audio comes in
-``subtitles``       words with times in SubRip's form
+``alignment``       times of the words of a given text
+``subtitles``, ``word_times``  words with times as SubRip, WebVTT, CTM, TextGrid
 ``conversion``      checkpoints of other projects as asrkern's
 
 Nothing here needs Lightning or lhotse; :mod:`asrkern.training` is built on it.
@@ -19,6 +20,7 @@ from asrkern._optional import needs
 # Before the modules below import its packages: then the message says what to install.
 needs("recognizer")
 
+from asrkern.recognizer.alignment import align, estimate_log_priors
 from asrkern.recognizer.conversion import convert
 from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.recognizer.saved import Recognizer, load, save
@@ -38,7 +40,9 @@ __all__ = [
     "TextNormalization",
     "Transcriber",
     "Transcript",
+    "align",
     "convert",
+    "estimate_log_priors",
     "load",
     "save",
 ]

@@ -1,7 +1,8 @@
-"""Words with times as subtitles in SubRip's form (.srt)."""
+"""Words with times as subtitles, in SubRip's form (.srt) and WebVTT (.vtt)."""
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -11,21 +12,31 @@ from asrkern.recognizer.transcription import SpokenWord, Transcript
 _LINE_CHARACTERS, _LINES, _LONGEST_SECONDS, _PAUSE_SECONDS = 42, 2, 7.0, 1.0
 
 
-def subtitles(transcript: Transcript) -> str:
-    """The transcript in SubRip's form; "" if nothing was said.
+def subtitles(transcript: Transcript, form: str = "srt") -> str:
+    """The transcript as subtitles; without any if nothing was said.
+
+    Args:
+        transcript: its words have times.
+        form: "srt" (SubRip) or "vtt" (WebVTT).
 
     Raises:
-        ValueError: the transcript has no word times.
+        ValueError: the transcript has no word times, or the form is another.
     """
+    if form not in ("srt", "vtt"):
+        raise ValueError(f"form: expected 'srt' or 'vtt', received {form!r}")
     if transcript.words is None:
         raise ValueError("transcript: expected words with times, received text alone")
     # In models without a space, words are single characters.
     joiner = "" if "".join(word.text for word in transcript.words) == transcript.text else " "
-    blocks = []
+    blocks = ["WEBVTT\n"] if form == "vtt" else []
     for number, words in enumerate(_grouped(transcript.words, joiner), 1):
-        times = f"{_clock(words[0].start_seconds)} --> {_clock(words[-1].end_seconds)}"
+        point = "," if form == "srt" else "."
+        times = f"{_clock(words[0].start_seconds, point)} --> {_clock(words[-1].end_seconds, point)}"
         lines = textwrap.wrap(joiner.join(word.text for word in words), _LINE_CHARACTERS)
-        blocks.append("\n".join([str(number), times, *lines]) + "\n")
+        if form == "vtt":
+            # Its text is markup.
+            lines = [html.escape(line, quote=False) for line in lines]
+        blocks.append("\n".join([*([str(number)] if form == "srt" else []), times, *lines]) + "\n")
     return "\n".join(blocks)
 
 
@@ -48,7 +59,7 @@ def _fits(group: Sequence[SpokenWord], word: SpokenWord, joiner: str) -> bool:
     )
 
 
-def _clock(seconds: float) -> str:
+def _clock(seconds: float, point: str) -> str:
     milliseconds = round(1000 * seconds)
     minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02},{rest % 1000:03}"
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{point}{rest % 1000:03}"

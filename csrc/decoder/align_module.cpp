@@ -1,14 +1,16 @@
 // Alignment and scoring of given texts, for Python; asrkern/decoder/align.py is what people use.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cmath>
 #include <limits>
-#include <utility>
+#include <optional>
 #include <vector>
 
 #include "csrc/decoder/modules.h"
 #include "kernels/ctc/ctc_align.h"
+#include "kernels/ctc/ctc_best_path.h"
 
 namespace py = pybind11;
 
@@ -42,13 +44,6 @@ struct Problem {
         throw py::value_error("log_probs: expected numbers, received NaN at frame " + std::to_string(i / vocabulary));
   }
 
-  template <class Add>
-  std::vector<double> walk(const Add& add, uint8_t* from) const {
-    std::vector<double> scores(ctc_states(count) + 2);
-    ctc_walk(log_probs, frames, vocabulary, tokens, count, blank, -kInfinity, add, scores.data(), from);
-    return scores;
-  }
-
   const float* log_probs;
   int64_t frames, vocabulary;
   const int64_t* tokens;
@@ -64,38 +59,38 @@ double ctc_score(const LogProbs& log_probs, const Tokens& targets, int64_t blank
   const Problem problem(log_probs, targets, blank);
   py::gil_scoped_release release;
   if (problem.frames == 0) return problem.count == 0 ? 0 : -kInfinity;
-  const std::vector<double> scores = problem.walk(log_add_exact, nullptr);
+  std::vector<double> scores(ctc_states(problem.count) + 2);
+  ctc_walk(problem.log_probs, problem.frames, problem.vocabulary, problem.tokens, problem.count, problem.blank,
+           -kInfinity, log_add_exact, scores.data());
   const double* last = scores.data() + scores.size() - 1;
   return problem.count == 0 ? *last : log_add_exact(*last, last[-1]);
 }
 
 // The token of each frame, which may be blank. Empty if no alignment is possible.
-py::array_t<int64_t> forced_align(const LogProbs& log_probs, const Tokens& targets, int64_t blank) {
+py::array_t<int64_t> forced_align(const LogProbs& log_probs, const Tokens& targets, int64_t blank,
+                                  const std::optional<LogProbs>& log_priors, int64_t block) {
   const Problem problem(log_probs, targets, blank);
-  std::vector<int64_t> path;
+  if (log_priors && log_priors->size() != problem.vocabulary)
+    throw py::value_error("log_priors: expected " + std::to_string(problem.vocabulary) + " values, received " +
+                          std::to_string(log_priors->size()));
+  if (block < 0) throw py::value_error("block: expected at least 0, received " + std::to_string(block));
+  std::vector<int64_t> path(problem.frames);
+  bool found = false;
   {
     py::gil_scoped_release release;
-    const int64_t states = ctc_states(problem.count);
-    std::vector<uint8_t> from(problem.frames * states);
-    const std::vector<double> scores = problem.walk([](double a, double b) { return std::max(a, b); }, from.data());
-    int64_t state = states - 1;
-    if (problem.count > 0 && scores[state + 1] > scores[state + 2]) --state;
-    if (scores[state + 2] > -kInfinity) {
-      path.resize(problem.frames);
-      for (int64_t t = problem.frames; t-- > 0;) {
-        path[t] = state % 2 ? problem.tokens[state / 2] : blank;
-        state -= from[t * states + state];
-      }
-    }
+    CtcBestPath best(problem.log_probs, problem.frames, problem.vocabulary, problem.tokens, problem.count, blank,
+                     log_priors ? log_priors->data() : nullptr, block);
+    found = best.find(path.data());
   }
-  return py::array_t<int64_t>(py::ssize_t(path.size()), path.data());
+  return py::array_t<int64_t>(found ? py::ssize_t(path.size()) : 0, path.data());
 }
 
 }  // namespace
 
 void bind_align(py::module_& m) {
   m.def("ctc_score", &ctc_score, py::arg("log_probs"), py::arg("targets"), py::arg("blank"));
-  m.def("forced_align", &forced_align, py::arg("log_probs"), py::arg("targets"), py::arg("blank"));
+  m.def("forced_align", &forced_align, py::arg("log_probs"), py::arg("targets"), py::arg("blank"),
+        py::arg("log_priors") = py::none(), py::arg("block") = 0);
 }
 
 }  // namespace asrkern

@@ -1,9 +1,12 @@
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from asrkern import _decoder
 from asrkern.decoder import CTCBeamDecoder, ctc_score, forced_align, token_spans
 from asrkern.reference.ctc_beam_search import collapse, enumerate_prefixes
 from tests.decoder.models import random_log_probs
@@ -158,3 +161,70 @@ def test_texts_that_do_not_fit():
     with pytest.raises(ValueError, match="targets: expected a text that can be aligned to 3 frames"):
         forced_align(log_probs, [1, 1, 1])
     assert ctc_score(log_probs[:0], []) == 0 and forced_align(log_probs[:0], []).path.shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_priors_equal_enumeration(seed):
+    torch.manual_seed(seed)
+    log_probs, log_priors = random_log_probs(6, 3).double(), torch.randn(3)
+    for tokens in enumerate_prefixes(log_probs.tolist(), 0):
+        score, path = best_path(log_probs - log_priors, tokens, 0)
+        found = forced_align(log_probs, tokens, log_priors=log_priors)
+        assert tuple(found.path.tolist()) == path
+        # Scores are those of the outputs.
+        expected = log_probs.gather(1, found.path[:, None])[:, 0].float()
+        torch.testing.assert_close(found.scores, expected, rtol=0, atol=0)
+        assert abs((found.scores - log_priors[found.path]).sum().item() - score) < 1e-5
+    batch = forced_align(log_probs.repeat(2, 1, 1), [[1, 2], [2, 1]], [6, 4], [2, 1], log_priors=log_priors)
+    alone = forced_align(log_probs[:4], [2], log_priors=log_priors.numpy())
+    assert batch.path[1].tolist() == [*alone.path.tolist(), -1, -1]
+
+
+@pytest.mark.parametrize(("frames", "tokens"), [(1, 0), (1, 1), (40, 0), (61, 17), (61, 60), (61, 30)])
+def test_the_path_does_not_depend_on_the_blocks(frames, tokens):
+    """Scores are kept at the beginning of each block of frames, and choices computed again."""
+    log_probs = random_log_probs(frames, 5)
+    # With repeats where there is room for their blanks.
+    targets = torch.randint(1, 5, (tokens,)) if 2 * tokens <= frames else torch.arange(tokens) % 4 + 1
+    whole = _decoder.forced_align(log_probs.numpy(), targets.numpy(), 0)
+    assert len(whole) == frames and collapse(whole.tolist(), 0) == tuple(targets.tolist())
+    for block in (1, 2, 7, frames, frames + 1):
+        found = _decoder.forced_align(log_probs.numpy(), targets.numpy(), 0, None, block)
+        assert (found == whole).all()
+
+
+def test_long_alignments_take_little_memory():
+    """20,000 frames against 4,000 tokens: all choices at once would be 160 MB."""
+    code = (
+        "import resource, torch\n"
+        "from asrkern.decoder import forced_align\n"
+        "log_probs = torch.randn(20_000, 5).log_softmax(-1)\n"
+        "forced_align(log_probs[:1000], torch.arange(200) % 4 + 1)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "before = peak()\n"
+        "path = forced_align(log_probs, torch.arange(4000) % 4 + 1).path\n"
+        "assert int((path[1:] != path[:-1]).sum()) >= 4000\n"
+        "print(peak() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 30
+
+
+@pytest.mark.parametrize(
+    ("priors", "error", "message"),
+    [
+        (torch.zeros(4), ValueError, r"log_priors: expected \[3\] finite numbers, received \[4\]"),
+        (torch.zeros(3, 1), ValueError, r"log_priors: expected \[3\] finite numbers, received \[3, 1\]"),
+        (
+            torch.tensor([0.0, -math.inf, 0.0]),
+            ValueError,
+            "log_priors: expected .* received infinite ones or NaN",
+        ),
+        (torch.tensor([0.0, math.nan, 0.0]), ValueError, "log_priors: expected"),
+        (torch.zeros(3, dtype=torch.int64), TypeError, "log_priors: expected a floating-point dtype"),
+        ([0.0, 0.0, 0.0], TypeError, "log_priors: expected a tensor or an array, received list"),
+    ],
+)
+def test_bad_priors_are_named(priors, error, message):
+    with pytest.raises(error, match=message):
+        forced_align(random_log_probs(6, 3), [1, 2], log_priors=priors)

@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("lightning")
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.recognizer.tokenizer import CharacterTokenizer
+from asrkern.recognizer.transcription import FrameTimes
 from benchmarks.decoder import word_times
 
 LABELS = ("-", "A", "B", "C", " ")
@@ -17,16 +18,24 @@ LABELS = ("-", "A", "B", "C", " ")
 def output():
     path = [LABELS.index(label or " ") for label in ["-", "A", "A", "-", "B", " ", "-", "C", "C", "-"]]
     log_probs = torch.nn.functional.one_hot(torch.tensor(path), len(LABELS)).mul(12.0).log_softmax(-1)
-    return word_times.Output(log_probs, 0.02, "AB C", [(0.03, 0.11), (0.13, 0.2)])
+    return word_times.Output(log_probs, 0.2, "AB C", [(0.03, 0.11), (0.13, 0.2)])
 
 
 def test_times(output):
-    recognizer = SimpleNamespace(tokenizer=CharacterTokenizer(LABELS, blank=0))
+    # Frames of 20 ms, the first of which is centred on 10 ms.
+    recognizer = SimpleNamespace(
+        tokenizer=CharacterTokenizer(LABELS, blank=0),
+        model=SimpleNamespace(frame_geometry=SimpleNamespace(step=2, offset=1)),
+        features=SimpleNamespace(hop_seconds=0.01),
+    )
     expected = [pytest.approx((0.02, 0.10)), pytest.approx((0.14, 0.18))]
     assert word_times.aligned(output, recognizer) == expected
-    decoder = CTCBeamDecoder(LABELS)
-    assert word_times.decoded(output, decoder) == expected
-    assert word_times.decoded(output._replace(text="AC"), decoder) is None
+    # A prior that makes "C" cheap moves it to the blank beside it.
+    log_priors = torch.tensor([20.0, 0.0, 0.0, 0.0, 0.0])
+    assert word_times.aligned(output, recognizer, log_priors)[1] != expected[1]
+    decoder, frames = CTCBeamDecoder(LABELS), FrameTimes.of(recognizer)
+    assert word_times.decoded(output, decoder, frames) == expected
+    assert word_times.decoded(output._replace(text="AC"), decoder, frames) is None
 
 
 def test_table_row():

@@ -1,0 +1,168 @@
+"""``asrkern align``: when the words of a given text are spoken."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asrkern._atomic_write import write_text
+from asrkern._optional import needs
+from asrkern.cli.console import bars, errors
+from asrkern.cli.device import Device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from asrkern.recognizer import Recognizer, Transcript
+
+STDIN = Path("-")
+
+
+class Form(str, Enum):
+    """Of the times."""
+
+    tsv = "tsv"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+    ctm = "ctm"
+    textgrid = "textgrid"
+
+
+def align(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", exists=True, dir_okay=False, help="A CTC model of asrkern train or convert."
+        ),
+    ],
+    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="A recording of any length.")],
+    text: Annotated[
+        Path, typer.Argument(metavar="TEXT", help="A file with what is said in it; - is standard input.")
+    ],
+    form: Annotated[
+        Form | None,
+        typer.Option("--format", help="Default: as OUT ends, else tsv.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", dir_okay=False, help="File for the times, in place of stdout.", show_default=False
+        ),
+    ] = None,
+    priors: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="How frequent each label is in the model's output, of asrkern evaluate --priors: times of words are then "
+            "less those of single peaks.",
+            show_default=False,
+        ),
+    ] = None,
+    prior_scale: Annotated[float, typer.Option(min=0, help="Weight of the priors.")] = 1.0,
+    window: Annotated[
+        float, typer.Option(min=1, help="Longer recordings are read in windows of so many seconds.")
+    ] = 30.0,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Seconds of a window, at each end, that are only context.")
+    ] = 3.0,
+    device: Device = "cpu",
+) -> None:
+    """Times of the words of a text in its recording (forced alignment), as subtitles, CTM, TextGrid or JSON.
+
+    asrkern align best.safetensors talk.flac talk.txt -o talk.TextGrid
+
+    The text is normalised as the model's transcripts; numbers have to be written as they are spoken.
+    """
+    form = form or _form(out)
+    with errors():
+        needs("recognizer")
+        from asrkern.data import load_audio
+        from asrkern.recognizer.alignment import align as align_text
+        from asrkern.recognizer.saved import load
+
+        recognizer = load(checkpoint)
+        recognizer.move(device)
+        log_priors = None if priors is None else prior_scale * read_priors(priors, recognizer)
+        samples = load_audio(audio, recognizer.features.sample_rate)
+        with bars() as progress:
+            found = align_text(
+                recognizer,
+                samples,
+                _read(text),
+                log_priors=log_priors,
+                window_seconds=window,
+                margin_seconds=margin,
+                progress=lambda share: progress("reading", round(1000 * share), 1000),
+            )
+        written = _formatted(found, form, audio, len(samples) / recognizer.features.sample_rate)
+        if out is None:
+            typer.echo(written, nl=False)
+        else:
+            write_text(out, written)
+
+
+def read_priors(path: Path, recognizer: Recognizer) -> Tensor:
+    """The priors of a file of ``asrkern evaluate --priors``: [V] float32.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file, or of a model with other labels.
+    """
+    import torch
+
+    try:
+        value = json.loads(path.read_text("utf-8"))
+        labels, log_priors = value["labels"], torch.tensor(value["log_priors"], dtype=torch.float32)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected a file of asrkern evaluate --priors, received something else: {error}"
+        ) from None
+    expected = list(recognizer.tokenizer.labels)
+    if labels != expected or log_priors.shape != (len(expected),):
+        raise ValueError(f"{path}: expected priors of this model's {len(expected)} labels, received others")
+    return log_priors
+
+
+def _form(out: Path | None) -> Form:
+    ending = "tsv" if out is None else out.suffix[1:].lower()
+    if ending not in Form.__members__:
+        raise typer.BadParameter(
+            f"--out: expected a name that ends in .{', .'.join(Form.__members__)}, or --format, received {str(out)!r}"
+        )
+    return Form(ending)
+
+
+def _read(text: Path) -> str:
+    if text == STDIN:
+        return sys.stdin.read()
+    try:
+        return text.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{text}: expected a text in UTF-8, received other bytes") from None
+
+
+def _formatted(found: Transcript, form: Form, audio: Path, seconds: float) -> str:
+    from asrkern.recognizer.subtitles import subtitles
+    from asrkern.recognizer.word_times import as_ctm, as_textgrid, as_tsv
+
+    if form in (Form.srt, Form.vtt):
+        return subtitles(found, form.value)
+    if form is Form.ctm:
+        return as_ctm(found, audio.stem)
+    if form is Form.textgrid:
+        return as_textgrid(found, seconds)
+    if form is Form.tsv:
+        return as_tsv(found)
+    value = {"file": str(audio), "seconds": round(seconds, 3), "text": found.text}
+    return (
+        json.dumps({**value, "words": [asdict(word) for word in found.words or ()]}, ensure_ascii=False)
+        + "\n"
+    )

@@ -1,0 +1,152 @@
+"""When the words of a given text are spoken in a recording: forced alignment with a CTC model."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from asrkern.decoder import forced_align, token_spans
+from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.transcription import (
+    FrameTimes,
+    SpokenWord,
+    Transcript,
+    check_frames,
+    windowed_log_probs,
+)
+
+
+def align(
+    recognizer: Recognizer,
+    samples: Tensor,
+    text: str,
+    *,
+    log_priors: Tensor | None = None,
+    window_seconds: float = 30.0,
+    margin_seconds: float = 3.0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Transcript:
+    """Times of a text's words in a recording of any length, by :func:`asrkern.decoder.forced_align`.
+
+    The model reads a long recording in overlapping windows, as in :meth:`Transcriber.recording`; the alignment is that of
+    the whole.
+
+    Args:
+        recognizer: with a CTC model, in eval mode.
+        samples: [samples] at ``recognizer.features.sample_rate``.
+        text: what is said. It is normalised as the model's training transcripts were. Punctuation and symbols that the
+            model cannot write are left out; a word of them alone has no times and is left out, too.
+        log_priors: [V], see :func:`estimate_log_priors`.
+        window_seconds: how much the model reads at once.
+        margin_seconds: how much of a window, at each end, is only context.
+        progress: called with the share of the recording that the model has read, 0 to 1.
+
+    Returns:
+        A transcript. Its words are those of ``text``, separated by white space, as they are written there; a confidence
+        is the geometric mean of the probabilities that the model gives a word's tokens in their frames.
+
+    Raises:
+        TypeError: samples are no tensor.
+        ValueError: no CTC model or one that reads stored features, letters that the model cannot write, a text that has
+            more tokens than the recording has frames, a recording too short for the model, or a window not longer than
+            its margins.
+    """
+    if recognizer.task_name != "ctc":
+        raise ValueError(
+            f"recognizer: expected a CTC model, received {recognizer.model_name}, which tells no times"
+        )
+    settings = recognizer.features
+    if settings.kind == "stored":
+        raise ValueError("features.kind: expected features of audio, received 'stored'")
+    if not window_seconds > 2 * margin_seconds >= 0:
+        raise ValueError(
+            f"window_seconds: expected more than two margins of {margin_seconds} s, received {window_seconds}"
+        )
+    words, tokens = _tokens(recognizer, text)
+    features = settings.make()(samples)
+    check_frames(recognizer.model, features.shape[1])
+    recognizer.model.eval()
+    window, margin = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
+    log_probs = windowed_log_probs(recognizer.model, features, window, margin, progress).cpu()
+    blank = recognizer.tokenizer.blank
+    try:
+        found = forced_align(
+            log_probs, [t for part in tokens for t in part], blank=blank, log_priors=log_priors
+        )
+    except ValueError as error:
+        raise ValueError(f"text: {error}") from None
+    # One span a token: equal neighbours have a blank between them.
+    spans = iter(token_spans(found.path, found.scores, blank))
+    times, seconds = FrameTimes.of(recognizer), len(samples) / settings.sample_rate
+    spoken = []
+    for word, part in zip(words, tokens, strict=True):
+        own = [next(spans) for _ in part]
+        if word is None:
+            continue
+        begin, end = times.seconds(own[0].start, own[-1].end, seconds)
+        confidence = math.exp(sum(span.score for span in own) / len(own))
+        spoken.append(SpokenWord(word, begin, end, confidence))
+    return Transcript(" ".join(word.text for word in spoken), spoken)
+
+
+@torch.no_grad()
+def estimate_log_priors(recognizer: Recognizer, features: Iterable[Tensor]) -> Tensor:
+    """How frequent each label is in a CTC model's output: the logarithm of its mean probability over all frames.
+
+    The label priors of Huang et al. (2024, arXiv 2406.02560), estimated after training.
+
+    Args:
+        recognizer: with a CTC model.
+        features: [F, T] of each utterance, as ``recognizer.features.make()`` makes them.
+
+    Returns:
+        [V] float32, at least −30.
+
+    Raises:
+        ValueError: no CTC model, or no utterances.
+    """
+    if recognizer.task_name != "ctc":
+        raise ValueError(f"recognizer: expected a CTC model, received {recognizer.model_name}")
+    recognizer.model.eval()
+    total, frames = torch.zeros(recognizer.model.n_classes, dtype=torch.float64), 0
+    for each in features:
+        each = each.to(recognizer.device)
+        log_probs, _ = recognizer.model(each[None, None], torch.tensor([each.shape[1]], device=each.device))
+        total += log_probs[0].double().exp().sum(0).cpu()
+        frames += log_probs.shape[1]
+    if not frames:
+        raise ValueError("features: expected utterances, received none")
+    return (total / frames).log().clamp(min=-30).float()
+
+
+def _tokens(recognizer: Recognizer, text: str) -> tuple[list[str | None], list[list[int]]]:
+    """Words, None for the space between two, and the tokens of each."""
+    tokenizer = recognizer.tokenizer
+    spaced = tokenizer.unit != "piece" and " " in tokenizer.labels
+    words: list[str | None] = []
+    tokens: list[list[int]] = []
+    unknown: set[str] = set()
+    for word in text.split():
+        written = recognizer.text(word)
+        cannot = {character for piece in tokenizer.unknown(written) for character in piece}
+        unknown |= {character for character in cannot if unicodedata.category(character)[0] not in "PS"}
+        kept = recognizer.text("".join(character for character in written if character not in cannot))
+        if not kept or unknown:
+            continue
+        if words and spaced:
+            words.append(None)
+            tokens.append(tokenizer.encode(" "))
+        words.append(word)
+        tokens.append(tokenizer.encode(kept))
+    if unknown:
+        raise ValueError(
+            f"text: expected letters that the model can write, received {', '.join(map(repr, sorted(unknown)))}; write "
+            "numbers and abbreviations as they are spoken"
+        )
+    if not words:
+        raise ValueError("text: expected words, received none that the model can write")
+    return words, tokens
