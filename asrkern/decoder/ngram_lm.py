@@ -124,23 +124,39 @@ class NGramLM:
 
     @classmethod
     def from_kenlm_binary(
-        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        words: Iterable[str] | None = None,
+        unit: str = "word",
+        space: str | None = None,
     ) -> NGramLM:
-        """Read a ``.bin`` file of KenLM's ``build_binary probing``.
+        """Read a binary file of KenLM's ``build_binary``, of any type.
+
+        These are ``probing`` with and without rest costs, which scores do not need, and ``trie``: plain, quantised
+        (``-q``, ``-b``), with compressed pointers (``-a``), or both. The n-grams are put into hash tables, of 32 bytes
+        for each n-gram; so asking is as fast for all types, and the file is not needed afterwards. :meth:`quantize`
+        halves the tables.
 
         Args:
             path: the file.
+            words: the vocabulary, in any order, for a file without words (``build_binary -v``), which holds hashes of
+                them. ``<unk>``, ``<s>`` and ``</s>`` may be missing, words of no model be among them. None: such a
+                model knows words by their hashes, but cannot name them, so that a decoder needs a lexicon. A file's
+                own words go first.
             unit, space: see the class.
-
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers are found,
-                other damage is not. Or it is one of KenLM's tries: convert the ARPA file with ``build_binary probing``,
-                or read it with :meth:`from_arpa`.
+            TypeError: words is a single string.
+            ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers and pointers
+                are found, other damage is not. Or it is of another version of the format than 5, which KenLM has
+                written since September 2011, or of a 32-bit machine; or words lacks some of the model's.
         """
+        if isinstance(words, str):
+            raise TypeError(f"words: expected several of them, received the string {words!r}")
         with about(path):
-            tables, order = _kenlm_binary.read(path)
+            tables, order = _kenlm_binary.read(path, words)
             bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
             lm = cls(_as_tensors(tables), order, bos, eos, unit, space)
             lm._on_cpu().check_values()

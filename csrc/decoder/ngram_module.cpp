@@ -15,6 +15,7 @@
 
 #include "csrc/decoder/ngram_model.h"
 #include "kernels/lm/arpa.h"
+#include "kernels/lm/kenlm_trie.h"
 #include "kernels/lm/kneser_ney.h"
 #include "kernels/lm/ngram_builder.h"
 #include "kernels/lm/ngram_check.h"
@@ -99,6 +100,45 @@ py::dict finished(const NGramBuilder& builder) {
   tables["words"] = finished(builder.words());
   tables["strings"] = copied<uint8_t>(builder.strings().data(), {py::ssize_t(builder.strings().size())});
   return tables;
+}
+
+// The tables of a trie of KenLM, and how many bytes of the file it takes. file: from its vocabulary on.
+py::tuple read_kenlm_trie(const py::array_t<uint8_t, py::array::c_style>& file, std::vector<uint64_t> counts,
+                          bool quantized, bool compressed_pointers) {
+  if (counts.size() < 2 || counts.size() > size_t(kMaxOrder))
+    throw py::value_error("counts: expected 2 to " + std::to_string(kMaxOrder) + ", received " +
+                          std::to_string(counts.size()));
+  const KenlmTrie trie({reinterpret_cast<const char*>(file.data()), size_t(file.size())}, std::move(counts), quantized,
+                       compressed_pointers);
+  py::array_t<float> unigrams = zeros<float>({py::ssize_t(trie.vocabulary()), 2});
+  py::array_t<int64_t> ngrams = empty_slots({py::ssize_t(finished_size(trie.ngrams())), 2});
+  py::array_t<int64_t> words = empty_slots({py::ssize_t(finished_size(trie.vocabulary() - 1)), 2});
+  NGramEntry* const entries = reinterpret_cast<NGramEntry*>(unigrams.mutable_data());
+  HashQueue<HashSlot> ngram_queue(reinterpret_cast<HashSlot*>(ngrams.mutable_data()), uint64_t(ngrams.shape(0)));
+  HashQueue<HashSlot> word_queue(reinterpret_cast<HashSlot*>(words.mutable_data()), uint64_t(words.shape(0)));
+  {
+    py::gil_scoped_release release;
+    for (uint32_t word = 1; word < trie.vocabulary(); ++word) {
+      const uint64_t hash = trie.word_hash(word);
+      word_queue.add(hash, {hash, word});
+    }
+    word_queue.finish();
+    trie.read([&](int32_t order, const int32_t* ids, uint64_t key, NGramEntry entry) {
+      if (order == 1) {
+        entries[ids[0]] = entry;
+        return;
+      }
+      HashSlot slot{key, 0};
+      memcpy(&slot.payload, &entry, sizeof entry);
+      ngram_queue.add(key, slot);
+    });
+    ngram_queue.finish();
+  }
+  py::dict tables;
+  tables["unigrams"] = std::move(unigrams);
+  tables["ngrams"] = std::move(ngrams);
+  tables["words"] = std::move(words);
+  return py::make_tuple(tables, trie.bytes());
 }
 
 std::vector<std::string_view> split_lines(std::string_view text) {
@@ -375,6 +415,7 @@ void bind_ngram(py::module_& m) {
       });
 
   m.def("make_tables", &make_tables);
+  m.def("read_kenlm_trie", &read_kenlm_trie);
   m.def("make_hash_table", &make_hash_table);
   m.def("make_small_hash_table", &make_small_hash_table);
   m.def("find_word", &find_word);

@@ -53,6 +53,41 @@ class HashWriter {
   std::vector<bool> left_;  // of each group: whether a key found it full
 };
 
+// Adds keys to a HashWriter some keys later, when the memory that it asked for at once is there.
+template <class Slot>
+class HashQueue {
+ public:
+  // slots, size: as of the writer.
+  HashQueue(Slot* slots, uint64_t size) : writer_(slots, size), slots_(slots), size_(size) {}
+
+  // The key is not in the table yet.
+  void add(uint64_t key, Slot slot) {
+    const uint64_t at = count_++ % kAhead;
+    if (count_ > kAhead) writer_.add(waiting_[at].key, waiting_[at].slot);
+    waiting_[at] = {key, slot};
+    prefetch(slots_ + hash_start(key, size_));
+  }
+
+  void finish() {
+    for (uint64_t i = count_ > kAhead ? count_ - kAhead : 0; i < count_; ++i)
+      writer_.add(waiting_[i % kAhead].key, waiting_[i % kAhead].slot);
+    writer_.finish();
+  }
+
+ private:
+  static constexpr uint64_t kAhead = 32;
+  struct Waiting {
+    uint64_t key;
+    Slot slot;
+  };
+
+  HashWriter<Slot> writer_;
+  Slot* const slots_;
+  const uint64_t size_;
+  uint64_t count_ = 0;
+  Waiting waiting_[kAhead];
+};
+
 class HashBuilder {
  public:
   uint64_t count() const { return count_; }
