@@ -111,8 +111,11 @@ def _bound_log_probs(values: np.ndarray) -> None:
 
 def read(
     path: str | os.PathLike[str], words: Iterable[str] | None = None
-) -> tuple[dict[str, np.ndarray], int]:
-    """(the tables of ``NGramLM.tensors``, order); words: the vocabulary, for a file that does not have it."""
+) -> tuple[dict[str, np.ndarray], int, int]:
+    """(the tables of ``NGramLM.tensors``, order, the byte behind the n-grams, where words may follow).
+
+    words: the vocabulary, for a file that does not have it.
+    """
     parts = _Parts(path)
     order, multiplier, kind, has_words = _header(parts)
     counts = [int(count) for count in parts.take("<u8", order)]
@@ -128,7 +131,7 @@ def read(
         tables["strings"] = _strings(parts, len(tables["unigrams"]))
     else:
         tables["strings"] = np.zeros(0, np.uint8) if words is None else _match(words, tables)
-    return tables, order
+    return tables, order, parts.at
 
 
 def _read_probing(

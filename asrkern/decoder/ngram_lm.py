@@ -156,11 +156,18 @@ class NGramLM:
         if isinstance(words, str):
             raise TypeError(f"words: expected several of them, received the string {words!r}")
         with about(path):
-            tables, order = _kenlm_binary.read(path, words)
-            bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
-            lm = cls(_as_tensors(tables), order, bos, eos, unit, space)
-            lm._on_cpu().check_values()
-            return lm
+            return cls._read_kenlm_binary(path, words, unit, space)[0]
+
+    @classmethod
+    def _read_kenlm_binary(
+        cls, path: str | os.PathLike[str], words: Iterable[str] | None, unit: str, space: str | None
+    ) -> tuple[NGramLM, int]:
+        """(the model, the byte of the file behind its n-grams)"""
+        tables, order, end = _kenlm_binary.read(path, words)
+        bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
+        lm = cls(_as_tensors(tables), order, bos, eos, unit, space)
+        lm._on_cpu().check_values()
+        return lm, end
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool | None = None) -> NGramLM:
