@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,7 @@ _MIDDLE = np.dtype([("key", "<u8"), ("payload", "<u8")])
 _MIDDLE_REST = np.dtype([("key", "<u8"), ("payload", "<u8"), ("rest", "<f4")])
 _LONGEST = np.dtype([("key", "<u8"), ("log_prob", "<f4")])
 _LOG_ZERO = 99
+WORDS_MISSING = "hashes only"
 _WAY_OUT = "make it anew with KenLM's build_binary, or read the ARPA file with NGramLM.from_arpa"
 
 
@@ -109,29 +111,66 @@ def _bound_log_probs(values: np.ndarray) -> None:
     log_probs[infinite] = np.copysign(np.float32(_LOG_ZERO), log_probs[infinite])
 
 
-def read(
-    path: str | os.PathLike[str], words: Iterable[str] | None = None
-) -> tuple[dict[str, np.ndarray], int, int]:
-    """(the tables of ``NGramLM.tensors``, order, the byte behind the n-grams, where words may follow).
+class Binary(NamedTuple):
+    """What a file holds.
 
-    words: the vocabulary, for a file that does not have it.
+    tables: those of ``NGramLM.tensors``; end: the byte behind the n-grams, where words may follow; ngrams: for each
+    order, words, log-probabilities and back-off weights, if they were to be kept.
     """
+
+    tables: dict[str, np.ndarray]
+    order: int
+    end: int
+    ngrams: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None
+
+
+def read(
+    path: str | os.PathLike[str], words: Iterable[str] | None = None, keep_ngrams: bool = False
+) -> Binary:
+    """words: the vocabulary, for a file that does not have it."""
     parts = _Parts(path)
     order, multiplier, kind, has_words = _header(parts)
     counts = [int(count) for count in parts.take("<u8", order)]
     parts.take("u1", -parts.at % 8)
+    ngrams = None
     if kind >= _TRIE:
-        tables, read = _decoder.read_kenlm_trie(
-            parts.bytes[parts.at :], counts, kind in _QUANTISED, kind in _COMPRESSED
-        )
+        trie = (parts.bytes[parts.at :], counts, kind in _QUANTISED, kind in _COMPRESSED)
+        tables, read = _decoder.read_kenlm_trie(*trie)
+        ngrams = _decoder.list_kenlm_trie(*trie) if keep_ngrams else None
         parts.at += read
+    elif keep_ngrams:
+        raise ValueError(
+            f"keep_ngrams: expected a trie or an ARPA file, received the type {_TYPES[kind]!r}, which holds hashes of "
+            "n-grams, not the n-grams"
+        )
     else:
         tables = _read_probing(parts, counts, multiplier, rest_costs=kind == _REST_PROBING)
+    end = parts.at
     if has_words:
         tables["strings"] = _strings(parts, len(tables["unigrams"]))
     else:
         tables["strings"] = np.zeros(0, np.uint8) if words is None else _match(words, tables)
-    return tables, order, parts.at
+    if keep_ngrams and not len(tables["strings"]):
+        raise ValueError("words: expected the model's words, since the file has none, received none")
+    return Binary(tables, order, end, ngrams)
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Names and values in words."""
+    parts = _Parts(path)
+    order, multiplier, kind, has_words = _header(parts)
+    counts = [int(count) for count in parts.take("<u8", order)]
+    parts.take("u1", -parts.at % 8)
+    facts = {"kind": f"KenLM's {_TYPES[kind]}", "order": str(order)}
+    facts |= {f"{n}-grams": str(count) for n, count in enumerate(counts, 1)}
+    facts["words"] = "in the file" if has_words else WORDS_MISSING
+    if kind in _QUANTISED:
+        bits = parts.bytes[parts.at + 8 * (counts[0] + 1) :][:3].tolist()
+        if len(bits) == 3:
+            facts["bits"] = f"{bits[1]} of probabilities, {bits[2]} of back-off weights"
+    elif kind < _TRIE:
+        facts["space multiplier"] = f"{multiplier:g}"
+    return facts
 
 
 def _read_probing(

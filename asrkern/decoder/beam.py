@@ -201,7 +201,7 @@ class CTCBeamDecoder:
                 that of its alphabet; or an option out of its range.
         """
         with about(path):
-            lm, end = NGramLM._read_kenlm_binary(path, None, "word", None)
+            lm, end = NGramLM._read_kenlm_binary(path)
             package = _scorer_package.read(path, end)
             tokens = read_tokens(labels, options.get("blank"), options.get("space"), one_word=False)
             words = _scorer_package.spell(package.words, tokens, os.path.getsize(path))

@@ -87,7 +87,12 @@ class NGramLM:
 
     @classmethod
     def from_arpa(
-        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        unit: str = "word",
+        space: str | None = None,
+        keep_ngrams: bool = False,
     ) -> NGramLM:
         """Read an ARPA file, plain or compressed (gzip, bzip2, xz).
 
@@ -97,6 +102,7 @@ class NGramLM:
         Args:
             path: the file.
             unit, space: see the class.
+            keep_ngrams: whether the n-grams are kept beside the tables, which hold hashes of them, for :meth:`to_arpa`.
 
         Warns:
             UserWarning: an n-gram is there twice: the first counts (of ``<unk>`` the last), as in KenLM; a
@@ -110,7 +116,7 @@ class NGramLM:
                 or ``</s>``, or a line of more than 65536 bytes; with the number of the line. Or it is a file of another
                 known kind; then the message says what converts it.
         """
-        reader = _decoder.ArpaReader()
+        reader = _decoder.ArpaReader(keep_ngrams)
         with about(path):
             for number, chunk in enumerate(read_chunks(path)):
                 if number == 0:
@@ -120,7 +126,9 @@ class NGramLM:
             for warning in reader.warnings():
                 warnings.warn(f"{os.fspath(path)}: {warning}", stacklevel=2)
             bos, eos = reader.word_id("<s>"), reader.word_id("</s>")
-            return cls(_as_tensors(reader.tables()), reader.order, bos, eos, unit, space)
+            tables = reader.tables()
+            kept = Estimate(tables["strings"].tobytes(), reader.ngrams()) if keep_ngrams else None
+            return cls(_as_tensors(tables), reader.order, bos, eos, unit, space, kept)
 
     @classmethod
     def from_kenlm_binary(
@@ -130,6 +138,7 @@ class NGramLM:
         words: Iterable[str] | None = None,
         unit: str = "word",
         space: str | None = None,
+        keep_ngrams: bool = False,
     ) -> NGramLM:
         """Read a binary file of KenLM's ``build_binary``, of any type.
 
@@ -145,29 +154,37 @@ class NGramLM:
                 model knows words by their hashes, but cannot name them, so that a decoder needs a lexicon. A file's
                 own words go first.
             unit, space: see the class.
+            keep_ngrams: see :meth:`from_arpa`; only of tries, since the others hold hashes, too.
 
         Raises:
             OSError: the file cannot be opened.
             TypeError: words is a single string.
             ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers and pointers
                 are found, other damage is not. Or it is of another version of the format than 5, which KenLM has
-                written since September 2011, or of a 32-bit machine; or words lacks some of the model's.
+                written since September 2011, or of a 32-bit machine; or words lacks some of the model's; or the n-grams are
+                to be kept and the file has none, or no words.
         """
         if isinstance(words, str):
             raise TypeError(f"words: expected several of them, received the string {words!r}")
         with about(path):
-            return cls._read_kenlm_binary(path, words, unit, space)[0]
+            return cls._read_kenlm_binary(path, words, unit, space, keep_ngrams)[0]
 
     @classmethod
     def _read_kenlm_binary(
-        cls, path: str | os.PathLike[str], words: Iterable[str] | None, unit: str, space: str | None
+        cls,
+        path: str | os.PathLike[str],
+        words: Iterable[str] | None = None,
+        unit: str = "word",
+        space: str | None = None,
+        keep_ngrams: bool = False,
     ) -> tuple[NGramLM, int]:
         """(the model, the byte of the file behind its n-grams)"""
-        tables, order, end = _kenlm_binary.read(path, words)
-        bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
-        lm = cls(_as_tensors(tables), order, bos, eos, unit, space)
+        binary = _kenlm_binary.read(path, words, keep_ngrams)
+        bos, eos = (_kenlm_binary.word_id(binary.tables, mark) for mark in ("<s>", "</s>"))
+        kept = Estimate(binary.tables["strings"].tobytes(), binary.ngrams) if binary.ngrams else None
+        lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit, space, kept)
         lm._on_cpu().check_values()
-        return lm, end
+        return lm, binary.end
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool | None = None) -> NGramLM:
@@ -199,25 +216,38 @@ class NGramLM:
         unit: str = "word",
         space: str | None = None,
         verify: bool | None = None,
+        words: Iterable[str] | None = None,
+        keep_ngrams: bool = False,
     ) -> NGramLM:
         """Read a file of any of three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
+
+        A ``.scorer`` package of DeepSpeech or Coqui STT is a file of KenLM's, too: its language model is read.
 
         Args:
             path: the file.
             unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own.
             space: see the class; None for a file of :meth:`save`: its own.
             verify: for files of :meth:`save`, see :meth:`load`.
+            words: for KenLM's files without words, see :meth:`from_kenlm_binary`.
+            keep_ngrams: for KenLM's tries and ARPA, see :meth:`from_arpa`.
 
         Raises:
-            ImportError, OSError, ValueError: as :meth:`load`, :meth:`from_kenlm_binary` or :meth:`from_arpa`.
+            ImportError, OSError, TypeError, ValueError: as :meth:`load`, :meth:`from_kenlm_binary` or
+                :meth:`from_arpa`; or the n-grams of a file of :meth:`save`, which has none, are to be kept.
         """
         with open(path, "rb") as file:
             beginning = file.read(len(_kenlm_binary.MAGIC_ANY))
         if os.fspath(path).endswith(".safetensors") or is_safetensors(beginning):
+            if keep_ngrams:
+                raise ValueError(
+                    f"{os.fspath(path)}: keep_ngrams: expected a trie or an ARPA file, received one of NGramLM.save, "
+                    "which holds hashes of n-grams, not the n-grams"
+                )
             lm = cls.load(path, verify=verify)
             return lm if space is None else cls(lm.tensors, lm.order, lm.bos, lm.eos, lm.unit, space)
-        binary = beginning == _kenlm_binary.MAGIC_ANY
-        return (cls.from_kenlm_binary if binary else cls.from_arpa)(path, unit=unit, space=space)
+        if beginning == _kenlm_binary.MAGIC_ANY:
+            return cls.from_kenlm_binary(path, words=words, unit=unit, space=space, keep_ngrams=keep_ngrams)
+        return cls.from_arpa(path, unit=unit, space=space, keep_ngrams=keep_ngrams)
 
     @classmethod
     def estimate(
@@ -268,12 +298,13 @@ class NGramLM:
 
         Raises:
             OSError: the file cannot be written; what was there before is untouched.
-            ValueError: the model was not made by :meth:`estimate` in this process: its tables hold hashes of n-grams,
-                not the n-grams.
+            ValueError: the model was not made by :meth:`estimate`, or read with keep_ngrams, in this process: its
+                tables hold hashes of n-grams, not the n-grams.
         """
         if self._estimate is None:
             raise ValueError(
-                "to_arpa: expected a model of NGramLM.estimate; a file's tables have no n-grams to write"
+                "to_arpa: expected a model of NGramLM.estimate, or one read with keep_ngrams=True; tables have no "
+                "n-grams to write"
             )
         self._estimate.to_arpa(path)
 
