@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asrkern.decoder import NGramLM
+from asrkern.decoder._lm_info import describe
 from asrkern.reference import ngram as reference
 from tests.decoder.kenlm_writer import kenlm_binary, quantise, quantised_model, trie_binary
 from tests.fuzz._language_models import TEXTS, assert_scores_are_sane, damage, sentences
@@ -60,3 +61,11 @@ def one(rng: np.random.Generator, folder: Path, prepared: list[Seed]) -> None:
     if kind < 0.05:
         assert lm.score_batch(seed.texts).tolist() == seed.scores
     assert_scores_are_sane(lm, sentences(rng))
+    describe(path)
+    if rng.random() < 0.3:
+        lm = NGramLM.open(path, keep_ngrams=True)
+        lm.to_arpa(folder / "model.arpa")
+        again = NGramLM.open(folder / "model.arpa")
+        assert_scores_are_sane(again, sentences(rng))
+        if kind < 0.05:
+            np.testing.assert_allclose(again.score_batch(seed.texts), seed.scores, atol=1e-5)
