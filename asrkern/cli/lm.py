@@ -147,8 +147,8 @@ def convert(
 ) -> None:
     """Convert a model to ARPA or .safetensors.
 
-    To ARPA: from ARPA (iARPA is interpolated) and from KenLM's tries. Probing and .safetensors files hold hashes of
-    n-grams, not the n-grams.
+    iARPA is interpolated. KenLM's probing and .safetensors files hold only hashes of n-grams: to make ARPA of them, all
+    pairs of words are tried.
     """
     if quantize and output.suffix != ".safetensors":
         raise typer.BadParameter(

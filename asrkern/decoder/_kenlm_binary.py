@@ -115,7 +115,7 @@ class Binary(NamedTuple):
     """What a file holds.
 
     tables: those of ``NGramLM.tensors``; end: the byte behind the n-grams, where words may follow; ngrams: for each
-    order, words, log-probabilities and back-off weights, if they were to be kept.
+    order, words, log-probabilities and back-off weights, if they were to be kept and the file is a trie.
     """
 
     tables: dict[str, np.ndarray]
@@ -138,11 +138,6 @@ def read(
         tables, read = _decoder.read_kenlm_trie(*trie)
         ngrams = _decoder.list_kenlm_trie(*trie) if keep_ngrams else None
         parts.at += read
-    elif keep_ngrams:
-        raise ValueError(
-            f"keep_ngrams: expected a trie or an ARPA file, received the type {_TYPES[kind]!r}, which holds hashes of "
-            "n-grams, not the n-grams"
-        )
     else:
         tables = _read_probing(parts, counts, multiplier, rest_costs=kind == _REST_PROBING)
     end = parts.at
@@ -150,8 +145,6 @@ def read(
         tables["strings"] = _strings(parts, len(tables["unigrams"]))
     else:
         tables["strings"] = np.zeros(0, np.uint8) if words is None else _match(words, tables)
-    if keep_ngrams and not len(tables["strings"]):
-        raise ValueError("words: expected the model's words, since the file has none, received none")
     return Binary(tables, order, end, ngrams)
 
 

@@ -24,6 +24,8 @@ UNITS = ("word", "character")
 SPACES = ("▁", "<space>", "<SPACE>", "|")
 # Tables of at most so many bytes are verified on loading, which takes a tenth of a second at most.
 VERIFIED_BYTES = 1 << 28
+# How many pairs of words NGramLM.to_arpa tries at most.
+_MOST_PAIRS = 10**11
 
 
 class WordScore(NamedTuple):
@@ -102,7 +104,7 @@ class NGramLM:
         Args:
             path: the file.
             unit, space: see the class.
-            keep_ngrams: whether the n-grams are kept beside the tables, which hold hashes of them, for :meth:`to_arpa`.
+            keep_ngrams: whether the n-grams are kept beside the tables, so that :meth:`to_arpa` need not search for them.
 
         Warns:
             UserWarning: an n-gram is there twice: the first counts (of ``<unk>`` the last), as in KenLM; a
@@ -154,15 +156,14 @@ class NGramLM:
                 model knows words by their hashes, but cannot name them, so that a decoder needs a lexicon. A file's
                 own words go first.
             unit, space: see the class.
-            keep_ngrams: see :meth:`from_arpa`; only of tries, since the others hold hashes, too.
+            keep_ngrams: see :meth:`from_arpa`. Of no effect but for tries: the others hold only hashes of n-grams.
 
         Raises:
             OSError: the file cannot be opened.
             TypeError: words is a single string.
             ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers and pointers
                 are found, other damage is not. Or it is of another version of the format than 5, which KenLM has
-                written since September 2011, or of a 32-bit machine; or words lacks some of the model's; or the n-grams are
-                to be kept and the file has none, or no words.
+                written since September 2011, or of a 32-bit machine; or words lacks some of the model's.
         """
         if isinstance(words, str):
             raise TypeError(f"words: expected several of them, received the string {words!r}")
@@ -181,7 +182,11 @@ class NGramLM:
         """(the model, the byte of the file behind its n-grams)"""
         binary = _kenlm_binary.read(path, words, keep_ngrams)
         bos, eos = (_kenlm_binary.word_id(binary.tables, mark) for mark in ("<s>", "</s>"))
-        kept = Estimate(binary.tables["strings"].tobytes(), binary.ngrams) if binary.ngrams else None
+        kept = (
+            Estimate(binary.tables["strings"].tobytes(), binary.ngrams)
+            if binary.ngrams and len(binary.tables["strings"])
+            else None
+        )
         lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit, space, kept)
         lm._on_cpu().check_values()
         return lm, binary.end
@@ -229,20 +234,15 @@ class NGramLM:
             space: see the class; None for a file of :meth:`save`: its own.
             verify: for files of :meth:`save`, see :meth:`load`.
             words: for KenLM's files without words, see :meth:`from_kenlm_binary`.
-            keep_ngrams: for KenLM's tries and ARPA, see :meth:`from_arpa`.
+            keep_ngrams: for KenLM's tries and ARPA, see :meth:`from_arpa`. Of no effect for the others.
 
         Raises:
             ImportError, OSError, TypeError, ValueError: as :meth:`load`, :meth:`from_kenlm_binary` or
-                :meth:`from_arpa`; or the n-grams of a file of :meth:`save`, which has none, are to be kept.
+                :meth:`from_arpa`.
         """
         with open(path, "rb") as file:
             beginning = file.read(len(_kenlm_binary.MAGIC_ANY))
         if os.fspath(path).endswith(".safetensors") or is_safetensors(beginning):
-            if keep_ngrams:
-                raise ValueError(
-                    f"{os.fspath(path)}: keep_ngrams: expected a trie or an ARPA file, received one of NGramLM.save, "
-                    "which holds hashes of n-grams, not the n-grams"
-                )
             lm = cls.load(path, verify=verify)
             return lm if space is None else cls(lm.tensors, lm.order, lm.bos, lm.eos, lm.unit, space)
         if beginning == _kenlm_binary.MAGIC_ANY:
@@ -292,21 +292,27 @@ class NGramLM:
     def to_arpa(self, path: str | os.PathLike[str]) -> None:
         """Write the model as an ARPA file, compressed if the name ends in ``.gz``.
 
+        Models of :meth:`estimate`, and those read with ``keep_ngrams``, have their n-grams. Of others the tables hold
+        only hashes. Then all pairs of words that may be a bigram are tried, and so on for the higher orders: 30,000
+        words have up to 900 million pairs.
+
         Args:
             path: the file; one that is there is replaced when the new one is whole.
 
-
         Raises:
             OSError: the file cannot be written; what was there before is untouched.
-            ValueError: the model was not made by :meth:`estimate`, or read with keep_ngrams, in this process: its
-                tables hold hashes of n-grams, not the n-grams.
+            ValueError: the model does not have its words; or its n-grams cannot be found, since there are more than
+                10^11 pairs to try, or its tables are not those of asrkern or KenLM.
         """
-        if self._estimate is None:
-            raise ValueError(
-                "to_arpa: expected a model of NGramLM.estimate, or one read with keep_ngrams=True; tables have no "
-                "n-grams to write"
-            )
-        self._estimate.to_arpa(path)
+        estimate = self._estimate
+        if estimate is None:
+            strings = self.tensors["strings"].cpu().numpy().tobytes()
+            if not strings:
+                raise ValueError(
+                    "to_arpa: expected a model that has its words, received one that has hashes of them"
+                )
+            estimate = Estimate(strings, self._on_cpu().recover(_MOST_PAIRS))
+        estimate.to_arpa(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tables as a safetensors file with a checksum. :meth:`load` reads it without parsing.

@@ -199,19 +199,34 @@ py::list list_kenlm_trie(const py::array_t<uint8_t, py::array::c_style>& file, s
   return result;
 }
 
-// The n-grams that a reader of an ARPA file has kept, as those of list_kenlm_trie.
-py::list list_arpa(ArpaReader& reader) {
-  const std::vector<NGramEntry>& unigrams = reader.builder().unigrams();
+// As list_kenlm_trie, of unigrams and the n-grams of higher orders.
+py::list listed(const NGramEntry* unigrams, size_t vocabulary, const std::vector<NGramList>& lists) {
   py::list result;
-  result.append(unmarked(unigrams.data(), py::ssize_t(unigrams.size())));
+  result.append(unmarked(unigrams, py::ssize_t(vocabulary)));
   py::ssize_t n = 2;
-  for (const NGramList& list : reader.kept()) {
+  for (const NGramList& list : lists) {
     const py::ssize_t count = py::ssize_t(list.log_probs.size());
     result.append(py::make_tuple(copied<int32_t>(list.words.data(), {count, n++}),
                                  copied<float>(list.log_probs.data(), {count}),
                                  copied<float>(list.backoffs.data(), {count})));
   }
   return result;
+}
+
+// The n-grams that a reader of an ARPA file has kept.
+py::list list_arpa(ArpaReader& reader) {
+  const std::vector<NGramEntry>& unigrams = reader.builder().unigrams();
+  return listed(unigrams.data(), unigrams.size(), reader.kept());
+}
+
+// The n-grams of a model, found by trying.
+py::list recover(const NGramModel& model, uint64_t most_pairs) {
+  std::vector<NGramList> lists;
+  {
+    py::gil_scoped_release release;
+    lists = recover_ngrams(model.tables(), most_pairs);
+  }
+  return listed(model.tables().unigrams, size_t(model.tables().vocabulary), lists);
 }
 
 std::vector<std::string_view> split_lines(std::string_view text) {
@@ -451,6 +466,7 @@ void bind_ngram(py::module_& m) {
              return std::pair(log_prob, next);
            })
       .def("check_values", &NGramModel::check_values, Release())
+      .def("recover", &recover)
       .def("score_words", &score_words)
       .def("score_sentence", &score_sentence)
       .def("score_sentences", &score_sentences);

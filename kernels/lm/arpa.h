@@ -8,14 +8,9 @@
 #include <vector>
 
 #include "kernels/lm/ngram_builder.h"
+#include "kernels/lm/ngram_recovery.h"
 
 namespace asrkern {
-
-// n-grams of one order, 2 or more.
-struct NGramList {
-  std::vector<int32_t> words;  // [count, order] ids, the oldest first
-  std::vector<float> log_probs, backoffs;
-};
 
 // Reads a file piece by piece. Throws TextError with the number of the line that is wrong.
 class ArpaReader {

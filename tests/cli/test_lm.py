@@ -237,18 +237,26 @@ def test_convert(tmp_path, output):
             assert run("convert", tmp_path / "trie.bin", tmp_path / "new.arpa").exit_code == 0
 
 
-def test_convert_refuses_what_has_no_ngrams(tmp_path):
+@pytest.mark.parametrize("name", ["probing.bin", "new.safetensors", "quantized.safetensors"])
+def test_convert_finds_ngrams_by_their_hashes(tmp_path, name):
+    words = kenlm_files(tmp_path)
+    for output, options in (("new.safetensors", []), ("quantized.safetensors", ["--quantize"])):
+        assert run("convert", tmp_path / "probing.bin", tmp_path / output, *options).exit_code == 0
+    expected = NGramLM.open(tmp_path / name)
+    assert run("convert", tmp_path / name, tmp_path / "new.arpa").exit_code == 0
+    lm = NGramLM.open(tmp_path / "new.arpa")
+    assert lm.words == expected.words and {*words} < {*lm.words}
+    assert lm.score_batch(TEXTS).tolist() == pytest.approx(expected.score_batch(TEXTS).tolist(), abs=1e-6)
+    ngrams = [
+        line.split("\t")[1] for line in (tmp_path / "new.arpa").read_text().splitlines() if "\t" in line
+    ]
+    assert sorted(ngrams) == sorted(" ".join(ngram) for ngram in SMALL)
+
+
+def test_convert_refuses(tmp_path):
     kenlm_files(tmp_path)
-    result = run("convert", tmp_path / "probing.bin", tmp_path / "new.arpa")
-    assert (
-        result.exit_code == 1
-        and "received the type 'probing', which holds hashes of n-grams" in result.stderr
-    )
-    assert run("convert", tmp_path / "probing.bin", tmp_path / "new.safetensors", "--quantize").exit_code == 0
-    result = run("convert", tmp_path / "new.safetensors", tmp_path / "new.arpa")
-    assert result.exit_code == 1 and "received one of NGramLM.save, which holds hashes" in result.stderr
     result = run("convert", tmp_path / "bare.bin", tmp_path / "new.arpa")
-    assert result.exit_code == 1 and "expected the model's words, since the file has none" in result.stderr
+    assert result.exit_code == 1 and "expected a model that has its words" in result.stderr
     result = run("convert", tmp_path / "trie.bin", tmp_path / "new.arpa", "--quantize")
     assert result.exit_code == 2 and "ends in .safetensors" in result.stderr
     assert not (tmp_path / "new.arpa").exists()
