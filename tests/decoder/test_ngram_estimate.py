@@ -2,8 +2,8 @@
 
 import gzip
 import itertools
-import random
 import math
+import random
 import time
 from pathlib import Path
 
