@@ -33,7 +33,7 @@ class LanguageModel:
             "--lm",
             exists=True,
             dir_okay=False,
-            help="A language model for CTC: an ARPA file, a .safetensors file, or KenLM's probing .bin.",
+            help="A language model for CTC: an ARPA file, a .safetensors file, or a binary file of KenLM.",
         ),
     ] = None
     characters: Annotated[

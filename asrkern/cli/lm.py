@@ -13,6 +13,7 @@ import typer
 from asrkern.cli.command import Command
 from asrkern.cli.console import bars, errors
 from asrkern.decoder import NGramLM
+from asrkern.decoder._lm_info import describe
 from asrkern.decoder.ngram_lm import MAX_ORDER, SPACES, perplexity
 
 app = typer.Typer(help="N-gram language models.", no_args_is_help=True)
@@ -124,11 +125,77 @@ def verify(
 
 
 @app.command(cls=Command)
+def convert(
+    model: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="A file of any kind that query takes."),
+    ],
+    output: Annotated[Path, typer.Argument(callback=_output, help=f"{', '.join(SUFFIXES)}")],
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="8 bits a value, half the memory; for .safetensors.")
+    ] = False,
+    words: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A word a line: the vocabulary of a file of KenLM without words (build_binary -v).",
+        ),
+    ] = None,
+    characters: Characters = False,
+    space: Space = None,
+) -> None:
+    """Convert a model to ARPA or .safetensors.
+
+    iARPA is interpolated. KenLM's probing and .safetensors files hold only hashes of n-grams: to make ARPA of them, all
+    pairs of words are tried.
+    """
+    if quantize and output.suffix != ".safetensors":
+        raise typer.BadParameter(
+            f"expected an output that ends in .safetensors with --quantize, received {output.name!r}"
+        )
+    with errors():
+        vocabulary = None if words is None else words.read_text("utf-8", "surrogateescape").split("\n")
+        lm = NGramLM.open(
+            model,
+            unit="character" if characters else "word",
+            space=space,
+            words=vocabulary,
+            keep_ngrams=output.suffix != ".safetensors",
+        )
+        if quantize:
+            lm = lm.quantize()
+        if output.suffix == ".safetensors":
+            lm.save(output)
+        else:
+            lm.to_arpa(output)
+    typer.echo(f"{output}: {lm}", err=True)
+
+
+@app.command(cls=Command)
+def info(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL...", exists=True, dir_okay=False, help="Files of any kind."),
+    ],
+) -> None:
+    """Show what models are: kind, order, n-grams, bits of quantised ones, alpha and beta of scorer packages."""
+    for model in models:
+        with errors():
+            facts = describe(model)
+        typer.echo(f"{model}:")
+        for name, value in facts.items():
+            typer.echo(f"  {name}: {value}")
+
+
+@app.command(cls=Command)
 def query(
     model: Annotated[
         Path,
         typer.Argument(
-            exists=True, dir_okay=False, help="An ARPA file, a .safetensors file, or KenLM's probing .bin."
+            exists=True,
+            dir_okay=False,
+            help="An ARPA file, a .safetensors file, KenLM's binary or a .scorer.",
         ),
     ],
     bos: Annotated[bool, typer.Option(help="Whether sentences begin after <s>.")] = True,

@@ -1,14 +1,17 @@
-"""KenLM's binary files of type ``probing`` (Heafield 2011), version 5.
+"""KenLM's binary files (Heafield 2011), version 5: probing, probing with rest costs, and the four kinds of tries.
 
-The parts: a header; the vocabulary, a hash table from a word's MurmurHash64A to its id; unigrams; a hash table for each
-higher order; and, unless left out, the words. Keys of n-grams and marks in the signs of values are those of
-``kernels/lm/ngram.h``; only their places in the tables differ.
+The parts: a header; the vocabulary; the n-grams; and, unless left out, the words. In ``probing``, the vocabulary is a
+hash table from a word's MurmurHash64A to its id, and unigrams and a hash table for each higher order follow. Keys of
+n-grams and marks in the signs of values are those of ``kernels/lm/ngram.h``; only their places in the tables differ.
+``kernels/lm/kenlm_trie.h`` reads tries. All become the tables of ``NGramLM``: the file is not needed afterwards.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from asrkern import _decoder
 
 MAGIC_ANY = b"mmap lm http://kheafield.com/code"
 _MAGIC = MAGIC_ANY + b" format version 5\n\0\0"
+_UNFINISHED = MAGIC_ANY + b" incomplete\n"
 _TYPES = (
     "probing",
     "probing with rest costs",
@@ -24,20 +28,21 @@ _TYPES = (
     "trie with compressed pointers",
     "quantised trie with compressed pointers",
 )
+_REST_PROBING, _TRIE, _QUANTISED, _COMPRESSED = 1, 2, (3, 5), (4, 5)
 # Values that show the byte order and the sizes of types: 0, 1, −0.5 as float, 1 and −1 as 32 bits, padding, 1 as 64.
 _SANITY = _MAGIC.ljust(56, b"\0") + struct.pack("<3f3IQ", 0, 1, -0.5, 1, 2**32 - 1, 0, 1)
+# The same from a 32-bit machine, before 2012: without padding.
+_SANITY_32 = _MAGIC.ljust(56, b"\0") + struct.pack("<3f2IQ", 0, 1, -0.5, 1, 2**32 - 1, 1)
 # order, space multiplier of the hash tables, type, whether the words are at the end, version of the type
 _PARAMETERS = struct.Struct("<B3xfI?3xI")
 
 _WORD = np.dtype([("key", "<u8"), ("id", "<u4")])
 _MIDDLE = np.dtype([("key", "<u8"), ("payload", "<u8")])
+_MIDDLE_REST = np.dtype([("key", "<u8"), ("payload", "<u8"), ("rest", "<f4")])
 _LONGEST = np.dtype([("key", "<u8"), ("log_prob", "<f4")])
 _LOG_ZERO = 99
-_WAY_OUT = "make it with `build_binary probing`, or read the ARPA file with NGramLM.from_arpa"
-
-
-def _align(size: int) -> int:
-    return -(-size // 8) * 8
+WORDS_MISSING = "hashes only"
+_WAY_OUT = "make it anew with KenLM's build_binary, or read the ARPA file with NGramLM.from_arpa"
 
 
 class _Parts:
@@ -59,28 +64,36 @@ class _Parts:
         return array
 
 
-def _header(parts: _Parts) -> tuple[int, float, bool]:
-    """(order, multiplier, whether the words are there)"""
+def _header(parts: _Parts) -> tuple[int, float, int, bool]:
+    """(order, multiplier, type, whether the words are there)"""
     beginning = bytes(parts.bytes[: len(_SANITY)])
     if not beginning.startswith(MAGIC_ANY):
         raise ValueError("expected a binary file of KenLM, received something else")
+    if beginning.startswith(_UNFINISHED):
+        raise ValueError(f"expected a whole file, received one that KenLM did not finish: {_WAY_OUT}")
     if beginning != _SANITY:
+        received = beginning[len(MAGIC_ANY) : 56].strip(bytes([0, 10, 32])).decode(errors="replace")
+        machine = " from a 32-bit machine" if beginning.startswith(_SANITY_32) else ""
         raise ValueError(
             "expected format version 5 from a 64-bit little-endian machine, received "
-            f"{beginning[len(MAGIC_ANY) : 56].strip(bytes([0, 10, 32])).decode(errors='replace')!r}: {_WAY_OUT}"
+            f"{received!r}{machine}: {_WAY_OUT}"
         )
     parts.take("u1", len(_SANITY))
     order, multiplier, kind, has_words, version = _PARAMETERS.unpack(
         bytes(parts.take("u1", _PARAMETERS.size))
     )
-    name = _TYPES[kind] if kind < len(_TYPES) else f"number {kind}"
-    if (kind, version) != (0, 0):
-        raise ValueError(f"expected type 'probing', received {name!r} (version {version}): {_WAY_OUT}")
+    if kind >= len(_TYPES):
+        raise ValueError(f"expected a type up to {len(_TYPES) - 1}, received {kind}: {_WAY_OUT}")
+    expected = int(kind >= _TRIE)
+    if version != expected:
+        raise ValueError(
+            f"expected version {expected} of the type {_TYPES[kind]!r}, received version {version}: {_WAY_OUT}"
+        )
     if not 2 <= order <= _decoder.MAX_ORDER:
         raise ValueError(f"expected order 2 to {_decoder.MAX_ORDER}, received {order}")
     if not 1 <= multiplier < 1e6:
         raise ValueError(f"expected a space multiplier of at least 1, received {multiplier}")
-    return order, multiplier, has_words
+    return order, multiplier, kind, has_words
 
 
 def _buckets(count: int, multiplier: float) -> int:
@@ -98,15 +111,66 @@ def _bound_log_probs(values: np.ndarray) -> None:
     log_probs[infinite] = np.copysign(np.float32(_LOG_ZERO), log_probs[infinite])
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], int]:
-    """(the tables of ``NGramLM.tensors``, order)"""
+class Binary(NamedTuple):
+    """What a file holds.
+
+    tables: those of ``NGramLM.tensors``; end: the byte behind the n-grams, where words may follow; ngrams: for each
+    order, words, log-probabilities and back-off weights, if they were to be kept and the file is a trie.
+    """
+
+    tables: dict[str, np.ndarray]
+    order: int
+    end: int
+    ngrams: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None
+
+
+def read(
+    path: str | os.PathLike[str], words: Iterable[str] | None = None, keep_ngrams: bool = False
+) -> Binary:
+    """words: the vocabulary, for a file that does not have it."""
     parts = _Parts(path)
-    order, multiplier, has_words = _header(parts)
+    order, multiplier, kind, has_words = _header(parts)
     counts = [int(count) for count in parts.take("<u8", order)]
-    parts.at = _align(parts.at)
+    parts.take("u1", -parts.at % 8)
+    ngrams = None
+    if kind >= _TRIE:
+        trie = (parts.bytes[parts.at :], counts, kind in _QUANTISED, kind in _COMPRESSED)
+        tables, read = _decoder.read_kenlm_trie(*trie)
+        ngrams = _decoder.list_kenlm_trie(*trie) if keep_ngrams else None
+        parts.at += read
+    else:
+        tables = _read_probing(parts, counts, multiplier, rest_costs=kind == _REST_PROBING)
+    end = parts.at
+    if has_words:
+        tables["strings"] = _strings(parts, len(tables["unigrams"]))
+    else:
+        tables["strings"] = np.zeros(0, np.uint8) if words is None else _match(words, tables)
+    return Binary(tables, order, end, ngrams)
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Names and values in words."""
+    parts = _Parts(path)
+    order, multiplier, kind, has_words = _header(parts)
+    counts = [int(count) for count in parts.take("<u8", order)]
+    parts.take("u1", -parts.at % 8)
+    facts = {"kind": f"KenLM's {_TYPES[kind]}", "order": str(order)}
+    facts |= {f"{n}-grams": str(count) for n, count in enumerate(counts, 1)}
+    facts["words"] = "in the file" if has_words else WORDS_MISSING
+    if kind in _QUANTISED:
+        bits = parts.bytes[parts.at + 8 * (counts[0] + 1) :][:3].tolist()
+        if len(bits) == 3:
+            facts["bits"] = f"{bits[1]} of probabilities, {bits[2]} of back-off weights"
+    elif kind < _TRIE:
+        facts["space multiplier"] = f"{multiplier:g}"
+    return facts
+
+
+def _read_probing(
+    parts: _Parts, counts: list[int], multiplier: float, rest_costs: bool
+) -> dict[str, np.ndarray]:
     if max(counts) > len(parts.bytes):
         raise ValueError(f"expected counts that fit into {len(parts.bytes)} bytes, received {counts}")
-
     version, size = (int(value) for value in parts.take("<u4", 2))
     if version != 0 or not 1 <= size <= counts[0] + 1:
         raise ValueError(
@@ -115,9 +179,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], int]:
     words = _filled(parts.take(_WORD, _buckets(counts[0], multiplier)))
     if len(words) != size - 1 or (len(words) and words["id"].max() >= size):
         raise ValueError(f"expected {size - 1} words with ids below {size}, received others")
-    unigrams = parts.take("<f4", 2 * (counts[0] + 1)).reshape(-1, 2)[:size]
+    # Rest costs are estimates of scores without context. Scores do not need them.
+    columns = 3 if rest_costs else 2
+    unigrams = parts.take("<f4", columns * (counts[0] + 1)).reshape(-1, columns)[:size, :2]
 
-    middle = [_filled(parts.take(_MIDDLE, _buckets(count, multiplier))) for count in counts[1:-1]]
+    middle_type = _MIDDLE_REST if rest_costs else _MIDDLE
+    middle = [_filled(parts.take(middle_type, _buckets(count, multiplier))) for count in counts[1:-1]]
     longest = _filled(parts.take(_LONGEST, _buckets(counts[-1], multiplier)))
     last = np.zeros((len(longest), 2), "<f4")
     last[:, 0] = longest["log_prob"]
@@ -127,14 +194,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], int]:
     unigrams = np.array(unigrams)
     for values in (unigrams, payloads.view("<f4").reshape(-1, 2)):
         _bound_log_probs(values)
-
-    tables = {
+    return {
         "unigrams": unigrams,
         "ngrams": _decoder.make_hash_table(keys, payloads),
         "words": _decoder.make_hash_table(words["key"], words["id"].astype("<u8")),
-        "strings": _strings(parts, size) if has_words else np.zeros(0, np.uint8),
     }
-    return tables, order
 
 
 def _strings(parts: _Parts, size: int) -> np.ndarray:
@@ -147,6 +211,22 @@ def _strings(parts: _Parts, size: int) -> np.ndarray:
         )
     strings[ends] = ord("\n")
     return strings
+
+
+def _match(words: Iterable[str], tables: dict[str, np.ndarray]) -> np.ndarray:
+    """The words by id, each with a line feed, found among given ones by the hashes that the file has of them."""
+    size = len(tables["unigrams"])
+    found: list[str | None] = [None] * size
+    found[0] = "<unk>"
+    for word in ("<s>", "</s>", *words):
+        if index := _decoder.find_word(tables["words"], word):
+            found[index] = word
+    missing = sum(word is None for word in found)
+    if missing:
+        raise ValueError(
+            f"words: expected all {size} words of the model, received none for {missing} of them"
+        )
+    return np.frombuffer(bytearray("".join(f"{word}\n" for word in found).encode()), np.uint8)
 
 
 def word_id(tables: dict[str, np.ndarray], word: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -15,8 +16,11 @@ from torch import Tensor
 
 from asrkern import _decoder, ops
 from asrkern._lengths import Lengths
+from asrkern.decoder import _scorer_package
 from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
+from asrkern.decoder._files import about
 from asrkern.decoder._scores import as_scores
+from asrkern.decoder._tokens import read_tokens
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
@@ -174,6 +178,36 @@ class CTCBeamDecoder:
             top_tokens=top_tokens, hotwords=hotwords, hotword_weight=hotword_weight, blank_penalty=blank_penalty,
             log_add=log_add, history=history, check_normalized=check_normalized, num_threads=num_threads,
         )  # fmt: skip
+
+    @classmethod
+    def from_scorer(
+        cls, path: str | os.PathLike[str], labels: Sequence[str], **options: Any
+    ) -> CTCBeamDecoder:
+        """A decoder with the language model, the words and the weights of a ``.scorer`` package.
+
+        DeepSpeech 0.7 and later and Coqui STT write them: a language model of KenLM, the words that are allowed, alpha
+        and beta. Scores are this class's: as there, each word adds ``alpha · ln p_lm + beta``.
+
+        Args:
+            path: the package, of version 6, made with an alphabet. Packages for bytes (UTF-8 mode) are refused.
+            labels: see the class: the letters of the package's alphabet.txt in its order, and the blank, which those
+                acoustic models have last.
+            options: keyword arguments of the class but lm and lexicon. alpha and beta go before the package's.
+
+        Raises:
+            OSError: the file cannot be opened.
+            TypeError: labels or options of another type.
+            ValueError: it is no such package, is damaged, is for bytes or of another version; labels whose order is not
+                that of its alphabet; or an option out of its range.
+        """
+        with about(path):
+            lm, end = NGramLM._read_kenlm_binary(path)
+            package = _scorer_package.read(path, end)
+            tokens = read_tokens(labels, options.get("blank"), options.get("space"), one_word=False)
+            words = _scorer_package.spell(package.words, tokens, os.path.getsize(path))
+            known = [word for word in words if lm.word_id(word)]
+            _scorer_package.check_known(len(known), words)
+        return cls(labels, lm, known, **{"alpha": package.alpha, "beta": package.beta, **options})
 
     def replace(self, **options: Any) -> CTCBeamDecoder:
         """This decoder with other options. It shares labels, words and language model, so it is made quickly.

@@ -24,6 +24,8 @@ UNITS = ("word", "character")
 SPACES = ("▁", "<space>", "<SPACE>", "|")
 # Tables of at most so many bytes are verified on loading, which takes a tenth of a second at most.
 VERIFIED_BYTES = 1 << 28
+# How many pairs of words NGramLM.to_arpa tries at most.
+_MOST_PAIRS = 10**11
 
 
 class WordScore(NamedTuple):
@@ -87,7 +89,12 @@ class NGramLM:
 
     @classmethod
     def from_arpa(
-        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        unit: str = "word",
+        space: str | None = None,
+        keep_ngrams: bool = False,
     ) -> NGramLM:
         """Read an ARPA file, plain or compressed (gzip, bzip2, xz).
 
@@ -97,6 +104,7 @@ class NGramLM:
         Args:
             path: the file.
             unit, space: see the class.
+            keep_ngrams: whether the n-grams are kept beside the tables, so that :meth:`to_arpa` need not search for them.
 
         Warns:
             UserWarning: an n-gram is there twice: the first counts (of ``<unk>`` the last), as in KenLM; a
@@ -110,7 +118,7 @@ class NGramLM:
                 or ``</s>``, or a line of more than 65536 bytes; with the number of the line. Or it is a file of another
                 known kind; then the message says what converts it.
         """
-        reader = _decoder.ArpaReader()
+        reader = _decoder.ArpaReader(keep_ngrams)
         with about(path):
             for number, chunk in enumerate(read_chunks(path)):
                 if number == 0:
@@ -120,31 +128,68 @@ class NGramLM:
             for warning in reader.warnings():
                 warnings.warn(f"{os.fspath(path)}: {warning}", stacklevel=2)
             bos, eos = reader.word_id("<s>"), reader.word_id("</s>")
-            return cls(_as_tensors(reader.tables()), reader.order, bos, eos, unit, space)
+            tables = reader.tables()
+            kept = Estimate(tables["strings"].tobytes(), reader.ngrams()) if keep_ngrams else None
+            return cls(_as_tensors(tables), reader.order, bos, eos, unit, space, kept)
 
     @classmethod
     def from_kenlm_binary(
-        cls, path: str | os.PathLike[str], *, unit: str = "word", space: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        words: Iterable[str] | None = None,
+        unit: str = "word",
+        space: str | None = None,
+        keep_ngrams: bool = False,
     ) -> NGramLM:
-        """Read a ``.bin`` file of KenLM's ``build_binary probing``.
+        """Read a binary file of KenLM's ``build_binary``, of any type.
+
+        These are ``probing`` with and without rest costs, which scores do not need, and ``trie``: plain, quantised
+        (``-q``, ``-b``), with compressed pointers (``-a``), or both. The n-grams are put into hash tables, of 32 bytes
+        for each n-gram; so asking is as fast for all types, and the file is not needed afterwards. :meth:`quantize`
+        halves the tables.
 
         Args:
             path: the file.
+            words: the vocabulary, in any order, for a file without words (``build_binary -v``), which holds hashes of
+                them. ``<unk>``, ``<s>`` and ``</s>`` may be missing, words of no model be among them. None: such a
+                model knows words by their hashes, but cannot name them, so that a decoder needs a lexicon. A file's
+                own words go first.
             unit, space: see the class.
-
+            keep_ngrams: see :meth:`from_arpa`. Of no effect but for tries: the others hold only hashes of n-grams.
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers are found,
-                other damage is not. Or it is one of KenLM's tries: convert the ARPA file with ``build_binary probing``,
-                or read it with :meth:`from_arpa`.
+            TypeError: words is a single string.
+            ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers and pointers
+                are found, other damage is not. Or it is of another version of the format than 5, which KenLM has
+                written since September 2011, or of a 32-bit machine; or words lacks some of the model's.
         """
+        if isinstance(words, str):
+            raise TypeError(f"words: expected several of them, received the string {words!r}")
         with about(path):
-            tables, order = _kenlm_binary.read(path)
-            bos, eos = (_kenlm_binary.word_id(tables, mark) for mark in ("<s>", "</s>"))
-            lm = cls(_as_tensors(tables), order, bos, eos, unit, space)
-            lm._on_cpu().check_values()
-            return lm
+            return cls._read_kenlm_binary(path, words, unit, space, keep_ngrams)[0]
+
+    @classmethod
+    def _read_kenlm_binary(
+        cls,
+        path: str | os.PathLike[str],
+        words: Iterable[str] | None = None,
+        unit: str = "word",
+        space: str | None = None,
+        keep_ngrams: bool = False,
+    ) -> tuple[NGramLM, int]:
+        """(the model, the byte of the file behind its n-grams)"""
+        binary = _kenlm_binary.read(path, words, keep_ngrams)
+        bos, eos = (_kenlm_binary.word_id(binary.tables, mark) for mark in ("<s>", "</s>"))
+        kept = (
+            Estimate(binary.tables["strings"].tobytes(), binary.ngrams)
+            if binary.ngrams and len(binary.tables["strings"])
+            else None
+        )
+        lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit, space, kept)
+        lm._on_cpu().check_values()
+        return lm, binary.end
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool | None = None) -> NGramLM:
@@ -176,25 +221,33 @@ class NGramLM:
         unit: str = "word",
         space: str | None = None,
         verify: bool | None = None,
+        words: Iterable[str] | None = None,
+        keep_ngrams: bool = False,
     ) -> NGramLM:
         """Read a file of any of three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
+
+        A ``.scorer`` package of DeepSpeech or Coqui STT is a file of KenLM's, too: its language model is read.
 
         Args:
             path: the file.
             unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own.
             space: see the class; None for a file of :meth:`save`: its own.
             verify: for files of :meth:`save`, see :meth:`load`.
+            words: for KenLM's files without words, see :meth:`from_kenlm_binary`.
+            keep_ngrams: for KenLM's tries and ARPA, see :meth:`from_arpa`. Of no effect for the others.
 
         Raises:
-            ImportError, OSError, ValueError: as :meth:`load`, :meth:`from_kenlm_binary` or :meth:`from_arpa`.
+            ImportError, OSError, TypeError, ValueError: as :meth:`load`, :meth:`from_kenlm_binary` or
+                :meth:`from_arpa`.
         """
         with open(path, "rb") as file:
             beginning = file.read(len(_kenlm_binary.MAGIC_ANY))
         if os.fspath(path).endswith(".safetensors") or is_safetensors(beginning):
             lm = cls.load(path, verify=verify)
             return lm if space is None else cls(lm.tensors, lm.order, lm.bos, lm.eos, lm.unit, space)
-        binary = beginning == _kenlm_binary.MAGIC_ANY
-        return (cls.from_kenlm_binary if binary else cls.from_arpa)(path, unit=unit, space=space)
+        if beginning == _kenlm_binary.MAGIC_ANY:
+            return cls.from_kenlm_binary(path, words=words, unit=unit, space=space, keep_ngrams=keep_ngrams)
+        return cls.from_arpa(path, unit=unit, space=space, keep_ngrams=keep_ngrams)
 
     @classmethod
     def estimate(
@@ -239,20 +292,27 @@ class NGramLM:
     def to_arpa(self, path: str | os.PathLike[str]) -> None:
         """Write the model as an ARPA file, compressed if the name ends in ``.gz``.
 
+        Models of :meth:`estimate`, and those read with ``keep_ngrams``, have their n-grams. Of others the tables hold
+        only hashes. Then all pairs of words that may be a bigram are tried, and so on for the higher orders: 30,000
+        words have up to 900 million pairs.
+
         Args:
             path: the file; one that is there is replaced when the new one is whole.
 
-
         Raises:
             OSError: the file cannot be written; what was there before is untouched.
-            ValueError: the model was not made by :meth:`estimate` in this process: its tables hold hashes of n-grams,
-                not the n-grams.
+            ValueError: the model does not have its words; or its n-grams cannot be found, since there are more than
+                10^11 pairs to try, or its tables are not those of asrkern or KenLM.
         """
-        if self._estimate is None:
-            raise ValueError(
-                "to_arpa: expected a model of NGramLM.estimate; a file's tables have no n-grams to write"
-            )
-        self._estimate.to_arpa(path)
+        estimate = self._estimate
+        if estimate is None:
+            strings = self.tensors["strings"].cpu().numpy().tobytes()
+            if not strings:
+                raise ValueError(
+                    "to_arpa: expected a model that has its words, received one that has hashes of them"
+                )
+            estimate = Estimate(strings, self._on_cpu().recover(_MOST_PAIRS))
+        estimate.to_arpa(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tables as a safetensors file with a checksum. :meth:`load` reads it without parsing.

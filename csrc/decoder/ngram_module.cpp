@@ -15,6 +15,7 @@
 
 #include "csrc/decoder/ngram_model.h"
 #include "kernels/lm/arpa.h"
+#include "kernels/lm/kenlm_trie.h"
 #include "kernels/lm/kneser_ney.h"
 #include "kernels/lm/ngram_builder.h"
 #include "kernels/lm/ngram_check.h"
@@ -99,6 +100,133 @@ py::dict finished(const NGramBuilder& builder) {
   tables["words"] = finished(builder.words());
   tables["strings"] = copied<uint8_t>(builder.strings().data(), {py::ssize_t(builder.strings().size())});
   return tables;
+}
+
+void check_order(const std::vector<uint64_t>& counts) {
+  if (counts.size() < 2 || counts.size() > size_t(kMaxOrder))
+    throw py::value_error("counts: expected 2 to " + std::to_string(kMaxOrder) + ", received " +
+                          std::to_string(counts.size()));
+}
+
+// The tables of a trie of KenLM, and how many bytes of the file it takes. file: from its vocabulary on.
+py::tuple read_kenlm_trie(const py::array_t<uint8_t, py::array::c_style>& file, std::vector<uint64_t> counts,
+                          bool quantized, bool compressed_pointers) {
+  check_order(counts);
+  const KenlmTrie trie({reinterpret_cast<const char*>(file.data()), size_t(file.size())}, std::move(counts), quantized,
+                       compressed_pointers);
+  py::array_t<float> unigrams = zeros<float>({py::ssize_t(trie.vocabulary()), 2});
+  py::array_t<int64_t> ngrams = empty_slots({py::ssize_t(finished_size(trie.ngrams())), 2});
+  py::array_t<int64_t> words = empty_slots({py::ssize_t(finished_size(trie.vocabulary() - 1)), 2});
+  NGramEntry* const entries = reinterpret_cast<NGramEntry*>(unigrams.mutable_data());
+  HashQueue<HashSlot> ngram_queue(reinterpret_cast<HashSlot*>(ngrams.mutable_data()), uint64_t(ngrams.shape(0)));
+  HashQueue<HashSlot> word_queue(reinterpret_cast<HashSlot*>(words.mutable_data()), uint64_t(words.shape(0)));
+  {
+    py::gil_scoped_release release;
+    for (uint32_t word = 1; word < trie.vocabulary(); ++word) {
+      const uint64_t hash = trie.word_hash(word);
+      word_queue.add(hash, {hash, word});
+    }
+    word_queue.finish();
+    trie.read([&](int32_t order, const int32_t* ids, uint64_t key, NGramEntry entry) {
+      if (order == 1) {
+        entries[ids[0]] = entry;
+        return;
+      }
+      HashSlot slot{key, 0};
+      memcpy(&slot.payload, &entry, sizeof entry);
+      ngram_queue.add(key, slot);
+    });
+    ngram_queue.finish();
+  }
+  py::dict tables;
+  tables["unigrams"] = std::move(unigrams);
+  tables["ngrams"] = std::move(ngrams);
+  tables["words"] = std::move(words);
+  return py::make_tuple(tables, trie.bytes());
+}
+
+// Log-probabilities and back-off weights without marks.
+py::tuple unmarked(const NGramEntry* entries, py::ssize_t count) {
+  py::array_t<float> log_probs = zeros<float>({count}), backoffs = zeros<float>({count});
+  for (py::ssize_t i = 0; i < count; ++i) {
+    log_probs.mutable_data()[i] = ngram_log_prob(entries[i]);
+    backoffs.mutable_data()[i] = entries[i].backoff + 0.0f;  // −0 becomes 0
+  }
+  py::array_t<int32_t> words = zeros<int32_t>({count, 1});
+  for (py::ssize_t i = 0; i < count; ++i) words.mutable_data()[i] = int32_t(i);
+  return py::make_tuple(words, log_probs, backoffs);
+}
+
+// The n-grams of a trie of KenLM: for each order, words [count, order], log-probabilities, back-off weights. The
+// arguments are those of read_kenlm_trie.
+py::list list_kenlm_trie(const py::array_t<uint8_t, py::array::c_style>& file, std::vector<uint64_t> counts,
+                         bool quantized, bool compressed_pointers) {
+  check_order(counts);
+  const KenlmTrie trie({reinterpret_cast<const char*>(file.data()), size_t(file.size())}, counts, quantized,
+                       compressed_pointers);
+  std::vector<NGramEntry> unigrams(trie.vocabulary());
+  struct Order {
+    py::array_t<int32_t> words;
+    py::array_t<float> log_probs, backoffs;
+    int32_t* next_words;
+    float *next_log_prob, *next_backoff;
+  };
+  std::vector<Order> orders;
+  for (size_t n = 2; n <= counts.size(); ++n) {
+    const py::ssize_t count = py::ssize_t(counts[n - 1]);
+    Order order{zeros<int32_t>({count, py::ssize_t(n)}), zeros<float>({count}), zeros<float>({count}), {}, {}, {}};
+    order.next_words = order.words.mutable_data();
+    order.next_log_prob = order.log_probs.mutable_data();
+    order.next_backoff = order.backoffs.mutable_data();
+    orders.push_back(std::move(order));
+  }
+  {
+    py::gil_scoped_release release;
+    trie.read([&](int32_t n, const int32_t* ids, uint64_t, NGramEntry entry) {
+      if (n == 1) {
+        unigrams[ids[0]] = entry;
+        return;
+      }
+      Order& order = orders[size_t(n - 2)];
+      for (int32_t i = n; i-- > 0;) *order.next_words++ = ids[i];
+      *order.next_log_prob++ = ngram_log_prob(entry);
+      *order.next_backoff++ = entry.backoff + 0.0f;
+    });
+  }
+  py::list result;
+  result.append(unmarked(unigrams.data(), py::ssize_t(unigrams.size())));
+  for (Order& order : orders) result.append(py::make_tuple(order.words, order.log_probs, order.backoffs));
+  return result;
+}
+
+// As list_kenlm_trie, of unigrams and the n-grams of higher orders.
+py::list listed(const NGramEntry* unigrams, size_t vocabulary, const std::vector<NGramList>& lists) {
+  py::list result;
+  result.append(unmarked(unigrams, py::ssize_t(vocabulary)));
+  py::ssize_t n = 2;
+  for (const NGramList& list : lists) {
+    const py::ssize_t count = py::ssize_t(list.log_probs.size());
+    result.append(py::make_tuple(copied<int32_t>(list.words.data(), {count, n++}),
+                                 copied<float>(list.log_probs.data(), {count}),
+                                 copied<float>(list.backoffs.data(), {count})));
+  }
+  return result;
+}
+
+// The n-grams that a reader of an ARPA file has kept.
+py::list list_arpa(ArpaReader& reader) {
+  const std::vector<NGramEntry>& unigrams = reader.builder().unigrams();
+  return listed(unigrams.data(), unigrams.size(), reader.kept());
+}
+
+// The n-grams of a model, found by trying.
+py::list recover(const NGramModel& model, uint64_t most_pairs) {
+  std::vector<NGramList> lists;
+  {
+    py::gil_scoped_release release;
+    lists = recover_ngrams(model.tables(), most_pairs);
+  }
+  return listed(model.tables().unigrams, size_t(model.tables().vocabulary), lists);
 }
 
 std::vector<std::string_view> split_lines(std::string_view text) {
@@ -338,12 +466,13 @@ void bind_ngram(py::module_& m) {
              return std::pair(log_prob, next);
            })
       .def("check_values", &NGramModel::check_values, Release())
+      .def("recover", &recover)
       .def("score_words", &score_words)
       .def("score_sentence", &score_sentence)
       .def("score_sentences", &score_sentences);
 
   py::class_<ArpaReader>(m, "ArpaReader")
-      .def(py::init())
+      .def(py::init<bool>(), py::arg("keep") = false)
       .def("feed", &ArpaReader::feed, Release())
       .def("finish", &ArpaReader::finish)
       .def_property_readonly("order", &ArpaReader::order)
@@ -356,6 +485,7 @@ void bind_ngram(py::module_& m) {
              return texts;
            })
       .def("word_id", [](ArpaReader& reader, std::string_view word) { return reader.builder().find(word); })
+      .def("ngrams", &list_arpa)
       .def("tables", [](ArpaReader& reader) { return finished(reader.builder()); });
 
   py::class_<KneserNey>(m, "KneserNey")
@@ -375,6 +505,8 @@ void bind_ngram(py::module_& m) {
       });
 
   m.def("make_tables", &make_tables);
+  m.def("read_kenlm_trie", &read_kenlm_trie);
+  m.def("list_kenlm_trie", &list_kenlm_trie);
   m.def("make_hash_table", &make_hash_table);
   m.def("make_small_hash_table", &make_small_hash_table);
   m.def("find_word", &find_word);

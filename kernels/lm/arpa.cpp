@@ -187,7 +187,7 @@ void ArpaReader::begin_section(std::string_view line) {
   const std::string expected = section_ < order() ? section_name(section_ + 1) : "\\end\\";
   if (line != expected) fail("expected " + expected + ", received " + quoted(line));
   part_ = Part::kNGrams;
-  ++section_;
+  if (section_++ && keep_) kept_.emplace_back();
   read_ = 0;
 }
 
@@ -232,6 +232,11 @@ void ArpaReader::read_ngram(std::string_view line) {
   const bool added =
       section_ == 1 ? builder_.add_word(word, log_prob, backoff) : builder_.add(ids, section_, log_prob, backoff);
   if (!added) note(repeated_, all);
+  if (!added || !keep_ || section_ == 1) return;
+  NGramList& list = kept_[size_t(section_ - 2)];
+  list.words.insert(list.words.end(), ids, ids + section_);
+  list.log_probs.push_back(log_prob);
+  list.backoffs.push_back(backoff);
 }
 
 float ArpaReader::read_log_prob(std::string_view field) {

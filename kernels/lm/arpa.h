@@ -8,12 +8,16 @@
 #include <vector>
 
 #include "kernels/lm/ngram_builder.h"
+#include "kernels/lm/ngram_recovery.h"
 
 namespace asrkern {
 
 // Reads a file piece by piece. Throws TextError with the number of the line that is wrong.
 class ArpaReader {
  public:
+  // keep: whether the n-grams are kept, too, and not only their hashes.
+  explicit ArpaReader(bool keep = false) : keep_(keep) {}
+
   // The next bytes of the file.
   void feed(std::string_view bytes);
   // The end of the file.
@@ -21,6 +25,8 @@ class ArpaReader {
 
   int32_t order() const { return int32_t(counts_.size()); }
   NGramBuilder& builder() { return builder_; }
+  // The n-grams of orders 2, 3, … as they were read, if they are kept.
+  const std::vector<NGramList>& kept() const { return kept_; }
 
   // Sentences for people about what was not read as it stands in the file.
   std::vector<std::string> warnings() const;
@@ -48,6 +54,8 @@ class ArpaReader {
   [[noreturn]] void fail_parts(std::string_view line) const;
   [[noreturn]] void fail(const std::string& message) const;
 
+  const bool keep_;
+  std::vector<NGramList> kept_;
   NGramBuilder builder_;
   std::string rest_;  // the beginning of a line whose end has not come
   uint64_t line_ = 0;

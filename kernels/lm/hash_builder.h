@@ -53,26 +53,65 @@ class HashWriter {
   std::vector<bool> left_;  // of each group: whether a key found it full
 };
 
+// Adds keys to a HashWriter some keys later, when the memory that it asked for at once is there.
+template <class Slot>
+class HashQueue {
+ public:
+  // slots, size: as of the writer.
+  HashQueue(Slot* slots, uint64_t size) : writer_(slots, size), slots_(slots), size_(size) {}
+
+  // The key is not in the table yet.
+  void add(uint64_t key, Slot slot) {
+    const uint64_t at = count_++ % kAhead;
+    if (count_ > kAhead) writer_.add(waiting_[at].key, waiting_[at].slot);
+    waiting_[at] = {key, slot};
+    prefetch(slots_ + hash_start(key, size_));
+  }
+
+  void finish() {
+    for (uint64_t i = count_ > kAhead ? count_ - kAhead : 0; i < count_; ++i)
+      writer_.add(waiting_[i % kAhead].key, waiting_[i % kAhead].slot);
+    writer_.finish();
+  }
+
+ private:
+  static constexpr uint64_t kAhead = 32;
+  struct Waiting {
+    uint64_t key;
+    Slot slot;
+  };
+
+  HashWriter<Slot> writer_;
+  Slot* const slots_;
+  const uint64_t size_;
+  uint64_t count_ = 0;
+  Waiting waiting_[kAhead];
+};
+
 class HashBuilder {
  public:
   uint64_t count() const { return count_; }
 
   // The payload of a key, or null. The pointer is valid until the next insert.
   uint64_t* find(uint64_t key) {
-    HashSlot& slot = at(slots_.data(), slots_.size(), key);
-    return slot.key ? &slot.payload : nullptr;
+    HashSlot* const slot = at(key);
+    return slot && slot->key ? &slot->payload : nullptr;
   }
 
   // The payload of a key, which becomes `payload` if the key is new, and whether it is. Valid until the next insert.
   std::pair<uint64_t*, bool> insert(uint64_t key, uint64_t payload) {
     if (3 * (count_ + 1) > 2 * slots_.size()) resize(2 * slots_.size());
-    HashSlot& slot = at(slots_.data(), slots_.size(), key);
-    const bool missing = slot.key == 0;
+    HashSlot* slot = at(key);
+    if (!slot) {
+      scatter();
+      if (!(slot = at(key))) fail_crowded();
+    }
+    const bool missing = slot->key == 0;
     if (missing) {
-      slot = {key, payload};
+      *slot = {key, payload};
       ++count_;
     }
-    return {&slot.payload, missing};
+    return {&slot->payload, missing};
   }
 
   // How many slots the finished table has.
@@ -87,27 +126,40 @@ class HashBuilder {
   }
 
  private:
-  // The slot of a key, or the empty slot where it belongs. There is always one.
-  static HashSlot& at(HashSlot* slots, uint64_t size, uint64_t key) {
-    uint64_t at = hash_start(key, size);
-    for (uint64_t distance = 0; slots[at].key && slots[at].key != key; ++distance) {
-      if (distance == kMaxDistance) fail_crowded();
+  // The slot of a key, or the empty slot where it belongs; null if there are too many others before it.
+  HashSlot* at(uint64_t key) {
+    const uint64_t size = slots_.size();
+    uint64_t at = hash_start(key * scatter_, size);
+    for (uint64_t distance = 0; slots_[at].key && slots_[at].key != key; ++distance) {
+      if (distance == kMaxDistance) return nullptr;
       if (++at == size) at = 0;
     }
-    return slots[at];
+    return &slots_[at];
   }
 
   void resize(uint64_t size) {
-    std::vector<HashSlot> slots(size);
-    for (const HashSlot& slot : slots_)
-      if (slot.key) at(slots.data(), size, slot.key) = slot;
-    slots_ = std::move(slots);
+    const std::vector<HashSlot> slots = std::exchange(slots_, std::vector<HashSlot>(size));
+    for (const HashSlot& slot : slots) {
+      if (!slot.key) continue;
+      HashSlot* place = at(slot.key);
+      if (!place) fail_crowded();
+      *place = slot;
+    }
+  }
+
+  // Keys that come in ascending order, as words do in the order of their hashes, crowd at the beginning until the last
+  // is there. From then on they are multiplied by an odd number. The finished table is as it would be without.
+  void scatter() {
+    if (scatter_ != 1) fail_crowded();
+    scatter_ = 0x9e3779b97f4a7c15;
+    resize(slots_.size());
   }
 
   static constexpr size_t kFirstSize = 64;
 
   std::vector<HashSlot> slots_ = std::vector<HashSlot>(kFirstSize);
   uint64_t count_ = 0;
+  uint64_t scatter_ = 1;
 };
 
 // Writes the slots of a SmallHashTable of `count` distinct keys, into finished_size(count) slots that are zero.

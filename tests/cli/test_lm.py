@@ -1,4 +1,4 @@
-"""``asrkern lm build`` and ``asrkern lm query``."""
+"""``asrkern lm``: build, convert, info, query."""
 
 import gzip
 import os
@@ -13,6 +13,8 @@ from typer.testing import CliRunner  # noqa: E402
 
 from asrkern.cli.app import app  # noqa: E402
 from asrkern.decoder import NGramLM  # noqa: E402
+from tests.decoder.kenlm_writer import SMALL, kenlm_binary, murmur_hash, quantise, trie_binary  # noqa: E402
+from tests.decoder.scorer_writer import automaton, package  # noqa: E402
 
 TEXT = "the cat sat\nthe fat cat\na cat sat on the fat cat\n" * 3
 
@@ -192,3 +194,115 @@ def test_says_what_it_needs(tmp_path):
     assert result.returncode == 1
     assert result.stderr == "asrkern: typer is not installed: pip install 'asrkern[cli]'\n"
     assert module(PYTHONPATH=path).returncode == 0
+
+
+def kenlm_files(tmp_path):
+    """The same model as a trie, a probing file, a trie without words and a scorer package."""
+    words = [ngram[0] for ngram in SMALL if len(ngram) == 1 and not ngram[0].startswith("<")]
+    trie = trie_binary(SMALL, strings=False, codes=quantise(SMALL, (12, 12)))
+    contents = {
+        "trie.bin": trie_binary(SMALL),
+        "probing.bin": kenlm_binary(SMALL),
+        "bare.bin": trie_binary(SMALL, strings=False),
+        "model.scorer": package(trie, automaton(words, [" ", *"abcdefghijklmnopqrstuvwxyz"])),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return words
+
+
+TEXTS = ["the cat sat", "a fat cat", "the the extraordinarily x cat", ""]
+
+
+@pytest.mark.parametrize("output", ["new.arpa", "new.arpa.gz", "new.safetensors"])
+def test_convert(tmp_path, output):
+    words = kenlm_files(tmp_path)
+    (tmp_path / "words.txt").write_text("\n".join(words))
+    for name, options in (
+        ("trie.bin", []),
+        ("bare.bin", ["--words", tmp_path / "words.txt"]),
+        ("new.arpa", []),
+    ):
+        expected = NGramLM.open(tmp_path / name)
+        result = run("convert", tmp_path / name, tmp_path / f"of_{output}", *options)
+        assert result.exit_code == 0, result.output
+        lm = NGramLM.open(tmp_path / f"of_{output}")
+        assert lm.score_batch(TEXTS).tolist() == pytest.approx(expected.score_batch(TEXTS).tolist(), abs=1e-9)
+        assert sorted(lm.words) == sorted([*words, "<unk>", "<s>", "</s>"])
+        for text in TEXTS:
+            assert [score.order for score in lm.full_scores(text)] == [
+                score.order for score in expected.full_scores(text)
+            ]
+        if name == "trie.bin":
+            assert run("convert", tmp_path / "trie.bin", tmp_path / "new.arpa").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["probing.bin", "new.safetensors", "quantized.safetensors"])
+def test_convert_finds_ngrams_by_their_hashes(tmp_path, name):
+    words = kenlm_files(tmp_path)
+    for output, options in (("new.safetensors", []), ("quantized.safetensors", ["--quantize"])):
+        assert run("convert", tmp_path / "probing.bin", tmp_path / output, *options).exit_code == 0
+    expected = NGramLM.open(tmp_path / name)
+    assert run("convert", tmp_path / name, tmp_path / "new.arpa").exit_code == 0
+    lm = NGramLM.open(tmp_path / "new.arpa")
+    assert lm.words == expected.words and {*words} < {*lm.words}
+    assert lm.score_batch(TEXTS).tolist() == pytest.approx(expected.score_batch(TEXTS).tolist(), abs=1e-6)
+    ngrams = [
+        line.split("\t")[1] for line in (tmp_path / "new.arpa").read_text().splitlines() if "\t" in line
+    ]
+    assert sorted(ngrams) == sorted(" ".join(ngram) for ngram in SMALL)
+
+
+def test_convert_refuses(tmp_path):
+    kenlm_files(tmp_path)
+    result = run("convert", tmp_path / "bare.bin", tmp_path / "new.arpa")
+    assert result.exit_code == 1 and "expected a model that has its words" in result.stderr
+    result = run("convert", tmp_path / "trie.bin", tmp_path / "new.arpa", "--quantize")
+    assert result.exit_code == 2 and "ends in .safetensors" in result.stderr
+    assert not (tmp_path / "new.arpa").exists()
+
+
+def test_info(tmp_path):
+    kenlm_files(tmp_path)
+    assert run("convert", tmp_path / "trie.bin", tmp_path / "new.arpa.gz").exit_code == 0
+    assert run("convert", tmp_path / "trie.bin", tmp_path / "new.safetensors").exit_code == 0
+    counts = [sum(len(ngram) == n for ngram in SMALL) for n in (1, 2, 3)]
+    for name, lines in {
+        "trie.bin": ["kind: KenLM's trie", "words: in the file"],
+        "probing.bin": ["kind: KenLM's probing", "space multiplier: 1.5"],
+        "bare.bin": ["words: hashes only"],
+        "new.arpa.gz": ["kind: ARPA"],
+        "new.safetensors": [
+            "kind: file of NGramLM.save",
+            "unit: word",
+            f"n-grams of higher orders: {sum(counts[1:])}",
+        ],
+        "model.scorer": [
+            "kind: scorer package of DeepSpeech and Coqui STT, in it KenLM's quantised trie",
+            "alpha: 0.75",
+            "beta: 1.85",
+            "bits: 12 of probabilities, 12 of back-off weights",
+        ],
+    }.items():
+        result = run("info", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        found = [line.strip() for line in result.stdout.splitlines()]
+        expected = ["order: 3", f"1-grams: {counts[0]}", *lines]
+        if name != "new.safetensors":
+            expected += [f"{n}-grams: {count}" for n, count in enumerate(counts, 1)]
+        assert {*expected} <= {*found}, name
+    (tmp_path / "text.txt").write_text("the cat\n")
+    result = run("info", tmp_path / "text.txt")
+    assert result.exit_code == 1 and "this is no ARPA file" in result.stderr
+
+
+def test_words_in_the_order_of_their_hashes(tmp_path):
+    """As in what is converted from a trie. Hash tables that grow used to refuse them."""
+    words = sorted((f"w{i}" for i in range(20_000)), key=lambda word: murmur_hash(word.encode()))
+    lines = ["\\data\\", f"ngram 1={len(words) + 2}", "\\1-grams:", "-9\t<s>", "-9\t</s>"]
+    lines += [f"-{i % 7 + 1}\t{word}" for i, word in enumerate(words)]
+    path = tmp_path / "model.arpa"
+    path.write_text("\n".join([*lines, "\\end\\", ""]))
+    lm = NGramLM.open(path)
+    scores = lm.score_batch(words, bos=False, eos=False).tolist()
+    assert scores == [-(i % 7 + 1.0) for i in range(len(words))]

@@ -1,6 +1,7 @@
 """NGramLM.from_kenlm_binary, against files of a writer of its own: what the format's description says, in Python."""
 
 import gzip
+import json
 import math
 import struct
 import time
@@ -12,9 +13,25 @@ from hypothesis import strategies as st
 
 from asrkern.decoder import NGramLM
 from asrkern.reference import ngram as reference
-from tests.decoder.kenlm_writer import SMALL, kenlm_binary
+from tests.decoder.kenlm_writer import (
+    SMALL,
+    kenlm_binary,
+    left_out_bits,
+    quantise,
+    quantised_model,
+    trie_binary,
+)
 
-WAY_OUT = "make it with `build_binary probing`, or read the ARPA file with NGramLM.from_arpa"
+WAY_OUT = "make it anew with KenLM's build_binary, or read the ARPA file with NGramLM.from_arpa"
+VOCABULARY = ["the", "cat", "sat", "extraordinarily", "é", "a", "on"]
+KINDS = {
+    "probing": lambda model: kenlm_binary(model),
+    "rest costs": lambda model: kenlm_binary(model, kind=1, multiplier=1.2),
+    "trie": lambda model: trie_binary(model),
+    "quantised": lambda model: trie_binary(model, codes=quantise(model, (8, 8))),
+    "compressed": lambda model: trie_binary(model, pointer_limit=22),
+    "both": lambda model: trie_binary(model, codes=quantise(model, (8, 6)), pointer_limit=1),
+}
 
 
 @pytest.fixture
@@ -55,15 +72,73 @@ def test_equals_the_arpa_file(data_dir, tmp_path, path, name):
 
 
 @pytest.mark.parametrize("strings", [False, True])
-def test_kenlm_reads_what_the_writer_writes(path, strings):
+@pytest.mark.parametrize("kind", KINDS)
+def test_kenlm_reads_what_the_writer_writes(path, kind, strings):
     """So the writer is one of KenLM's format."""
     kenlm = pytest.importorskip("kenlm")
-    path.write_bytes(kenlm_binary(SMALL, strings=strings))
+    write = KINDS[kind]
+    path.write_bytes(write(SMALL))
     peer, lm = kenlm.Model(str(path)), NGramLM.from_kenlm_binary(path)
     for sentence in ("the cat sat", "a fat cat", "the the extraordinarily x cat", ""):
         expected = [(score[1], score[2]) for score in peer.full_scores(sentence)]
         assert [(score.order, score.unknown) for score in lm.full_scores(sentence)] == expected
         assert lm.score(sentence) == pytest.approx(peer.score(sentence), abs=1e-5)
+
+
+def random_model(rng, order, sentences, vocabulary):
+    """A model of random text, with probabilities and back-off weights of its own, some of them 0."""
+    text = [list(rng.choice(vocabulary, rng.integers(1, 9))) for _ in range(sentences)]
+    model = reference.kneser_ney(text, order, (0,) * order, (0.5, 1, 1.5))
+    return {
+        ngram: (float(np.float32(log_prob)), float(np.float32(backoff)) * (rng.random() < 0.8))
+        for ngram, (log_prob, backoff) in model.items()
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_tries_equal_the_reference(tmp_path_factory, seed):
+    """Any order, any bits of values and pointers, few n-grams and many."""
+    rng = np.random.default_rng(seed)
+    path = tmp_path_factory.getbasetemp() / "trie.bin"
+    words = [*VOCABULARY, *map(str, range(rng.choice([1, 30])))]
+    model = random_model(rng, int(rng.integers(2, 7)), int(rng.choice([1, 4, 40])), words)
+    codes = (
+        quantise(model, (int(rng.integers(1, 12)), int(rng.integers(2, 12)))) if rng.random() < 0.5 else None
+    )
+    pointer_limit = int(rng.choice([0, 1, 3, 255])) if rng.random() < 0.5 else None
+    path.write_bytes(trie_binary(model, codes=codes, pointer_limit=pointer_limit))
+    lm = NGramLM.open(path)
+    assert [lm.word_id(word) for word in lm.words] == list(range(lm.vocabulary_size))
+    expected = quantised_model(model, codes) if codes else model
+    for _ in range(5):
+        sentence = list(rng.choice([*words, "zebra"], rng.integers(0, 12)))
+        actual = lm.full_scores(" ".join(sentence))
+        assert [score.log_prob for score in actual] == pytest.approx(
+            reference.score(expected, sentence), abs=1e-5
+        )
+        context = ["<s>", *(word if (word,) in model else "<unk>" for word in sentence), "</s>"]
+        lengths = [
+            max(n for n in range(1, min(lm.order, at + 1) + 1) if n == 1 or tuple(context[at - n + 1 : at + 1]) in model)
+            for at in range(1, len(context))
+        ]  # fmt: skip
+        assert [score.order for score in actual] == lengths
+
+
+def test_equals_kenlm(data_dir, path):
+    """Lengths and scores that KenLM's own query gives of files of its own build_binary."""
+    folder = data_dir / "lm" / "kenlm_binaries"
+    sentences = (folder / "probe.txt").read_text().splitlines()
+    for name, expected in json.loads((folder / "scores.json").read_text()).items():
+        path.write_bytes(gzip.decompress((folder / f"{name}.gz").read_bytes()))
+        lm = NGramLM.open(path)
+        for sentence, words in zip(sentences, expected, strict=True):
+            actual = lm.full_scores(sentence)
+            assert [score.order for score in actual] == [length for length, _ in words], name
+            assert [score.log_prob for score in actual] == pytest.approx([p for _, p in words], abs=1e-5), (
+                name
+            )
+        assert (lm.words == []) == ("novocab" in name)
 
 
 def test_without_words_and_without_unk(path):
@@ -75,33 +150,58 @@ def test_without_words_and_without_unk(path):
     assert lm.score("the cat") == pytest.approx(sum(reference.score(model, ["the", "cat"])), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "kind, name",
-    [
-        (1, "probing with rest costs"),
-        (2, "trie"),
-        (3, "quantised trie"),
-        (4, "trie with compressed pointers"),
-        (5, "quantised trie with compressed pointers"),
-        (9, "number 9"),
-    ],
-)
-def test_refuses_other_types_by_name(path, kind, name):
-    path.write_bytes(kenlm_binary(SMALL, kind=kind))
+@pytest.mark.parametrize("write", [kenlm_binary, trie_binary])
+def test_words_of_the_user_for_files_without(path, write):
+    path.write_bytes(write(SMALL, strings=False))
+    words = [ngram[0] for ngram in SMALL if len(ngram) == 1 and not ngram[0].startswith("<")]
+    lm = NGramLM.from_kenlm_binary(path, words=[*words[::-1], "zebra", words[0]])
+    assert sorted(lm.words) == sorted([*words, "<unk>", "<s>", "</s>"])
+    assert [lm.word_id(word) for word in lm.words] == list(range(lm.vocabulary_size))
     with pytest.raises(
-        ValueError, match=rf"model\.bin: expected type 'probing', received '{name}' .*: {WAY_OUT}"
+        ValueError, match=r"words: expected all 9 words of the model, received none for 1 of them"
     ):
-        NGramLM.open(path)
+        NGramLM.from_kenlm_binary(path, words=words[1:])
+    with pytest.raises(TypeError, match="words: expected several of them, received the string 'cat'"):
+        NGramLM.from_kenlm_binary(path, words="cat")
+
+
+def test_end_of_compressed_pointers_before_2014(path):
+    """KenLM wrote the last pointer's upper bits one record too late until June 2014: it is known without them."""
+    texts = ["the cat", "é on a", "sat sat the"]
+    model = random_model(np.random.default_rng(0), 3, 200, [*VOCABULARY, *map(str, range(10))])
+    for ngram in [ngram for ngram in model if len(ngram) == 3]:
+        words, bigrams, trigrams = (sum(len(ngram) == n for ngram in model) for n in (1, 2, 3))
+        good = trie_binary(model, pointer_limit=255)
+        next_bits = trigrams.bit_length() - left_out_bits(bigrams + 1, trigrams, 255)
+        # Header, vocabulary, unigrams, the pointers' header; then the offsets.
+        at = 136 + 8 + 8 * words + 16 * (words + 2) + 8 + 8 * (trigrams >> next_bits)
+        if struct.unpack_from("<Q", good, at) == (bigrams,):
+            break
+        del model[ngram]
+    else:
+        pytest.fail("expected a model whose last pointer has upper bits of its own")
+    path.write_bytes(good)
+    expected = NGramLM.open(path).score_batch(texts).tolist()
+    path.write_bytes(good[:at] + struct.pack("<Q", bigrams + 1) + good[at + 8 :])
+    assert NGramLM.open(path).score_batch(texts).tolist() == expected
 
 
 def test_bad_files(path):
     good = kenlm_binary(SMALL)
+    old = good[:76] + good[80:]
     marks = [ngram for ngram in SMALL if ngram != ("</s>",)]
     for content, message in [
         (b"", "expected a binary file of KenLM, received something else"),
         (b"\\data\\\nngram 1=2\n", "expected a binary file of KenLM, received something else"),
         (kenlm_binary(SMALL, version=4), "expected format version 5 .* received 'format version 4'"),
         (good[:56] + good[60:], "expected format version 5 from a 64-bit little-endian machine"),
+        (old, f"expected format version 5 .* received 'format version 5' from a 32-bit machine: {WAY_OUT}"),
+        (
+            good.replace(b"format version 5", b"incomplete\n\0\0\0\0\0"),
+            "expected a whole file, received one that KenLM did not finish",
+        ),
+        (good[:96] + b"\t" + good[97:], "expected a type up to 5, received 9"),
+        (good[:104] + b"\1" + good[105:], "expected version 0 of the type 'probing', received version 1"),
         (good[:88] + b"\7" + good[89:], "expected order 2 to 6, received 7"),
         (
             good[:92] + struct.pack("<f", 0.5) + good[96:],
@@ -121,6 +221,48 @@ def test_bad_files(path):
             "expected the word </s>, received none",
         ),
     ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"model\.bin: {message}"):
+            NGramLM.from_kenlm_binary(path)
+
+
+def test_bad_tries(path):
+    plain, quantised = trie_binary(SMALL), trie_binary(SMALL, codes=quantise(SMALL, (3, 3)))
+    compressed = trie_binary(SMALL, pointer_limit=22)
+    counts = [sum(len(ngram) == n for ngram in SMALL) for n in (1, 2, 3)]
+    hashes = 136 + 8
+    after = hashes + 8 * counts[0]  # unigrams, or the quantisation
+    records = after + 16 * (counts[0] + 2)
+    word_bits = counts[0].bit_length()
+
+    def changed(content: bytes, at: int, new: bytes) -> bytes:
+        return content[:at] + new + content[at + len(new) :]
+
+    bigram = int.from_bytes(plain[records : records + 8], "little")
+    for content, message in [
+        (changed(plain, 136, struct.pack("<Q", counts[0])), rf"expected less than {counts[0]} words beside <unk>"),
+        (changed(plain, hashes, b"\xff" * 8), "expected words in the order of their hashes, each once, .* word 2 out"),
+        (changed(plain, 104, b"\0"), "expected version 1 of the type 'trie', received version 0"),
+        (changed(plain, 108, struct.pack("<Q", 2**40)), r"expected counts that fit into \d+ bytes, received 10995"),
+        (changed(plain, 108, struct.pack("<Q", 0)), r"expected 1 to 2\^31 - 1 words, received 0"),
+        (changed(plain, 116, struct.pack("<Q", counts[1] + 1)), "3-grams: expected a word"),
+        (plain[:records - 3], r"1-grams: expected \d+ bytes, received the last \d+ of the file: it is cut short"),
+        (plain[:records + 10], r"2-grams: expected \d+ bytes, received the last 10 of the file: it is cut short"),
+        (plain[:140], "vocabulary: expected 8 bytes, received the last 4 of the file"),
+        (plain[:120], r"expected at least 132 bytes, received 120: the file is cut short"),
+        (plain[:133], r"expected at least 136 bytes, received 133: the file is cut short"),
+        (changed(quantised, after, b"\1"), "expected quantisation of version 2, received version 1"),
+        (changed(quantised, after + 1, b"\0"), "expected 1 to 25 bits for a value, received 0 and 3"),
+        (changed(quantised, after + 2, b"\x1a"), "expected 1 to 25 bits for a value, received 3 and 26"),
+        (changed(quantised, after + 1, b"\x19"), "quantisation: expected 134217728 bytes"),
+        (changed(compressed, records, b"\1"), "expected compressed pointers of version 0, received version 1"),
+        # The first unigram's pointer, the one after it, and one that jumps back.
+        (changed(plain, after + 8, struct.pack("<Q", 1)), "expected pointers to 2-grams that grow from 0 to at most"),
+        (changed(plain, after + 24, struct.pack("<Q", 2**63)), "expected pointers to 2-grams that grow from 0 to"),
+        (changed(plain, after + 16 * counts[0] + 8, bytes(8)), "expected pointers to 2-grams that grow from"),
+        # The first bigram's word, which is below those of the vocabulary, and beyond them.
+        (changed(plain, records, struct.pack("<Q", bigram | (1 << word_bits) - 1)), "2-grams: expected a word after -1"),
+    ]:  # fmt: skip
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"model\.bin: {message}"):
             NGramLM.from_kenlm_binary(path)
@@ -178,10 +320,10 @@ def test_keys_in_sequence_are_refused_soon(path):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**16), st.binary(min_size=1, max_size=8))
-def test_damaged_files_never_crash(tmp_path_factory, at, damage):
+@given(st.sampled_from(list(KINDS)), st.integers(0, 2**16), st.binary(min_size=1, max_size=8))
+def test_damaged_files_never_crash(tmp_path_factory, kind, at, damage):
     path = tmp_path_factory.getbasetemp() / "damaged.bin"
-    content = bytearray(kenlm_binary(SMALL))
+    content = bytearray(KINDS[kind](SMALL))
     at %= len(content)
     content[at : at + len(damage)] = damage
     path.write_bytes(content)

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import math
+import random
 import time
 from pathlib import Path
 
@@ -143,8 +144,27 @@ def test_arpa_round_trip(corpus, tmp_path):
         assert again.words == lm.words
         assert again.score_batch(lines).equal(lm.score_batch(lines))
     assert (tmp_path / "model.arpa.gz").read_bytes()[:2] == b"\x1f\x8b"
-    with pytest.raises(ValueError, match="to_arpa: expected a model of NGramLM"):
-        again.to_arpa(tmp_path / "again.arpa")
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_arpa_of_hashes_alone(tmp_path, quantize):
+    """N-grams that tables have only hashes of are found; ends and beginnings of pruned ones are among them."""
+    text = [" ".join(random.Random(seed).choices("abcdefg", k=6)) for seed in range(60)]
+    lm = NGramLM.estimate(text, 4, prune=(0, 0, 1), discount_fallback=True)
+    lm.save(tmp_path / "model.safetensors")
+    hashes = NGramLM.load(tmp_path / "model.safetensors")
+    if quantize:
+        lm, hashes = lm.quantize(), hashes.quantize()
+    hashes.to_arpa(tmp_path / "model.arpa")
+    again = NGramLM.from_arpa(tmp_path / "model.arpa")
+    assert again.words == lm.words
+    assert again.score_batch(text).tolist() == pytest.approx(lm.score_batch(text).tolist(), abs=1e-5)
+    for sentence in text[:10]:
+        assert [score.order for score in again.full_scores(sentence)] == [
+            score.order for score in lm.full_scores(sentence)
+        ]
+    with pytest.raises(ValueError, match="expected at most 10 pairs of n-grams to try, received more: "):
+        hashes._on_cpu().recover(10)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""KenLM's binary files of type probing, of a writer of our own: with and without words, damaged as bytes."""
+"""KenLM's binary files of all types, of a writer of our own: with and without words, damaged as bytes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from asrkern.decoder import NGramLM
+from asrkern.decoder._lm_info import describe
 from asrkern.reference import ngram as reference
-from tests.decoder.kenlm_writer import kenlm_binary
+from tests.decoder.kenlm_writer import kenlm_binary, quantise, quantised_model, trie_binary
 from tests.fuzz._language_models import TEXTS, assert_scores_are_sane, damage, sentences
 
 REFUSALS = (ValueError,)
@@ -23,14 +24,26 @@ class Seed(NamedTuple):
 
 def prepare(folder: Path) -> list[Seed]:
     seeds, path, texts = [], folder / "seed.bin", sentences(np.random.default_rng(0))
+
+    def add(content: bytes, model: reference.Model) -> None:
+        path.write_bytes(content)
+        scores = NGramLM.from_kenlm_binary(path).score_batch(texts).tolist()
+        expected = [sum(reference.score(model, text.split())) for text in texts]
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
+        seeds.append(Seed(content, texts, scores))
+
     for order in (2, 3, 4):
         model = reference.kneser_ney([text.split() for text in TEXTS], order, (0,) * order, (0.5, 1, 1.5))
         for strings, multiplier in ((True, 1.5), (False, 1.1), (True, 4.0)):
-            path.write_bytes(kenlm_binary(model, strings=strings, multiplier=multiplier))
-            scores = NGramLM.from_kenlm_binary(path).score_batch(texts).tolist()
-            expected = [sum(reference.score(model, text.split())) for text in texts]
-            np.testing.assert_allclose(scores, expected, atol=1e-4)
-            seeds.append(Seed(path.read_bytes(), texts, scores))
+            add(kenlm_binary(model, strings=strings, multiplier=multiplier), model)
+        add(kenlm_binary(model, kind=1), model)
+        for bits in (None, (3, 2), (8, 9)):
+            codes = quantise(model, bits) if bits else None
+            for pointer_limit in (None, 0, 22):
+                content = trie_binary(
+                    model, strings=pointer_limit != 0, codes=codes, pointer_limit=pointer_limit
+                )
+                add(content, quantised_model(model, codes) if codes else model)
     return seeds
 
 
@@ -48,3 +61,11 @@ def one(rng: np.random.Generator, folder: Path, prepared: list[Seed]) -> None:
     if kind < 0.05:
         assert lm.score_batch(seed.texts).tolist() == seed.scores
     assert_scores_are_sane(lm, sentences(rng))
+    describe(path)
+    if rng.random() < 0.3:
+        lm = NGramLM.open(path, keep_ngrams=True)
+        lm.to_arpa(folder / "model.arpa")
+        again = NGramLM.open(folder / "model.arpa")
+        assert_scores_are_sane(again, sentences(rng))
+        if kind < 0.05:
+            np.testing.assert_allclose(again.score_batch(seed.texts), seed.scores, atol=1e-5)

@@ -214,7 +214,7 @@ def ctc_decoder(
         lexicon: file of words and their spellings, a line each: ends in ``sil_token``, or begins with a token that
             begins with "▁". None: words are not known.
         tokens: names, or a file of them.
-        lm: file of a word model (ARPA, KenLM probing, :meth:`NGramLM.save`), or an NGramLM; without lexicon a model of
+        lm: file of a word model (ARPA, KenLM, :meth:`NGramLM.save`), or an NGramLM; without lexicon a model of
             tokens.
         lm_dict: None; the words are the lexicon's.
 
