@@ -140,7 +140,8 @@ def _register(cell) -> None:
         input, *rest = inputs
         *states, weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, _bias_hh, save_reserve = rest
         *_after, reserve = output
-        ctx.mark_non_differentiable(reserve)
+        # It keeps its graph, so that a second derivative comes to the backward's own, which raises.
+        ctx.set_materialize_grads(False)
         quantised = any(t is not None for t in (scale_ih, scale_hh))
         ctx.has_derivative, ctx.has_bias = save_reserve and not quantised, bias_ih is not None
         ctx.save_for_backward(input, *states, weight_ih, weight_hh, reserve)
@@ -154,16 +155,23 @@ def _register(cell) -> None:
         input, *states, weight_ih, weight_hh, reserve = ctx.saved_tensors
         # The last state is what the gates' gradients need: c of an LSTM, h of a GRU.
         with torch.autocast(input.device.type, enabled=False):
-            *gates, grad_before = call(backward_name, *grads[:count], states[-1], reserve)
+            *after, _grad_reserve = grads
+            after = [torch.zeros_like(states[0]) if grad is None else grad for grad in after]
+            *gates, grad_before = call(backward_name, *after, states[-1], reserve)
             of_x, of_h = gates[0], gates[-1]
-            grad_h = of_h @ weight_hh
-            before = (grad_h, grad_before) if count == 2 else (grad_h + grad_before,)
-            biases = (of_x.sum(0), of_h.sum(0)) if ctx.has_bias else (None, None)
+            of_input, of_state, *rest = ctx.needs_input_grad
+            of_ih, _, of_hh, *_ = rest[count - 1 :]
+            grad_h = of_h @ weight_hh if of_state else None
+            if count == 2:
+                before = (grad_h, grad_before)
+            else:
+                before = (None if grad_h is None else grad_h + grad_before,)
             return (
-                of_x @ weight_ih,
+                of_x @ weight_ih if of_input else None,
                 *before,
-                *(of_x.t() @ input, None, of_h.t() @ states[0], None),
-                *biases,
+                *(of_x.t() @ input if of_ih else None, None),
+                *(of_h.t() @ states[0] if of_hh else None, None),
+                *((of_x.sum(0), of_h.sum(0)) if ctx.has_bias else (None, None)),
                 None,
             )
 
