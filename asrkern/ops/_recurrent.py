@@ -365,14 +365,16 @@ def register(cell: Cell) -> None:
 
     def setup_context(ctx, inputs, output):
         a = _Arguments.of(cell, inputs)
-        output, *_finals, reserve = output
+        output, *finals, reserve = output
         ctx.mark_non_differentiable(reserve)
+        # Zeros for the reserve would be as large as it is.
+        ctx.set_materialize_grads(False)
         ctx.batch_first, ctx.save_reserve = a.batch_first, a.save_reserve
         ctx.has_bias = a.weights.bias_ih is not None
         reverse = a.weights_reverse
         weights = (a.weights.weight_ih, a.weights.weight_hh, reverse.weight_ih, reverse.weight_hh)
         ctx.save_for_backward(
-            *_Saved(a.input, a.lengths, a.batch_sizes, a.states, *weights, output, reserve).flat()
+            *_Saved(a.input, a.lengths, a.batch_sizes, a.states, *weights, output, reserve).flat(), finals[0]
         )
 
     def backward(ctx, *grads):
@@ -381,7 +383,10 @@ def register(cell: Cell) -> None:
                 f"asrkern::{cell.name}: backward needs save_reserve=True in forward; asrkern.ops.{cell.name} sets it"
             )
         *grads, _grad_reserve = grads
-        saved = _Saved.of(cell, ctx.saved_tensors)
+        *values, final = ctx.saved_tensors
+        saved = _Saved.of(cell, values)
+        like = (saved.output, *[final] * count)
+        grads = [torch.zeros_like(t) if grad is None else grad for grad, t in zip(grads, like)]
         with torch.autocast(saved.input.device.type, enabled=False):
             dx, *rest = call(f"{cell.name}_backward", *grads, *saved.flat(), ctx.batch_first)
         dstates, (dw_ih, dw_hh, db_ih, db_hh) = _split(rest, count)

@@ -4,7 +4,8 @@
     python benchmarks/models/training_step.py las_hw4 --utterances 16
 
 A step is forward, loss with the targets as input where the model takes some, backward and Adam, which takes a step of 0.
-All utterances of a batch have one length: then stock layers need no masks. The loss and the gradients of all weights are
+Stock recurrent layers run on packed sequences, as batches of real utterances need it. Here all of a batch have one
+length, so that torch's batch norms count what asrkern's count. The loss and the gradients of all weights are
 compared before anything is timed, without dropout: a model in which they differ has no times, and the exit status is 1.
 Memory is the peak of a process of its own, while it takes a step.
 """
@@ -66,7 +67,7 @@ class Training:
         torch.manual_seed(0)
         model = registry.build(name)
         self._stock = backend == STOCK
-        self.model = (with_torch_layers(model, packed=False) if self._stock else model).train()
+        self.model = (with_torch_layers(model) if self._stock else model).train()
         if not dropout:
             for module in self.model.modules():
                 if isinstance(module, nn.Dropout | LockedDropout):
@@ -106,7 +107,7 @@ class Training:
         self._optimizer.zero_grad()
         loss = self.loss()
         loss.backward()
-        return float(loss), torch.cat(
+        return float(loss.detach()), torch.cat(
             [p.grad.flatten() for p in self.model.parameters() if p.grad is not None]
         )
 
