@@ -37,12 +37,14 @@ def translations() -> dict[Callable, Callable]:
         "batch_norm_act": _batch_norm_act,
         "ctc_beam_search": _ctc_beam_search,
         "gru": _gru,
+        "gru_cell": _gru_cell,
         "gru_pack": _pack,
         "gru_prepacked": _gru_prepacked,
         "linear": _linear,
         "linear_heads": _linear_heads,
         "linear_quantized": _linear_quantized,
         "lstm": _lstm,
+        "lstm_cell": _lstm_cell,
         "lstm_pack": _pack,
         "lstm_prepacked": _lstm_prepacked,
         "masked_conv2d": _masked_conv2d,
@@ -134,6 +136,29 @@ def _lstm(
         input, lengths, batch_sizes, (h0, c0), directions, weight_hh.shape[1], batch_first
     )
     return output, *finals, _no_reserve()
+
+
+def _gru_cell(
+    input, h, weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh, save_reserve: bool
+):  # fmt: skip
+    weights = (weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh)
+    return _cell(input, (h,), weights)
+
+
+def _lstm_cell(
+    input, h, c, weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh, save_reserve: bool
+):  # fmt: skip
+    weights = (weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh)
+    return _cell(input, (h, c), weights)
+
+
+def _cell(input, states, weights):
+    """A layer of one frame."""
+    direction = _dequantized(*weights)
+    size = weights[2].shape[1]
+    states = [op.Unsqueeze(state, [0]) for state in states]
+    _, *finals = _recurrent(op.Unsqueeze(input, [0]), None, None, states, [direction], size, False)
+    return *(op.Squeeze(final, [0]) for final in finals), _no_reserve()
 
 
 def _no_reserve():

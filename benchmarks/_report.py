@@ -198,14 +198,19 @@ def plot_reports(reports: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def plot_growth(panels: dict[str, dict[str, list[tuple[int, float]]]], path: Path) -> None:
-    """One log-log panel for each x axis: milliseconds over it by backend, as points."""
+def plot_growth(rows: Sequence[dict[str, dict[str, list[tuple[int, float]]]]], path: Path) -> None:
+    """Rows of log-log panels, one for each x axis: milliseconds over it by backend, as points."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator, ScalarFormatter
 
-    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
-    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (label, lines) in zip(all_axes, panels.items()):
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(4 * columns, 4 * len(rows)), layout="constrained")
+    all_axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in all_axes.flat:
+        axes.set_axis_off()
+    panels = [(axes, *panel) for line, row in zip(all_axes, rows) for axes, panel in zip(line, row.items())]
+    for axes, label, lines in panels:
+        axes.set_axis_on()
         for name, points in lines.items():
             axes.loglog(*zip(*points), marker="o", label=name)
         axes.set_xticks([x for x, _ in points])
@@ -213,6 +218,12 @@ def plot_growth(panels: dict[str, dict[str, list[tuple[int, float]]]], path: Pat
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
-    all_axes[0].set_ylabel("milliseconds")
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    for axes in all_axes[:, 0]:
+        axes.set_ylabel("milliseconds")
+    handles = {
+        label: handle
+        for axes in all_axes.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=150)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 
 class RecurrentShape(NamedTuple):
@@ -90,6 +91,16 @@ class TransformerShape(NamedTuple):
         return f"{self.kind} N={self.batch} T={self.frames} d={self.size}{', ragged' if self.ragged else ''}"
 
 
+class CellShape(NamedTuple):
+    """A step of an LSTM cell whose input is as wide as its state."""
+
+    hidden_size: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"H={self.hidden_size} N={self.batch}"
+
+
 GRU_INFERENCE = [
     RecurrentShape(512, 1, 200),
     RecurrentShape(512, 16, 200),
@@ -110,7 +121,7 @@ LSTM_TRAINING = [
     RecurrentShape(1024, 8, 100),
 ]
 # One dimension at a time.
-GRU_GROWTH = {
+_GRU_GROWTH = {
     "steps": [RecurrentShape(512, 1, steps) for steps in (25, 50, 100, 200, 400, 800)],
     "hidden_size": [RecurrentShape(size, 1, 100) for size in (128, 256, 512, 1024, 1760, 2560)],
     "batch": [RecurrentShape(512, batch, 100) for batch in (1, 2, 4, 8, 16, 32, 64)],
@@ -169,6 +180,37 @@ TRANSFORMER = [
     for size in (1312, 512)
     for batch, frames, ragged in ((1, 265, False), (8, 250, False), (8, 250, True))
 ]
+
+
+# Of a decoder's steps in inference, then in training.
+CELL = [CellShape(size, batch) for size in (256, 512, 1024) for batch in (1, 8, 32)]
+CELL_TRAINING = [CellShape(512, 32), CellShape(512, 96)]
+
+# One dimension at a time, by operation.
+GROWTH: dict[str, dict[str, Sequence[Any]]] = {
+    "gru": _GRU_GROWTH,
+    "lstm_cell": {
+        "hidden_size": [CellShape(size, 8) for size in (128, 256, 512, 1024, 2048)],
+        "batch": [CellShape(512, batch) for batch in (1, 2, 4, 8, 16, 32, 64)],
+    },
+    "linear_quantized": {
+        "in_features": [LinearShape(8, size, size) for size in (256, 512, 1024, 2048)],
+        "rows": [LinearShape(rows, 1024, 1024) for rows in (1, 2, 4, 8, 16, 32, 64)],
+    },
+    "speller": {
+        "frames": [SpellerShape("hw4", 1, frames) for frames in (50, 100, 200, 400, 800)],
+        "rows": [SpellerShape("hw4", rows, 100) for rows in (1, 2, 4, 8, 16, 32)],
+    },
+    "attention": {
+        "frames": [AttentionShape(1, frames, 8, 64) for frames in (64, 128, 256, 512, 1024)],
+        "batch": [AttentionShape(batch, 256, 8, 64) for batch in (1, 2, 4, 8)],
+    },
+    "transformer": {
+        "size": [TransformerShape("encoder", 1, 250, size, False) for size in (256, 512, 1024)],
+        "frames": [TransformerShape("encoder", 1, frames, 512, False) for frames in (64, 128, 256, 512)],
+        "batch": [TransformerShape("encoder", batch, 250, 512, False) for batch in (1, 2, 4, 8)],
+    },
+}
 
 
 def ragged_lengths(batch: int, frames: int) -> list[int]:

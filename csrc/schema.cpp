@@ -52,6 +52,19 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor? weight_ih_reverse, Tensor? scale_ih_reverse, Tensor? packed_hh_reverse, Tensor? scale_hh_reverse,"
       " Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, bool batch_first, bool int8_activations=False)"
       " -> (Tensor output, Tensor h_n, Tensor c_n)");
+  m.def(
+      "gru_cell(Tensor input, Tensor h, Tensor weight_ih, Tensor? scale_ih, Tensor weight_hh, Tensor? scale_hh,"
+      " Tensor? bias_ih, Tensor? bias_hh, bool save_reserve) -> (Tensor h_next, Tensor reserve)");
+  m.def(
+      "gru_cell_backward(Tensor grad_h, Tensor h, Tensor reserve)"
+      " -> (Tensor grad_gates_x, Tensor grad_gates_h, Tensor grad_h_before)");
+  m.def(
+      "lstm_cell(Tensor input, Tensor h, Tensor c, Tensor weight_ih, Tensor? scale_ih, Tensor weight_hh,"
+      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh, bool save_reserve)"
+      " -> (Tensor h_next, Tensor c_next, Tensor reserve)");
+  m.def(
+      "lstm_cell_backward(Tensor grad_h, Tensor grad_c, Tensor c, Tensor reserve)"
+      " -> (Tensor grad_gates, Tensor grad_c_before)");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def(
       "linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, bool int8_activations=False)"

@@ -97,6 +97,15 @@ def test_imports_change_nothing_that_others_see() -> None:
     )
     assert run(code).stdout.split() == ["True", "True"]
     code = (
+        "import torch._dynamo.config as config, asrkern.nn\n"
+        # As torch.export does.
+        "with config.patch(allow_rnn=True):\n"
+        "    pass\n"
+        "layer = asrkern.nn.GRU(3, 4)\n"
+        "print(config.allow_rnn)\n"
+    )
+    assert run(code).stdout.split() == ["True"]
+    code = (
         "import sys, pickle, copy, torch, asrkern.nn\n"
         "before = list(sys.meta_path)\n"
         "print('torch._dynamo' in sys.modules)\n"

@@ -120,6 +120,8 @@ class Layers(nn.Module):
         self.pyramid = asrkern.nn.PyramidalRNN(4, 3)
         self.lookahead = asrkern.nn.Lookahead(6, 2)
         self.rows = asrkern.nn.MaskedBatchNorm1d(6)
+        self.gru_cell = asrkern.nn.GRUCell(6, 4)
+        self.lstm_cell = asrkern.nn.LSTMCell(4, 3, bias=False)
 
     def forward(self, x, lengths, h, c):
         x, lengths = self.conv(x, input_lengths=lengths)
@@ -129,7 +131,9 @@ class Layers(nn.Module):
         x = self.batch_rnn(self.forwards(x)[0], lengths)[0]
         y, halves = self.pyramid(x.transpose(0, 1), lengths)
         y = self.lookahead(y.transpose(0, 1), halves)
-        return x, lengths, h_n, c_n, other, self.rows(y.flatten(0, 1)), halves
+        y = self.rows(y.flatten(0, 1))
+        h = self.gru_cell(y)
+        return x, lengths, h_n, c_n, other, y, halves, h, *self.lstm_cell(h, self.lstm_cell(h))
 
 
 def test_layers_in_onnx_runtime(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asrkern.models import teacher_forcing
 from asrkern.models.las_config import LASConfig
 from asrkern.models.listener import make_dropout
 from asrkern.nn import (
@@ -17,6 +18,7 @@ from asrkern.nn import (
     DotAttention,
     LocationAwareAttention,
     LockedDropout,
+    LSTMCell,
     MeanAttention,
     MultiHeadAttention,
 )
@@ -81,6 +83,15 @@ class Speller(nn.Module):
         """Take tokens [N, L] → features [N, L, D], attention weights [N, L, T'] and the state after them."""
         raise NotImplementedError
 
+    def run_known(
+        self, tokens: Tensor, state: SpellerState, memory: AttentionMemory, forced: list[bool] | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Features and attention weights of all steps; None if steps have to be taken one by one.
+
+        tokens, memory, forced: as in :meth:`forward`; state: of :meth:`start`.
+        """
+        return self.run(tokens, state, memory)[:2] if forced is None else None
+
     def classify(self, features: Tensor, state: SpellerState) -> Tensor:
         """features [N, L, D] → logits [N, L, num_tokens]."""
         raise NotImplementedError
@@ -107,9 +118,9 @@ class Speller(nn.Module):
             logits [N, L, num_tokens] and attention weights [N, L, T'].
         """
         state = self.start(memory)
-        if forced is None:
-            features, weights, _ = self.run(tokens, state, memory)
-            return self.classify(features, state), weights
+        known = self.run_known(tokens, state, memory, forced)
+        if known is not None:
+            return self.classify(known[0], state), known[1]
         logits, alignments, token = [], [], tokens[:, 0]
         for index, given in enumerate(forced):
             token = tokens[:, index] if given else token
@@ -138,7 +149,7 @@ class CellSpeller(Speller):
     """HW4P2's: LSTM cells on embedding and context, then three linear layers ("CDN") on output and context.
 
     Keys ``attend.*`` (the attention is given, since the model has it too), ``embedding.*``, ``lstm_cells.N.*``,
-    ``output_to_char.*``, ``linear1.*``, ``char_prob.*``. The cells are torch's.
+    ``output_to_char.*``, ``linear1.*``, ``char_prob.*``. The cells are asrkern's.
     """
 
     def __init__(self, config: LASConfig, attend: Attention) -> None:
@@ -149,7 +160,7 @@ class CellSpeller(Speller):
         self.embedding = nn.Embedding(config.num_tokens, size, padding_idx=config.pad_token)
         width = config.speller_size
         self.lstm_cells = nn.ModuleList(
-            nn.LSTMCell(width if index else size + config.context_size, width)
+            LSTMCell(width if index else size + config.context_size, width)
             for index in range(config.speller_layers)
         )
         for cell in self.lstm_cells:
@@ -179,6 +190,17 @@ class CellSpeller(Speller):
     def stacked(self, state: SpellerState, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
         context, *cells = state.hidden
         return torch.stack(cells), context
+
+    def run_known(
+        self, tokens: Tensor, state: SpellerState, memory: AttentionMemory, forced: list[bool] | None
+    ) -> tuple[Tensor, Tensor] | None:
+        if not teacher_forcing.can_spell(self, memory, forced):
+            return super().run_known(tokens, state, memory, forced)
+
+        def choose(features: Tensor) -> Tensor:
+            return self.classify(features[:, None], state)[:, 0].argmax(-1)
+
+        return teacher_forcing.spell(self, tokens, memory, forced, choose)
 
     def run(
         self, tokens: Tensor, state: SpellerState, memory: AttentionMemory

@@ -25,6 +25,7 @@ from asrkern.nn import (
     DotAttention,
     LocationAwareAttention,
     LockedDropout,
+    LSTMCell,
     MeanAttention,
     MultiHeadAttention,
     QuantizedCell,
@@ -37,7 +38,17 @@ from asrkern.ops import Dense, PackedSpeller, SpellerCell, SpellerWeights
 # Classes that the kernels compute like. Subclasses (parametrizations make some) may compute something else.
 _LAYERS = {
     *(CellSpeller, GRUSpeller, nn.ModuleList, nn.ModuleDict),
-    *(nn.Embedding, nn.LSTMCell, QuantizedCell, GRU, QuantizedGRU, nn.Linear, QuantizedLinear, nn.Conv1d),
+    *(
+        nn.Embedding,
+        nn.LSTMCell,
+        LSTMCell,
+        QuantizedCell,
+        GRU,
+        QuantizedGRU,
+        nn.Linear,
+        QuantizedLinear,
+        nn.Conv1d,
+    ),
     *(nn.Dropout, LockedDropout),
     *(MeanAttention, DotAttention, AdditiveAttention, LocationAwareAttention, MultiHeadAttention),
     *(_CombinedDot, _CombinedMultiHead),
@@ -237,7 +248,7 @@ def _weights_of(speller: Speller) -> SpellerWeights | None:
         layers = speller.output_to_char, speller.linear1, speller.char_prob
         fields = _attention(speller.attend)
         plain = all(type(m) in linear for m in layers) and all(
-            type(cell) in (nn.LSTMCell, QuantizedCell) for cell in speller.lstm_cells
+            type(cell) in (nn.LSTMCell, LSTMCell, QuantizedCell) for cell in speller.lstm_cells
         )
         if fields is None or not plain:
             return None

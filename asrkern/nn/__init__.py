@@ -12,6 +12,7 @@ from asrkern.nn.attention import (
 )
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
 from asrkern.nn.batch_rnn import BatchRNN
+from asrkern.nn.cells import GRUCell, LSTMCell
 from asrkern.nn.convert import ConversionReport, convert
 from asrkern.nn.freeze import FrozenGRU, FrozenLSTM, freeze, unfreeze
 from asrkern.nn.fused_sequential import FusedSequential
@@ -45,7 +46,9 @@ __all__ = [
     "FrozenGRU",
     "FrozenLSTM",
     "FusedSequential",
+    "GRUCell",
     "InferenceBatchSoftmax",
+    "LSTMCell",
     "LightGRU",
     "LocationAwareAttention",
     "LockedDropout",
@@ -75,7 +78,19 @@ __all__ = [
 ]
 
 _LAYERS = (
-    *(GRU, LSTM, BatchRNN, FrozenGRU, FrozenLSTM, LightGRU, LockedDropout, Lookahead, MaskConv),
+    *(
+        GRU,
+        LSTM,
+        GRUCell,
+        LSTMCell,
+        BatchRNN,
+        FrozenGRU,
+        FrozenLSTM,
+        LightGRU,
+        LockedDropout,
+        Lookahead,
+        MaskConv,
+    ),
     *(MaskedBatchNorm1d, MaskedBatchNorm2d, PyramidalRNN, SequenceWise),
     *(QuantizedCell, QuantizedGRU, QuantizedLSTM, QuantizedLinear),
     *(TransformerDecoderLayer, TransformerEncoderLayer),

@@ -20,6 +20,9 @@ _NAME = "torch._dynamo"
 
 def _set_default(dynamo: ModuleType) -> None:
     dynamo.config._config["allow_rnn"].default = True
+    if not dynamo.config.allow_rnn:
+        # torch.export sets flags for a while. It sets this one back to a value of its own, not to the default.
+        dynamo.config.allow_rnn = True
 
 
 class _AtImport(MetaPathFinder):

@@ -19,6 +19,7 @@ from asrkern.nn._hooks import has_hooks, is_altered
 from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d, clamp_range
 from asrkern.nn.batch_rnn import BatchRNN
+from asrkern.nn.cells import GRUCell, LSTMCell, RecurrentCell
 from asrkern.nn.fused_sequential import FusedSequential, pays, with_activations
 from asrkern.nn.gru import GRU
 from asrkern.nn.lookahead import Lookahead
@@ -57,16 +58,16 @@ class _Left(Exception):
 def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) -> ConversionReport:
     """Swap the layers that asrkern has for its own; the model computes what it did before.
 
-    Converted are torch.nn.GRU and LSTM; TransformerEncoderLayer and TransformerDecoderLayer with ReLU;
+    Converted are torch.nn.GRU, LSTM, GRUCell and LSTMCell; TransformerEncoderLayer and TransformerDecoderLayer with ReLU;
     deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and InferenceBatchSoftmax, recognised by class name
     and attributes and then compared with their replacement on a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or
     SyncBatchNorm before a Hardtanh, ReLU6 or ReLU, or with a convolution that asrkern computes faster, which then runs
     such neighbours as one (all stay what they are, see :class:`asrkern.nn.FusedSequential`). Parameters and buffers are the same objects
     as before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
 
-    Left as they are, with the reason in the report: subclasses of torch.nn.GRU and LSTM; layers with forward or
+    Left as they are, with the reason in the report: subclasses of torch.nn.GRU, LSTM and cells; layers with forward or
     backward hooks or parametrizations (weight_norm among them); layers that turn out to compute something else;
-    torch.nn.RNN, LSTMs with proj_size and cells, for which asrkern has no kernels; and a batch norm and a clamp after
+    torch.nn.RNN, RNNCell and LSTMs with proj_size, for which asrkern has no kernels; and a batch norm and a clamp after
     it that are not neighbours in a torch.nn.Sequential.
 
     A converted BatchRNN keeps the number of frames of its input, where the original cuts to the longest
@@ -97,6 +98,7 @@ def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) ->
 
 _OURS = (
     RecurrentLayers,
+    RecurrentCell,
     MaskConv,
     SequenceWise,
     FusedSequential,
@@ -110,6 +112,7 @@ _OURS = (
 )
 
 _RECURRENT = {nn.GRU: GRU, nn.LSTM: LSTM}
+_CELLS = {nn.GRUCell: GRUCell, nn.LSTMCell: LSTMCell}
 _TRANSFORMER = {
     nn.TransformerEncoderLayer: TransformerEncoderLayer,
     nn.TransformerDecoderLayer: TransformerDecoderLayer,
@@ -208,11 +211,13 @@ class _Converter:
             )
 
     def _rnn(self, old: nn.RNNBase | nn.RNNCellBase) -> nn.Module:
-        kind = next((kind for kind in _RECURRENT if isinstance(old, kind)), None)
+        kind = next((kind for kind in (*_RECURRENT, *_CELLS) if isinstance(old, kind)), None)
         if kind is None:
             raise _Left("asrkern has no kernel for it")
         if type(old) is not kind:
             raise _Left(f"a subclass of {_kind_name(kind)} may compute something else")
+        if kind in _CELLS:
+            return _CELLS[kind](old.input_size, old.hidden_size, old.bias, device="meta")
         if old.proj_size:
             raise _Left("asrkern has no kernel for proj_size")
         return _recurrent(_RECURRENT[kind], old, "concat")

@@ -106,16 +106,14 @@ class QuantizedCell(_EvalOnly):
             raise TypeError(f"hx: expected a pair (h, c), received {type(hx).__name__}")
         for name, state in zip(("h", "c"), states):
             check_shape(name, state, (*rows, self.hidden_size))
-        h = hx[0] if self.gates == 4 else hx
-        of_input = ops.linear_quantized(input, self.weight_ih, self.weight_ih_scale, self.bias_ih)
-        of_state = ops.linear_quantized(h, self.weight_hh, self.weight_hh_scale, self.bias_hh)
+        weights = ops.GRUWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        scales = self.weight_ih_scale, self.weight_hh_scale
+        x, *states = (t if rows else t[None] for t in (input, *states))
         if self.gates == 4:
-            i, f, g, o = (of_input + of_state).chunk(4, -1)
-            c = torch.sigmoid(f) * hx[1] + torch.sigmoid(i) * torch.tanh(g)
-            return torch.sigmoid(o) * torch.tanh(c), c
-        (x_r, x_z, x_n), (h_r, h_z, h_n) = of_input.chunk(3, -1), of_state.chunk(3, -1)
-        z, n = torch.sigmoid(x_z + h_z), torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
-        return (1 - z) * n + z * h
+            h, c = ops.lstm_cell(x, weights, *states, scales=scales)
+            return (h, c) if rows else (h[0], c[0])
+        h = ops.gru_cell(x, weights, *states, scales=scales)
+        return h if rows else h[0]
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, weights={self.format}"

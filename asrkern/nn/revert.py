@@ -7,6 +7,7 @@ import copy
 from torch import nn
 
 from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
+from asrkern.nn.cells import GRUCell, LSTMCell
 from asrkern.nn.convert import ConversionReport, type_name
 from asrkern.nn.fused_sequential import FusedSequential
 from asrkern.nn.gru import GRU
@@ -16,6 +17,8 @@ from asrkern.nn.transformer import TransformerDecoderLayer, TransformerEncoderLa
 _STOCK = {
     GRU: nn.GRU,
     LSTM: nn.LSTM,
+    GRUCell: nn.GRUCell,
+    LSTMCell: nn.LSTMCell,
     MaskedBatchNorm1d: nn.BatchNorm1d,
     MaskedBatchNorm2d: nn.BatchNorm2d,
     FusedSequential: nn.Sequential,
@@ -29,7 +32,7 @@ _OWN = {"merge": "concat", "activation": None, "layout": "NCT", "stats": ..., "_
 def revert(model: nn.Module, *, inplace: bool = True) -> ConversionReport:
     """Replace asrkern's layers by torch's where torch has the same: for tools that know only torch's layers.
 
-    A GRU, LSTM, TransformerEncoderLayer, TransformerDecoderLayer, MaskedBatchNorm1d or 2d and FusedSequential becomes
+    A GRU, LSTM, GRUCell, LSTMCell, TransformerEncoderLayer, TransformerDecoderLayer, MaskedBatchNorm1d or 2d and FusedSequential becomes
     torch.nn's layer of the same parameters, keys, modes and hooks. Those take no ``lengths``: a model that passes them has to pack its batches again.
 
     Left as they are, with the reason in the report: layers that torch does not have (MaskConv, SequenceWise, BatchRNN,

@@ -2,6 +2,7 @@
 
 from asrkern.ops.attention import attention
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
+from asrkern.ops.cells import gru_cell, lstm_cell
 from asrkern.ops.conv_tile import ConvTile, conv_tile
 from asrkern.ops.ctc_beam_search import CTCBeamSearchResult, CTCContext, ctc_beam_search
 from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pack_gru_weight
@@ -41,11 +42,13 @@ __all__ = [
     "conv_tile",
     "ctc_beam_search",
     "gru",
+    "gru_cell",
     "gru_prepacked",
     "linear",
     "linear_heads",
     "linear_quantized",
     "lstm",
+    "lstm_cell",
     "lstm_prepacked",
     "masked_conv2d",
     "masked_conv2d_batch_norm_act",

@@ -130,7 +130,7 @@ def _split(values: Sequence[Any], count: int) -> tuple[Sequence[Any], Sequence[A
     return values[:count], values[count:]
 
 
-def _check_weights(
+def check_weights(
     cell: Cell, name: str, weights: RecurrentWeights, input: Tensor, like: RecurrentWeights
 ) -> None:
     for field in ("weight_ih", "weight_hh"):
@@ -205,10 +205,10 @@ def run_layer(
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
     weights = RecurrentWeights(*weights)
     check_tensor("input", input)
-    _check_weights(cell, "weights", weights, input, weights)
+    check_weights(cell, "weights", weights, input, weights)
     if weights_reverse is not None:
         weights_reverse = RecurrentWeights(*weights_reverse)
-        _check_weights(cell, "weights_reverse", weights_reverse, input, weights)
+        check_weights(cell, "weights_reverse", weights_reverse, input, weights)
     size, features = weights.weight_hh.shape[1], weights.weight_ih.shape[1]
     directions = 1 if weights_reverse is None else 2
     lengths, batch_sizes = check_batch(
@@ -245,7 +245,7 @@ def _takes_cuda(cell, input, states, tensors, batch_sizes, batch_first) -> bool:
     dtype = _cuda_dtype(output_dtype(input, weight_hh))
     if dtype not in (torch.float32, torch.bfloat16, torch.float16) or input.dtype == torch.float64:
         return False
-    kernels = _CUDA_KERNELS[cell.name][: 2 if _differentiable(input, states, tensors) else 1]
+    kernels = _CUDA_KERNELS[cell.name][: 2 if differentiable(input, states, tensors) else 1]
     if not all(_library.cuda_kernel(name) for name in kernels):
         return False
     directions = 1 if weight_hh_reverse is None else 2
@@ -276,7 +276,7 @@ def _cuda_rows(*layer) -> int:
 _cuda_rows._dynamo_marked_constant = True
 
 
-def _differentiable(input, states, tensors) -> bool:
+def differentiable(input, states, tensors) -> bool:
     # A trace may be trained later, and torch checks it in another grad mode than it was made in.
     # A mapped tensor does not say whether the tensor that it is mapped over requires a gradient.
     return (torch.is_grad_enabled() and transforming()) or (
@@ -286,7 +286,7 @@ def _differentiable(input, states, tensors) -> bool:
 
 
 def _kernel(cell, input, lengths, batch_sizes, states, tensors, batch_first):
-    save_reserve = _differentiable(input, states, tensors)
+    save_reserve = differentiable(input, states, tensors)
     *results, _ = call(cell.name, input, lengths, batch_sizes, *states, *tensors, batch_first, save_reserve)
     return results
 
@@ -365,14 +365,16 @@ def register(cell: Cell) -> None:
 
     def setup_context(ctx, inputs, output):
         a = _Arguments.of(cell, inputs)
-        output, *_finals, reserve = output
+        output, *finals, reserve = output
         ctx.mark_non_differentiable(reserve)
+        # Zeros for the reserve would be as large as it is.
+        ctx.set_materialize_grads(False)
         ctx.batch_first, ctx.save_reserve = a.batch_first, a.save_reserve
         ctx.has_bias = a.weights.bias_ih is not None
         reverse = a.weights_reverse
         weights = (a.weights.weight_ih, a.weights.weight_hh, reverse.weight_ih, reverse.weight_hh)
         ctx.save_for_backward(
-            *_Saved(a.input, a.lengths, a.batch_sizes, a.states, *weights, output, reserve).flat()
+            *_Saved(a.input, a.lengths, a.batch_sizes, a.states, *weights, output, reserve).flat(), finals[0]
         )
 
     def backward(ctx, *grads):
@@ -381,7 +383,10 @@ def register(cell: Cell) -> None:
                 f"asrkern::{cell.name}: backward needs save_reserve=True in forward; asrkern.ops.{cell.name} sets it"
             )
         *grads, _grad_reserve = grads
-        saved = _Saved.of(cell, ctx.saved_tensors)
+        *values, final = ctx.saved_tensors
+        saved = _Saved.of(cell, values)
+        like = (saved.output, *[final] * count)
+        grads = [torch.zeros_like(t) if grad is None else grad for grad, t in zip(grads, like)]
         with torch.autocast(saved.input.device.type, enabled=False):
             dx, *rest = call(f"{cell.name}_backward", *grads, *saved.flat(), ctx.batch_first)
         dstates, (dw_ih, dw_hh, db_ih, db_hh) = _split(rest, count)

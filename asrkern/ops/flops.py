@@ -1,7 +1,7 @@
 """What the operations cost, for torch.utils.flop_counter.FlopCounterMode. Importing this lets it count them.
 
 As in torch, a multiply-add counts 2, and only matrix products and convolutions count. Padded frames count like any
-other, since lengths are values. The backward passes of linear and masked_conv2d are torch's own operations.
+other, since lengths are values. The backward passes of linear, masked_conv2d and the products of cells are torch's own operations.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ def lstm_flops(
 @register_flop_formula(torch.ops.asrkern.lstm_prepacked)
 def lstm_prepacked_flops(input, lengths, batch_sizes, h0, c0, *weights: Any, **_: Any) -> int:
     return _prepacked_flops(input, 4, *weights)
+
+
+@register_flop_formula([torch.ops.asrkern.gru_cell, torch.ops.asrkern.lstm_cell])
+def cell_flops(input: Shape, *others: Any, **_: Any) -> int:
+    # The weights are the tensors between states, scales and biases.
+    *_states, weight_ih, _scale_ih, weight_hh, _scale_hh, _bias_ih, _bias_hh, _save_reserve = others
+    return _recurrent_flops(input, weight_ih, weight_hh, None)
 
 
 # Backward: each product of the forward pass has two, one for each of its factors.

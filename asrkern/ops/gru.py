@@ -17,8 +17,8 @@ class GRUWeights(RecurrentWeights):
     """
 
 
-_CELL = Cell("gru", gates=3, saved=4, states=("h0",))
-register(_CELL)
+CELL = Cell("gru", gates=3, saved=4, states=("h0",))
+register(CELL)
 
 
 def gru(
@@ -53,7 +53,7 @@ def gru(
         TypeError: not a floating-point tensor, or float64 with another dtype.
         ValueError: shapes, devices, lengths or batch_sizes that do not fit, or no frames (a batch may have no rows).
     """
-    return run_layer(_CELL, input, weights, weights_reverse, (h0,), lengths, batch_sizes, batch_first)
+    return run_layer(CELL, input, weights, weights_reverse, (h0,), lengths, batch_sizes, batch_first)
 
 
 class PackedGRUWeights(PackedWeights):
@@ -77,7 +77,7 @@ def pack_gru_weight(weight_hh: Tensor, activations: str = "float32") -> Tensor:
     Raises:
         ValueError: another shape, dtype or device, or other activations.
     """
-    return pack_weight(_CELL, weight_hh, activations)
+    return pack_weight(CELL, weight_hh, activations)
 
 
 def gru_prepacked(
@@ -112,5 +112,5 @@ def gru_prepacked(
         TypeError, ValueError: as :func:`gru`, and weights that do not fit each other.
     """
     return run_prepacked(
-        _CELL, input, weights, weights_reverse, (h0,), lengths, batch_sizes, batch_first, activations
+        CELL, input, weights, weights_reverse, (h0,), lengths, batch_sizes, batch_first, activations
     )

@@ -17,8 +17,8 @@ class LSTMWeights(RecurrentWeights):
     """
 
 
-_CELL = Cell("lstm", gates=4, saved=5, states=("h0", "c0"))
-register(_CELL)
+CELL = Cell("lstm", gates=4, saved=5, states=("h0", "c0"))
+register(CELL)
 
 
 def lstm(
@@ -54,7 +54,7 @@ def lstm(
         TypeError: not a floating-point tensor, or float64 with another dtype.
         ValueError: shapes, devices, lengths or batch_sizes that do not fit, or no frames (a batch may have no rows).
     """
-    return run_layer(_CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first)
+    return run_layer(CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first)
 
 
 class PackedLSTMWeights(PackedWeights):
@@ -78,7 +78,7 @@ def pack_lstm_weight(weight_hh: Tensor, activations: str = "float32") -> Tensor:
     Raises:
         ValueError: another shape, dtype or device, or other activations.
     """
-    return pack_weight(_CELL, weight_hh, activations)
+    return pack_weight(CELL, weight_hh, activations)
 
 
 def lstm_prepacked(
@@ -114,5 +114,5 @@ def lstm_prepacked(
         TypeError, ValueError: as :func:`lstm`, and weights that do not fit each other.
     """
     return run_prepacked(
-        _CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first, activations
+        CELL, input, weights, weights_reverse, (h0, c0), lengths, batch_sizes, batch_first, activations
     )

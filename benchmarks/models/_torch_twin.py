@@ -24,7 +24,7 @@ from asrkern.nn._lengths import zero_padding
 
 
 def with_torch_layers(model: nn.Module, packed: bool = True) -> nn.Module:
-    """A copy of a model, sharing its weights, whose GRUs, LSTMs and Transformer layers compute by torch's forward.
+    """A copy of a model, sharing its weights, whose GRUs, LSTMs, cells and Transformer layers compute by torch's forward.
 
     Args:
         packed: pack the sequences; otherwise the layers run through the padding.
@@ -36,9 +36,15 @@ def with_torch_layers(model: nn.Module, packed: bool = True) -> nn.Module:
             module.__class__ = _TorchGRU if isinstance(module, nn.GRU) else _TorchLSTM
             module.packs_sequences = packed
             module.flatten_parameters()
-        elif isinstance(module, asrkern.nn.TransformerEncoderLayer | asrkern.nn.TransformerDecoderLayer):
+        elif isinstance(module, _REVERTED):
             asrkern.nn.revert(module)
     return twin.eval()
+
+
+_REVERTED = (
+    *(asrkern.nn.GRUCell, asrkern.nn.LSTMCell),
+    *(asrkern.nn.TransformerEncoderLayer, asrkern.nn.TransformerDecoderLayer),
+)
 
 
 class _TorchForward:
@@ -71,7 +77,10 @@ class _TorchLSTM(_TorchForward, asrkern.nn.LSTM):
 
 
 def with_torch_operations(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, while it runs with torch's operations in place of asrkern's; for models in eval mode."""
+    """The function, while it runs with torch's operations in place of asrkern's.
+
+    In training, batches are to have rows of one length: torch's batch norm takes statistics of padding, too.
+    """
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
@@ -102,7 +111,7 @@ def _masked_conv2d(
     if scale is not None:
         y = torch.addcmul(shift[:, None, None], y, scale[:, None, None])
     if activation is not None:
-        y = y.clamp_(*activation)
+        y = y.clamp(*activation) if torch.is_grad_enabled() else y.clamp_(*activation)
     if output_lengths is None and lengths is not None:
         output_lengths = ops.conv_output_lengths(lengths, weight.shape[3], stride[1], padding[1])
     y = zero_padding(y, output_lengths, "NCFT")
@@ -126,10 +135,42 @@ def _batch_norm_act(
     channel = layout.index("C")
     # torch wants the channels on the second axis: of rows, unless they are there.
     x = input if channel == 1 else input.flatten(0, -2)
-    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, eps=eps).view(input.shape)
+    count = None
+    if training:
+        # What torch's layer would do to its running statistics; here the layer around this does.
+        running_mean, running_var = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+        count = torch.tensor(x.numel() // x.shape[1])
+    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, 1.0, eps).view(input.shape)
     if activation is not None:
-        y = y.clamp_(*activation)
-    return ops.BatchNormActResult(zero_padding(y, lengths, layout), None, None, None)
+        y = y.clamp(*activation) if training else y.clamp_(*activation)
+    return ops.BatchNormActResult(zero_padding(y, lengths, layout), running_mean, running_var, count)
 
 
-_OPERATIONS = {"linear": F.linear, "masked_conv2d": _masked_conv2d, "batch_norm_act": _batch_norm_act}
+def _masked_conv2d_batch_norm_act(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    *,
+    lengths: Tensor | None = None,
+    output_lengths: Tensor | None = None,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    stats: str = "valid",
+    eps: float = 1e-5,
+    activation: tuple[float, float] | None = None,
+) -> ops.BatchNormActResult:
+    y = F.conv2d(zero_padding(input, lengths, "NCFT"), weight, bias, stride, padding)
+    if output_lengths is None and lengths is not None:
+        output_lengths = ops.conv_output_lengths(lengths, weight.shape[3], stride[1], padding[1])
+    options = {"layout": "NCFT", "training": True, "stats": stats, "eps": eps, "activation": activation}
+    return _batch_norm_act(y, norm_weight, norm_bias, None, None, output_lengths, **options)
+
+
+_OPERATIONS = {
+    "linear": F.linear,
+    "masked_conv2d": _masked_conv2d,
+    "batch_norm_act": _batch_norm_act,
+    "masked_conv2d_batch_norm_act": _masked_conv2d_batch_norm_act,
+}

@@ -29,3 +29,16 @@ class Linear(Case):
 
     def output_gradient(self) -> Tensor:
         return torch.randn(self.output_size)
+
+
+class LinearQuantized(Linear):
+    """int8 weights, in inference. Stock torch computes with the same values in float32."""
+
+    def __init__(self, shape: LinearShape) -> None:
+        super().__init__(shape)
+        x, weight, self.bias = self.inputs
+        self.weight, self.scale = ops.quantize_weight(weight, "int8")
+        self.inputs = [x, self.weight * self.scale[:, None], self.bias]
+
+    def asrkern(self, *, training: bool) -> Tensor:
+        return ops.linear_quantized(self.inputs[0], self.weight, self.scale, self.bias)

@@ -12,7 +12,8 @@ from asrkern import ops
 from benchmarks.ops.attention import Attention
 from benchmarks.ops.batch_norm_act import BatchNormAct
 from benchmarks.ops.case import Case
-from benchmarks.ops.linear import Linear
+from benchmarks.ops.cell import Cell
+from benchmarks.ops.linear import Linear, LinearQuantized
 from benchmarks.ops.masked_conv2d import MaskedConv2d
 from benchmarks.ops.recurrent import Recurrent
 from benchmarks.ops.speller import Speller
@@ -20,6 +21,8 @@ from benchmarks.ops.transformer import TransformerLayer
 from benchmarks.shapes import (
     ATTENTION,
     BATCH_NORM_ACT,
+    CELL,
+    CELL_TRAINING,
     CONV_BLOCKS,
     GRU_INFERENCE,
     GRU_TRAINING,
@@ -63,7 +66,9 @@ OPERATIONS = {
         _recurrent(torch.nn.LSTM, ops.lstm, LSTM_INFERENCE),
         _recurrent(torch.nn.LSTM, ops.lstm, LSTM_TRAINING),
     ),
+    "lstm_cell": Operation(_rows(Cell, CELL), _rows(Cell, CELL_TRAINING)),
     "linear": Operation(_rows(Linear, LINEAR), _rows(Linear, LINEAR)),
+    "linear_quantized": Operation(_rows(LinearQuantized, LINEAR), {}),
     "batch_norm_act": Operation(_rows(BatchNormAct, BATCH_NORM_ACT), _rows(BatchNormAct, BATCH_NORM_ACT)),
     "masked_conv2d": Operation(
         _rows(MaskedConv2d, MASKED_CONV2D + CONV_BLOCKS), _rows(MaskedConv2d, MASKED_CONV2D)

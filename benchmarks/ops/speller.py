@@ -1,4 +1,4 @@
-"""A token of Listen, Attend and Spell, through the layers of its speller and by asrkern's one operation."""
+"""A token of Listen, Attend and Spell, through torch's layers and by asrkern's one operation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from asrkern.models import LAS
 from asrkern.models.speller_steps import Steps, steps_of
+from asrkern.nn import revert
 from benchmarks.ops.case import Case
 from benchmarks.shapes import SpellerShape
 
@@ -20,10 +21,9 @@ class Speller(Case):
         with torch.inference_mode():
             frames = torch.randn(1, shape.frames, model.config.listener_size)
             memory = model.speller.remember(frames, [shape.frames])
-            self._layers, self._fused = (
-                Steps(model.speller, memory, shape.rows),
-                steps_of(model.speller, memory, shape.rows),
-            )
+            stock = revert(model.speller, inplace=False).model
+            self._layers = Steps(stock, memory, shape.rows)
+            self._fused = steps_of(model.speller, memory, shape.rows)
         self.inputs = []
         self._tokens = torch.full((shape.rows,), model.config.sos_token)
 

@@ -45,10 +45,11 @@ def test_training_ignores_the_padding(form: str) -> None:
     """Gradients and running statistics do not change with more padding, of frames or of targets."""
 
     def step(frames: int, width: int) -> dict[str, Tensor]:
-        model = make(form, dropout=0.0)
+        # In float32 the gradient of a bias in front of a batch norm is all rounding.
+        model = make(form, dropout=0.0).double()
         model.load_state_dict(state)
         model.train()
-        padded = torch.full((2, features, frames), float("nan"))
+        padded = torch.full((2, features, frames), float("nan"), dtype=torch.float64)
         for target, utterance in zip(padded, utterances):
             target[:, : utterance.shape[1]] = utterance
         tokens = torch.nn.functional.pad(targets, (0, width))
@@ -63,7 +64,7 @@ def test_training_ignores_the_padding(form: str) -> None:
     short, long = step(57, 0), step(80, 4)
     for name, value in short.items():
         scale = float(value.abs().max()) + 1e-2
-        torch.testing.assert_close(long[name], value, rtol=0, atol=1e-4 * scale, msg=name)
+        torch.testing.assert_close(long[name], value, rtol=0, atol=1e-10 * scale, msg=name)
 
 
 def test_dropout_is_locked_over_time_where_it_is_asked_for() -> None:

@@ -18,6 +18,8 @@ CONVOLUTION = (nn.Conv2d(1, 2, (3, 3), padding=(1, 1)), nn.BatchNorm2d(2), nn.Ha
 LAYERS = {
     "GRU": (lambda: asrkern.nn.GRU(3, 5, 2, bidirectional=True), lambda n, t: (t, n, 3)),
     "LSTM": (lambda: asrkern.nn.LSTM(3, 5, batch_first=True, bias=False), lambda n, t: (n, t, 3)),
+    "GRUCell": (lambda: asrkern.nn.GRUCell(3, 5), lambda n, t: (n, 3)),
+    "LSTMCell": (lambda: asrkern.nn.LSTMCell(3, 5, bias=False), lambda n, t: (n, 3)),
     "LightGRU": (lambda: asrkern.nn.LightGRU(3, 5), lambda n, t: (t, n, 3)),
     "BatchRNN": (lambda: asrkern.nn.BatchRNN(3, 5), lambda n, t: (t, n, 3)),
     "PyramidalRNN": (lambda: asrkern.nn.PyramidalRNN(3, 5), lambda n, t: (n, t, 3)),
@@ -47,8 +49,9 @@ class Call:
     def __init__(self, name: str, training: bool = False) -> None:
         make, self.shape = (LAYERS | QUANTIZED)[name]
         self.layer = make().train(training)
-        other = {"BatchRNN": "output_lengths", "FusedSequential": None, "QuantizedLinear": None}
-        self.lengths = other.get(name, "lengths")
+        other = {"BatchRNN": "output_lengths"}
+        without = ("FusedSequential", "QuantizedLinear", "GRUCell", "LSTMCell")
+        self.lengths = None if name in without else other.get(name, "lengths")
         self.parameters = {key: p.detach() for key, p in self.layer.named_parameters()}
         self.buffers = {key: b.clone() for key, b in self.layer.named_buffers()}
 

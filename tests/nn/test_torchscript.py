@@ -16,6 +16,8 @@ CONVOLUTION = nn.Sequential(nn.Conv2d(1, 2, (3, 3), padding=(1, 1)), nn.BatchNor
 LAYERS = {
     "GRU": (lambda: asrkern.nn.GRU(3, 5, 2, bidirectional=True), lambda n, t: (t, n, 3)),
     "LSTM": (lambda: asrkern.nn.LSTM(3, 5, batch_first=True), lambda n, t: (n, t, 3)),
+    "GRUCell": (lambda: asrkern.nn.GRUCell(3, 5), lambda n, t: (n, 3)),
+    "LSTMCell": (lambda: asrkern.nn.LSTMCell(3, 5), lambda n, t: (n, 3)),
     "QuantizedGRU": (lambda: quantize(nn.GRU(3, 5, bidirectional=True)), lambda n, t: (t, n, 3)),
     "QuantizedLSTM": (lambda: quantize(nn.LSTM(3, 5), "bf16"), lambda n, t: (t, n, 3)),
     "QuantizedLinear": (lambda: quantize(nn.Linear(3, 5)), lambda n, t: (n, t, 3)),

@@ -121,6 +121,23 @@ def speller(*, greedy=False, rows=4, memories=2, frames=7, size=6, tokens=5, val
     }  # fmt: skip
 
 
+def cell(kind, rows=3, features=5, size=6):
+    gates, states = (3, ("h",)) if kind == "gru" else (4, ("h", "c"))
+    return {
+        "input": g(rows, features), **{name: g(rows, size) for name in states}, "weight_ih": g(gates * size, features),
+        "scale_ih": g(gates * size), "weight_hh": g(gates * size, size), "scale_hh": g(gates * size),
+        "bias_ih": g(gates * size), "bias_hh": g(gates * size), "save_reserve": True,
+    }  # fmt: skip
+
+
+def cell_backward(kind):
+    a = cell(kind)
+    *after, reserve = op(f"{kind}_cell")(*a.values())
+    grads = {f"grad_{name}": torch.randn_like(t) for name, t in zip(("h", "c"), after)}
+    state = "h" if kind == "gru" else "c"
+    return grads | {state: a[state], "reserve": reserve}
+
+
 QUANTIZED = {"input": g(3, 5), "weight": torch.ones(4, 5, dtype=torch.int8), "scale": g(4), "bias": g(4)}
 CALLS = {
     "gru": lambda: recurrent("gru"),
@@ -129,6 +146,10 @@ CALLS = {
     "lstm": lambda: recurrent("lstm"),
     "lstm_backward": lambda: backward("lstm"),
     "lstm_prepacked": lambda: recurrent("lstm", prepacked=True),
+    "gru_cell": lambda: cell("gru"),
+    "gru_cell_backward": lambda: cell_backward("gru"),
+    "lstm_cell": lambda: cell("lstm"),
+    "lstm_cell_backward": lambda: cell_backward("lstm"),
     "linear": lambda: {"input": g(3, 5), "weight": g(4, 5), "bias": g(4)},
     "linear_quantized": lambda: dict(QUANTIZED),
     "linear_heads": lambda: {

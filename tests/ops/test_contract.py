@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from asrkern import ops
 from tests.compare import assert_close, assert_same_bits
+from tests.ops.calls import CALLS
 
 INF = float("inf")
 
@@ -71,9 +72,22 @@ def run_linear(x, lengths, weight, bias):
     return ops.linear(x, weight, bias)
 
 
+def run_gru_cell(x, lengths, *p):
+    rows = x.flatten(0, -2) if x.dim() > 2 else x
+    return ops.gru_cell(rows, p, rows.new_zeros(rows.shape[0], 6))
+
+
+def run_lstm_cell(x, lengths, *p):
+    rows = x.flatten(0, -2) if x.dim() > 2 else x
+    zeros = rows.new_zeros(rows.shape[0], 6)
+    return ops.lstm_cell(rows, p, zeros, zeros)
+
+
 CASES = {
     "gru": Case("gru", run_gru, (7, 4, 5), 1, 0, GRU_PARAMETERS),
     "lstm": Case("lstm", run_lstm, (7, 4, 5), 1, 0, LSTM_PARAMETERS),
+    "gru_cell": Case("gru_cell", run_gru_cell, (4, 7, 5), 0, 1, GRU_PARAMETERS[:4]),
+    "lstm_cell": Case("lstm_cell", run_lstm_cell, (4, 7, 5), 0, 1, LSTM_PARAMETERS[:4]),
     "linear": Case("linear", run_linear, (4, 7, 5), 0, 1, [(9, 5), (9,)]),
     "batch_norm_act": Case("batch_norm_act", run_batch_norm, (4, 3, 5, 7), 0, 3, [(3,), (3,)]),
     "masked_conv2d": Case("masked_conv2d", run_conv, (4, 2, 9, 7), 0, 3, [(6, 2, 5, 3)] + [(6,)] * 3),
@@ -104,6 +118,10 @@ OPCHECKS = {
     "lstm bidirectional": lambda g: ("lstm", (g(7, 4, 5), LENGTHS, None, g(2, 4, 6), g(2, 4, 6), *(g(*s) for s in LSTM_PARAMETERS), False, g.on)),
     "lstm batch_first": lambda g: ("lstm", (g(4, 7, 5), LENGTHS, None, None, None, g(24, 5), g(24, 6), *[None] * 6, True, g.on)),
     "lstm packed": lambda g: ("lstm", (g(15, 5), None, torch.tensor([4, 4, 3, 2, 2]), None, g(1, 4, 6), *(g(*s) for s in LSTM_PARAMETERS[:4]), *[None] * 4, False, g.on)),
+    "gru_cell": lambda g: ("gru_cell", (g(4, 5), g(4, 6), g(18, 5), None, g(18, 6), None, g(18), g(18), g.on)),
+    "gru_cell no bias": lambda g: ("gru_cell", (g(4, 5), g(4, 6), g(18, 5), None, g(18, 6), None, None, None, g.on)),
+    "lstm_cell": lambda g: ("lstm_cell", (g(4, 5), g(4, 6), g(4, 6), g(24, 5), None, g(24, 6), None, g(24), g(24), g.on)),
+    "lstm_cell int8": lambda g: ("lstm_cell", (torch.randn(4, 5), torch.randn(4, 6), torch.randn(4, 6), torch.ones(24, 5, dtype=torch.int8), torch.randn(24), torch.ones(24, 6, dtype=torch.int8), torch.randn(24), None, None, False)),
     "linear": lambda g: ("linear", (g(2, 3, 5), g(4, 5), g(4))),
     "linear no bias": lambda g: ("linear", (g(3, 5), g(4, 5), None)),
     "linear_heads": lambda g: ("linear_heads", (torch.randn(3, 10), torch.randn(8, 5), torch.randn(8), torch.randn(8), 2, False)),
@@ -133,9 +151,14 @@ def test_opcheck(name, requires_grad):
     assert set(result.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("op", ["gru_backward", "lstm_backward", "batch_norm_act_backward"])
+@pytest.mark.parametrize(
+    "op",
+    ["gru_backward", "lstm_backward", "gru_cell_backward", "lstm_cell_backward", "batch_norm_act_backward"],
+)
 def test_opcheck_of_backwards(op):
-    if op in ("gru_backward", "lstm_backward"):
+    if "cell" in op:
+        args = tuple(CALLS[op]().values())
+    elif op in ("gru_backward", "lstm_backward"):
         parameters, states = (
             (GRU_PARAMETERS, [None]) if op == "gru_backward" else (LSTM_PARAMETERS, [None] * 2)
         )
@@ -269,7 +292,7 @@ def test_any_shapes_compute_or_raise(name, data):
     try:
         outputs = case.run(x, lengths, *parameters)
     except (ValueError, TypeError) as error:
-        names = ("input", "weight", "bias", "lengths", "scale", "shift")
+        names = ("input", "weight", "bias", "lengths", "scale", "shift", "h:")
         assert any(str(error).startswith(n) for n in names), str(error)
     else:
         assert all(t.isfinite().all() for t in as_tuple(outputs))

@@ -8,8 +8,7 @@
 #include "kernels/linear/cpu/linear.h"
 #include "kernels/linear/cpu/linear_dot.h"
 #include "kernels/norm/cpu/batch_norm_act.h"
-#include "kernels/rnn/cpu/gru.h"
-#include "kernels/rnn/cpu/lstm.h"
+#include "kernels/rnn/cpu/cell.h"
 #include "kernels/rnn/cpu/speller.h"
 #include "kernels/transformer/cpu/attention.h"
 
@@ -36,6 +35,9 @@ struct RecurrentKernels : RecurrentInference<T, T, Forward> {
   using Inference = RecurrentInference<T, T, Forward>;
   void (*backward)(const ThreadPool&, const RecurrentBatch&, const Backward* directions, int count, int64_t first,
                    int64_t last, const T** gates, T** states);
+  // Of a single step: see cell.h.
+  void (*cell_forward)(const ThreadPool&, const Forward&, const T* gates_h, int64_t rows);
+  void (*cell_backward)(const ThreadPool&, const Backward&, int64_t rows);
 };
 
 // The kernels of a speller with weights stored as W; see speller.h.
@@ -96,7 +98,7 @@ constexpr RecurrentInference<T, W, typename Cell::Forward> make_recurrent_infere
 }
 template <class Cell, class T = typename Cell::Value>
 constexpr RecurrentKernels<T, typename Cell::Forward, typename Cell::Backward> make_recurrent_kernels() {
-  return {make_recurrent_inference<Cell>(), recurrent_backward<Cell>};
+  return {make_recurrent_inference<Cell>(), recurrent_backward<Cell>, cell_forward<Cell>, cell_backward<Cell>};
 }
 template <class T>
 constexpr Int8Kernels<T> make_int8_kernels() {

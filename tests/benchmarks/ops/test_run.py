@@ -13,7 +13,8 @@ from asrkern import ops, reference
 from benchmarks.ops import run
 from benchmarks.ops.attention import Attention
 from benchmarks.ops.batch_norm_act import BatchNormAct
-from benchmarks.ops.linear import Linear
+from benchmarks.ops.cell import Cell
+from benchmarks.ops.linear import Linear, LinearQuantized
 from benchmarks.ops.masked_conv2d import MaskedConv2d
 from benchmarks.ops.recurrent import Recurrent
 from benchmarks.ops.registry import OPERATIONS, Operation
@@ -22,6 +23,7 @@ from benchmarks.ops.transformer import TransformerLayer
 from benchmarks.shapes import (
     AttentionShape,
     BatchNormShape,
+    CellShape,
     ConvShape,
     LinearShape,
     RecurrentShape,
@@ -39,7 +41,9 @@ CASES = {
         "equal": partial(Recurrent, torch.nn.LSTM, ops.lstm, SHAPE, False),
         "ragged": partial(Recurrent, torch.nn.LSTM, ops.lstm, SHAPE, True),
     },
+    "lstm_cell": {"": partial(Cell, CellShape(5, 3))},
     "linear": {"": partial(Linear, LinearShape(3, 5, 7))},
+    "linear_quantized": {"": partial(LinearQuantized, LinearShape(3, 5, 7))},
     "batch_norm_act": {
         "NCFT": partial(BatchNormAct, BatchNormShape("NCFT", (3, 4, 5, 9), (0.0, 1.5))),
         "TNC": partial(BatchNormAct, BatchNormShape("TNC", (9, 3, 5), None)),
@@ -56,7 +60,7 @@ CASES = {
     },
 }
 # A pool is for inference, as these operations are.
-INFERENCE = {"speller", "attention", "transformer"}
+INFERENCE = {"linear_quantized", "speller", "attention", "transformer"}
 CASES_OF_BOTH = {
     name: Operation(
         rows, {} if name in INFERENCE else {row: case for row, case in rows.items() if row != "pooled"}
@@ -79,7 +83,8 @@ def test_every_operation_with_a_reference_is_registered() -> None:
     # The beam search is timed by benchmarks/decoder/ctc_beam.py, linear_heads in a Transformer's decoder.
     elsewhere = {"ctc_beam_search", "linear_heads"}
     timed = {name for name in with_reference if hasattr(ops, name)} - elsewhere
-    assert set(OPERATIONS) == timed | {"transformer"}
+    # Those whose reference is that of another, or of several operations.
+    assert set(OPERATIONS) == timed | {"transformer", "lstm_cell", "linear_quantized"}
     assert set(OPERATIONS) == set(CASES)
     for operation in OPERATIONS.values():
         assert operation.inference
