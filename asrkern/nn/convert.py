@@ -55,15 +55,18 @@ class _Left(Exception):
     """A candidate that cannot be swapped. The message says why."""
 
 
-def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) -> ConversionReport:
+def convert(
+    model: nn.Module, *, stats: str = "padded", inplace: bool = True, cells: bool = False
+) -> ConversionReport:
     """Swap the layers that asrkern has for its own; the model computes what it did before.
 
-    Converted are torch.nn.GRU, LSTM, GRUCell and LSTMCell; TransformerEncoderLayer and TransformerDecoderLayer with ReLU;
-    deepspeech.pytorch's MaskConv, SequenceWise, BatchRNN, Lookahead and InferenceBatchSoftmax, recognised by class name
-    and attributes and then compared with their replacement on a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or
+    Converted are torch.nn.GRU and LSTM; TransformerEncoderLayer and TransformerDecoderLayer with ReLU; deepspeech.pytorch's
+    MaskConv, SequenceWise, BatchRNN, Lookahead and InferenceBatchSoftmax, recognised by class name and attributes and
+    then compared with their replacement on a small random input; and a torch.nn.Sequential with a BatchNorm1d, 2d or
     SyncBatchNorm before a Hardtanh, ReLU6 or ReLU, or with a convolution that asrkern computes faster, which then runs
-    such neighbours as one (all stay what they are, see :class:`asrkern.nn.FusedSequential`). Parameters and buffers are the same objects
-    as before, so optimizers keep working; training mode, dtype and device are kept, and so are the keys.
+    such neighbours as one (all stay what they are, see :class:`asrkern.nn.FusedSequential`). GRUCell and LSTMCell are
+    converted if asked for. Parameters and buffers are the same objects as before, so optimizers keep working; training
+    mode, dtype and device are kept, and so are the keys.
 
     Left as they are, with the reason in the report: subclasses of torch.nn.GRU, LSTM and cells; layers with forward or
     backward hooks or parametrizations (weight_norm among them); layers that turn out to compute something else;
@@ -78,6 +81,8 @@ def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) ->
         stats: frames that count for batch statistics in training where lengths are known, "padded" as in the
             original, or "valid".
         inplace: True: replace the layers of this very model. False: convert a deep copy, with weights of its own.
+        cells: whether GRUCell and LSTMCell are converted. asrkern's give a row the same bits in any batch, and are
+            the faster ones in inference with 8 rows or more of 512 units or more; torch's are with fewer.
 
     Returns:
         The report; its ``model`` is the one to use from here on.
@@ -92,7 +97,7 @@ def convert(model: nn.Module, *, stats: str = "padded", inplace: bool = True) ->
         raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
     model = model if inplace else copy.deepcopy(model)
     report = ConversionReport(model)
-    report.model = _Converter(report, stats).visit(model, "")
+    report.model = _Converter(report, stats, cells).visit(model, "")
     return report
 
 
@@ -120,9 +125,10 @@ _TRANSFORMER = {
 
 
 class _Converter:
-    def __init__(self, report: ConversionReport, stats: str) -> None:
+    def __init__(self, report: ConversionReport, stats: str, cells: bool) -> None:
         self.report = report
         self.stats = stats
+        self.cells = cells
         # id → (module, its replacement); the module is kept so that its id stays taken
         self.done: dict[int, tuple[nn.Module, nn.Module]] = {}
 
@@ -217,6 +223,8 @@ class _Converter:
         if type(old) is not kind:
             raise _Left(f"a subclass of {_kind_name(kind)} may compute something else")
         if kind in _CELLS:
+            if not self.cells:
+                raise _Left("torch's is faster for few rows; cells=True converts it")
             return _CELLS[kind](old.input_size, old.hidden_size, old.bias, device="meta")
         if old.proj_size:
             raise _Left("asrkern has no kernel for proj_size")
