@@ -335,9 +335,22 @@ class CTCBeamDecoder:
         padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
         return self._search_batch(padded, frames, raise_errors=False)
 
-    def start(self) -> _decoder.CtcBeamState:
-        """A new stream. Its state can be pickled and copied, and goes on in any decoder with the same arguments."""
-        return self._search.start()
+    def start(self, lm_state: _decoder.NGramState | None = None) -> _decoder.CtcBeamState:
+        """A new stream. Its state can be pickled and copied, and goes on in any decoder with the same arguments.
+
+        Args:
+            lm_state: what the language model knows of the text before (:meth:`NGramLM.start` and :meth:`NGramLM.step`
+                make it); None: the stream begins a sentence.
+
+        Raises:
+            TypeError: lm_state is no state of an NGramLM.
+            ValueError: it is one of another model.
+        """
+        if lm_state is not None and not isinstance(lm_state, _decoder.NGramState):
+            raise TypeError(
+                f"lm_state: expected a state of NGramLM.start or step, received {type(lm_state).__name__}"
+            )
+        return self._search.start(lm_state)
 
     def step(self, state: _decoder.CtcBeamState, log_probs: Array) -> None:
         """Feed the next frames to a stream.
@@ -376,13 +389,14 @@ class CTCBeamDecoder:
             raise ValueError(f"after: expected how many stable words are known, received {after!r}")
         return Partial(self, state, after, self._search.partial(state, after))
 
-    def finish(self, state: _decoder.CtcBeamState) -> list[Hypothesis]:
-        """The n-best of the whole stream, with the last word and the sentence ended.
+    def finish(self, state: _decoder.CtcBeamState, end_of_sentence: bool = True) -> list[Hypothesis]:
+        """The n-best of the whole stream, with the last word ended.
 
         Args:
             state: of :meth:`start`; it stays as it is, and may go on.
+            end_of_sentence: whether the language model's probability of ``</s>`` counts.
         """
-        return [self._hypothesis(*found) for found in self._search.results(state)]
+        return [self._hypothesis(*found) for found in self._search.results(state, end_of_sentence)]
 
     @property
     def _search(self) -> _decoder.CtcBeamSearch:

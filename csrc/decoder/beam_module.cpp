@@ -97,7 +97,10 @@ class CtcBeamSearch {
     if (tables) digest_ ^= model_digest(*tables);
   }
 
-  std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_, digest_); }
+  // before: what the language model keeps of the words before; null: the sentence begins.
+  std::unique_ptr<CtcBeamStream> start(const NGramState* before) const {
+    return std::make_unique<CtcBeamStream>(model_, options_, digest_, before);
+  }
 
   // Returns (error, frame of the chunk where it is). The frames before it are taken.
   std::pair<int32_t, int64_t> step(CtcBeamStream& stream,
@@ -116,14 +119,15 @@ class CtcBeamSearch {
     return {kCtcOk, frames};
   }
 
-  // The n-best of the whole stream. Each is a tuple: score, am_score, then the columns of its tokens.
-  py::list results(CtcBeamStream& stream) const {
+  // The n-best of the whole stream. Each is a tuple: score, am_score, then the columns of its tokens. sentence: the
+  // language model's sentence ends, too.
+  py::list results(CtcBeamStream& stream, bool sentence) const {
     std::vector<CtcHypothesis> found;
     {
       py::gil_scoped_release release;
       const auto lock = stream.lock();
       restore(stream);
-      found = stream.results(model_, options_, nbest_);
+      found = stream.results(model_, options_, nbest_, sentence);
     }
     py::list result;
     for (const CtcHypothesis& hypothesis : found) result.append(tuple(hypothesis));
@@ -248,9 +252,9 @@ void bind_ctc_beam(py::module_& m) {
   py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/ctc/ctc_beam.h.")
       .def(py::init<const py::dict&, const py::object&, const py::dict&>(), py::kw_only(), py::arg("context"),
            py::arg("language_model"), py::arg("options"))
-      .def("start", &CtcBeamSearch::start)
+      .def("start", &CtcBeamSearch::start, py::arg("before") = nullptr)
       .def("step", &CtcBeamSearch::step)
-      .def("results", &CtcBeamSearch::results)
+      .def("results", &CtcBeamSearch::results, py::arg("stream"), py::arg("sentence") = true)
       .def("partial", &CtcBeamSearch::partial)
       .def("committed", &CtcBeamSearch::committed);
   m.def("text_hashes", &text_hashes);
