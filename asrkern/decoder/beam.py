@@ -58,8 +58,9 @@ def _as_arrays(value: Any) -> Any:
 
 
 def _addresses(context: CTCContext) -> list[int]:
+    """Where a context's tensors are, but for hotwords, of which searches have copies."""
     others = [tensor for tensor in (context.lm_tokens, context.texts) if tensor is not None]
-    tensors = (context.token_kinds, *context.language_model, *context.lexicon, *context.hotwords, *others)
+    tensors = (context.token_kinds, *context.language_model, *context.lexicon, *others)
     return [tensor.data_ptr() for tensor in tensors]
 
 
@@ -281,18 +282,20 @@ class CTCBeamDecoder:
         return self._built.tokens.labels
 
     def decode(
-        self, log_probs: Array, lengths: Lengths | None = None
+        self, log_probs: Array, lengths: Lengths | None = None, *, hotwords: Any = None
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
         """The n-best of one utterance [T, V], or of each row of a padded batch [N, T, V].
 
         Args:
             log_probs: log-probabilities, numpy or torch, any floating dtype, strides and device.
             lengths: [N] integers, frames of each row; None: all T. Nothing beyond is read.
+            hotwords: for one utterance, in place of the decoder's: words and phrases, or a mapping of them to weights.
+                For a batch, a list with one such for each row; None in it: the decoder's own. The automata of lists are
+                kept, so that the same list costs nothing again. None: the decoder's own for all.
 
         Returns:
             The hypotheses, the best first, at most ``nbest``: a list for one utterance, a list of lists for a batch. No
-            frames
-                give the empty text.
+            frames give the empty text.
 
         Raises:
             TypeError: log_probs is not floating-point, or lengths not integer.
@@ -303,29 +306,34 @@ class CTCBeamDecoder:
         if scores.dim() == 2:
             if lengths is not None:
                 raise ValueError("lengths: expected None with an utterance [T, V]; cut it to its length")
-            return self._search_batch(scores[None], None, raise_errors=True)[0]
-        return self._search_batch(scores, lengths, raise_errors=True)
+            each = None if hotwords is None else [hotwords]
+            return self._search_batch(scores[None], None, each, raise_errors=True)[0]
+        return self._search_batch(scores, lengths, hotwords, raise_errors=True)
 
     def decode_batch(
-        self, log_probs: Array | Sequence[Array], lengths: Lengths | None = None
+        self,
+        log_probs: Array | Sequence[Array],
+        lengths: Lengths | None = None,
+        *,
+        hotwords: Sequence[Iterable[str] | Mapping[str, float] | None] | None = None,
     ) -> list[list[Hypothesis] | ValueError]:
         """:meth:`decode` where one bad utterance does not lose the others.
 
         Args:
             log_probs: a padded batch [N, T, V], or a list of utterances [T, V] of any lengths.
             lengths: [N] integers, frames of each row of a padded batch; None: all T.
+            hotwords: a list or mapping for each utterance, as for a batch of :meth:`decode`.
 
         Returns:
             For each utterance its n-best; or, if :meth:`decode` would have raised ValueError for its values, that
-            error.
-                Utterances are decoded on several threads, without the interpreter's lock.
+            error. Utterances are decoded on several threads, without the interpreter's lock.
 
         Raises:
             TypeError, ValueError: as :meth:`decode`, for what is wrong with the whole call: types, ranks, labels,
                 lengths.
         """
         if isinstance(log_probs, (Tensor, np.ndarray)):
-            return self._search_batch(self._as_tensor(log_probs, (3,)), lengths, raise_errors=False)
+            return self._search_batch(self._as_tensor(log_probs, (3,)), lengths, hotwords, raise_errors=False)
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of utterances")
         utterances = [self._as_tensor(utterance, (2,)).to(self.device).float() for utterance in log_probs]
@@ -333,7 +341,7 @@ class CTCBeamDecoder:
             return []
         frames = torch.tensor([len(utterance) for utterance in utterances])
         padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
-        return self._search_batch(padded, frames, raise_errors=False)
+        return self._search_batch(padded, frames, hotwords, raise_errors=False)
 
     def start(self, lm_state: _decoder.NGramState | None = None) -> _decoder.CtcBeamState:
         """A new stream. Its state can be pickled and copied, and goes on in any decoder with the same arguments.
@@ -408,9 +416,15 @@ class CTCBeamDecoder:
         return self._made
 
     def _make_search(self) -> None:
-        self._addresses = _addresses(self._on_cpu)
+        addresses = _addresses(self._on_cpu)
+        context = {name: _as_arrays(value) for name, value in self._on_cpu._asdict().items()}
+        if getattr(self, "_addresses", None) == addresses:
+            # It has copies of all that is not in the call.
+            self._made = self._made.replace(context=context, options=self._options)
+            return
+        self._addresses = addresses
         self._made = _decoder.CtcBeamSearch(
-            context={name: _as_arrays(value) for name, value in self._on_cpu._asdict().items()},
+            context=context,
             language_model=None if self.lm is None else self.lm._on_cpu(),
             options=self._options,
         )
@@ -437,11 +451,30 @@ class CTCBeamDecoder:
             )
         return scores
 
-    def _search_batch(self, log_probs: Tensor, lengths: Lengths | None, *, raise_errors: bool) -> list[Any]:
+    def _context_of(self, rows: int, hotwords: Any) -> CTCContext:
+        """The context, with hotwords of each row."""
+        if hotwords is None:
+            return self.context
+        if isinstance(hotwords, (str, Mapping)) or not isinstance(hotwords, Sequence):
+            raise TypeError(
+                f"hotwords: expected a list with the hotwords of each row, received {type(hotwords).__name__}"
+            )
+        if len(hotwords) != rows:
+            raise ValueError(f"hotwords: expected one list for each of {rows} rows, received {len(hotwords)}")
+        if self.device.type != "cpu":
+            raise ValueError(
+                "hotwords: expected None with a decoder on a GPU, whose rows share the decoder's own"
+            )
+        own, weight = self._hotwords["hotwords"], self._hotwords["hotword_weight"]
+        return self._built.with_each([own if each is None else each for each in hotwords], weight)
+
+    def _search_batch(
+        self, log_probs: Tensor, lengths: Lengths | None, hotwords: Any, *, raise_errors: bool
+    ) -> list[Any]:
         found = ops.ctc_beam_search(
             log_probs.to(self.device),
             lengths,
-            context=self.context,
+            context=self._context_of(len(log_probs), hotwords),
             num_threads=self.num_threads or 0,
             **self._options,
         )
