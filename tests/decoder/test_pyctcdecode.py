@@ -289,6 +289,20 @@ class TestSound:
         assert again._language_model._unigram_set == {"a", "ab", "a\u2028b"}
         assert lm_score(again.decode_beams(spelled(2, 4, 3))[0]) > -3
 
+    def test_words_that_are_not_among_the_unigrams(self, arpa):
+        """They score as ``<unk>``; there as themselves. The offset is added in both."""
+        sound, parity = (
+            build_ctcdecoder(LABELS, arpa, ["a"], parity=p).decode_beams(spelled(2, 3))[0]
+            for p in (False, True)
+        )
+        offset = ALPHA * LN10 * -10 + BETA
+        assert abs(lm_score(sound) - (offset + ALPHA * LN10 * (-0.4 - 1.2 - 1.1))) < 1e-5
+        assert abs(lm_score(parity) - (offset + ALPHA * LN10 * (-0.3 - 0.4))) < 1e-5
+
+    def test_history_is_not_pruned(self, arpa):
+        decoder, logits = build_ctcdecoder(LABELS, arpa), random_logits(20)
+        assert decoder.decode_beams(logits, prune_history=True) == decoder.decode_beams(logits)
+
     def test_not_a_number(self):
         for parity in (False, True):
             with pytest.raises(ValueError, match=r"^logits: .*NaN"):
