@@ -46,7 +46,7 @@ def _letters_without_label(text: str, tokens: Tokens) -> str:
     return ", ".join(repr(letter) for letter in dict.fromkeys(text) if letter not in spelled)
 
 
-def _as_spellings(
+def spellings_of(
     lexicon: Mapping[str, Iterable[Sequence[str]]], tokens: Tokens
 ) -> dict[str, list[list[int]]]:
     """Spellings as indices of :func:`_first_index`, without marks of words and without spaces at their ends."""
@@ -98,7 +98,7 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
     """known_to_lm: the words are a language model's, so words that the labels cannot spell are left out."""
     kinds = np.asarray(tokens.kinds, np.uint8)
     if isinstance(lexicon, Mapping):
-        spellings = _as_spellings(lexicon, tokens)
+        spellings = spellings_of(lexicon, tokens)
         words = list(spellings)
         word_of = [i for i, word in enumerate(words) for _ in spellings[word]]
         symbols = _flat(spelling for word in words for spelling in spellings[word])

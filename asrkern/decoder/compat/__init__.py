@@ -5,6 +5,7 @@ They share calls and fields with the originals; the search is :class:`asrkern.de
 """
 
 from asrkern.decoder.compat import pyctcdecode
+from asrkern.decoder.compat._callback_lm import CTCDecoderLM, CTCDecoderLMState
 from asrkern.decoder.compat._install import install_as_pyctcdecode
 from asrkern.decoder.compat._torchaudio import CTCDecoder, CTCHypothesis, ctc_decoder
 from asrkern.decoder.compat.pyctcdecode import BeamSearchDecoderCTC, build_ctcdecoder
@@ -12,6 +13,8 @@ from asrkern.decoder.compat.pyctcdecode import BeamSearchDecoderCTC, build_ctcde
 __all__ = [
     "BeamSearchDecoderCTC",
     "CTCDecoder",
+    "CTCDecoderLM",
+    "CTCDecoderLMState",
     "CTCHypothesis",
     "build_ctcdecoder",
     "ctc_decoder",
