@@ -60,7 +60,15 @@ class _TokenBeamDecoder(_BeamDecoder):
 
 
 class CTCDecoder:
-    """torchaudio's decoder with its methods; :func:`ctc_decoder` makes it."""
+    """torchaudio's decoder with its methods; :func:`ctc_decoder` makes it.
+
+    Args:
+        decoder: the search, whose hypotheses come with the end of their last token.
+        names: of the tokens.
+        sil: the index of the silence; None: there is none.
+        sil_score: added to the silence's scores in each frame.
+        unk_word: what a word without text is called; None: there are no words.
+    """
 
     def __init__(
         self,
@@ -94,7 +102,15 @@ class CTCDecoder:
 
     @renamed(**_NAMES)
     def decode_step(self, emissions: Tensor) -> None:
-        """Take more frames, [frames, V]."""
+        """Take more frames.
+
+        Args:
+            emissions: [frames, V] float32 on the CPU.
+
+        Raises:
+            RuntimeError: decode_begin has not been called, or another shape or device.
+            ValueError: another dtype or number of tokens, or NaN.
+        """
         self._decoder.step(self._started(), self._scored(emissions, 2))
 
     def decode_end(self) -> None:
@@ -107,7 +123,11 @@ class CTCDecoder:
         return [self._convert(h, state.frames) for h in self._decoder.finish(state)]
 
     def idxs_to_tokens(self, idxs: Tensor) -> list[str]:
-        """The names of tokens."""
+        """The names of tokens.
+
+        Args:
+            idxs: [L] their indices.
+        """
         return [self._names[index] for index in idxs.tolist()]
 
     def _started(self):
@@ -227,6 +247,17 @@ def ctc_decoder(
             Or a :class:`CTCDecoderLM`, which is asked in Python: much slower.
         lm_dict: file of a CTCDecoderLM's words in the order of their indices, ``unk_word`` among them. None: they are
             numbered as in the lexicon, and ``unk_word`` comes last.
+        nbest: hypotheses returned, at most beam_size.
+        beam_size: prefixes kept at each frame.
+        beam_size_token: only so many of the likeliest tokens of a frame are possible; None: all.
+        beam_threshold: prefixes whose score is further than this below the best are dropped; ≥ 0.
+        lm_weight: multiplies log10 probabilities, or a CTCDecoderLM's scores; ≥ 0.
+        word_score: added for each word.
+        unk_score: added for each unknown word, in place of word_score; −inf: they are not allowed.
+        sil_score: added to the silence's scores in each frame.
+        log_add: alignments are summed; else the best one counts.
+        blank_token, sil_token: the names of the blank and of the silence, which stands between words.
+        unk_word: the unknown word's name in ``lm_dict``.
 
     Raises:
         ValueError: an argument that is not supported or out of its range.

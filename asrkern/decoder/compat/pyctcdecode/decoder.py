@@ -63,7 +63,7 @@ class OutputBeam(NamedTuple):
 
 
 class OutputBeamMPSafe(NamedTuple):
-    """:class:`OutputBeam` without the state, as batches return it."""
+    """:class:`OutputBeam` without the state, as batches return it: text, text_frames, logit_score, lm_score."""
 
     text: str
     text_frames: list[WordFrames]

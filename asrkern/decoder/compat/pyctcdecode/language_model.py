@@ -73,10 +73,13 @@ class AbstractLanguageModel(abc.ABC):
         return 0.0
 
     def save_to_dir(self, filepath: str | os.PathLike[str]) -> None:
-        """Write the model into a directory. Raises NotImplementedError unless a subclass does.
+        """Write the model into a directory, if a subclass says how.
 
         Args:
             filepath: the directory.
+
+        Raises:
+            NotImplementedError: it does not.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be saved")
 
