@@ -22,6 +22,7 @@ from asrkern.decoder._files import about
 from asrkern.decoder._scores import as_scores
 from asrkern.decoder._tokens import read_tokens
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
+from asrkern.decoder.labels import read_tokens_of_model
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 
@@ -209,6 +210,29 @@ class CTCBeamDecoder:
             known = [word for word in words if lm.word_id(word)]
             _scorer_package.check_known(len(known), words)
         return cls(labels, lm, known, **{"alpha": package.alpha, "beta": package.beta, **options})
+
+    @classmethod
+    def from_tokens(
+        cls,
+        path: str | os.PathLike[str],
+        lm: NGramLM | None = None,
+        lexicon: Lexicon | None = None,
+        **options: Any,
+    ) -> CTCBeamDecoder:
+        """A decoder of the labels that a model's tools have written.
+
+        Args:
+            path: what :func:`asrkern.decoder.read_labels` reads (``tokens.txt``, ``vocab.txt``, ``vocab.json`` …), or a
+                sentencepiece model, ``tokenizer.model``. If none of the labels can be the blank, it is the output behind
+                them, as in NeMo's models.
+            lm, lexicon, options: of the class.
+
+        Raises:
+            ImportError: a sentencepiece model, and sentencepiece is not installed.
+            OSError: the file cannot be opened.
+            TypeError, ValueError: as the class; or the file has no labels.
+        """
+        return cls(read_tokens_of_model(path), lm, lexicon, **options)
 
     def replace(self, **options: Any) -> CTCBeamDecoder:
         """This decoder with other options. It shares labels, words and language model, so it is made quickly.
