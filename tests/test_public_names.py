@@ -3,7 +3,9 @@
 import importlib
 from pathlib import Path
 
-MODULES = ("", ".data", ".decoder", ".models", ".nn", ".ops", ".recognizer")
+MODULES = (
+    "", ".data", ".decoder", ".decoder.compat", ".decoder.compat.pyctcdecode", ".models", ".nn", ".ops", ".recognizer",
+)  # fmt: skip
 
 
 def test_public_names_are_those_of_the_list() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,14 +14,13 @@ import typer
 from asrkern._file_kinds import in_words
 from asrkern.cli.console import bars, errors
 from asrkern.cli.language_model import LanguageModel, with_language_model
-from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_labels
+from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_hotwords, read_labels
 from asrkern.decoder._files import about
 from asrkern.decoder.labels import fields
 
 # Utterances decoded at once, on several threads.
 BATCH = 16
 
-_SHERPA_WEIGHT = re.compile(r"(.*\S)[ ]+:(\S+)\s*")
 
 Found = list[Hypothesis] | ValueError
 
@@ -62,28 +60,6 @@ def read_lexicon(path: Path) -> list[str] | dict[str, list[list[str]]]:
             )
         lexicon.setdefault(word, []).append(spelling)
     return lexicon
-
-
-def read_hotwords(path: Path, weight: float) -> dict[str, float]:
-    """A word or phrase a line; after a tab, or a space and a colon as in sherpa's files, a weight of its own.
-
-    A phrase in sentencepiece's pieces is joined.
-
-    Raises:
-        ValueError: a weight that is no number.
-    """
-    hotwords = {}
-    for line in read_lines(path):
-        phrase, tab, own = line.partition("\t")
-        if not tab and (found := _SHERPA_WEIGHT.fullmatch(line)):
-            phrase, own = found.groups()
-        if "▁" in phrase:
-            phrase = "".join(fields(phrase)).replace("▁", " ").strip()
-        try:
-            hotwords[phrase] = float(own) if own else weight
-        except ValueError:
-            raise ValueError(f"{path}: expected a number after the tab or colon, received {line!r}") from None
-    return hotwords
 
 
 def open_arrays(path: Path) -> np.lib.npyio.NpzFile:

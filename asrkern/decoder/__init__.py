@@ -3,6 +3,7 @@
 from asrkern.decoder.align import Alignment, TokenSpan, ctc_score, forced_align, token_spans
 from asrkern.decoder.beam import CTCBeamDecoder
 from asrkern.decoder.greedy import GreedyPath, greedy_decode
+from asrkern.decoder.hotwords import read_hotwords
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
 from asrkern.decoder.labels import read_labels
 from asrkern.decoder.ngram_lm import NGramLM, WordScore
@@ -20,6 +21,7 @@ __all__ = [
     "ctc_score",
     "forced_align",
     "greedy_decode",
+    "read_hotwords",
     "read_labels",
     "token_spans",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def _letters_without_label(text: str, tokens: Tokens) -> str:
     return ", ".join(repr(letter) for letter in dict.fromkeys(text) if letter not in spelled)
 
 
-def _as_spellings(
+def spellings_of(
     lexicon: Mapping[str, Iterable[Sequence[str]]], tokens: Tokens
 ) -> dict[str, list[list[int]]]:
     """Spellings as indices of :func:`_first_index`, without marks of words and without spaces at their ends."""
@@ -97,7 +98,7 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
     """known_to_lm: the words are a language model's, so words that the labels cannot spell are left out."""
     kinds = np.asarray(tokens.kinds, np.uint8)
     if isinstance(lexicon, Mapping):
-        spellings = _as_spellings(lexicon, tokens)
+        spellings = spellings_of(lexicon, tokens)
         words = list(spellings)
         word_of = [i for i, word in enumerate(words) for _ in spellings[word]]
         symbols = _flat(spelling for word in words for spelling in spellings[word])
@@ -129,38 +130,69 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
     return _Words(graph, words)
 
 
-def _hotword_tensors(
-    hotwords: Iterable[str] | Mapping[str, float], weight: float, tokens: Tokens
-) -> tuple[torch.Tensor, ...]:
-    weight = finite("hotword_weight", weight)
-    if isinstance(hotwords, str):
-        raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
-    if not isinstance(hotwords, Iterable):
-        raise TypeError(f"hotwords: expected a list of words or phrases, received {hotwords!r}")
-    weights = hotwords if isinstance(hotwords, Mapping) else dict.fromkeys(hotwords, weight)
-    phrases: dict[str, float] = {}
-    for phrase, value in weights.items():
-        if not isinstance(phrase, str) or not phrase.split():
-            raise ValueError(f"hotwords: expected words or phrases, received {phrase!r}")
-        normal = " ".join(phrase.split())
-        if normal in phrases:
-            raise ValueError(f"hotwords: expected each phrase once, received {normal!r} twice")
-        phrases[normal] = finite(f"hotwords: the weight of {phrase!r}", value)
-        letters = _letters_without_label(normal.replace(" ", ""), tokens)
-        if letters:
-            raise ValueError(f"hotwords: {phrase!r} has no label for {letters}")
-    if not phrases:
-        return ()
-    graph = _decoder.hotword_graph(
-        *_code_points(list(phrases)), np.asarray(list(phrases.values()), np.float32),
-        *_code_points(tokens.texts), np.asarray(tokens.kinds, np.uint8),
-    )  # fmt: skip
-    reach = _best_target(graph, graph["credit"], 0.0)
-    arrays = (
-        *(graph[name] for name in (*_EDGES, "credit", "completed")),
-        reach,
-    )
-    return tuple(map(torch.from_numpy, arrays))
+class Hotwords:
+    """The automata of lists of hotwords, spelled by a decoder's labels. The last lists are kept."""
+
+    _KEPT = 4096
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._builder: _decoder.HotwordBuilder | None = None
+        self._automata: dict[tuple[tuple[str, float], ...], tuple[np.ndarray, ...]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_tokens": self._tokens}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_tokens"])
+
+    def automaton(
+        self, hotwords: Iterable[str] | Mapping[str, float] | None, weight: float
+    ) -> tuple[np.ndarray, ...]:
+        """The arrays of :attr:`CTCContext.hotwords`; none for no hotwords.
+
+        Raises:
+            TypeError, ValueError: as :class:`asrkern.decoder.CTCBeamDecoder`.
+        """
+        weight = finite("hotword_weight", weight)
+        if isinstance(hotwords, str):
+            raise TypeError(f"hotwords: expected a list of words or phrases, received a string, {hotwords!r}")
+        if hotwords is not None and not isinstance(hotwords, Iterable):
+            raise TypeError(f"hotwords: expected a list of words or phrases, received {hotwords!r}")
+        weights = hotwords if isinstance(hotwords, Mapping) else dict.fromkeys(hotwords or (), weight)
+        key = tuple(weights.items())
+        if not key:
+            return ()
+        if key not in self._automata:
+            built = self._build(weights)
+            if len(self._automata) >= self._KEPT:
+                self._automata.clear()
+            self._automata[key] = built
+        return self._automata[key]
+
+    def _build(self, weights: Mapping[str, float]) -> tuple[np.ndarray, ...]:
+        phrases: dict[str, float] = {}
+        for phrase, value in weights.items():
+            if not isinstance(phrase, str) or not phrase.split():
+                raise ValueError(f"hotwords: expected words or phrases, received {phrase!r}")
+            normal = " ".join(phrase.split())
+            if normal in phrases:
+                raise ValueError(f"hotwords: expected each phrase once, received {normal!r} twice")
+            phrases[normal] = finite(f"hotwords: the weight of {phrase!r}", value)
+            if not self._letters.issuperset(normal):
+                letters = _letters_without_label(normal.replace(" ", ""), self._tokens)
+                raise ValueError(f"hotwords: {phrase!r} has no label for {letters}")
+        if self._builder is None:
+            kinds = np.asarray(self._tokens.kinds, np.uint8)
+            self._builder = _decoder.HotwordBuilder(*_code_points(self._tokens.texts), kinds)
+        return self._builder.build(
+            *_code_points(list(phrases)), np.asarray(list(phrases.values()), np.float32)
+        )
+
+    @cached_property
+    def _letters(self) -> frozenset[str]:
+        """What phrases may have: the labels' letters and spaces."""
+        return frozenset("".join(self._tokens.texts)) - {"\0"} | {" "}
 
 
 def _best_target(graph: dict[str, np.ndarray], values: np.ndarray, least: float) -> np.ndarray:
@@ -189,23 +221,47 @@ def _each_a_label(lexicon: Lexicon, labels: list[str]) -> bool:
 
 
 class Built(NamedTuple):
-    """context: tensors, without hotwords; tokens: what each label does; words: of the lexicon, by index."""
+    """context: tensors, without hotwords; tokens: what each label does; words: of the lexicon, by index; hotwords: makes
+    their automata."""
 
     context: CTCContext
     tokens: Tokens
     words: list[str]
+    hotwords: Hotwords
 
     def with_hotwords(
         self, hotwords: Iterable[str] | Mapping[str, float] | None, weight: float
     ) -> CTCContext:
         """The context with these hotwords. It shares all other tensors."""
-        tensors = _hotword_tensors(() if hotwords is None else hotwords, weight, self.tokens)
-        if not tensors:
+        arrays = self.hotwords.automaton(hotwords, weight)
+        if not arrays:
             return self.context
-        _, edge_token, edge_target, _, credit, *_ = (tensor.numpy() for tensor in tensors)
+        _, edge_token, edge_target, _, credit, *_ = arrays
         at_boundary = np.asarray(self.tokens.kinds)[edge_token] != INSIDE_WORD
         most = max(0.0, float(credit[edge_target[at_boundary]].max(initial=0.0)))
+        tensors = tuple(map(torch.from_numpy, arrays))
         return self.context._replace(hotwords=tensors, begin_reach=self.context.begin_reach + most)
+
+    def with_each(
+        self, lists: Sequence[Iterable[str] | Mapping[str, float] | None], weight: float
+    ) -> CTCContext:
+        """The context with a list of hotwords for each row of a batch. Equal lists are there once."""
+        numbers: dict[int, int] = {}
+        automata: list[tuple[np.ndarray, ...]] = []
+        rows = []
+        for hotwords in lists:
+            arrays = self.hotwords.automaton(hotwords, weight)
+            # The automata of equal lists are one, since they are kept.
+            number = numbers.setdefault(id(arrays), len(automata)) if arrays else -1
+            if number == len(automata):
+                automata.append(arrays)
+            rows.append(number)
+        sizes = [(len(arrays[3]), len(arrays[1])) for arrays in automata]
+        return self.context._replace(
+            hotwords=tuple(torch.from_numpy(np.concatenate(column)) for column in zip(*automata)),
+            hotword_sizes=torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
+            hotword_rows=torch.tensor(rows, dtype=torch.int64),
+        )
 
 
 def build_context(
@@ -281,4 +337,5 @@ def build_context(
         )
         begin_reach = max(0.0, float(reach[0]))
     texts = _decoder.text_hashes(*_code_points([tokens.joiner, *tokens.texts, *words]))
-    return Built(context._replace(begin_reach=begin_reach, texts=torch.from_numpy(texts)), tokens, words)
+    context = context._replace(begin_reach=begin_reach, texts=torch.from_numpy(texts))
+    return Built(context, tokens, words, Hotwords(tokens))

@@ -10,7 +10,7 @@ from asrkern.decoder.ngram_lm import SPACES, NGramLM
 
 _CASES = {None: str, "upper": str.upper, "lower": str.lower}
 _OTHER = {"upper": "lower", "lower": "upper"}
-_MARKS = ("<unk>", "<s>", "</s>")
+MARKS = ("<unk>", "<s>", "</s>")
 # How many words are looked at to tell the case of all.
 _SAMPLE = 1000
 # In NeMo's models of subwords token i is the word chr(i + 100).
@@ -41,7 +41,7 @@ def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> list[int]:
         if lm_case is None:
             _warn_of_case(lm, tokens.labels)
     ids = [
-        0 if index == tokens.blank or name in _MARKS else lm.word_id(name) for index, name in enumerate(names)
+        0 if index == tokens.blank or name in MARKS else lm.word_id(name) for index, name in enumerate(names)
     ]
     if not any(ids):
         raise ValueError("lm: expected a model of these labels, received one that knows none of them")
@@ -61,7 +61,7 @@ def known_words(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> dict[str, i
     Raises:
         ValueError: the model's file has no words.
     """
-    words = {word: index for index, word in enumerate(lm.words) if word not in _MARKS}
+    words = {word: index for index, word in enumerate(lm.words) if word not in MARKS}
     if not words:
         raise ValueError("lexicon: expected words, since the language model's file does not have its own")
     if tokens.joiner and all(len(word) == 1 or word in SPACES for word in words):
@@ -90,7 +90,7 @@ def _is_nemo(lm: NGramLM, tokens: Tokens) -> bool:
     named = sum(lm.word_id(label) > 0 for label in tokens.labels)
     if 2 * named >= len(tokens.labels) or lm.word_id(chr(_NEMO_OFFSET - 1)):
         return False
-    known = [word for word in lm.words if word not in _MARKS]
+    known = [word for word in lm.words if word not in MARKS]
     last = _NEMO_OFFSET + len(tokens.labels)
     return 4 * len(known) >= len(tokens.labels) and all(
         len(word) == 1 and _NEMO_OFFSET <= ord(word) < last for word in known

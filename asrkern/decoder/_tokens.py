@@ -110,12 +110,7 @@ def _find_blank(labels: list[str]) -> int:
     if found:
         return found[0]
     first = labels[0]
-    if (
-        not first.strip(" |")
-        or first.startswith(WORD_MARK)
-        or _SPACE.fullmatch(first)
-        or _UNKNOWN.fullmatch(first)
-    ):
+    if _cannot_be_blank(first):
         raise ValueError(
             f"blank: expected the index of the blank, since no label is named as one and the first is {first!r}; if "
             "it comes after the labels, as in NeMo's models, add '<blank>' to them"
@@ -125,6 +120,22 @@ def _find_blank(labels: list[str]) -> int:
             f"blank: the first label, {first!r}, is taken for it, since none is named as one; give blank=0 if it is"
         )
     return 0
+
+
+def lacks_blank(labels: Sequence[str]) -> bool:
+    """Whether the blank comes after these labels, as in NeMo's models: none is named as one, and the first cannot be it."""
+    named = any(name.fullmatch(label) for label in labels for name in (_BLANK, _PADDING, re.compile("_")))
+    return bool(labels) and not named and _cannot_be_blank(labels[0])
+
+
+def _cannot_be_blank(label: str) -> bool:
+    """Whether a label is a space, begins a word or stands for unknown words."""
+    return bool(
+        not label.strip(" |")
+        or label.startswith(WORD_MARK)
+        or _SPACE.fullmatch(label)
+        or _UNKNOWN.fullmatch(label)
+    )
 
 
 def find_space(others: list[str]) -> str | None:

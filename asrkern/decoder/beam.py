@@ -22,6 +22,7 @@ from asrkern.decoder._files import about
 from asrkern.decoder._scores import as_scores
 from asrkern.decoder._tokens import read_tokens
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
+from asrkern.decoder.labels import read_tokens_of_model
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 
@@ -58,8 +59,9 @@ def _as_arrays(value: Any) -> Any:
 
 
 def _addresses(context: CTCContext) -> list[int]:
+    """Where a context's tensors are, but for hotwords, of which searches have copies."""
     others = [tensor for tensor in (context.lm_tokens, context.texts) if tensor is not None]
-    tensors = (context.token_kinds, *context.language_model, *context.lexicon, *context.hotwords, *others)
+    tensors = (context.token_kinds, *context.language_model, *context.lexicon, *others)
     return [tensor.data_ptr() for tensor in tensors]
 
 
@@ -209,6 +211,29 @@ class CTCBeamDecoder:
             _scorer_package.check_known(len(known), words)
         return cls(labels, lm, known, **{"alpha": package.alpha, "beta": package.beta, **options})
 
+    @classmethod
+    def from_tokens(
+        cls,
+        path: str | os.PathLike[str],
+        lm: NGramLM | None = None,
+        lexicon: Lexicon | None = None,
+        **options: Any,
+    ) -> CTCBeamDecoder:
+        """A decoder of the labels that a model's tools have written.
+
+        Args:
+            path: what :func:`asrkern.decoder.read_labels` reads (``tokens.txt``, ``vocab.txt``, ``vocab.json`` …), or a
+                sentencepiece model, ``tokenizer.model``. If none of the labels can be the blank, it is the output behind
+                them, as in NeMo's models.
+            lm, lexicon, options: of the class.
+
+        Raises:
+            ImportError: a sentencepiece model, and sentencepiece is not installed.
+            OSError: the file cannot be opened.
+            TypeError, ValueError: as the class; or the file has no labels.
+        """
+        return cls(read_tokens_of_model(path), lm, lexicon, **options)
+
     def replace(self, **options: Any) -> CTCBeamDecoder:
         """This decoder with other options. It shares labels, words and language model, so it is made quickly.
 
@@ -281,18 +306,20 @@ class CTCBeamDecoder:
         return self._built.tokens.labels
 
     def decode(
-        self, log_probs: Array, lengths: Lengths | None = None
+        self, log_probs: Array, lengths: Lengths | None = None, *, hotwords: Any = None
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
         """The n-best of one utterance [T, V], or of each row of a padded batch [N, T, V].
 
         Args:
             log_probs: log-probabilities, numpy or torch, any floating dtype, strides and device.
             lengths: [N] integers, frames of each row; None: all T. Nothing beyond is read.
+            hotwords: for one utterance, in place of the decoder's: words and phrases, or a mapping of them to weights.
+                For a batch, a list with one such for each row; None in it: the decoder's own. The automata of lists are
+                kept, so that the same list costs nothing again. None: the decoder's own for all.
 
         Returns:
             The hypotheses, the best first, at most ``nbest``: a list for one utterance, a list of lists for a batch. No
-            frames
-                give the empty text.
+            frames give the empty text.
 
         Raises:
             TypeError: log_probs is not floating-point, or lengths not integer.
@@ -303,29 +330,34 @@ class CTCBeamDecoder:
         if scores.dim() == 2:
             if lengths is not None:
                 raise ValueError("lengths: expected None with an utterance [T, V]; cut it to its length")
-            return self._search_batch(scores[None], None, raise_errors=True)[0]
-        return self._search_batch(scores, lengths, raise_errors=True)
+            each = None if hotwords is None else [hotwords]
+            return self._search_batch(scores[None], None, each, raise_errors=True)[0]
+        return self._search_batch(scores, lengths, hotwords, raise_errors=True)
 
     def decode_batch(
-        self, log_probs: Array | Sequence[Array], lengths: Lengths | None = None
+        self,
+        log_probs: Array | Sequence[Array],
+        lengths: Lengths | None = None,
+        *,
+        hotwords: Sequence[Iterable[str] | Mapping[str, float] | None] | None = None,
     ) -> list[list[Hypothesis] | ValueError]:
         """:meth:`decode` where one bad utterance does not lose the others.
 
         Args:
             log_probs: a padded batch [N, T, V], or a list of utterances [T, V] of any lengths.
             lengths: [N] integers, frames of each row of a padded batch; None: all T.
+            hotwords: a list or mapping for each utterance, as for a batch of :meth:`decode`.
 
         Returns:
             For each utterance its n-best; or, if :meth:`decode` would have raised ValueError for its values, that
-            error.
-                Utterances are decoded on several threads, without the interpreter's lock.
+            error. Utterances are decoded on several threads, without the interpreter's lock.
 
         Raises:
             TypeError, ValueError: as :meth:`decode`, for what is wrong with the whole call: types, ranks, labels,
                 lengths.
         """
         if isinstance(log_probs, (Tensor, np.ndarray)):
-            return self._search_batch(self._as_tensor(log_probs, (3,)), lengths, raise_errors=False)
+            return self._search_batch(self._as_tensor(log_probs, (3,)), lengths, hotwords, raise_errors=False)
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of utterances")
         utterances = [self._as_tensor(utterance, (2,)).to(self.device).float() for utterance in log_probs]
@@ -333,11 +365,24 @@ class CTCBeamDecoder:
             return []
         frames = torch.tensor([len(utterance) for utterance in utterances])
         padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
-        return self._search_batch(padded, frames, raise_errors=False)
+        return self._search_batch(padded, frames, hotwords, raise_errors=False)
 
-    def start(self) -> _decoder.CtcBeamState:
-        """A new stream. Its state can be pickled and copied, and goes on in any decoder with the same arguments."""
-        return self._search.start()
+    def start(self, lm_state: _decoder.NGramState | None = None) -> _decoder.CtcBeamState:
+        """A new stream. Its state can be pickled and copied, and goes on in any decoder with the same arguments.
+
+        Args:
+            lm_state: what the language model knows of the text before (:meth:`NGramLM.start` and :meth:`NGramLM.step`
+                make it); None: the stream begins a sentence.
+
+        Raises:
+            TypeError: lm_state is no state of an NGramLM.
+            ValueError: it is one of another model.
+        """
+        if lm_state is not None and not isinstance(lm_state, _decoder.NGramState):
+            raise TypeError(
+                f"lm_state: expected a state of NGramLM.start or step, received {type(lm_state).__name__}"
+            )
+        return self._search.start(lm_state)
 
     def step(self, state: _decoder.CtcBeamState, log_probs: Array) -> None:
         """Feed the next frames to a stream.
@@ -376,13 +421,14 @@ class CTCBeamDecoder:
             raise ValueError(f"after: expected how many stable words are known, received {after!r}")
         return Partial(self, state, after, self._search.partial(state, after))
 
-    def finish(self, state: _decoder.CtcBeamState) -> list[Hypothesis]:
-        """The n-best of the whole stream, with the last word and the sentence ended.
+    def finish(self, state: _decoder.CtcBeamState, end_of_sentence: bool = True) -> list[Hypothesis]:
+        """The n-best of the whole stream, with the last word ended.
 
         Args:
             state: of :meth:`start`; it stays as it is, and may go on.
+            end_of_sentence: whether the language model's probability of ``</s>`` counts.
         """
-        return [self._hypothesis(*found) for found in self._search.results(state)]
+        return [self._hypothesis(*found) for found in self._search.results(state, end_of_sentence)]
 
     @property
     def _search(self) -> _decoder.CtcBeamSearch:
@@ -394,9 +440,15 @@ class CTCBeamDecoder:
         return self._made
 
     def _make_search(self) -> None:
-        self._addresses = _addresses(self._on_cpu)
+        addresses = _addresses(self._on_cpu)
+        context = {name: _as_arrays(value) for name, value in self._on_cpu._asdict().items()}
+        if getattr(self, "_addresses", None) == addresses:
+            # It has copies of all that is not in the call.
+            self._made = self._made.replace(context=context, options=self._options)
+            return
+        self._addresses = addresses
         self._made = _decoder.CtcBeamSearch(
-            context={name: _as_arrays(value) for name, value in self._on_cpu._asdict().items()},
+            context=context,
             language_model=None if self.lm is None else self.lm._on_cpu(),
             options=self._options,
         )
@@ -423,11 +475,30 @@ class CTCBeamDecoder:
             )
         return scores
 
-    def _search_batch(self, log_probs: Tensor, lengths: Lengths | None, *, raise_errors: bool) -> list[Any]:
+    def _context_of(self, rows: int, hotwords: Any) -> CTCContext:
+        """The context, with hotwords of each row."""
+        if hotwords is None:
+            return self.context
+        if isinstance(hotwords, (str, Mapping)) or not isinstance(hotwords, Sequence):
+            raise TypeError(
+                f"hotwords: expected a list with the hotwords of each row, received {type(hotwords).__name__}"
+            )
+        if len(hotwords) != rows:
+            raise ValueError(f"hotwords: expected one list for each of {rows} rows, received {len(hotwords)}")
+        if self.device.type != "cpu":
+            raise ValueError(
+                "hotwords: expected None with a decoder on a GPU, whose rows share the decoder's own"
+            )
+        own, weight = self._hotwords["hotwords"], self._hotwords["hotword_weight"]
+        return self._built.with_each([own if each is None else each for each in hotwords], weight)
+
+    def _search_batch(
+        self, log_probs: Tensor, lengths: Lengths | None, hotwords: Any, *, raise_errors: bool
+    ) -> list[Any]:
         found = ops.ctc_beam_search(
             log_probs.to(self.device),
             lengths,
-            context=self.context,
+            context=self._context_of(len(log_probs), hotwords),
             num_threads=self.num_threads or 0,
             **self._options,
         )

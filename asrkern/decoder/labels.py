@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asrkern._optional import require
 from asrkern.decoder._files import about
+from asrkern.decoder._tokens import lacks_blank
 
 # The token of the space may be missing before its number.
 _NUMBERED = re.compile(r"(.*?)([ \t]+)(-?\d+(?:\.\d+)?(?:e-?\d+)?)[ \t]*", re.ASCII)
@@ -66,6 +68,34 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
         if any("\0" in label for label in labels):
             raise ValueError("expected text, received a label with NUL")
         return labels
+
+
+def read_tokens_of_model(path: str | os.PathLike[str]) -> list[str]:
+    """The labels of a file and, if they lack the blank, ``<blank>`` behind them, as NeMo's models have it.
+
+    Args:
+        path: a file of :func:`read_labels`, or a sentencepiece model (``.model``).
+
+    Raises:
+        ImportError: it is a sentencepiece model, and sentencepiece is not installed.
+        OSError, ValueError: as :func:`read_labels`.
+    """
+    if os.fspath(path).endswith(".model"):
+        labels = _of_sentencepiece(path)
+    else:
+        labels = read_labels(path)
+    return [*labels, "<blank>"] if lacks_blank(labels) else labels
+
+
+def _of_sentencepiece(path: str | os.PathLike[str]) -> list[str]:
+    package = require("sentencepiece", "sentencepiece")
+    with about(path):
+        content = Path(path).read_bytes()
+        try:
+            model = package.SentencePieceProcessor(model_proto=content)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"expected a sentencepiece model: {error}") from None
+        return [model.id_to_piece(index) for index in range(model.get_piece_size())]
 
 
 def _of_json(text: str) -> list[str]:

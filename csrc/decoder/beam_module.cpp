@@ -85,7 +85,6 @@ class CtcBeamSearch {
     };
     view(context["token_kinds"], "token_kinds", arrays.token_kinds);
     view_each(arrays.lexicon, py::sequence(context["lexicon"]), "lexicon", view);
-    view_each(arrays.hotwords, py::sequence(context["hotwords"]), "hotwords", view);
     if (!context["lm_tokens"].is_none()) view(context["lm_tokens"], "lm_tokens", arrays.lm_tokens);
     if (!context["texts"].is_none()) view(context["texts"], "texts", arrays.texts);
     arrays.numbers = read<ContextNumbers>(context);
@@ -93,11 +92,26 @@ class CtcBeamSearch {
     const NGramTables* tables = nullptr;
     if (!language_model.is_none()) tables = &kept_.keep(language_model).cast<const NGramModel&>().tables();
     model_ = make_context(arrays, tables, options_.row.vocabulary);
-    digest_ = kept_.digest() ^ digest(arrays.numbers, given, tables);
-    if (tables) digest_ ^= model_digest(*tables);
+    base_digest_ = kept_.digest() ^ (tables ? model_digest(*tables) : 0);
+    numbers_ = arrays.numbers;
+    set(context, given);
   }
 
-  std::unique_ptr<CtcBeamStream> start() const { return std::make_unique<CtcBeamStream>(model_, options_, digest_); }
+  // This search with other hotwords and options. It shares everything else, so it is made quickly.
+  std::unique_ptr<CtcBeamSearch> replace(const py::dict& context, const py::dict& options) const {
+    auto other = std::make_unique<CtcBeamSearch>(*this);
+    const CtcOptions given = read<CtcOptions>(options);
+    other->nbest_ = int32_t(std::min<int64_t>(given.nbest, INT32_MAX));
+    other->options_ = beam_options(given, options_.row.vocabulary);
+    other->numbers_ = read<ContextNumbers>(context);
+    other->set(context, given);
+    return other;
+  }
+
+  // before: what the language model keeps of the words before; null: the sentence begins.
+  std::unique_ptr<CtcBeamStream> start(const NGramState* before) const {
+    return std::make_unique<CtcBeamStream>(model_, options_, digest_, before);
+  }
 
   // Returns (error, frame of the chunk where it is). The frames before it are taken.
   std::pair<int32_t, int64_t> step(CtcBeamStream& stream,
@@ -116,14 +130,15 @@ class CtcBeamSearch {
     return {kCtcOk, frames};
   }
 
-  // The n-best of the whole stream. Each is a tuple: score, am_score, then the columns of its tokens.
-  py::list results(CtcBeamStream& stream) const {
+  // The n-best of the whole stream. Each is a tuple: score, am_score, then the columns of its tokens. sentence: the
+  // language model's sentence ends, too.
+  py::list results(CtcBeamStream& stream, bool sentence) const {
     std::vector<CtcHypothesis> found;
     {
       py::gil_scoped_release release;
       const auto lock = stream.lock();
       restore(stream);
-      found = stream.results(model_, options_, nbest_);
+      found = stream.results(model_, options_, nbest_, sentence);
     }
     py::list result;
     for (const CtcHypothesis& hypothesis : found) result.append(tuple(hypothesis));
@@ -193,13 +208,29 @@ class CtcBeamSearch {
     return murmur_hash(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(double));
   }
 
+  // Takes the hotwords of a context, and the digest of all.
+  void set(const py::dict& context, const CtcOptions& given) {
+    kept_hotwords_ = KeptArrays();
+    HotwordArrays arrays{};
+    const auto view = [this](const py::handle& value, const char* name, auto& array) {
+      kept_hotwords_.view(value, name, array);
+    };
+    view_each(arrays, py::sequence(context["hotwords"]), "hotwords", view);
+    model_.hotwords = arrays.edge_begin.size ? make_hotwords(arrays, options_.row.vocabulary) : Hotwords{};
+    check_array(std::fabs(numbers_.begin_reach) < kLargestScore, "begin_reach", "a number between -1e20 and 1e20");
+    model_.begin_reach = float(numbers_.begin_reach);
+    digest_ = base_digest_ ^ kept_hotwords_.digest() ^ digest(numbers_, given, model_.lm);
+  }
+
   void restore(CtcBeamStream& stream) const {
     if (stream.search() != digest_ || !stream.restore(model_, options_))
       throw py::value_error("state: expected one that this decoder, or an equal one, has started");
   }
 
-  KeptArrays kept_;
+  KeptArrays kept_, kept_hotwords_;
   ContextModel model_{};
+  ContextNumbers numbers_{};
+  uint64_t base_digest_ = 0;  // of all but hotwords, numbers and options
   CtcBeamOptions options_{};
   int32_t nbest_ = 0;
   uint64_t digest_ = 0;  // a hash of all that a state depends on; see model_digest
@@ -248,9 +279,10 @@ void bind_ctc_beam(py::module_& m) {
   py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/ctc/ctc_beam.h.")
       .def(py::init<const py::dict&, const py::object&, const py::dict&>(), py::kw_only(), py::arg("context"),
            py::arg("language_model"), py::arg("options"))
-      .def("start", &CtcBeamSearch::start)
+      .def("replace", &CtcBeamSearch::replace, py::kw_only(), py::arg("context"), py::arg("options"))
+      .def("start", &CtcBeamSearch::start, py::arg("before") = nullptr)
       .def("step", &CtcBeamSearch::step)
-      .def("results", &CtcBeamSearch::results)
+      .def("results", &CtcBeamSearch::results, py::arg("stream"), py::arg("sentence") = true)
       .def("partial", &CtcBeamSearch::partial)
       .def("committed", &CtcBeamSearch::committed);
   m.def("text_hashes", &text_hashes);

@@ -78,17 +78,21 @@ py::array_t<float> best_word_below(const Values<int32_t>& parent, const Values<i
   return array(best_below(parent.data(), word_begin.data(), words.data(), nodes, word_scores.data()));
 }
 
-py::dict hotword_graph(const Values<uint32_t>& symbols, const Values<int64_t>& begin, const Values<float>& weights,
-                       const Values<uint32_t>& token_symbols, const Values<int64_t>& token_begin,
-                       const Values<uint8_t>& kinds) {
-  const Texts phrases = texts(symbols, begin), tokens = texts(token_symbols, token_begin);
+std::unique_ptr<HotwordBuilder> hotword_builder(const Values<uint32_t>& token_symbols,
+                                                const Values<int64_t>& token_begin, const Values<uint8_t>& kinds) {
+  const Texts tokens = texts(token_symbols, token_begin);
   check_kinds(kinds, tokens);
+  return std::make_unique<HotwordBuilder>(tokens, kinds.data());
+}
+
+// In the order of HotwordArrays.
+py::tuple build_hotwords(const HotwordBuilder& builder, const Values<uint32_t>& symbols, const Values<int64_t>& begin,
+                         const Values<float>& weights) {
+  const Texts phrases = texts(symbols, begin);
   if (weights.size() != phrases.count) throw py::value_error("weights: expected one for each phrase");
-  const HotwordGraph graph = build_hotwords(phrases, weights.data(), tokens, kinds.data());
-  py::dict result = edges(graph.edges);
-  result["credit"] = array(graph.credit);
-  result["completed"] = array(graph.completed);
-  return result;
+  const HotwordGraph graph = builder.build(phrases, weights.data());
+  return py::make_tuple(array(graph.edges.begin), array(graph.edges.token), array(graph.edges.target),
+                        array(graph.edges.mask), array(graph.credit), array(graph.completed), array(graph.reach));
 }
 
 }  // namespace
@@ -96,7 +100,9 @@ py::dict hotword_graph(const Values<uint32_t>& symbols, const Values<int64_t>& b
 void bind_tries(py::module_& m) {
   m.def("lexicon_graph", &lexicon_graph, "The edges and words of a lexicon; see kernels/ctc/trie_builder.h.");
   m.def("best_word_below", &best_word_below, "The best score of the words at and below each node of a lexicon.");
-  m.def("hotword_graph", &hotword_graph, "The automaton of phrases; see kernels/ctc/trie_builder.h.");
+  py::class_<HotwordBuilder>(m, "HotwordBuilder", "Builds automata of phrases; see kernels/ctc/trie_builder.h.")
+      .def(py::init(&hotword_builder))
+      .def("build", &build_hotwords);
 }
 
 }  // namespace asrkern

@@ -42,7 +42,6 @@ void share_out(int64_t items, int64_t threads, const F& f) {
 
 CtcResultTensors search_rows(const Tensor& log_probs, const std::optional<Tensor>& lengths,
                              const CtcArguments& arguments) {
-  const ContextModel& model = arguments.model;
   const CtcBeamOptions& options = arguments.options;
   const int64_t rows = log_probs.size(0), frames = log_probs.size(1), vocabulary = log_probs.size(2);
   const CtcResults results(log_probs, arguments.nbest);
@@ -50,6 +49,7 @@ CtcResultTensors search_rows(const Tensor& log_probs, const std::optional<Tensor
       lengths ? read_lengths(*lengths, "lengths", rows, frames) : std::vector<int64_t>(size_t(rows), frames);
   const Tensor values = dense(log_probs);
   share_out(rows, arguments.num_threads, [&](int64_t row) {
+    const ContextModel& model = arguments.model_of(row);
     const CtcOutput output = ctc_output_of_row(results.output, row);
     int32_t* error = results.errors + 2 * row;
     SerialTeam alone;

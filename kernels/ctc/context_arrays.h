@@ -49,6 +49,28 @@ struct HotwordArrays {
   void each(const F& f) {
     f(edge_begin), f(edge_token), f(edge_target), f(edge_mask), f(credit), f(completed), f(reach);
   }
+
+  // The next automaton of several, one after the other in these arrays: takes `nodes` nodes and `edges` edges off their
+  // beginnings. Throws std::invalid_argument if there are not so many.
+  HotwordArrays take(int64_t nodes, int64_t edges) {
+    HotwordArrays taken;
+    const auto cut = [](auto& from, auto& to, int64_t count) {
+      if (count < 0 || count > from.size)
+        throw std::invalid_argument("hotword_sizes: expected nodes and edges that are in hotwords");
+      to = {from.data, count, from.readable};
+      from.data += count;
+      from.size -= count;
+    };
+    if (nodes < 0 || nodes >= INT32_MAX) throw std::invalid_argument("hotword_sizes: expected numbers of nodes");
+    cut(edge_begin, taken.edge_begin, nodes + 1);
+    cut(edge_token, taken.edge_token, edges);
+    cut(edge_target, taken.edge_target, edges);
+    cut(edge_mask, taken.edge_mask, nodes);
+    cut(credit, taken.credit, nodes);
+    cut(completed, taken.completed, nodes);
+    cut(reach, taken.reach, nodes);
+    return taken;
+  }
 };
 
 struct ContextNumbers {
@@ -194,6 +216,16 @@ inline Hotwords make_hotwords(const HotwordArrays& arrays, int32_t vocabulary) {
     if (trie.edge_token[edge] < kMaskBits)
       hotwords.begin_credit[trie.edge_token[edge]] = hotwords.credit[trie.edge_target[edge]];
   return hotwords;
+}
+
+// The most that a token at a word's boundary gains by a phrase that begins there.
+inline float hotword_begin_reach(const Hotwords& hotwords, const uint8_t* token_kinds) {
+  float most = 0;
+  const TokenTrie& trie = hotwords.trie;
+  for (int32_t edge = 0; edge < trie.edge_begin[hotwords.nodes]; ++edge)
+    if (token_kinds[trie.edge_token[edge]] != kInsideWord)
+      most = std::max(most, hotwords.credit[trie.edge_target[edge]]);
+  return most;
 }
 
 // lm: null without a language model. vocabulary: how many tokens there are, blank among them.

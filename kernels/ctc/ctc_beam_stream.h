@@ -26,10 +26,14 @@ struct CtcPartial {
 
 class CtcBeamStream {
  public:
-  // search: a number that tells this model and these options from others. Saved states carry it.
-  CtcBeamStream(const ContextModel& model, const CtcBeamOptions& options, uint64_t search = 0) : search_(search) {
+  // search: a number that tells this model and these options from others. Saved states carry it. before: what the
+  // language model keeps of the words before the first frame; null: the sentence begins here.
+  CtcBeamStream(const ContextModel& model, const CtcBeamOptions& options, uint64_t search = 0,
+                const NGramState* before = nullptr)
+      : search_(search) {
     allocate(options);
     ctc_beam::start(beam_, model, options);
+    if (before) begin_after(model, *before);
     ctc_beam::note_phrase_edges(beam_, model, 0);
   }
 
@@ -82,9 +86,11 @@ class CtcBeamStream {
     return cpu::ctc_kernels().step(beam_, model, options, log_probs);
   }
 
-  // The n-best, as if the utterance ended here.
-  std::vector<CtcHypothesis> results(const ContextModel& model, const CtcBeamOptions& options, int32_t nbest) const {
-    std::vector<CtcHypothesis> found = ctc_beam::results(beam_, model, options.add, nbest, true, begun());
+  // The n-best, as if the utterance ended here. sentence: the language model's sentence ends, too.
+  std::vector<CtcHypothesis> results(const ContextModel& model, const CtcBeamOptions& options, int32_t nbest,
+                                     bool sentence = true) const {
+    const ctc_beam::Over over = sentence ? ctc_beam::Over::kSentence : ctc_beam::Over::kUtterance;
+    std::vector<CtcHypothesis> found = ctc_beam::results(beam_, model, options.add, nbest, over, begun());
     for (CtcHypothesis& hypothesis : found)
       hypothesis.tokens.insert(hypothesis.tokens.begin(), committed_.begin(), committed_.begin() + first());
     return found;
@@ -92,7 +98,8 @@ class CtcBeamStream {
 
   CtcPartial partial(const ContextModel& model, const CtcBeamOptions& options) {
     commit(model);
-    std::vector<CtcHypothesis> found = ctc_beam::results(beam_, model, options.add, 1, false, begun());
+    std::vector<CtcHypothesis> found =
+        ctc_beam::results(beam_, model, options.add, 1, ctc_beam::Over::kNothing, begun());
     return {std::move(found[0]), first(), int32_t(word_begins_.size()), stable_tokens()};
   }
 
@@ -133,6 +140,13 @@ class CtcBeamStream {
  private:
   [[noreturn]] static void too_long() {
     throw std::length_error("log_probs: the utterance is too long for one beam search");
+  }
+
+  void begin_after(const ContextModel& model, const NGramState& before) {
+    PrefixContext& context = beam_.context[0];
+    context.lm = before;
+    if (!model.lm || !context_fits(model, context))
+      throw std::invalid_argument("lm_state: expected a state of the decoder's language model");
   }
 
   void allocate(const CtcBeamOptions& options) {

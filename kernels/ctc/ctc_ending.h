@@ -52,9 +52,9 @@ ASRKERN_HOST_DEVICE inline Ending make_ending(const CtcBeam& beam, int32_t slot,
   return {slot, word, gain, score, true, 0, score, score - (beam.context_score[slot] + gain)};
 }
 
-// One of the endings of a prefix, with the end of the language model's sentence.
+// One of the endings of a prefix. sentence: the language model's sentence ends, too.
 ASRKERN_HOST_DEVICE inline Ending ending(const CtcBeam& beam, const ContextModel& model, int32_t slot, int32_t choice,
-                                         bool whole_words) {
+                                         bool whole_words, bool sentence = true) {
   const PrefixContext& context = beam.context[slot];
   NGramState after = context.lm, ended;
   int32_t word = kUnknownWord;
@@ -65,7 +65,7 @@ ASRKERN_HOST_DEVICE inline Ending ending(const CtcBeam& beam, const ContextModel
   } else {
     gain = -look_ahead(model, context.lexicon_node) - hotword_credit(model, context.hotword_node);
   }
-  if (model.lm) gain += lm_score(model, after, model.lm->eos, ended);
+  if (model.lm && sentence) gain += lm_score(model, after, model.lm->eos, ended);
   return make_ending(beam, slot, word, gain);
 }
 

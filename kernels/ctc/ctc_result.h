@@ -20,20 +20,26 @@ struct CtcHypothesis {
 
 namespace ctc_beam {
 
-// All endings, the best first. final: the utterance is over, so unfinished words must not end, unless there is no other
-// ending.
-inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& model, bool final) {
+// What is over with the frames that have come.
+enum class Over {
+  kNothing,    // more frames come
+  kUtterance,  // unfinished words must not end, unless there is no other ending; the sentence goes on
+  kSentence,   // the language model's sentence ends, too
+};
+
+// All endings, the best first.
+inline std::vector<Ending> endings(const CtcBeam& beam, const ContextModel& model, Over over) {
   std::vector<Ending> result;
   for (const bool whole_words : {true, false}) {
     for (int32_t slot = 0; slot < beam.count; ++slot) {
-      if (!final) {
+      if (over == Over::kNothing) {
         const bool between = beam.context[slot].lexicon_node == kBetweenWords;
         result.push_back(make_ending(beam, slot, between ? kNoWord : kUnknownWord, 0));
         continue;
       }
       const int32_t choices = ending_choices(beam, model, slot, whole_words);
       for (int32_t choice = 0; choice < choices; ++choice)
-        result.push_back(ending(beam, model, slot, choice, whole_words));
+        result.push_back(ending(beam, model, slot, choice, whole_words, over == Over::kSentence));
     }
     if (!result.empty()) break;
   }
@@ -69,8 +75,8 @@ inline std::vector<int32_t> rank_texts(std::vector<Ending>& endings, const Conte
 // probability within the beam: the share, by e^score, of the hypotheses that have the word at an overlapping time.
 // begun: the tokens of beam.begun, which every hypothesis begins with. Tokens before them are left out.
 inline std::vector<CtcHypothesis> results(const CtcBeam& beam, const ContextModel& model, bool add, int32_t nbest,
-                                          bool final, const std::vector<CtcToken>& begun = {}) {
-  std::vector<Ending> all = endings(beam, model, final);
+                                          Over over, const std::vector<CtcToken>& begun = {}) {
+  std::vector<Ending> all = endings(beam, model, over);
   // The words of one hypothesis after the other, each from the last to the first.
   std::vector<WordSpan> words;
   std::vector<size_t> begin{0};

@@ -59,13 +59,15 @@ class SymbolTrie {
 // The tokens in a trie by their texts.
 class TokenTexts {
  public:
-  TokenTexts(const Texts& tokens, const uint8_t* kinds) : kinds_(kinds) {
+  TokenTexts(const Texts& tokens, const uint8_t* kinds) : kinds_(kinds, kinds + tokens.count) {
     std::vector<int32_t> node_of(tokens.count);
     for (int64_t t = 0; t < tokens.count; ++t)
       node_of[t] = trie_.insert(tokens.symbols + tokens.begin[t], tokens.symbols + tokens.begin[t + 1]);
     here_.resize(trie_.size());
     for (int64_t t = 0; t < tokens.count; ++t) here_[node_of[t]].push_back(int32_t(t));
   }
+
+  int64_t count() const { return int64_t(kinds_.size()); }
 
   bool at_boundary(int32_t token) const { return kinds_[token] != kInsideWord; }
 
@@ -85,7 +87,7 @@ class TokenTexts {
  private:
   SymbolTrie trie_;
   std::vector<std::vector<int32_t>> here_;
-  const uint8_t* kinds_;
+  std::vector<uint8_t> kinds_;
 };
 
 // Collects edges, node by node.
@@ -197,7 +199,17 @@ std::vector<float> best_below(const int32_t* parent, const int32_t* word_begin, 
   return best;
 }
 
-HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Texts& tokens, const uint8_t* kinds) {
+class HotwordBuilder::TokensByText : public TokenTexts {
+ public:
+  using TokenTexts::TokenTexts;
+};
+
+HotwordBuilder::HotwordBuilder(const Texts& tokens, const uint8_t* kinds)
+    : tokens_(std::make_unique<TokensByText>(tokens, kinds)) {}
+
+HotwordBuilder::~HotwordBuilder() = default;
+
+HotwordGraph HotwordBuilder::build(const Texts& phrases, const float* weights) const {
   SymbolTrie trie;
   trie.insert(&kNoSymbol, &kNoSymbol + 1);  // kHotwordNone, a node without edges
   std::vector<int32_t> node_of(phrases.count);
@@ -239,9 +251,9 @@ HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Te
     if (suffix[node] != kHotwordNone) graph.completed[node] += graph.completed[suffix[node]];
   }
 
-  const TokenTexts texts(tokens, kinds);
+  const TokenTexts& texts = *tokens_;
   EdgeWriter writer(nodes);
-  std::vector<int32_t> set_by(tokens.count, -1);  // the node for which a token's edge was set last
+  std::vector<int32_t> set_by(texts.count(), -1);  // the node for which a token's edge was set last
   for (int32_t node = 0; node < nodes; ++node) {
     const bool between_words = node == 0 || trie.symbol(node) == kSpace;
     for (int32_t from = node; from != kHotwordNone; from = suffix[from]) {
@@ -257,6 +269,10 @@ HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Te
     writer.end_node();
   }
   graph.edges = writer.take();
+  graph.reach.assign(nodes, 0);
+  for (int32_t node = 0; node < nodes; ++node)
+    for (int32_t edge = graph.edges.begin[node]; edge < graph.edges.begin[node + 1]; ++edge)
+      graph.reach[node] = std::max(graph.reach[node], graph.credit[graph.edges.target[edge]]);
   return graph;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace asrkern {
@@ -36,10 +37,21 @@ std::vector<float> best_below(const int32_t* parent, const int32_t* word_begin, 
 
 struct HotwordGraph {
   TokenEdges edges;
-  std::vector<float> credit, completed;
+  std::vector<float> credit, completed, reach;
 };
 
-// phrases: words with single spaces between them. weights: of each phrase.
-HotwordGraph build_hotwords(const Texts& phrases, const float* weights, const Texts& tokens, const uint8_t* kinds);
+// Builds the automata of phrases for one set of tokens, which it reads once.
+class HotwordBuilder {
+ public:
+  HotwordBuilder(const Texts& tokens, const uint8_t* kinds);
+  ~HotwordBuilder();
+
+  // phrases: words with single spaces between them. weights: of each phrase.
+  HotwordGraph build(const Texts& phrases, const float* weights) const;
+
+ private:
+  class TokensByText;
+  const std::unique_ptr<const TokensByText> tokens_;
+};
 
 }  // namespace asrkern

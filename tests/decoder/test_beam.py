@@ -447,6 +447,112 @@ def test_one_bad_utterance_does_not_lose_the_others():
         decoder.decode(torch.stack(utterances))
 
 
+class TestHotwordsOfEachRow:
+    LISTS = (["ab"], None, {"c b": 4.0, "a": -1.0}, [], ["ab"], ["cab", "b", "a b"])
+
+    @pytest.mark.parametrize("labels", [LETTERS, PIECES])
+    @pytest.mark.parametrize("own", [None, ["ba"]])
+    def test_rows_are_as_alone(self, labels, own):
+        """Bit for bit what a decoder with the row's hotwords finds; None: the decoder's own, an empty list: none."""
+        options = {"lm": small_lm(WORDS), "nbest": 5, "beam_width": 20, "blank": labels.index("-")}
+        decoder = CTCBeamDecoder(labels, hotwords=own, **options)
+        log_probs = random_log_probs(len(self.LISTS), 11, len(labels))
+        lengths = torch.tensor([11, 9, 11, 0, 7, 11])
+        found = decoder.decode(log_probs, lengths, hotwords=self.LISTS)
+        changed = 0
+        for row, hotwords in enumerate(self.LISTS):
+            utterance = log_probs[row, : lengths[row]]
+            alone = decoder.replace(hotwords=own if hotwords is None else hotwords)
+            assert found[row] == alone.decode(utterance)
+            if hotwords is not None:
+                assert found[row] == decoder.decode(utterance, hotwords=hotwords)
+            # A stream of its own.
+            state = alone.start()
+            alone.step(state, utterance[:4])
+            alone.step(state, utterance[4:])
+            assert alone.finish(state) == found[row]
+            changed += found[row] != decoder.decode(utterance)
+        assert changed >= 3
+        utterances = [log_probs[row, :length] for row, length in enumerate(lengths)]
+        assert decoder.decode_batch(utterances, hotwords=self.LISTS) == found
+        again = pickle.loads(pickle.dumps(decoder))
+        assert again.decode(log_probs, lengths, hotwords=self.LISTS) == found
+
+    def test_a_bad_row_is_alone(self):
+        log_probs = random_log_probs(2, 5, len(LETTERS))
+        log_probs[0, 2] = math.nan
+        error, found = CTCBeamDecoder(LETTERS).decode_batch(log_probs, hotwords=[["ab"], ["c"]])
+        assert isinstance(error, ValueError)
+        assert found == CTCBeamDecoder(LETTERS, hotwords=["c"]).decode(log_probs[1])
+
+    def test_states_of_other_hotwords_are_refused(self):
+        decoder = CTCBeamDecoder(LETTERS, hotwords=["ab"])
+        state = decoder.start()
+        decoder.replace(hotwords=["ab"], nbest=3).step(state, random_log_probs(3, 5))
+        for other in (
+            decoder.replace(hotwords=["a"]),
+            decoder.replace(beam_width=7),
+            CTCBeamDecoder(LETTERS),
+        ):
+            with pytest.raises(ValueError, match="state: expected one that this decoder"):
+                other.step(state, random_log_probs(3, 5))
+        equal = CTCBeamDecoder(LETTERS, hotwords={"ab": 10.0})
+        assert equal.finish(pickle.loads(pickle.dumps(state))) == decoder.finish(state)
+
+    def test_bad(self):
+        decoder, batch = CTCBeamDecoder(LETTERS), random_log_probs(2, 3, 5)
+        for hotwords, error, message in (
+            ([["a"]], ValueError, "hotwords: expected one list for each of 2 rows, received 1"),
+            (
+                ["a", ["b"]],
+                TypeError,
+                "hotwords: expected a list of words or phrases, received a string, 'a'",
+            ),
+            (
+                {"a": 1.0, "b": 2.0},
+                TypeError,
+                "hotwords: expected a list with the hotwords of each row, received dict",
+            ),
+            ([["a"], ["x"]], ValueError, "hotwords: 'x' has no label for 'x'"),
+            ([["a"], 3], TypeError, "hotwords: expected a list of words or phrases, received 3"),
+        ):
+            with pytest.raises(error, match=message):
+                decoder.decode(batch, hotwords=hotwords)
+        with pytest.raises(TypeError, match="received a string, 'ab'"):
+            decoder.decode(batch[0], hotwords="ab")
+
+
+def test_streams_within_a_text():
+    """A stream begins behind words, and ends without the sentence: the scores are those of the model."""
+    lm = small_lm(WORDS)
+    decoder = CTCBeamDecoder(LETTERS, lm, alpha=0.7, beta=0.0, beam_width=1000, nbest=1000)
+    log_probs = random_log_probs(6, 5)
+    before = lm.step(lm.step(lm.start(), "ab")[1], "a")[1]
+    state = decoder.start(before)
+    decoder.step(state, log_probs)
+    scorer = Scorer(lm, 0.7)
+    of_words = scorer.log_prob(["ab", "a"])
+    found = {h.text: h for h in decoder.finish(state, end_of_sentence=False)}
+    ended = {h.text: h for h in decoder.finish(state)}
+    acoustic = {h.text: h.am_score for h in decoder.decode(log_probs)}
+    known = [text for text in found if set(text.split()) <= set(WORDS)]
+    assert len(known) > 20 and ended.keys() == found.keys()
+    for text in known:
+        words = ["ab", "a", *text.split()]
+        assert abs(found[text].lm_score - (scorer.log_prob(words) - of_words)) < 1e-4
+        assert abs(ended[text].lm_score - found[text].lm_score - scorer.end_log_prob(words)) < 1e-4
+        assert abs(found[text].am_score - acoustic[text]) < 1e-4
+    again = pickle.loads(pickle.dumps(decoder.start(before)))
+    decoder.step(again, log_probs)
+    assert decoder.finish(again) == decoder.finish(state)
+    with pytest.raises(
+        TypeError, match=r"lm_state: expected a state of NGramLM\.start or step, received int"
+    ):
+        decoder.start(1)
+    with pytest.raises(ValueError, match="lm_state: expected a state of the decoder's language model"):
+        CTCBeamDecoder(LETTERS).start(before)
+
+
 def test_hotwords_change_the_text():
     labels = ["-", " ", *"ybrovkn"]
     frames = [labels.index(letter) for letter in "nov york"]

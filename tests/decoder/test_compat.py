@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from asrkern.decoder import NGramLM
-from asrkern.decoder.compat import build_ctcdecoder, ctc_decoder
+from asrkern.decoder.compat import CTCDecoderLM, CTCDecoderLMState, build_ctcdecoder, ctc_decoder
 from tests.decoder.models import random_log_probs, small_lm
 
 TOKENS = ["-", "|", "a", "b", "c"]
@@ -229,6 +229,149 @@ class TestTorchaudio:
             ctc_decoder(None, tokens).decode_step(log_probs)
 
 
+class Callbacks(CTCDecoderLM):
+    """An NGramLM that is asked word by word; as torchaudio's KenLM, in log10."""
+
+    def __init__(self, lm, words):
+        self.lm, self.words, self.asked = lm, words, []
+
+    def start(self, start_with_nothing):
+        assert start_with_nothing is False
+        return self.lm.start()
+
+    def score(self, state, usr_token_idx):
+        self.asked.append((state, usr_token_idx))
+        log_prob, after = self.lm.step(state, self.words[usr_token_idx])
+        return after, log_prob
+
+    def finish(self, state):
+        return state, self.lm.step(state, "</s>")[0]
+
+
+class TestOwnLanguageModels:
+    @pytest.mark.parametrize("log_add", [True, False])
+    @pytest.mark.parametrize("unk_score", [-math.inf, -3.0])
+    def test_as_an_ngram_model(self, lexicon, log_add, unk_score):
+        lm = small_lm(WORDS)
+        options = {
+            **EVERYTHING,
+            "log_add": log_add,
+            "word_score": -0.7,
+            "sil_score": 0.3,
+            "unk_score": unk_score,
+        }
+        own = ctc_decoder(lexicon, TOKENS, Callbacks(lm, [*WORDS, "<unk>"]), **options)
+        emissions = random_log_probs(2, 6, len(TOKENS))
+        expected = ctc_decoder(lexicon, TOKENS, lm, **options)(emissions, [6, 4])
+        for row, wanted in zip(own(emissions, [6, 4]), expected, strict=True):
+            assert len(row) == len(wanted) > 5
+            scores = {tuple(h.words): h.score for h in row}
+            assert len(scores) == len(row)
+            assert all(abs(scores[tuple(h.words)] - h.score) < 1e-4 for h in wanted)
+
+    def test_beams_and_streams(self, lexicon):
+        lm = small_lm(WORDS)
+        # The look-ahead is P(word | <s>), as flashlight's; there without context. So beams are wide enough for both.
+        options = {"beam_size": 800, "beam_threshold": 30, "beam_size_token": 4, "nbest": 3, "log_add": True}
+        model = Callbacks(lm, [*WORDS, "<unk>"])
+        own = ctc_decoder(lexicon, TOKENS, model, **options)
+        emissions = random_log_probs(1, 14, len(TOKENS))
+        [found] = own(emissions)
+        [expected] = ctc_decoder(lexicon, TOKENS, lm, **options)(emissions)
+        for h, wanted in zip(found, expected, strict=True):
+            assert h.words == wanted.words and abs(h.score - wanted.score) < 1e-3
+            assert torch.equal(h.tokens, wanted.tokens) and torch.equal(h.timesteps, wanted.timesteps)
+        own.decode_begin()
+        for piece in emissions[0].split(7):
+            own.decode_step(piece)
+        own.decode_end()
+        for h, wanted in zip(own.get_final_hypothesis(), found, strict=True):
+            assert h.words == wanted.words and h.score == wanted.score
+            assert torch.equal(h.timesteps, wanted.timesteps)
+        # Each word behind each history once, and each word of the lexicon at the start.
+        asked = len(model.asked)
+        own(emissions)
+        assert len(model.asked) == asked
+
+    def test_without_lexicon(self):
+        lm = NGramLM.estimate(
+            ["ab cab", "a b", "abc"] * 5, 3, unit="character", space="|", discount_fallback=True
+        )
+        emissions = random_log_probs(2, 6, len(TOKENS))
+        for log_add in (True, False):
+            options = {**EVERYTHING, "log_add": log_add}
+            own = ctc_decoder(None, TOKENS, Callbacks(lm, TOKENS), **options)(emissions)
+            for row, wanted in zip(own, ctc_decoder(None, TOKENS, lm, **options)(emissions), strict=True):
+                # Silences at the ends are one with those around: some sequences are there twice.
+                scores, expected = ([(h.tokens.tolist(), h.score) for h in found] for found in (row, wanted))
+                scores.sort()
+                assert len(scores) == len(expected) > 500
+                for (tokens, score), (others, other) in zip(scores, sorted(expected)):
+                    assert tokens == others and abs(score - other) < 1e-4
+
+    def test_beside_torchaudio(self, torchaudio_ctc_decoder, lexicon, tmp_path):
+        """The same calls behind torchaudio's class. Without lm_dict the order of a hash table numbers its words."""
+        from torchaudio.models.decoder import CTCDecoderLM as Theirs
+        from torchaudio.models.decoder import CTCDecoderLMState as State
+
+        class Constant(CTCDecoderLM):
+            def start(self, start_with_nothing):
+                return CTCDecoderLMState()
+
+            def score(self, state, usr_token_idx):
+                return state.child(usr_token_idx), -0.5 * usr_token_idx
+
+            def finish(self, state):
+                return state.child(-1), -0.25
+
+        class Of(Theirs):
+            start = lambda self, nothing: State()  # noqa: E731
+            score = Constant.score
+            finish = Constant.finish
+
+        (tmp_path / "dict.txt").write_text("".join(f"{word}\n" for word in ["<unk>", *WORDS]))
+        options = {**EVERYTHING, "log_add": False, "lm_weight": 0.7, "lm_dict": str(tmp_path / "dict.txt")}
+        emissions = spaced_log_probs(2, 6)
+        found = ctc_decoder(lexicon, TOKENS, Constant(), **options)(emissions)
+        model = Of()
+        expected = torchaudio_ctc_decoder(lexicon, TOKENS, model, **options)(emissions)
+        for row, wanted in zip(found, expected, strict=True):
+            assert row[0].words == wanted[0].words and abs(row[0].score - wanted[0].score) < 1e-4
+            assert torch.equal(row[0].tokens, wanted[0].tokens)
+
+    def test_dictionaries(self, lexicon, tmp_path):
+        lm, order = small_lm(WORDS), ["<unk>", *reversed(WORDS), "other"]
+        (tmp_path / "dict.txt").write_text("".join(f"{word}\n" for word in order))
+        emissions = random_log_probs(1, 9, len(TOKENS))
+        by_dict = ctc_decoder(lexicon, TOKENS, Callbacks(lm, order), str(tmp_path / "dict.txt"))
+        plain = ctc_decoder(lexicon, TOKENS, Callbacks(lm, [*WORDS, "<unk>"]))
+        assert by_dict(emissions)[0][0].score == plain(emissions)[0][0].score
+        (tmp_path / "dict.txt").write_text("ab\n")
+        with pytest.raises(ValueError, match=r"lm_dict: .*dict\.txt lacks 'a'"):
+            ctc_decoder(lexicon, TOKENS, Callbacks(lm, order), str(tmp_path / "dict.txt"))
+        with pytest.raises(ValueError, match=r"^emissions: expected 5 values a frame"):
+            plain(emissions[..., :4])
+        with pytest.raises(ValueError, match=r"^emissions: expected numbers, received NaN"):
+            plain(emissions * math.nan)
+
+    def test_states(self):
+        state = CTCDecoderLMState()
+        child = state.child(3)
+        assert state.child(3) is child and state.children == {3: child}
+        assert child.compare(child) == 0 and child.compare(state) == -state.compare(child) != 0
+
+
+def test_all_homophones_are_kept(tmp_path):
+    """flashlight keeps six."""
+    path = tmp_path / "lexicon.txt"
+    path.write_text("".join(f"w{i} a b |\n" for i in range(9)))
+    emissions = torch.full((1, 3, 5), -9.0)
+    emissions[0, range(3), [2, 3, 1]] = 0
+    for lm in (None, Callbacks(small_lm([f"w{i}" for i in range(9)]), [f"w{i}" for i in range(9)])):
+        found = ctc_decoder(str(path), TOKENS, lm, nbest=9)(emissions)[0]
+        assert sorted(h.words[0] for h in found if h.words) == [f"w{i}" for i in range(9)]
+
+
 LABELS = ["", " ", "a", "b", "c"]
 
 
@@ -237,14 +380,13 @@ class TestPyctcdecode:
         original = pytest.importorskip("pyctcdecode")
 
         def arguments(function):
-            return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+            parameters = inspect.signature(function).parameters.values()
+            return [(p.name, p.default) for p in parameters if p.kind is not p.KEYWORD_ONLY]
 
         assert arguments(build_ctcdecoder) == arguments(original.build_ctcdecoder)
         ours, theirs = build_ctcdecoder(LABELS), original.build_ctcdecoder(LABELS)
-        for method in ("decode", "decode_beams"):
-            assert [name for name, _ in arguments(getattr(ours, method))] == [
-                name for name, _ in arguments(getattr(theirs, method))
-            ]
+        for method in ("decode", "decode_beams", "decode_batch", "decode_beams_batch", "load_from_dir"):
+            assert arguments(getattr(ours, method)) == arguments(getattr(theirs, method))
 
     @pytest.mark.parametrize("with_lm", [False, True])
     @pytest.mark.parametrize("hotwords", [None, ["ab", "c ba"]])
@@ -385,10 +527,8 @@ LM = small_lm(WORDS)
         (lambda: ctc_decoder(None, TOKENS, lm_dict="words.txt"), "lm_dict: not supported"),
         (lambda: ctc_decoder(None, TOKENS)(torch.zeros(1, 2, 5).double()), "emissions must be float32"),
         (lambda: ctc_decoder(None, TOKENS)(torch.zeros(2, 5)), "emissions must be 3D"),
-        (lambda: build_ctcdecoder(LABELS, LM, lm_score_boundary=False), "lm_score_boundary: False is not supported"),
         (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 4))), r"logits: expected shape \(time, 5\)"),
-        (lambda: build_ctcdecoder(LABELS).decode_beams(np.zeros((2, 5)), prune_history=True), "prune_history"),
-        (lambda: build_ctcdecoder(LABELS).decode(np.zeros((2, 5)), lm_start_state=1), "lm_start_state"),
+        (lambda: build_ctcdecoder(LABELS, LM, lm_score_boundary=1), "score_boundary: expected True or False, received 1"),
         # By the names that are known here.
         (lambda: ctc_decoder(None, ["-", 3]), "^tokens: expected strings, received int"),
         (lambda: ctc_decoder(None, TOKENS, beam_size=0), "^beam_size: expected an integer of at least 1, received 0"),

@@ -3,9 +3,10 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
-from asrkern.decoder import read_labels
+from asrkern.decoder import CTCBeamDecoder, read_labels
 
 PIECES = ["<blk>", "<sos/eos>", "<unk>", "▁THE", "S", "▁", "'", "É", "7", "\u3000", "\x85", "\xa0"]
 
@@ -123,3 +124,47 @@ def test_files_that_are_none(tmp_path, name, text, message):
     assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value)) < 400
     with pytest.raises(FileNotFoundError):
         read_labels(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    "name, text, labels, blank",
+    [
+        ("tokens.txt", "<blk> 0\n▁a 1\nb 2\n", ["<blk>", "▁a", "b"], 0),
+        ("vocab.txt", "<unk>\na\n##b\n", ["<unk>", "a", "##b", "<blank>"], 3),
+        ("labels.txt", " \na\nb\n", [" ", "a", "b", "<blank>"], 3),
+        ("vocab.json", '{"|": 1, "a": 2, "<pad>": 0}', ["<pad>", "|", "a"], 0),
+        ("labels.json", '["|", "a", "_"]', ["|", "a", "_"], 2),
+        ("torchaudio.txt", "-\n|\na\n", ["-", "|", "a"], 0),
+    ],
+)
+def test_decoders_of_token_files(tmp_path, name, text, labels, blank):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    decoder = CTCBeamDecoder.from_tokens(tmp_path / name, beam_width=7, hotwords=["a"])
+    assert decoder.labels == labels and decoder._options["blank"] == blank
+    assert decoder._options["beam_width"] == 7
+
+
+def test_decoders_of_sentencepiece_models(tmp_path):
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["hello world", "hello there"] * 20), model_writer=model, vocab_size=22,
+        minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(model.getvalue())
+    decoder = CTCBeamDecoder.from_tokens(path)
+    assert decoder.labels[0] == "<unk>" and decoder.labels[-1] == "<blank>"
+    assert decoder._options["blank"] == len(decoder.labels) - 1
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).encode("hello there")
+    log_probs = np.full((2 * len(pieces), len(decoder.labels)), -20.0)
+    log_probs[:, -1] = -10.0
+    log_probs[range(0, 2 * len(pieces), 2), pieces] = 0
+    log_probs[1::2, -1] = 0
+    assert decoder.decode(log_probs)[0].text == "hello there"
+    path.write_bytes(model.getvalue()[:40])
+    with pytest.raises(ValueError, match=r"tokenizer\.model: expected a sentencepiece model"):
+        CTCBeamDecoder.from_tokens(path)

@@ -1,10 +1,23 @@
 """Decoders with the signatures and results of torchaudio and of pyctcdecode, on asrkern's beam search.
 
-They share calls and fields with the originals; the search is :class:`asrkern.decoder.CTCBeamDecoder`'s. Each docstring
-says where results differ. Arguments without a counterpart raise ``ValueError`` with their name.
+They share calls and fields with the originals; the search is :class:`asrkern.decoder.CTCBeamDecoder`'s.
+``docs/decoder.md`` says where results differ. Arguments without a counterpart raise ``ValueError`` with their name.
 """
 
-from asrkern.decoder.compat._pyctcdecode import BeamSearchDecoderCTC, build_ctcdecoder
+from asrkern.decoder.compat import pyctcdecode
+from asrkern.decoder.compat._callback_lm import CTCDecoderLM, CTCDecoderLMState
+from asrkern.decoder.compat._install import install_as_pyctcdecode
 from asrkern.decoder.compat._torchaudio import CTCDecoder, CTCHypothesis, ctc_decoder
+from asrkern.decoder.compat.pyctcdecode import BeamSearchDecoderCTC, build_ctcdecoder
 
-__all__ = ["BeamSearchDecoderCTC", "CTCDecoder", "CTCHypothesis", "build_ctcdecoder", "ctc_decoder"]
+__all__ = [
+    "BeamSearchDecoderCTC",
+    "CTCDecoder",
+    "CTCDecoderLM",
+    "CTCDecoderLMState",
+    "CTCHypothesis",
+    "build_ctcdecoder",
+    "ctc_decoder",
+    "install_as_pyctcdecode",
+    "pyctcdecode",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from asrkern._lengths import Lengths, as_lengths
-from asrkern.decoder._context import finite
+from asrkern.decoder._context import finite, spellings_of
 from asrkern.decoder._files import about
+from asrkern.decoder._tokens import read_tokens
 from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis, _count
+from asrkern.decoder.compat._callback_lm import CallbackDecoder, CallbackOptions, CTCDecoderLM
 from asrkern.decoder.compat._names import renamed
 from asrkern.decoder.labels import fields
 from asrkern.decoder.ngram_lm import NGramLM
@@ -58,11 +60,19 @@ class _TokenBeamDecoder(_BeamDecoder):
 
 
 class CTCDecoder:
-    """torchaudio's decoder with its methods; :func:`ctc_decoder` makes it."""
+    """torchaudio's decoder with its methods; :func:`ctc_decoder` makes it.
+
+    Args:
+        decoder: the search, whose hypotheses come with the end of their last token.
+        names: of the tokens.
+        sil: the index of the silence; None: there is none.
+        sil_score: added to the silence's scores in each frame.
+        unk_word: what a word without text is called; None: there are no words.
+    """
 
     def __init__(
         self,
-        decoder: CTCBeamDecoder,
+        decoder: CTCBeamDecoder | CallbackDecoder,
         names: list[str],
         sil: int | None,
         sil_score: float,
@@ -92,7 +102,15 @@ class CTCDecoder:
 
     @renamed(**_NAMES)
     def decode_step(self, emissions: Tensor) -> None:
-        """Take more frames, [frames, V]."""
+        """Take more frames.
+
+        Args:
+            emissions: [frames, V] float32 on the CPU.
+
+        Raises:
+            RuntimeError: decode_begin has not been called, or another shape or device.
+            ValueError: another dtype or number of tokens, or NaN.
+        """
         self._decoder.step(self._started(), self._scored(emissions, 2))
 
     def decode_end(self) -> None:
@@ -105,7 +123,11 @@ class CTCDecoder:
         return [self._convert(h, state.frames) for h in self._decoder.finish(state)]
 
     def idxs_to_tokens(self, idxs: Tensor) -> list[str]:
-        """The names of tokens."""
+        """The names of tokens.
+
+        Args:
+            idxs: [L] their indices.
+        """
         return [self._names[index] for index in idxs.tolist()]
 
     def _started(self):
@@ -180,11 +202,24 @@ def _read_lexicon(
     return lexicon
 
 
+def _lm_words(words: Iterable[str], lm_dict: str | os.PathLike[str] | None, unk_word: str) -> list[int]:
+    """The index of each word in a CTCDecoderLM, and last the unknown word's."""
+    if lm_dict is None:
+        return list(range(len([*words]) + 1))
+    index = {}
+    for line in filter(None, map(fields, _read_lines(lm_dict))):
+        index.setdefault(line[0], len(index))
+    for word in (*words, unk_word):
+        if word not in index:
+            raise ValueError(f"lm_dict: expected all words of lexicon and unk_word, {lm_dict} lacks {word!r}")
+    return [index[word] for word in (*words, unk_word)]
+
+
 @renamed(**_NAMES)
 def ctc_decoder(
     lexicon: str | os.PathLike[str] | None,
     tokens: str | os.PathLike[str] | Sequence[str],
-    lm: str | os.PathLike[str] | NGramLM | None = None,
+    lm: str | os.PathLike[str] | NGramLM | CTCDecoderLM | None = None,
     lm_dict: str | None = None,
     nbest: int = 1,
     beam_size: int = 50,
@@ -201,14 +236,7 @@ def ctc_decoder(
 ) -> CTCDecoder:
     """``torchaudio.models.decoder.ctc_decoder``; arguments as there.
 
-    Differences from flashlight-text, which torchaudio calls:
-
-    - A prefix takes one place in the beam; there it takes two, after a blank and after its last token.
-    - Prefixes stay apart until the end, where those with equal words (without lexicon: with equal tokens) become one;
-      flashlight joins those with equal states of the language model on the way.
-    - The last word needs no ``sil_token`` after it.
-    - An unknown word is one that the lexicon lacks; there also any beginning of a word.
-    - With ``log_add`` the times are those of the best alignment.
+    Where results differ from flashlight-text's, which torchaudio calls, says ``docs/decoder.md``.
 
     Args:
         lexicon: file of words and their spellings, a line each: ends in ``sil_token``, or begins with a token that
@@ -216,15 +244,33 @@ def ctc_decoder(
         tokens: names, or a file of them.
         lm: file of a word model (ARPA, KenLM, :meth:`NGramLM.save`), or an NGramLM; without lexicon a model of
             tokens.
-        lm_dict: None; the words are the lexicon's.
+            Or a :class:`CTCDecoderLM`, which is asked in Python: much slower.
+        lm_dict: file of a CTCDecoderLM's words in the order of their indices, ``unk_word`` among them. None: they are
+            numbered as in the lexicon, and ``unk_word`` comes last.
+        nbest: hypotheses returned, at most beam_size.
+        beam_size: prefixes kept at each frame.
+        beam_size_token: only so many of the likeliest tokens of a frame are possible; None: all.
+        beam_threshold: prefixes whose score is further than this below the best are dropped; ≥ 0.
+        lm_weight: multiplies log10 probabilities, or a CTCDecoderLM's scores; ≥ 0.
+        word_score: added for each word.
+        unk_score: added for each unknown word, in place of word_score; −inf: they are not allowed.
+        sil_score: added to the silence's scores in each frame.
+        log_add: alignments are summed; else the best one counts.
+        blank_token, sil_token: the names of the blank and of the silence, which stands between words.
+        unk_word: the unknown word's name in ``lm_dict``.
 
     Raises:
         ValueError: an argument that is not supported or out of its range.
     """
-    if lm_dict is not None:
-        raise ValueError("lm_dict: not supported; the words are those of lexicon")
-    if lm is not None and not isinstance(lm, (str, os.PathLike, NGramLM)):
-        raise ValueError(f"lm: {type(lm).__name__} is not supported; expected a file or an NGramLM")
+    own = isinstance(lm, CTCDecoderLM)
+    if lm_dict is not None and (not own or lexicon is None):
+        raise ValueError(
+            "lm_dict: not supported but with a CTCDecoderLM and a lexicon; the words are those of lexicon"
+        )
+    if lm is not None and not own and not isinstance(lm, (str, os.PathLike, NGramLM)):
+        raise ValueError(
+            f"lm: {type(lm).__name__} is not supported; expected a file, an NGramLM or a CTCDecoderLM"
+        )
     nbest, beam_size = _count("nbest", nbest), _count("beam_size", beam_size)
     lm_weight, word_score = finite("lm_weight", lm_weight, least=0.0), finite("word_score", word_score)
     sil_score = finite("sil_score", sil_score)
@@ -239,11 +285,23 @@ def ctc_decoder(
         raise ValueError(f"sil_token: expected one of tokens, received {sil_token!r}")
     sil = indices.get(sil_token)
     words = None if lexicon is None else _read_lexicon(lexicon, indices, names)
-    if lm is not None and not isinstance(lm, NGramLM):
+    if lm is not None and not own and not isinstance(lm, NGramLM):
         lm = NGramLM.open(lm) if words is not None else NGramLM.open(lm, unit="character", space=sil_token)
     marked = words is not None and not all(
         spelling[-1] == names[sil] for spellings in words.values() for spelling in spellings
     )
+    space = None if marked or sil is None else names[sil]
+    if own:
+        kinds = read_tokens(names, indices[blank_token], space, words is not None)
+        decoder = CallbackDecoder(
+            lm, kinds, None if words is None else spellings_of(words, kinds),
+            [] if words is None else _lm_words(words, lm_dict, unk_word),
+            CallbackOptions(
+                nbest, beam_size, min(beam_size_token or len(names), len(names)), float(beam_threshold), lm_weight,
+                word_score, unk_score, log_add,
+            ),
+        )  # fmt: skip
+        return CTCDecoder(decoder, names, sil, sil_score, None if words is None else unk_word)
     decoder = (_TokenBeamDecoder if words is None else _BeamDecoder)(
         names,
         lm,
@@ -255,7 +313,7 @@ def ctc_decoder(
         top_tokens=None if not beam_size_token else min(beam_size_token, len(names)),
         beam_prune_logp=-float(beam_threshold),
         blank=indices[blank_token],
-        space=None if marked or sil is None else names[sil],
+        space=space,
         # There unk_score replaces word_score.
         unk_score=0.0 if words is None else unk_score - word_score,
         log_add=log_add,
