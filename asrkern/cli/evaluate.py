@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +68,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Also a line for the table in this Markdown file: recipe, corpus, result, what training took.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         Path | None,
         typer.Option(
@@ -84,6 +93,7 @@ def evaluate(
         from asrkern.recognizer.saved import load
         from asrkern.recognizer.transcription import Transcriber
         from asrkern.training import evaluation as measure
+        from asrkern.training import scoreboard
         from asrkern.training.manifests import read_cuts
 
         recognizer = load(checkpoint)
@@ -107,6 +117,9 @@ def evaluate(
         show(found, worst)
         if priors is not None:
             _write_priors(priors, recognizer, cuts)
+        if table is not None:
+            typed = ["asrkern", *sys.argv[1:]]
+            scoreboard.add(table, found, recognizer.info, checkpoint, manifests, language_model.lm, typed)
         if as_json is not None:
             about = {"checkpoint": str(checkpoint), "manifests": list(map(str, manifests))}
             left_out = [*map(str, broken), *found.left_out]

@@ -28,6 +28,8 @@ class DeepSpeech2Config:
         sample_rate: of the audio in Hz.
         window_size: length of the spectrogram's window in seconds, which sets the number of frequency bins.
         window_stride: hop between windows in seconds.
+        bins: features per frame of the input, such as mel bands; None for those of a spectrogram with this window, 161
+            at 16 kHz.
         window: name of the window function.
         window_periodic: its kind: periodic as in version 3, or symmetric as before and in MLPerf's copy.
         hidden_size: width of the recurrent layers.
@@ -54,6 +56,7 @@ class DeepSpeech2Config:
     sample_rate: int = 16000
     window_size: float = 0.02
     window_stride: float = 0.01
+    bins: int | None = None
     window: str = "hamming"
     window_periodic: bool = True
     hidden_size: int = 1024
@@ -86,8 +89,8 @@ class DeepSpeech2Config:
                 f"conv_padding: expected two pairs (frequency, time), received {reprlib.repr(padding)}"
             )
         object.__setattr__(self, "conv_padding", tuple(map(tuple, padding)))
-        for name in ("sample_rate", "hidden_size", "num_layers", "lookahead_context"):
-            if name != "lookahead_context" or self.lookahead_context is not None:
+        for name in ("sample_rate", "hidden_size", "num_layers", "lookahead_context", "bins"):
+            if name not in ("lookahead_context", "bins") or getattr(self, name) is not None:
                 check_sizes(**{name: getattr(self, name)})
         for name in ("window_size", "window_stride"):
             value = getattr(self, name)
@@ -103,12 +106,13 @@ class DeepSpeech2Config:
                 f"lookahead_context: expected None if bidirectional, received {self.lookahead_context}"
             )
         if conv_length(self.n_freq, 0, self.conv_padding) < 1:
-            raise ValueError(f"window_size: {self.n_freq} frequency bins are too few for the convolutions")
+            blamed = "window_size" if self.bins is None else "bins"
+            raise ValueError(f"{blamed}: {self.n_freq} frequency bins are too few for the convolutions")
 
     @property
     def n_freq(self) -> int:
-        """Frequency bins of the input."""
-        return int(self.sample_rate * self.window_size) // 2 + 1
+        """Features per frame of the input: frequency bins of a spectrogram."""
+        return self.bins or int(self.sample_rate * self.window_size) // 2 + 1
 
     @property
     def rnn_input_size(self) -> int:

@@ -16,11 +16,13 @@ from asrkern.models.system import Converted, Features, Labels, System
 
 
 def _decided(tokenizer: Labels, features: Features) -> dict[str, Any]:
+    decided = {"labels": list(tokenizer.labels), "window_stride": features.hop_seconds}
+    if features.kind != "spectrogram":
+        return {**decided, "bins": features.n_features}
     return {
-        "labels": list(tokenizer.labels),
+        **decided,
         "sample_rate": features.sample_rate,
         "window_size": features.window,
-        "window_stride": features.hop_seconds,
         "window_periodic": features.periodic,
     }
 
@@ -59,7 +61,6 @@ DEEPSPEECH2 = System(
     },
     options=DeepSpeech2Config,
     decided=_decided,
-    feature_kind="spectrogram",
     sign="rnns.0.rnn.weight_ih_l0",
     convert=_convert,
     stream=StreamingDeepSpeech2,

@@ -26,6 +26,7 @@ class Labels(Protocol):
 class Features(Protocol):
     """What a model is told about its input: see :class:`asrkern.recognizer.FeatureSettings`."""
 
+    kind: str
     sample_rate: int
     hop_seconds: float
     periodic: bool

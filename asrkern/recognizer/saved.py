@@ -103,7 +103,7 @@ class Recognizer:
         features: for its input.
         text: normalisation of the transcripts that it was trained on.
         tokens_per_frame: the largest ratio in training. It limits the length of an attention model's transcripts.
-        info: about its training: ``recipe``, ``epoch``, ``metrics``, ``asrkern`` (version).
+        info: about its training: ``recipe``, ``epoch``, ``metrics``, ``asrkern`` (version), ``machine``.
     """
 
     model: nn.Module

@@ -18,6 +18,7 @@ The files in the order in which a run uses them. Tokenizer, features, tasks and 
 ``callbacks``   what is written while a model is trained
 ``diagnostics`` says whether a CTC model collapses, and why
 ``results``     the table of epochs and the learning curve
+``scoreboard``  what recipes reach: a table with a line for each evaluation
 ``trainer``     puts these together; ``sweep`` runs variants of a recipe
 ``evaluation``  a trained model on a corpus: metrics, the worst utterances, confusions
 """

@@ -258,8 +258,10 @@ class Recipe(Settings):
 def how_to_make(value: str) -> str:
     """How to make a manifest of the repository's recipes, such as ``${ASRKERN_DATA}/grid/train.jsonl``; "" for others."""
     found = re.match(r"\$\{?ASRKERN_DATA\}?/(\w+)/", value)
-    if not found or found[1] not in _PREPARED:
+    if not found:
         return ""
+    if found[1] not in _PREPARED:
+        return "; ASRKERN_DATA is a folder of your choice; docs/corpora.md says what is to be in it"
     return (
         f"; ASRKERN_DATA is a folder of your choice, in which {_PREPARED[found[1]]} --out $ASRKERN_DATA/{found[1]} makes "
         "this one (docs/corpora.md)"

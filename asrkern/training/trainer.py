@@ -37,6 +37,7 @@ from asrkern.training.metrics import constant_answer, in_words
 from asrkern.training.module import RecognitionModule
 from asrkern.training.recipe import Recipe
 from asrkern.training.results import Results
+from asrkern.training.scoreboard import machine
 
 log = logging.getLogger("asrkern.training")
 
@@ -137,7 +138,7 @@ def _train(
         recipe.features,
         recipe.text,
         data.train.tokens_per_frame,
-        {"recipe": recipe.model_dump(mode="json"), "asrkern": asrkern.__version__},
+        {"recipe": recipe.model_dump(mode="json"), "asrkern": asrkern.__version__, "machine": machine()},
     )
     results = Results(recipe.name, recipe.metric, notes, constant=value)
     averages = [MovingAverage(recipe.averaging.ema)] if recipe.averaging.ema else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -16,10 +17,11 @@ from asrkern.cli.app import app
 from asrkern.data import collate, load_audio, load_features, read_manifest
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.recognizer.feature_settings import FeatureSettings
-from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.saved import Recognizer, load
 from asrkern.recognizer.transcription import Transcriber
 from asrkern.training.evaluation import evaluate
 from asrkern.training.manifests import read_cuts
+from asrkern.training.metrics import in_words
 from asrkern.training.recipe import make_recipe
 from asrkern.training.trainer import train
 from tests.cli.tiny import CLASSES, LAS_OPTIONS, make_recognizer, write, write_words
@@ -74,6 +76,48 @@ def test_a_trained_model_has_the_metric_of_its_training(task: str, corpus: Path,
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out.json").read_text())["metrics"][recipe.metric]
     assert found == pytest.approx(results.best()["valid_metric"])
+
+
+def test_a_line_for_the_table(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    valid = write_tones(tmp_path / "valid", 9, seed=1)
+    train(make_recipe(tiny_recipe(corpus, valid)), tmp_path / "run")
+    model = tmp_path / "run" / "best.safetensors"
+    table = tmp_path / "table.md"
+    table.write_text("# What recipes reach\n\ntext\n")
+    monkeypatch.setenv("ASRKERN_DATA", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["asrkern", "evaluate", str(model), str(valid)])
+    # Twice the same, then another corpus: two lines.
+    for manifest in (valid, valid, corpus):
+        result = run(model, manifest, "--table", table)
+        assert result.exit_code == 0, result.output
+    lines = table.read_text().splitlines()
+    assert lines[:4] == ["# What recipes reach", "", "text", ""] and len(lines) == 8
+    names = lines[4].strip("| ").split(" | ")
+    rows = [dict(zip(names, line.strip("| ").split(" | "), strict=True)) for line in lines[6:]]
+    ours = next(row for row in rows if row["corpus"].startswith("valid/"))
+    found = load(model)
+    recorded = list(csv.DictReader((tmp_path / "run" / "results.csv").open()))
+    best = next(row for row in recorded if int(row["epoch"]) == found.info["epoch"])
+    metric = found.info["recipe"]["metric"]
+    assert ours["recipe"] == found.info["recipe"]["name"] and ours["metric"] == metric
+    assert ours["result"] == in_words(metric, float(best["valid_metric"]))
+    assert ours["in training"] == in_words(metric, float(best["train_metric"]))
+    assert ours["minutes"] == f"{sum(float(row['seconds']) for row in recorded) / 60:.1f}"
+    assert ours["epoch"] == f"{best['epoch']} of {len(recorded)}"
+    assert ours["trained on"].endswith(
+        f"{torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
+    )
+    assert (
+        ours["command"]
+        == f"`asrkern evaluate $ASRKERN_DATA/run/best.safetensors $ASRKERN_DATA/valid/{valid.name}`"
+    )
+
+    unnamed = run(write(tmp_path, make_recognizer("ctc")), corpus, "--table", table)
+    assert unnamed.exit_code == 1 and "expected a checkpoint of asrkern train" in unnamed.stderr
+    table.write_bytes(b"\xff")
+    broken = run(model, valid, "--table", table)
+    assert broken.exit_code == 1 and "expected a Markdown file in UTF-8" in broken.stderr
+    assert table.read_bytes() == b"\xff"
 
 
 @pytest.mark.parametrize("task", ["ctc", "attention"])

@@ -355,6 +355,24 @@ def test_too_few_frequency_bins_are_refused() -> None:
         DeepSpeech2Config(window_size=0.004, conv_padding=((0, 0), (0, 0)))
 
 
+@pytest.mark.parametrize("bins", [13, 40])
+def test_features_other_than_spectrograms(bins: int) -> None:
+    model = DeepSpeech2.preset("small", bins=bins, hidden_size=4).eval()
+    features = torch.randn(2, bins, 31)
+    log_probs, lengths = model(features, [31, 20])
+    assert log_probs.shape == (2, 16, 29) and lengths.tolist() == [16, 10]
+    assert model.n_features == bins
+    with pytest.raises(ValueError, match=rf"features: expected \[N, 1, {bins}, T\]"):
+        model(torch.randn(2, 161, 31), [31, 20])
+
+
+def test_too_few_bins_are_refused() -> None:
+    with pytest.raises(ValueError, match="bins: 3 frequency bins are too few"):
+        DeepSpeech2Config(bins=3, conv_padding=((0, 0), (0, 0)))
+    with pytest.raises(ValueError, match="bins: expected a positive integer"):
+        DeepSpeech2Config(bins=0)
+
+
 def test_configuration_is_kept_and_hashable() -> None:
     model = DeepSpeech2.preset("small", labels=["_", "ch", " "], conv_padding=[[0, 0], [0, 0]], hidden_size=4)
     assert model.config.labels == ("_", "ch", " ")

@@ -23,10 +23,6 @@ from tests.training.tones import tiny_recipe
             "model: options: vgg_gru_ctc has no 'hiden_size', expected 'hidden_size'",
         ),
         ({"model.options.dropout": 1.5}, "model: dropout: expected a probability"),
-        (
-            {"model": {"name": "deepspeech2_small"}},
-            "features.kind: expected 'spectrogram' for deepspeech2_small",
-        ),
         ({"model": {"name": "las_hw4"}}, "task: expected 'attention' for las_hw4, received 'ctc'"),
         ({"data.train": ["none.jsonl"]}, "expected a manifest or a folder, received .*none.jsonl"),
         ({"tokenizer.vocabulary": "none.txt"}, "none.txt"),
