@@ -84,7 +84,7 @@ def add(
     except UnicodeDecodeError:
         raise ValueError(f"{table}: expected a Markdown file in UTF-8, received other bytes") from None
     if _HEADER not in lines:
-        lines += [*([""] if lines else []), _HEADER, _RULE]
+        lines += [*([""] if lines and lines[-1] else []), _HEADER, _RULE]
     start = lines.index(_HEADER) + 2
     end = start
     while end < len(lines) and lines[end].startswith("|"):

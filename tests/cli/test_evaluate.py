@@ -83,7 +83,7 @@ def test_a_line_for_the_table(corpus: Path, tmp_path: Path, monkeypatch: pytest.
     train(make_recipe(tiny_recipe(corpus, valid)), tmp_path / "run")
     model = tmp_path / "run" / "best.safetensors"
     table = tmp_path / "table.md"
-    table.write_text("# What recipes reach\n\ntext\n")
+    table.write_text("# What recipes reach\n\ntext\n\n")
     monkeypatch.setenv("ASRKERN_DATA", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["asrkern", "evaluate", str(model), str(valid)])
     # Twice the same, then another corpus: two lines.
