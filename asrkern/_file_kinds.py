@@ -30,7 +30,7 @@ _SIGNATURES = (
     (b"fLaC", "a FLAC recording"),
     (b"OggS", "an OGG recording"),
     (b"\x7fELF", "a program"),
-    (b"mmap\nbuild_binary", "a language model of KenLM"),
+    (b"mmap lm http://kheafield.com/code", "a language model of KenLM"),
     (b"\\data\\", "a language model in ARPA form"),
 )
 _LFS = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\s.*?^size (\d+)", re.DOTALL | re.MULTILINE)

@@ -90,6 +90,10 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(40), "TensorFlow Lite"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"),
     "gguf": (b"GGUF" + bytes(99), "a GGUF file"),
+    "kenlm": (
+        b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(99),
+        "a language model of KenLM",
+    ),
     "numpy": (b"\x93NUMPY\x01\x00" + bytes(99), "a NumPy array"),
     "safetensors": (safetensors({"w": torch.ones(2)}), "a safetensors file|received other weights"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(99), "a PNG image"),

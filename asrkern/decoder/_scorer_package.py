@@ -177,7 +177,7 @@ def spell(words: Acceptor, tokens: Tokens, file_bytes: int) -> list[str]:
     if len(words.labels) and words.labels.max() > len(alphabet):
         raise ValueError(
             f"labels: expected those of the package's alphabet and the blank, which are at least "
-            f"{words.labels.max() + 1}, received {len(tokens.labels)}"
+            f"{int(words.labels.max()) + 1}, received {len(tokens.labels)}"
         )
     counts = _count_words(words, _LETTERS_PER_BYTE * file_bytes)
     letters = ["", *(tokens.texts[index] for index in alphabet)]

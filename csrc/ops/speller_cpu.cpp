@@ -126,7 +126,7 @@ class Call {
                 " at row ", i);
       origins_[i] = frames_of_[i] = i;
     }
-    add_rows(tokens, keys, context, previous, attended, d.heads);
+    add_rows(keys, context, previous, attended, d.heads);
   }
 
   void spell(const cpu::SpellerGreedy* greedy) {
@@ -254,8 +254,8 @@ class Call {
     speller_.output_count = int(layers_.size());
   }
 
-  void add_rows(const Tensor& tokens, const Tensor& like, const Tensor& context, const std::optional<Tensor>& previous,
-                int64_t attended, int64_t heads) {
+  void add_rows(const Tensor& like, const Tensor& context, const std::optional<Tensor>& previous, int64_t attended,
+                int64_t heads) {
     rows_.rows = rows;
     rows_.rows_per_memory = rows / memories;
     rows_.tokens = tokens_.data();
