@@ -17,9 +17,7 @@ from asrkern.cli.console import bars, errors
 from asrkern.cli.device import Device
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from asrkern.recognizer import Recognizer, Transcript
+    from asrkern.recognizer import Transcript
 
 STDIN = Path("-")
 
@@ -86,11 +84,12 @@ def align(
         needs("recognizer")
         from asrkern.data import load_audio
         from asrkern.recognizer.alignment import align as align_text
+        from asrkern.recognizer.alignment import load_log_priors
         from asrkern.recognizer.saved import load
 
         recognizer = load(checkpoint)
         recognizer.move(device)
-        log_priors = None if priors is None else prior_scale * read_priors(priors, recognizer)
+        log_priors = None if priors is None else prior_scale * load_log_priors(priors, recognizer)
         samples = load_audio(audio, recognizer.features.sample_rate)
         with bars() as progress:
             found = align_text(
@@ -107,28 +106,6 @@ def align(
             typer.echo(written, nl=False)
         else:
             write_text(out, written)
-
-
-def read_priors(path: Path, recognizer: Recognizer) -> Tensor:
-    """The priors of a file of ``asrkern evaluate --priors``: [V] float32.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such file, or of a model with other labels.
-    """
-    import torch
-
-    try:
-        value = json.loads(path.read_text("utf-8"))
-        labels, log_priors = value["labels"], torch.tensor(value["log_priors"], dtype=torch.float32)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: expected a file of asrkern evaluate --priors, received something else: {error}"
-        ) from None
-    expected = list(recognizer.tokenizer.labels)
-    if labels != expected or log_priors.shape != (len(expected),):
-        raise ValueError(f"{path}: expected priors of this model's {len(expected)} labels, received others")
-    return log_priors
 
 
 def _form(out: Path | None) -> Form:

@@ -132,14 +132,12 @@ def evaluate(
 
 
 def _write_priors(path: Path, recognizer: Recognizer, cuts: Sequence[Cut]) -> None:
-    from asrkern.recognizer.alignment import estimate_log_priors
+    from asrkern.recognizer.alignment import estimate_log_priors, save_log_priors
     from asrkern.training.batches import load_cut
 
     extract = recognizer.features.make()
     features = (load_cut(cut, recognizer.features, extract) for cut in cuts)
-    log_priors = estimate_log_priors(recognizer, features)
-    value = {"labels": list(recognizer.tokenizer.labels), "log_priors": log_priors.tolist()}
-    write_text(path, json.dumps(value, ensure_ascii=False) + "\n")
+    save_log_priors(path, recognizer, estimate_log_priors(recognizer, features))
 
 
 def show(evaluation: Evaluation, worst: int) -> None:

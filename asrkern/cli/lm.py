@@ -99,11 +99,16 @@ def build(
                 space=SPACES[0] if space is None else space,
                 progress=progress,
             )
-        if output.suffix == ".safetensors":
-            lm.save(output)
-        else:
-            lm.to_arpa(output)
+        _write(lm, output)
     typer.echo(f"{output}: {lm} in {time.perf_counter() - began:.1f} s", err=True)
+
+
+def _write(lm: NGramLM, output: Path) -> None:
+    """In the form that the file's name ends in."""
+    if output.suffix == ".safetensors":
+        lm.save(output)
+    else:
+        lm.to_arpa(output)
 
 
 @app.command(cls=Command)
@@ -165,10 +170,7 @@ def convert(
         )
         if quantize:
             lm = lm.quantize()
-        if output.suffix == ".safetensors":
-            lm.save(output)
-        else:
-            lm.to_arpa(output)
+        _write(lm, output)
     typer.echo(f"{output}: {lm}", err=True)
 
 

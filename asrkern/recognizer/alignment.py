@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import unicodedata
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from asrkern._atomic_write import write_text
 from asrkern.decoder import forced_align, token_spans
 from asrkern.recognizer.saved import Recognizer
 from asrkern.recognizer.transcription import (
@@ -16,6 +20,7 @@ from asrkern.recognizer.transcription import (
     SpokenWord,
     Transcript,
     check_frames,
+    check_window,
     windowed_log_probs,
 )
 
@@ -62,10 +67,7 @@ def align(
     settings = recognizer.features
     if settings.kind == "stored":
         raise ValueError("features.kind: expected features of audio, received 'stored'")
-    if not window_seconds > 2 * margin_seconds >= 0:
-        raise ValueError(
-            f"window_seconds: expected more than two margins of {margin_seconds} s, received {window_seconds}"
-        )
+    check_window(window_seconds, margin_seconds)
     words, tokens = _tokens(recognizer, text)
     features = settings.make()(samples)
     check_frames(recognizer.model, features.shape[1])
@@ -121,6 +123,45 @@ def estimate_log_priors(recognizer: Recognizer, features: Iterable[Tensor]) -> T
     if not frames:
         raise ValueError("features: expected utterances, received none")
     return (total / frames).log().clamp(min=-30).float()
+
+
+def save_log_priors(path: str | os.PathLike[str], recognizer: Recognizer, log_priors: Tensor) -> None:
+    """Write priors with the labels that they are of, as JSON.
+
+    Args:
+        path: the file, written whole or not at all.
+        recognizer: whose labels they are of.
+        log_priors: [V], of :func:`estimate_log_priors`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    value = {"labels": list(recognizer.tokenizer.labels), "log_priors": log_priors.tolist()}
+    write_text(path, json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def load_log_priors(path: str | os.PathLike[str], recognizer: Recognizer) -> Tensor:
+    """The priors of a file of :func:`save_log_priors`, as ``asrkern evaluate --priors`` writes it: [V] float32.
+
+    Args:
+        path: the file.
+        recognizer: whose labels the priors have to be of.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file, or of a model with other labels.
+    """
+    try:
+        value = json.loads(Path(path).read_text("utf-8"))
+        labels, log_priors = value["labels"], torch.tensor(value["log_priors"], dtype=torch.float32)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected a file of asrkern evaluate --priors, received something else: {error}"
+        ) from None
+    expected = list(recognizer.tokenizer.labels)
+    if labels != expected or log_priors.shape != (len(expected),):
+        raise ValueError(f"{path}: expected priors of this model's {len(expected)} labels, received others")
+    return log_priors
 
 
 def _tokens(recognizer: Recognizer, text: str) -> tuple[list[str | None], list[list[int]]]:

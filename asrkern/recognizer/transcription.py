@@ -136,10 +136,7 @@ class Transcriber:
             ValueError: too short for the model, or a window not longer than its margins.
         """
         recognizer, settings = self.recognizer, self.recognizer.features
-        if not window_seconds > 2 * margin_seconds >= 0:
-            raise ValueError(
-                f"window_seconds: expected more than two margins of {margin_seconds} s, received {window_seconds}"
-            )
+        check_window(window_seconds, margin_seconds)
         if settings.kind == "stored":
             raise ValueError(
                 "features.kind: expected features of audio, received 'stored': this model reads features from files, "
@@ -229,6 +226,14 @@ def make_decoder(
     # In texts of characters only " " is a space.
     space = None if tokenizer.unit == "piece" else " " if " " in tokenizer.labels else ""
     return CTCBeamDecoder(tokenizer.labels, lm, blank=tokenizer.blank, space=space, **options)
+
+
+def check_window(window_seconds: float, margin_seconds: float) -> None:
+    """Raise ValueError unless more of a window is read than its margins."""
+    if not window_seconds > 2 * margin_seconds >= 0:
+        raise ValueError(
+            f"window_seconds: expected more than two margins of {margin_seconds} s, received {window_seconds}"
+        )
 
 
 def check_frames(model: nn.Module, frames: int) -> None:

@@ -34,7 +34,6 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _install._tell_transformers()
 
 
-def test_pages_call_what_is_there() -> None:
-    """Blocks that need a download are Python, too."""
+def test_blocks_that_need_a_download_are_python() -> None:
     for block in re.findall(r"^```py\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
         compile(block, "docs/decoder.md", "exec")
