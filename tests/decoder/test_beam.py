@@ -1,4 +1,3 @@
-import json
 import math
 import pickle
 from collections import defaultdict
@@ -27,14 +26,6 @@ INF = math.inf
 LETTERS = ["-", " ", "a", "b", "c"]
 PIECES = ["▁a", "-", "b", "▁ab", "c", "▁", "a"]
 WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
-
-
-@pytest.fixture(scope="module")
-def oracles(data_dir):
-    folder = data_dir / "decoder_oracles"
-    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    found |= {f"{path.stem} arrays": np.load(path) for path in folder.glob("*.npz")}
-    return found
 
 
 class TestOracles:

@@ -7,7 +7,6 @@ everything, no two spaces without a letter between them, and no space at either 
 import copy
 import gzip
 import inspect
-import json
 import math
 import pickle
 
@@ -22,14 +21,6 @@ from tests.decoder.models import random_log_probs, small_lm
 TOKENS = ["-", "|", "a", "b", "c"]
 WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
 EVERYTHING = {"beam_size": 20000, "beam_threshold": 1e4, "nbest": 20000}
-
-
-@pytest.fixture(scope="module")
-def oracles(data_dir):
-    folder = data_dir / "decoder_oracles"
-    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    found |= {f"{path.stem} arrays": np.load(path) for path in folder.glob("*.npz")}
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -7,36 +7,16 @@ import torch
 
 from asrkern import _library, ops
 from asrkern.decoder import CTCBeamDecoder
+from tests.decoder.contexts import CONTEXTS, LETTERS, PIECES, make_decoder
 from tests.decoder.models import random_log_probs, small_lm
 
 pytestmark = pytest.mark.gpu
-
-LETTERS = ["-", " ", *"abcde"]
-PIECES = ["▁a", "-", "b", "▁ab", "c", "▁", "a", "▁cab", "e"]
-WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
-CONTEXTS = {
-    "none": {},
-    "words": {"lm": "word"},
-    "quantised words": {"lm": "word", "quantize": True},
-    "characters": {"lm": "character", "beta": 0.3},
-    "closed": {"lm": "word", "lexicon": WORDS},
-    "lexicon alone, open": {"lexicon": WORDS, "unk_score": -2.0, "beta": 0.4},
-    "hotwords": {"hotwords": {"ab": 2.0, "b a": 3.0, "a b": 1.5, "cc": 4.0}},
-    "everything": {"lm": "word", "unk_score": -2.0, "hotwords": {"ba ab": 2.0, "ab": 1.0, "ac": -1.0}},
-}
 
 
 @pytest.fixture(autouse=True)
 def _forced(monkeypatch):
     monkeypatch.setenv("ASRKERN_CUDA", "force")
     assert _library.cuda_kernel("ctc_beam_search")
-
-
-def make_decoder(labels, lm=None, quantize=False, **options):
-    if lm is not None:
-        lm = small_lm(WORDS, unit=lm)
-        lm = lm.quantize() if quantize else lm
-    return CTCBeamDecoder(labels, lm, blank=labels.index("-"), **options)
 
 
 def on_cpu(result):

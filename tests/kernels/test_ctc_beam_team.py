@@ -11,35 +11,14 @@ import torch
 
 from asrkern import ops
 from asrkern.decoder import CTCBeamDecoder, NGramLM
+from tests.decoder.contexts import CONTEXTS, LETTERS, PIECES, make_decoder
 from tests.decoder.models import random_log_probs, small_lm
 from tests.kernels import team_search
-
-LETTERS = ["-", " ", *"abcde"]
-PIECES = ["▁a", "-", "b", "▁ab", "c", "▁", "a", "▁cab", "e"]
-WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
-CONTEXTS = {
-    "none": {},
-    "words": {"lm": "word"},
-    "quantised words": {"lm": "word", "quantize": True},
-    "characters": {"lm": "character", "beta": 0.3},
-    "closed": {"lm": "word", "lexicon": WORDS},
-    "closed, no smearing": {"lm": "word", "lexicon": WORDS, "smearing": False},
-    "lexicon alone, open": {"lexicon": WORDS, "unk_score": -2.0, "beta": 0.4},
-    "hotwords": {"hotwords": {"ab": 2.0, "b a": 3.0, "a b": 1.5, "cc": 4.0}},
-    "everything": {"lm": "word", "unk_score": -2.0, "hotwords": {"ba ab": 2.0, "ab": 1.0, "ac": -1.0}},
-}
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     return team_search.build(tmp_path_factory.mktemp("team"), "-O2")
-
-
-def make_decoder(labels, lm=None, quantize=False, **options):
-    if lm is not None:
-        lm = small_lm(WORDS, unit=lm)
-        lm = lm.quantize() if quantize else lm
-    return CTCBeamDecoder(labels, lm, blank=labels.index("-"), **options)
 
 
 def assert_same(found, expected):
