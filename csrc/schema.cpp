@@ -82,6 +82,12 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor? output_lengths, int[] stride, int[] padding, float min, float max, int[] pool=[1, 1])"
       " -> Tensor");
   m.def(
+      "masked_conv2d_backward_input(Tensor grad_output, Tensor input, Tensor weight, Tensor? lengths,"
+      " Tensor? output_lengths, int[] stride, int[] padding) -> Tensor");
+  m.def(
+      "masked_conv2d_backward_weight(Tensor grad_output, Tensor input, Tensor weight, Tensor? lengths,"
+      " Tensor? output_lengths, int[] stride, int[] padding) -> Tensor");
+  m.def(
       "masked_conv2d_batch_norm_act(Tensor input, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias,"
       " Tensor? lengths, Tensor? output_lengths, int[] stride, int[] padding, bool count_padding, float eps, float min,"
       " float max) -> (Tensor output, Tensor convolved, Tensor mean, Tensor var, Tensor count)");

@@ -1,7 +1,7 @@
 """What the operations cost, for torch.utils.flop_counter.FlopCounterMode. Importing this lets it count them.
 
 As in torch, a multiply-add counts 2, and only matrix products and convolutions count. Padded frames count like any
-other, since lengths are values. The backward passes of linear, masked_conv2d and the products of cells are torch's own operations.
+other, since lengths are values. The backward passes of linear and the products of cells are torch's own operations.
 """
 
 from __future__ import annotations
@@ -82,6 +82,14 @@ def cell_flops(input: Shape, *others: Any, **_: Any) -> int:
 
 
 # Backward: each product of the forward pass has two, one for each of its factors.
+@register_flop_formula(
+    [torch.ops.asrkern.masked_conv2d_backward_input, torch.ops.asrkern.masked_conv2d_backward_weight]
+)
+def masked_conv2d_backward_flops(grad_output: Shape, input: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+    """Those of the forward pass, for one of its two factors."""
+    return 2 * grad_output[0] * prod(grad_output[2:]) * prod(weight)
+
+
 @register_flop_formula(torch.ops.asrkern.gru_backward)
 def gru_backward_flops(
     grad_output, grad_h_n, input, lengths, batch_sizes, h0, weight_ih, weight_hh, reverse, *_: Any, **__: Any

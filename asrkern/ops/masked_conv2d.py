@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asrkern import _library
 from asrkern._lengths import Lengths, as_integers
-from asrkern.ops._autograd import call, register_autograd
+from asrkern.ops._autograd import call, raise_on_double_backward, register_autograd
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -233,14 +233,35 @@ def _setup_context(ctx, inputs, output):
     ctx.save_for_backward(*tensors, output)
 
 
-def convolution_gradients(grad, input, weight, lengths, stride, padding, needed):
+def convolution_gradients(grad, input, weight, lengths, output_lengths, stride, padding, needed):
     """Gradients of (input, weight). grad is the masked convolution's, 0 beyond each row's output length."""
-    x = mask_frames(input, lengths)
-    with torch.autocast(grad.device.type, enabled=False):
-        grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, [*needed, False]
-        )
-    return None if grad_input is None else mask_frames(grad_input, lengths), grad_weight
+    args = (grad, input, weight, lengths, output_lengths, stride, padding)
+    # What asrkern's kernels make of it cannot be differentiated again.
+    kernels = grad.device.type == "cpu" and not (torch.is_grad_enabled() and grad.requires_grad)
+    grad_input = grad_weight = None
+    if kernels and needed[0] and _input_gradient_pays(weight.shape, stride, padding):
+        grad_input = call("masked_conv2d_backward_input", *args)
+    if kernels and needed[1]:
+        grad_weight = call("masked_conv2d_backward_weight", *args)
+    rest = [needed[0] and grad_input is None, needed[1] and grad_weight is None]
+    if any(rest):
+        x = mask_frames(input, lengths)
+        with torch.autocast(grad.device.type, enabled=False):
+            of_input, of_weight, _ = torch.ops.aten.convolution_backward(
+                grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, [*rest, False]
+            )
+        grad_input = mask_frames(of_input, lengths) if rest[0] else grad_input
+        grad_weight = of_weight if rest[1] else grad_weight
+    return grad_input, grad_weight
+
+
+def _input_gradient_pays(weight_shape, stride, padding):
+    """Whether the gradient of the input is a convolution, and one that asrkern's kernels take less time for than torch's
+    backward: by Fourier space or by Winograd's transforms, with work enough for each value that is transformed."""
+    _, channels, bins, frames = weight_shape
+    if stride[1] != 1 or padding[1] >= frames:
+        return False
+    return (frames >= 5 and bins >= 5) or (frames == 3 and channels >= 32)
 
 
 def _max_pool_gradient(grad, output, lengths, pool):
@@ -277,9 +298,23 @@ def _backward(ctx, grad):
     if bias is not None:
         grad_bias = grad.sum((0, 2, 3), dtype=bias.dtype)
     grad_input, grad_weight = convolution_gradients(
-        grad, input, weight, lengths, stride, padding, ctx.needs_input_grad[:2]
+        grad, input, weight, lengths, frames, stride, padding, ctx.needs_input_grad[:2]
     )
     return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 7
 
 
 register_autograd("masked_conv2d", _backward, _setup_context)
+
+
+@register_fake("asrkern::masked_conv2d_backward_input")
+def _fake_backward_input(grad_output, input, *_):
+    return input.new_empty(input.shape)
+
+
+@register_fake("asrkern::masked_conv2d_backward_weight")
+def _fake_backward_weight(grad_output, input, weight, *_):
+    return weight.new_empty(weight.shape)
+
+
+for _name in ("masked_conv2d_backward_input", "masked_conv2d_backward_weight"):
+    raise_on_double_backward(_name)

@@ -123,7 +123,7 @@ def _backward(ctx, grad, *_):
         grad = mask_frames(grad, output_lengths)
     grad_bias = None if bias is None else grad.sum((0, 2, 3), dtype=bias.dtype)
     grad_input, grad_weight = convolution_gradients(
-        grad, input, weight, lengths, ctx.stride, ctx.padding, ctx.needs_input_grad[:2]
+        grad, input, weight, lengths, output_lengths, ctx.stride, ctx.padding, ctx.needs_input_grad[:2]
     )
     grads = (
         None if norm_weight is None else grad_norm_weight,

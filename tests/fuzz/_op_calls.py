@@ -303,6 +303,33 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
     )
 
 
+def make_masked_conv2d_backward(which: str):
+    def make(rng: np.random.Generator) -> Call:
+        forward = make_masked_conv2d(rng)
+        geometry = ("lengths", "output_lengths", "stride", "padding")
+        a = {name: forward.arguments[name] for name in ("input", "weight", *geometry)}
+        x, weight, stride, padding = (a[name] for name in ("input", "weight", "stride", "padding"))
+        room = [size + 2 * p - k for size, p, k in zip(x.shape[2:], padding, weight.shape[2:])]
+        extents = [max(left // s + 1, 0) for left, s in zip(room, stride)]
+        grad = tensor(rng, (x.shape[0], weight.shape[0], *extents), x.dtype)
+        valid = min(room) >= 0 and (which == "weight" or (stride[1] == 1 and padding[1] < weight.shape[3]))
+
+        def equals(results):
+            tensors = [t.double().requires_grad_() for t in (x, weight)]
+            output = reference.masked_conv2d(*tensors, **{name: a[name] for name in geometry})
+            expected = torch.autograd.grad(output, tensors, grad.double())[which == "weight"]
+            assert_close(results[0], expected, 1e-4, f"masked_conv2d_backward_{which}")
+
+        return Call(
+            f"masked_conv2d_backward_{which}",
+            {"grad_output": grad} | a,
+            valid,
+            equals if valid and forward.equals is not None else None,
+        )
+
+    return make
+
+
 def make_masked_conv2d_batch_norm_act(rng: np.random.Generator) -> Call:
     a = make_masked_conv2d(rng).arguments
     outputs, dtype = a["weight"].shape[0], a["input"].dtype
@@ -555,6 +582,8 @@ MAKERS = {
     "batch_norm_act": make_batch_norm_act,
     "batch_norm_act_backward": make_batch_norm_act_backward,
     "masked_conv2d": make_masked_conv2d,
+    "masked_conv2d_backward_input": make_masked_conv2d_backward("input"),
+    "masked_conv2d_backward_weight": make_masked_conv2d_backward("weight"),
     "masked_conv2d_batch_norm_act": make_masked_conv2d_batch_norm_act,
     "ctc_beam_search": make_ctc_beam_search,
     "speller_pack": make_speller_pack,

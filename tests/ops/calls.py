@@ -82,6 +82,15 @@ def conv():
     }  # fmt: skip
 
 
+def conv_backward():
+    a = {
+        k: v
+        for k, v in conv().items()
+        if k in ("input", "weight", "lengths", "output_lengths", "stride", "padding")
+    }
+    return {"grad_output": g(4, 6, 5, 7)} | a
+
+
 def beam_search():
     return {
         "log_probs": g(2, 5, 4).log_softmax(-1), "lengths": torch.tensor([5, 3]),
@@ -175,6 +184,8 @@ CALLS = {
     "batch_norm_act": batch_norm,
     "batch_norm_act_backward": batch_norm_backward,
     "masked_conv2d": conv,
+    "masked_conv2d_backward_input": conv_backward,
+    "masked_conv2d_backward_weight": conv_backward,
     "ctc_beam_search": beam_search,
     "speller_step": speller,
     "speller_greedy": lambda: speller(greedy=True),

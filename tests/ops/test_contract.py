@@ -153,10 +153,18 @@ def test_opcheck(name, requires_grad):
 
 @pytest.mark.parametrize(
     "op",
-    ["gru_backward", "lstm_backward", "gru_cell_backward", "lstm_cell_backward", "batch_norm_act_backward"],
+    [
+        "gru_backward",
+        "lstm_backward",
+        "gru_cell_backward",
+        "lstm_cell_backward",
+        "batch_norm_act_backward",
+        "masked_conv2d_backward_input",
+        "masked_conv2d_backward_weight",
+    ],
 )
 def test_opcheck_of_backwards(op):
-    if "cell" in op:
+    if "cell" in op or "conv" in op:
         args = tuple(CALLS[op]().values())
     elif op in ("gru_backward", "lstm_backward"):
         parameters, states = (

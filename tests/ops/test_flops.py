@@ -71,7 +71,7 @@ def test_linear():
 
 @pytest.mark.parametrize(("stride", "padding"), [((1, 1), (0, 0)), ((2, 3), (1, 2))])
 def test_masked_conv2d(stride, padding):
-    x, weight = torch.randn(2, 3, 9, 17), torch.randn(4, 3, 5, 3, requires_grad=True)
+    x, weight = (torch.randn(shape, requires_grad=True) for shape in ((2, 3, 9, 17), (4, 3, 5, 3)))
     options = {"stride": stride, "padding": padding}
     expected = counted(lambda: reference.masked_conv2d(x, weight, **options).sum().backward())
     assert expected > 0

@@ -142,6 +142,90 @@ def test_gradcheck(pool):
     assert torch.autograd.gradcheck(run, tensors)
 
 
+# in_channels, bins, frames, out_channels, kernel, stride, padding: groups of one, two and more vectors of channels, blocks
+# of many frames, kernels that do not meet all bins, paddings of more than the kernel, every algorithm for the input.
+GRADIENTS = [
+    (1, 9, 300, 32, (5, 3), (2, 2), (1, 2)),
+    (3, 8, 140, 17, (3, 3), (3, 1), (0, 1)),
+    (2, 5, 40, 3, (2, 5), (4, 1), (3, 4)),
+    (30, 3, 129, 70, (1, 3), (1, 1), (0, 1)),
+    (16, 6, 31, 16, (3, 3), (1, 1), (4, 2)),
+    (17, 1, 50, 40, (1, 1), (1, 1), (0, 0)),
+    (4, 7, 20, 9, (7, 4), (2, 3), (2, 5)),
+    (5, 4, 33, 8, (4, 2), (1, 1), (2, 1)),
+    (33, 6, 61, 18, (3, 3), (2, 1), (1, 2)),
+    (1, 1, 2, 1, (1, 2), (1, 1), (0, 0)),
+]
+
+
+@pytest.mark.parametrize("shape", GRADIENTS)
+@pytest.mark.parametrize("lengths", ["none", "input", "output", "both"])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_gradients(shape, lengths, dtype, tolerance):
+    channels, bins, frames, out_channels, kernel, stride, padding = shape
+    tensors = [t.requires_grad_() for t in make(3, channels, bins, frames, out_channels, kernel, dtype)[:2]]
+    with torch.no_grad():
+        # As networks have them: outputs of about 1.
+        tensors[1] *= tensors[1][0].numel() ** -0.5
+    after = (frames + 2 * padding[1] - kernel[1]) // stride[1] + 1
+    options = {"stride": stride, "padding": padding}
+    if lengths in ("input", "both"):
+        options["lengths"] = torch.tensor([frames, 0, frames // 2 + 1])
+    if lengths in ("output", "both"):
+        options["output_lengths"] = torch.tensor([after // 3, after, after - 1])
+    doubles = [t.detach().double().requires_grad_() for t in tensors]
+    output, expected = ops.masked_conv2d(*tensors, **options), reference.masked_conv2d(*doubles, **options)
+    seed = torch.randn_like(output)
+    wanted = torch.autograd.grad(expected, doubles, seed.double())
+    for index, (grad, want) in enumerate(zip(torch.autograd.grad(output, tensors, seed), wanted)):
+        assert_close(grad, want, tolerance, f"gradient {index}")
+    if stride[1] == 1 and padding[1] < kernel[1]:
+        # It is taken where it pays; it is right everywhere.
+        arguments = [options.get(name) for name in ("lengths", "output_lengths", "stride", "padding")]
+        grad = torch.ops.asrkern.masked_conv2d_backward_input(
+            seed, *map(torch.Tensor.detach, tensors), *arguments
+        )
+        assert_close(grad, wanted[0], tolerance, "masked_conv2d_backward_input")
+
+
+@pytest.mark.parametrize("which", ["input", "weight"])
+@pytest.mark.parametrize("shape", GRADIENTS)
+def test_gradients_do_not_depend_on_threads(shape, which, threads):
+    channels, bins, frames, out_channels, kernel, stride, padding = shape
+    if which == "input" and (stride[1] > 1 or padding[1] >= kernel[1]):
+        return
+    x, weight = (t.detach() for t in make(5, channels, bins, frames, out_channels, kernel)[:2])
+    lengths = torch.tensor([frames, 0, 1, frames, frames // 2])
+    grad = torch.randn_like(ops.masked_conv2d(x, weight, lengths=lengths, stride=stride, padding=padding))
+    backward, found = getattr(torch.ops.asrkern, f"masked_conv2d_backward_{which}"), []
+    for thread_count in (1, 2, 5):
+        threads(thread_count)
+        found.append(backward(grad, x, weight, lengths, None, stride, padding))
+    for gradient in found[1:]:
+        assert_same_bits(gradient, found[0])
+
+
+def test_second_derivatives():
+    x, weight = make(2, 3, 5, 9, 4, (3, 2), torch.float64)[:2]
+    options = dict(lengths=torch.tensor([9, 4]), stride=(2, 1), padding=(1, 1))
+
+    def penalty(function):
+        (grad,) = torch.autograd.grad(function(x, weight, **options).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), (x, weight))
+
+    for grad, expected in zip(penalty(ops.masked_conv2d), penalty(reference.masked_conv2d)):
+        assert_close(grad, expected, 1e-13)
+
+
+def test_backward_input_is_refused_where_it_is_no_convolution():
+    backward = torch.ops.asrkern.masked_conv2d_backward_input
+    x, weight = torch.randn(1, 2, 5, 9), torch.randn(3, 2, 3, 2)
+    with pytest.raises(ValueError, match=r"stride: expected 1 along T \(time\), received 2"):
+        backward(torch.randn(1, 3, 3, 4), x, weight, None, None, [1, 2], [0, 0])
+    with pytest.raises(ValueError, match=r"padding: expected less than the kernel's 2 frames .* received 2"):
+        backward(torch.randn(1, 3, 3, 12), x, weight, None, None, [1, 1], [0, 2])
+
+
 @pytest.mark.parametrize("thread_count", [1, 2, 5])
 @pytest.mark.parametrize(
     "channels, frames, kernel, stride, pool",
