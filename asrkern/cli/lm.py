@@ -12,7 +12,7 @@ import typer
 
 from asrkern.cli.command import Command
 from asrkern.cli.console import bars, errors
-from asrkern.decoder import NGramLM
+from asrkern.decoder import NGramLM, read_tokenizer
 from asrkern.decoder._lm_info import describe
 from asrkern.decoder.ngram_lm import MAX_ORDER, SPACES, perplexity
 
@@ -26,6 +26,16 @@ Space = Annotated[
     typer.Option(
         help="What stands for white space in a model of characters. Default: ▁; of a file ▁, <space> or |, as it has.",
         show_default=False,
+    ),
+]
+
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+        help="What splits text into tokens, for a model of tokens: a sentencepiece .model, or a vocabulary of wordpieces.",
     ),
 ]
 
@@ -84,19 +94,24 @@ def build(
     ] = False,
     characters: Characters = False,
     space: Space = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Estimate a model: interpolated modified Kneser-Ney."""
     thresholds = _thresholds(prune)
+    if characters and tokenizer is not None:
+        raise typer.BadParameter("expected --characters or --tokenizer, received both")
     began = time.perf_counter()
     with errors():
+        tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
         with bars() as progress:
             lm = NGramLM.estimate(
                 (item for text in texts for item in (_standard_input() if text == STDIN else [text])),
                 order,
                 prune=thresholds,
                 discount_fallback=discount_fallback,
-                unit="character" if characters else "word",
+                unit="token" if tokenize else "character" if characters else "word",
                 space=SPACES[0] if space is None else space,
+                tokenize=tokenize,
                 progress=progress,
             )
         _write(lm, output)
@@ -163,7 +178,7 @@ def convert(
         vocabulary = None if words is None else words.read_text("utf-8", "surrogateescape").split("\n")
         lm = NGramLM.open(
             model,
-            unit="character" if characters else "word",
+            unit="character" if characters else None,
             space=space,
             words=vocabulary,
             keep_ngrams=output.suffix != ".safetensors",
@@ -207,18 +222,22 @@ def query(
     ] = False,
     characters: Characters = False,
     space: Space = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Score the sentences of standard input.
 
     Prints for each: log10 probability, words, unknown words, text, with tabs between; at the end the perplexity.
     """
     with errors():
-        lm = NGramLM.open(model, unit="character" if characters else "word", space=space)
+        lm = NGramLM.open(model, unit="character" if characters else None, space=space)
+        tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
     known = lm.words
     total = known_total = 0.0
     count = unknown_count = 0
     for line in sys.stdin.buffer:
         sentence = line.rstrip(b"\r\n").decode(errors="replace")
+        if tokenize:
+            sentence = " ".join(tokenize(sentence))
         scores = lm.full_scores(sentence, bos, eos)
         log_prob, unknown = (
             sum(score.log_prob for score in scores),

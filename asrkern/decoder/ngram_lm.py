@@ -16,10 +16,10 @@ from asrkern._file_kinds import is_safetensors
 from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize, _saved_lm
 from asrkern.decoder._files import about, read_chunks
 from asrkern.decoder._foreign_lm import refuse_foreign
-from asrkern.decoder._ngram_estimate import Estimate, Progress
+from asrkern.decoder._ngram_estimate import Estimate, Progress, Tokenize
 
 MAX_ORDER: int = _decoder.MAX_ORDER
-UNITS = ("word", "character")
+UNITS = ("word", "character", "token")
 # Words for white space in models of characters: asrkern's; ESPnet's and Kaldi's; torchaudio's and fairseq's.
 SPACES = ("▁", "<space>", "<SPACE>", "|")
 # Tables of at most so many bytes are verified on loading, which takes a tenth of a second at most.
@@ -48,7 +48,7 @@ def perplexity(log_prob: float, words: int) -> float:
 
 
 class NGramLM:
-    """A back-off n-gram model of words or characters, of order 1 to 6, in flat hash tables.
+    """A back-off n-gram model of words, characters or tokens, of order 1 to 6, in flat hash tables.
 
     Make one with :meth:`from_arpa`, :meth:`from_kenlm_binary`, :meth:`load` (:meth:`open` takes any of these files)
     or :meth:`estimate`. Probabilities are log10, as in ARPA files. Word 0 is ``<unk>``, as which unknown words score.
@@ -58,9 +58,12 @@ class NGramLM:
     characters, and ``space`` stands for white space between words (``"ab c"`` is ``a b ▁ c``). space=None: the first of
     "▁", "<space>" and "|" that the model knows.
 
+    The words of a model of tokens (``unit="token"``) are an acoustic model's labels ("▁the", "##ing"), with white space
+    between them in sentences. An ARPA file of :meth:`to_arpa` says that they are, in a comment.
+
     Attributes:
         order: how many words its longest n-grams have.
-        unit: ``"word"`` or ``"character"``.
+        unit: ``"word"``, ``"character"`` or ``"token"``.
         space: the word for white space in models of characters.
         bos, eos: ids of ``<s>`` and ``</s>``.
         tensors: the tables, which ``kernels/lm/ngram.h`` describes. ``unigrams`` [vocabulary, 2] float32;
@@ -92,7 +95,7 @@ class NGramLM:
         cls,
         path: str | os.PathLike[str],
         *,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
     ) -> NGramLM:
@@ -103,7 +106,7 @@ class NGramLM:
 
         Args:
             path: the file.
-            unit, space: see the class.
+            unit, space: see the class. unit=None: what the file's comment says, else "word".
             keep_ngrams: whether the n-grams are kept beside the tables, so that :meth:`to_arpa` need not search for them.
 
         Warns:
@@ -118,6 +121,8 @@ class NGramLM:
                 or ``</s>``, or a line of more than 65536 bytes; with the number of the line. Or it is a file of another
                 known kind; then the message says what converts it.
         """
+        if unit is not None:
+            _check_unit(unit, SPACES[0] if space is None else space)
         reader = _decoder.ArpaReader(keep_ngrams)
         with about(path):
             for number, chunk in enumerate(read_chunks(path)):
@@ -130,7 +135,8 @@ class NGramLM:
             bos, eos = reader.word_id("<s>"), reader.word_id("</s>")
             tables = reader.tables()
             kept = Estimate(tables["strings"].tobytes(), reader.ngrams()) if keep_ngrams else None
-            return cls(_as_tensors(tables), reader.order, bos, eos, unit, space, kept)
+            said = "token" if reader.unit == b"token" else "word"
+            return cls(_as_tensors(tables), reader.order, bos, eos, unit or said, space, kept)
 
     @classmethod
     def from_kenlm_binary(
@@ -138,7 +144,7 @@ class NGramLM:
         path: str | os.PathLike[str],
         *,
         words: Iterable[str] | None = None,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
     ) -> NGramLM:
@@ -155,7 +161,7 @@ class NGramLM:
                 them. ``<unk>``, ``<s>`` and ``</s>`` may be missing, words of no model be among them. None: such a
                 model knows words by their hashes, but cannot name them, so that a decoder needs a lexicon. A file's
                 own words go first.
-            unit, space: see the class.
+            unit, space: see the class. unit=None: "word".
             keep_ngrams: see :meth:`from_arpa`. Of no effect but for tries: the others hold only hashes of n-grams.
 
         Raises:
@@ -175,7 +181,7 @@ class NGramLM:
         cls,
         path: str | os.PathLike[str],
         words: Iterable[str] | None = None,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
     ) -> tuple[NGramLM, int]:
@@ -187,7 +193,7 @@ class NGramLM:
             if binary.ngrams and len(binary.tables["strings"])
             else None
         )
-        lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit, space, kept)
+        lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit or "word", space, kept)
         lm._on_cpu().check_values()
         return lm, binary.end
 
@@ -218,7 +224,7 @@ class NGramLM:
         cls,
         path: str | os.PathLike[str],
         *,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         verify: bool | None = None,
         words: Iterable[str] | None = None,
@@ -230,7 +236,8 @@ class NGramLM:
 
         Args:
             path: the file.
-            unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own.
+            unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own. None: "word", unless an
+                ARPA file's comment says that its words are tokens.
             space: see the class; None for a file of :meth:`save`: its own.
             verify: for files of :meth:`save`, see :meth:`load`.
             words: for KenLM's files without words, see :meth:`from_kenlm_binary`.
@@ -259,6 +266,7 @@ class NGramLM:
         discount_fallback: bool | Sequence[float] = False,
         unit: str = "word",
         space: str = "▁",
+        tokenize: Tokenize | None = None,
         progress: Progress | None = None,
     ) -> NGramLM:
         """Interpolated modified Kneser-Ney estimate (Chen & Goodman 1998; Heafield et al. 2013), equal to ``lmplz``.
@@ -274,6 +282,8 @@ class NGramLM:
             discount_fallback: for orders whose counts give no discounts: True (0.5, 1, 1.5), or three discounts, for
                 n-grams that occur once, twice, and more often.
             unit, space: see the class.
+            tokenize: makes the tokens of a line of text, for ``unit="token"`` (:func:`asrkern.decoder.read_tokenizer`
+                reads one). None: the text has white space between its words, characters or tokens.
             progress: called from time to time with (what is being done, units done, units in all or None).
 
         Raises:
@@ -283,8 +293,10 @@ class NGramLM:
                 counts that give no discounts while ``discount_fallback`` is False.
         """
         _check_unit(unit, space)
+        if tokenize is not None and unit != "token":
+            raise ValueError(f"tokenize: expected None with unit {unit!r}, received a function")
         result = _ngram_estimate.estimate(
-            text, order, prune, discount_fallback, unit == "character", space, progress
+            text, order, prune, discount_fallback, unit == "character", space, tokenize, progress
         )
         tensors = _as_tensors(_decoder.make_tables(result.strings, result.orders))
         return cls(tensors, order, _ngram_estimate.BOS, _ngram_estimate.EOS, unit, space, result)
@@ -312,7 +324,7 @@ class NGramLM:
                     "to_arpa: expected a model that has its words, received one that has hashes of them"
                 )
             estimate = Estimate(strings, self._on_cpu().recover(_MOST_PAIRS))
-        estimate.to_arpa(path)
+        estimate.to_arpa(path, self.unit)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tables as a safetensors file with a checksum. :meth:`load` reads it without parsing.

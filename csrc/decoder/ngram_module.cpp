@@ -476,6 +476,7 @@ void bind_ngram(py::module_& m) {
       .def("feed", &ArpaReader::feed, Release())
       .def("finish", &ArpaReader::finish)
       .def_property_readonly("order", &ArpaReader::order)
+      .def_property_readonly("unit", [](const ArpaReader& reader) { return py::bytes(reader.unit()); })
       .def("warnings",
            [](const ArpaReader& reader) {
              py::list texts;

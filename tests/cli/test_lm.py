@@ -66,6 +66,23 @@ def test_models_of_characters(text, tmp_path):
         assert run("query", other, "--characters", *told, stdin="a cat\n").stdout == result.stdout
 
 
+def test_models_of_tokens(text, tmp_path):
+    vocabulary, output = tmp_path / "vocab.txt", tmp_path / "model.arpa"
+    vocabulary.write_text("the\nc\ns\na\n##at\n##n\no\nf\n")
+    options = ["--tokenizer", vocabulary, "--order", 2]
+    assert run("build", text, "-o", output, "--discount-fallback", *options).exit_code == 0
+    lm = NGramLM.open(output)
+    assert lm.unit == "token" and "##at" in lm.words and "cat" not in lm.words
+    expected = f"{lm.score('the c ##at s ##at'):.4f}\t6\t0\tthe c ##at s ##at"
+    assert run("query", output, "--tokenizer", vocabulary, stdin="the cat sat\n").stdout.startswith(expected)
+    assert run("query", output, stdin="the c ##at s ##at\n").stdout.startswith(expected)
+    assert "unit: token" in run("info", output).stdout
+    result = run("build", text, "-o", output, "--characters", "--tokenizer", vocabulary)
+    assert result.exit_code == 2 and "--characters or --tokenizer" in result.stderr
+    result = run("build", text, "-o", output, "--tokenizer", text)
+    assert result.exit_code == 1 and "expected a label without white space" in result.stderr
+
+
 @pytest.fixture
 def model(text, tmp_path):
     path = tmp_path / "model.arpa"
