@@ -58,17 +58,23 @@ class Estimate:
             file.write(b"\n\\end\\\n")
 
 
-def _lines_in_tokens(
-    path: os.PathLike[str], tokenize: Tokenize, progress: Callable[[int, int], None] | None
+def read_sentences(
+    path: os.PathLike[str],
+    tokenize: Tokenize | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[str]:
-    """The lines of a file as tokens with spaces between."""
+    """The lines of a file, plain or compressed; with ``tokenize`` as tokens with spaces between."""
+
+    def sentence(line: bytes) -> str:
+        text = line.decode(errors="replace")
+        return " ".join(tokenize(text)) if tokenize else text
+
     rest = b""
     for chunk in read_chunks(path, progress):
         *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield " ".join(tokenize(line.decode(errors="replace")))
+        yield from map(sentence, lines)
     if rest:
-        yield " ".join(tokenize(rest.decode(errors="replace")))
+        yield sentence(rest)
 
 
 def _read_text(
@@ -83,7 +89,7 @@ def _read_text(
     elif isinstance(item, os.PathLike) and tokenize:
         stage = f"reading {os.path.basename(item)}"
         with about(item):
-            for line in _lines_in_tokens(
+            for line in read_sentences(
                 item, tokenize, progress and (lambda done, size: progress(stage, done, size))
             ):
                 estimator.feed(line.encode(errors="surrogateescape") + b"\n")

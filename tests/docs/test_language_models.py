@@ -44,7 +44,15 @@ def test_examples(tmp_path, monkeypatch, capsys):
     Path("model.scorer").write_bytes(package(bare, automaton(words, ALPHABET)))
     names = {"log_probs": torch.randn(20, 29, generator=torch.Generator().manual_seed(0)).log_softmax(-1)}
     examples = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)
-    assert [language for language, _ in examples] == ["python", "python", "python", "sh", "python", "sh"]
+    assert [language for language, _ in examples] == [
+        "python",
+        "python",
+        "python",
+        "sh",
+        "python",
+        "sh",
+        "sh",
+    ]
     make_tokenizer(words)
     found = []
     for language, text in examples:
@@ -55,7 +63,9 @@ def test_examples(tmp_path, monkeypatch, capsys):
         else:
             NGramLM.open("model.bin", keep_ngrams=True).to_arpa("model.arpa")
             for line in text.splitlines():
-                result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+                line, _, stdin = line.partition(" < ")
+                given = Path(stdin).read_text() if stdin else ""
+                result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:], input=given)
                 assert result.exit_code == 0, (line, result.output)
     assert "NGramLM(order=3" in capsys.readouterr().out
     assert found and {*found} <= {*words}
