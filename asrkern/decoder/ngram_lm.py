@@ -121,7 +121,7 @@ class NGramLM:
         Warns:
             UserWarning: an n-gram is there twice: the first counts (of ``<unk>`` the last), as in KenLM; a
                 log-probability is above 0 by less than 0.001, by rounding, and read as 0; or the first line is not one
-                of an ARPA file, and is taken for a comment.
+                of an ARPA file and does not name one, and is taken for a comment.
 
         Raises:
             OSError: the file cannot be opened.

@@ -161,7 +161,7 @@ void ArpaReader::read_header(std::string_view line) {
     fail("expected an ARPA file, received IRSTLM's quantised qARPA: take the file that it was quantised from");
   } else if (ends_with_arpa(word) && word.front() != '#' && word != "ARPA") {
     fail("expected an ARPA file, received one of the format " + quoted(word) + ": convert it to ARPA");
-  } else if (line.front() != '#' && !headed_) {
+  } else if (line.front() != '#' && !headed_ && line.find("ARPA") == std::string_view::npos) {
     note(header_, line);
   }
   headed_ = true;
