@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from asrkern.decoder import CTCBeamDecoder, NGramLM, read_tokenizer
+from asrkern.reference import ngram as reference
+from tests.decoder.kenlm_writer import kenlm_binary, trie_binary
 from tests.decoder.models import LN10
 from tests.decoder.test_tokens import saying
 
@@ -205,6 +207,24 @@ class TestNeMo:
             pytest.raises(ValueError, match="labels spell"),
         ):
             CTCBeamDecoder(labels, lm, unit="word")
+
+    @pytest.mark.parametrize("write", [kenlm_binary, trie_binary])
+    def test_files_of_kenlm(self, tmp_path, write):
+        chance = np.random.default_rng(1)
+        texts = [[chr(100 + t) for t in chance.choice(150, 9)] for _ in range(100)]
+        model = reference.kneser_ney(texts, 3, [0, 0, 0], (0.5, 1.0, 1.5))
+        labels, tokens = [*self.LABELS[:200], "<blank>"], [7, 33, 60, 4]
+        expected = LN10 * sum(reference.score(model, [chr(100 + t) for t in tokens]))
+        (tmp_path / "nemo.bin").write_bytes(write(model))
+        best = best_of(labels, NGramLM.open(tmp_path / "nemo.bin"), [labels[t] for t in tokens])
+        assert abs(best.lm_score - expected) < 1e-4
+        # Without its words a file has to be told apart.
+        (tmp_path / "bare.bin").write_bytes(write(model, strings=False))
+        bare = NGramLM.open(tmp_path / "bare.bin")
+        best = best_of(labels, bare, [labels[t] for t in tokens], lm_token_offset=100)
+        assert abs(best.lm_score - expected) < 1e-4
+        with pytest.raises(ValueError, match="does not have its own"):
+            CTCBeamDecoder(labels, bare)
 
     def test_other_offsets_are_told(self, tmp_path):
         lm = self.lm(tmp_path, offset=1000)
