@@ -10,13 +10,16 @@
 namespace asrkern {
 namespace {
 
-// Large vocabularies are read in lanes, which vectorise; in one chain every addition would wait for the one before. All
-// instruction sets add in the same order.
+// Rows of so many tokens are read in lanes, which vectorise; in one chain every addition would wait for the one before.
+// Lanes have a cost that shorter rows do not earn back.
+constexpr int32_t kLanedRow = 128;
+
+// All instruction sets add in the same order.
 inline CtcError ctc_check_row(const float* log_probs, int32_t vocabulary, bool check_normalized) {
   constexpr int32_t kLanes = 16;
   CtcRowCheck check;
   int32_t v = 0;
-  if (vocabulary >= 8 * kLanes) {
+  if (vocabulary >= kLanedRow) {
     float best[kLanes], sum[kLanes];
     int32_t numbers[kLanes], probabilities[kLanes];
     for (int32_t lane = 0; lane < kLanes; ++lane) {
@@ -53,7 +56,11 @@ inline float ctc_row_limit(const float* row, const CtcRowOptions& options, float
     const float last = nth_largest(row, vocabulary, options.top_tokens, scratch);
     limit = limit > last ? limit : last;
   }
-  const float best = largest(vocabulary, row[0], [row](int32_t v) { return row[v]; });
+  float best = row[0];
+  if (vocabulary >= kLanedRow)
+    best = largest(vocabulary, best, [row](int32_t v) { return row[v]; });
+  else
+    for (int32_t v = 1; v < vocabulary; ++v) best = row[v] > best ? row[v] : best;
   return limit < best ? limit : best;
 }
 
