@@ -46,6 +46,14 @@ class LanguageModel:
             show_default=False,
         ),
     ] = None
+    lm_tokens: Annotated[
+        bool | None,
+        typer.Option(
+            "--lm-tokens/--no-lm-tokens",
+            help="Whether the language model's words are tokens: labels, or NeMo's chr(i + 100). Default: told by the model.",
+            show_default=False,
+        ),
+    ] = None
     lm_case: Annotated[
         Case | None,
         typer.Option(
@@ -64,13 +72,16 @@ class LanguageModel:
         """The model, None without ``--lm``."""
         from asrkern.decoder import NGramLM
 
-        unit = "character" if self.characters else "word"
+        unit = "character" if self.characters else None
         return None if self.lm is None else NGramLM.open(self.lm, unit=unit, space=self.lm_space)
 
     @property
     def weights(self) -> dict[str, Any]:
         """What decoders take beside the model."""
-        return {"alpha": self.alpha, "beta": self.beta, "lm_case": self.lm_case and self.lm_case.value}
+        # Without an answer the model's own unit counts.
+        unit = {None: None, True: "token", False: "character" if self.characters else "word"}[self.lm_tokens]
+        case = self.lm_case and self.lm_case.value
+        return {"alpha": self.alpha, "beta": self.beta, "unit": unit, "lm_case": case}
 
 
 def with_language_model(command: Callable[..., None]) -> Callable[..., None]:

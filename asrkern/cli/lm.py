@@ -12,8 +12,9 @@ import typer
 
 from asrkern.cli.command import Command
 from asrkern.cli.console import bars, errors
-from asrkern.decoder import NGramLM
+from asrkern.decoder import NGramLM, read_tokenizer
 from asrkern.decoder._lm_info import describe
+from asrkern.decoder._ngram_estimate import read_sentences
 from asrkern.decoder.ngram_lm import MAX_ORDER, SPACES, perplexity
 
 app = typer.Typer(help="N-gram language models.", no_args_is_help=True)
@@ -26,6 +27,16 @@ Space = Annotated[
     typer.Option(
         help="What stands for white space in a model of characters. Default: ▁; of a file ▁, <space> or |, as it has.",
         show_default=False,
+    ),
+]
+
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+        help="What splits text into tokens, for a model of tokens: a sentencepiece .model, or a vocabulary of wordpieces.",
     ),
 ]
 
@@ -84,19 +95,24 @@ def build(
     ] = False,
     characters: Characters = False,
     space: Space = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Estimate a model: interpolated modified Kneser-Ney."""
     thresholds = _thresholds(prune)
+    if characters and tokenizer is not None:
+        raise typer.BadParameter("expected --characters or --tokenizer, received both")
     began = time.perf_counter()
     with errors():
+        tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
         with bars() as progress:
             lm = NGramLM.estimate(
                 (item for text in texts for item in (_standard_input() if text == STDIN else [text])),
                 order,
                 prune=thresholds,
                 discount_fallback=discount_fallback,
-                unit="character" if characters else "word",
+                unit="token" if tokenize else "character" if characters else "word",
                 space=SPACES[0] if space is None else space,
+                tokenize=tokenize,
                 progress=progress,
             )
         _write(lm, output)
@@ -163,13 +179,97 @@ def convert(
         vocabulary = None if words is None else words.read_text("utf-8", "surrogateescape").split("\n")
         lm = NGramLM.open(
             model,
-            unit="character" if characters else "word",
+            unit="character" if characters else None,
             space=space,
             words=vocabulary,
             keep_ngrams=output.suffix != ".safetensors",
         )
         if quantize:
             lm = lm.quantize()
+        _write(lm, output)
+    typer.echo(f"{output}: {lm}", err=True)
+
+
+@app.command(cls=Command)
+def prune(
+    model: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="A file of any kind that query takes."),
+    ],
+    output: Annotated[Path, typer.Argument(callback=_output, help=f"{', '.join(SUFFIXES)}")],
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            show_default=False,
+            help="An n-gram goes if the model's own perplexity grows by less than this part without it, such as 1e-8.",
+        ),
+    ],
+    min_order: Annotated[int, typer.Option(min=2, help="N-grams of lower orders stay.")] = 2,
+    characters: Characters = False,
+    space: Space = None,
+) -> None:
+    """Leave out the n-grams that matter least, by relative entropy, as SRILM does."""
+    with errors():
+        lm = NGramLM.open(
+            model, unit="character" if characters else None, space=space, keep_ngrams=True
+        ).prune(threshold, min_order=min_order)
+        _write(lm, output)
+    typer.echo(f"{output}: {lm}", err=True)
+
+
+def _weights(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as 0.7,0.3, received {text!r}") from None
+
+
+@app.command(cls=Command)
+def interpolate(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...", exists=True, dir_okay=False, help="Files of any kind that query takes."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", callback=_output, help=f"{', '.join(SUFFIXES)}", show_default=False),
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="One for each model, with commas between; they sum to 1. Default: equal ones.",
+            show_default=False,
+        ),
+    ] = None,
+    tune: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEXT",
+            exists=True,
+            dir_okay=False,
+            help="In place of weights: a sentence a line; the weights are those that make this text likeliest.",
+        ),
+    ] = None,
+    characters: Characters = False,
+    space: Space = None,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Mix models linearly into one, as SRILM does."""
+    given = _weights(weights)
+    if given is not None and tune is not None:
+        raise typer.BadParameter("expected --weights or --tune, received both")
+    with errors():
+        unit = "character" if characters else None
+        lms = [NGramLM.open(model, unit=unit, space=space, keep_ngrams=True) for model in models]
+        if tune is not None:
+            tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
+            given = NGramLM.best_weights(lms, read_sentences(tune, tokenize))
+            for model, weight in zip(models, given):
+                typer.echo(f"{model}: weight {weight:.4f}", err=True)
+        lm = NGramLM.interpolate(lms, [1 / len(lms)] * len(lms) if given is None else given)
         _write(lm, output)
     typer.echo(f"{output}: {lm}", err=True)
 
@@ -207,18 +307,24 @@ def query(
     ] = False,
     characters: Characters = False,
     space: Space = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Score the sentences of standard input.
 
-    Prints for each: log10 probability, words, unknown words, text, with tabs between; at the end the perplexity.
+    Prints for each: log10 probability, words, unknown words, text, with tabs between. At the end stands what KenLM's
+    query has: perplexities with and without unknown words (OOVs), and how many words (tokens) there were, </s> among
+    them; and SRILM's ppl1, without unknown words and </s>.
     """
     with errors():
-        lm = NGramLM.open(model, unit="character" if characters else "word", space=space)
+        lm = NGramLM.open(model, unit="character" if characters else None, space=space)
+        tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
     known = lm.words
     total = known_total = 0.0
-    count = unknown_count = 0
+    count = unknown_count = sentences = 0
     for line in sys.stdin.buffer:
         sentence = line.rstrip(b"\r\n").decode(errors="replace")
+        if tokenize:
+            sentence = " ".join(tokenize(sentence))
         scores = lm.full_scores(sentence, bos, eos)
         log_prob, unknown = (
             sum(score.log_prob for score in scores),
@@ -235,8 +341,14 @@ def query(
         known_total += log_prob - sum(score.log_prob for score in unknown)
         count += len(scores)
         unknown_count += len(unknown)
-    typer.echo(f"words: {count}, unknown: {unknown_count}")
-    if count:
-        typer.echo(f"perplexity: {perplexity(total, count):.2f}")
-    if 0 < unknown_count < count:
-        typer.echo(f"perplexity without unknown words: {perplexity(known_total, count - unknown_count):.2f}")
+        sentences += 1
+    known_count = count - unknown_count
+    for name, log_prob, words_of in (
+        ("including OOVs", total, count),
+        ("excluding OOVs", known_total, known_count),
+        ("excluding OOVs and </s>", known_total, known_count - sentences * eos),
+    ):
+        value = f"{perplexity(log_prob, words_of):.6g}" if words_of > 0 else "undefined"
+        typer.echo(f"Perplexity {name}:\t{value}")
+    typer.echo(f"OOVs:\t{unknown_count}")
+    typer.echo(f"Tokens:\t{count}")

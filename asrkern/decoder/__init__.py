@@ -5,7 +5,7 @@ from asrkern.decoder.beam import CTCBeamDecoder
 from asrkern.decoder.greedy import GreedyPath, greedy_decode
 from asrkern.decoder.hotwords import read_hotwords
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
-from asrkern.decoder.labels import read_labels
+from asrkern.decoder.labels import read_labels, read_tokenizer
 from asrkern.decoder.ngram_lm import NGramLM, WordScore
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "greedy_decode",
     "read_hotwords",
     "read_labels",
+    "read_tokenizer",
     "token_spans",
 ]

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from asrkern import _decoder
-from asrkern.decoder._lm_words import check_case, ids_of_words, known_words, token_ids
+from asrkern.decoder._lm_words import (
+    check_case,
+    check_unit,
+    ids_of_words,
+    known_words,
+    token_ids,
+    unit_of,
+)
 from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, read_tokens
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext
@@ -273,6 +280,8 @@ def build_context(
     beta: float = 0.0,
     blank: int | None = None,
     space: str | None = None,
+    unit: str | None = None,
+    lm_token_offset: int | None = None,
     lm_case: str | None = None,
     unk_score: float = -math.inf,
     smearing: bool = True,
@@ -281,6 +290,7 @@ def build_context(
     alpha, beta = finite("alpha", alpha, least=0.0), finite("beta", beta)
     unk_score = unk_score if unk_score == -math.inf else finite("unk_score", unk_score)
     check_case(lm_case)
+    check_unit(unit, lm_token_offset)
     if lm is not None and not isinstance(lm, NGramLM):
         raise TypeError(f"lm: expected an NGramLM, received {type(lm).__name__}")
     if lexicon is not None and not isinstance(lexicon, Mapping):
@@ -288,7 +298,8 @@ def build_context(
     labels = list(labels)
     tokens = read_tokens(labels, blank, space, lexicon is not None and not _each_a_label(lexicon, labels))
 
-    of_words = lm is not None and lm.unit == "word"
+    unit = None if lm is None else unit_of(lm, tokens, unit, lm_token_offset)
+    of_words = unit == "word"
     kinds = np.asarray(tokens.kinds, np.uint8)
     context = CTCContext(torch.from_numpy(kinds), alpha=alpha, beta=beta)
     if lm is not None:
@@ -297,7 +308,7 @@ def build_context(
         )
         context = context._replace(language_model=tables, lm_order=lm.order, lm_bos=lm.bos, lm_eos=lm.eos)
         if not of_words:
-            ids = token_ids(lm, tokens, lm_case)
+            ids = token_ids(lm, tokens, lm_case, unit, lm_token_offset)
             context = context._replace(lm_tokens=torch.tensor(ids, dtype=torch.int32))
 
     begin_reach = 0.0

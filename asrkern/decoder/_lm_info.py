@@ -9,6 +9,7 @@ from asrkern._file_kinds import is_safetensors
 from asrkern.decoder import _kenlm_binary, _saved_lm, _scorer_package
 from asrkern.decoder._files import about, read_chunks
 from asrkern.decoder._foreign_lm import refuse_foreign
+from asrkern.decoder._ngram_estimate import UNIT_COMMENT
 from asrkern.decoder.ngram_lm import NGramLM
 
 # An ARPA file's counts stand at its beginning.
@@ -69,6 +70,7 @@ def _describe_kenlm(path: str | os.PathLike[str]) -> dict[str, str]:
 def _describe_arpa(path: str | os.PathLike[str]) -> dict[str, str]:
     head = b"".join(islice(read_chunks(path), _HEAD_CHUNKS))
     refuse_foreign(head)
+    unit = "token" if head.startswith(UNIT_COMMENT + b"token\n") else "word"
     lines = iter(head.decode(errors="replace").splitlines())
     first = next((line.split()[0] for line in lines if line.split()), "")
     found = first == "\\data\\" or any(line.strip() == "\\data\\" for line in lines)
@@ -87,5 +89,6 @@ def _describe_arpa(path: str | os.PathLike[str]) -> dict[str, str]:
     return {
         "kind": "iARPA" if first.startswith("iARPA") else "ARPA",
         "order": str(len(counts)),
+        "unit": unit,
         **_ngrams(counts),
     }

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
-from asrkern.decoder._tokens import ENDS_WORD, Tokens
+from asrkern.decoder._tokens import ENDS_WORD, WORD_MARK, WORDPIECE_MARK, Tokens
 from asrkern.decoder._warn import warn
-from asrkern.decoder.ngram_lm import SPACES, NGramLM
+from asrkern.decoder.ngram_lm import SPACES, UNITS, NGramLM
 
 _CASES = {None: str, "upper": str.upper, "lower": str.lower}
 _OTHER = {"upper": "lower", "lower": "upper"}
 MARKS = ("<unk>", "<s>", "</s>")
 # How many words are looked at to tell the case of all.
 _SAMPLE = 1000
+_CODE_POINTS, _SURROGATES = 0x110000, range(0xD800, 0xE000)
+# Bytes in UTF-8, with the line feed.
+_LONGEST_CHARACTER = 5
 # In NeMo's models of subwords token i is the word chr(i + 100).
-_NEMO_OFFSET = 100
+NEMO_OFFSET = 100
+# With so many words all of which are characters behind the offset, the model is NeMo's, even if it lacks most tokens.
+_ENOUGH_WORDS = 256
 
 
 def check_case(lm_case: str | None) -> None:
@@ -23,15 +29,47 @@ def check_case(lm_case: str | None) -> None:
         raise ValueError(f"lm_case: expected 'upper', 'lower' or None, received {lm_case!r}")
 
 
-def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> list[int]:
-    """For each token the id of its word in a model of tokens; 0, which is ``<unk>``, if it has none.
+def check_unit(unit: str | None, offset: int | None) -> None:
+    """Raises TypeError or ValueError unless these are arguments that CTCBeamDecoder takes."""
+    if unit not in (None, *UNITS):
+        raise ValueError(f"unit: expected one of {', '.join(map(repr, UNITS))} or None, received {unit!r}")
+    if offset is None:
+        return
+    if isinstance(offset, bool) or not isinstance(offset, Integral):
+        raise TypeError(f"lm_token_offset: expected an integer or None, received {offset!r}")
+    if not 0 <= offset < _CODE_POINTS:
+        raise ValueError(f"lm_token_offset: expected 0 to {_CODE_POINTS - 1}, received {offset}")
+    if offset and unit not in (None, "token"):
+        raise ValueError(f"lm_token_offset: expected 0 or None with unit {unit!r}, received {offset}")
+
+
+def unit_of(lm: NGramLM, tokens: Tokens, unit: str | None, offset: int | None) -> str:
+    """What a model's words are: as said; else by the model; else tokens if its words are labels or NeMo's."""
+    if unit is not None:
+        return unit
+    if offset:
+        return "token"
+    if lm.unit == "word" and (_are_pieces(lm, tokens) or (offset is None and _is_nemo(lm, tokens))):
+        return "token"
+    return lm.unit
+
+
+def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None, unit: str, offset: int | None) -> list[int]:
+    """For each token the id of its word in a model of tokens or characters; 0, which is ``<unk>``, if it has none.
+
+    offset: of NeMo's words, 0: they are labels, None: either.
 
     Raises:
         ValueError: the model knows none of them.
     """
-    if _is_nemo(lm, tokens):
+    if offset is None and _is_nemo(lm, tokens):
+        offset = NEMO_OFFSET
+    if offset:
         # NeMo's blank is the last token, and the other tokens are numbered without it.
-        names = [chr(_NEMO_OFFSET + index - (index > tokens.blank)) for index in range(len(tokens.labels))]
+        numbers = (index - (index > tokens.blank) for index in range(len(tokens.labels)))
+        names = [_character(offset + number) for number in numbers]
+    elif unit == "token":
+        names = [_CASES[lm_case](label) for label in tokens.labels]
     else:
         names = [_CASES[lm_case](label) for label in tokens.labels]
         for index, kind in enumerate(tokens.kinds):
@@ -46,7 +84,7 @@ def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None) -> list[int]:
     if not any(ids):
         raise ValueError("lm: expected a model of these labels, received one that knows none of them")
     for kind, name, known in zip(tokens.kinds, tokens.labels, ids):
-        if kind == ENDS_WORD and not known:
+        if unit == "character" and kind == ENDS_WORD and not known:
             warn(
                 f"lm: what stands between words, {name!r}, is none of the model's words, so each counts as <unk>; "
                 "NGramLM.open(space=...), or --lm-space, says what stands for it"
@@ -85,16 +123,35 @@ def ids_of_words(lm: NGramLM, words: Sequence[str], lm_case: str | None) -> dict
     return {word: lm.word_id(_CASES[lm_case](word)) for word in words}
 
 
+def _character(code: int) -> str:
+    """chr(code); "<unk>" where UTF-8 has no such character, so that no file has the word."""
+    return chr(code) if code < _CODE_POINTS and code not in _SURROGATES else MARKS[0]
+
+
 def _is_nemo(lm: NGramLM, tokens: Tokens) -> bool:
     """Whether the model's words are NeMo's for these tokens, not labels or letters that look like some of them."""
-    named = sum(lm.word_id(label) > 0 for label in tokens.labels)
-    if 2 * named >= len(tokens.labels) or lm.word_id(chr(_NEMO_OFFSET - 1)):
+    if lm.tensors["strings"].numel() > _LONGEST_CHARACTER * lm.vocabulary_size + sum(map(len, MARKS)):
         return False
     known = [word for word in lm.words if word not in MARKS]
-    last = _NEMO_OFFSET + len(tokens.labels)
-    return 4 * len(known) >= len(tokens.labels) and all(
-        len(word) == 1 and _NEMO_OFFSET <= ord(word) < last for word in known
-    )
+    last = NEMO_OFFSET + len(tokens.labels)
+    enough = min(len(tokens.labels) / 4, _ENOUGH_WORDS)
+    if len(known) < enough or not all(len(word) == 1 and NEMO_OFFSET <= ord(word) < last for word in known):
+        return False
+    labels = set(tokens.labels)
+    return 2 * sum(word in labels for word in known) < min(len(known), len(labels))
+
+
+def _are_pieces(lm: NGramLM, tokens: Tokens) -> bool:
+    """Whether most of the model's words are labels, and one of them is a label with a mark of words."""
+    marked = [
+        label
+        for label in tokens.labels
+        if label.startswith((WORD_MARK, WORDPIECE_MARK)) and label not in (WORD_MARK, WORDPIECE_MARK)
+    ]
+    if not any(map(lm.word_id, marked)):
+        return False
+    known = sum(lm.word_id(label) > 0 for label in set(tokens.labels))
+    return 2 * known >= lm.vocabulary_size - len(MARKS)
 
 
 def _sample(words: Sequence[str]) -> Sequence[str]:

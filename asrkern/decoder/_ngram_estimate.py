@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,9 +16,12 @@ from asrkern._atomic_write import atomic_write
 from asrkern.decoder._files import about, read_chunks
 
 Progress = Callable[[str, int, int | None], None]
+Tokenize = Callable[[str], Iterable[str]]
 
 BOS, EOS = 1, 2
 DEFAULT_FALLBACK = (0.5, 1.0, 1.5)
+# kernels/lm/arpa.cpp reads it.
+UNIT_COMMENT = b"# asrkern: unit="
 _LINES_PER_WRITE = 1 << 16
 _LINES_PER_REPORT = 1 << 12
 
@@ -34,12 +37,15 @@ class Estimate:
     strings: bytes
     orders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
-    def to_arpa(self, path: str | os.PathLike[str]) -> None:
+    def to_arpa(self, path: str | os.PathLike[str], unit: str = "word") -> None:
+        """unit: of the words. Where they are tokens, a comment says so, which KenLM passes over."""
         compressed = os.fspath(path).endswith(".gz")
         with (
             atomic_write(path) as temporary,
             gzip.open(temporary, "wb", compresslevel=6) if compressed else open(temporary, "wb") as file,
         ):
+            if unit == "token":
+                file.write(UNIT_COMMENT + unit.encode() + b"\n")
             file.write(b"\\data\\\n")
             for order, (_, log_probs, _) in enumerate(self.orders, 1):
                 file.write(b"ngram %d=%d\n" % (order, len(log_probs)))
@@ -52,10 +58,42 @@ class Estimate:
             file.write(b"\n\\end\\\n")
 
 
+def read_sentences(
+    path: os.PathLike[str],
+    tokenize: Tokenize | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[str]:
+    """The lines of a file, plain or compressed; with ``tokenize`` as tokens with spaces between."""
+
+    def sentence(line: bytes) -> str:
+        text = line.decode(errors="replace")
+        return " ".join(tokenize(text)) if tokenize else text
+
+    rest = b""
+    for chunk in read_chunks(path, progress):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from map(sentence, lines)
+    if rest:
+        yield sentence(rest)
+
+
 def _read_text(
-    estimator: _decoder.KneserNey, item: str | os.PathLike[str], progress: Progress | None
+    estimator: _decoder.KneserNey,
+    item: str | os.PathLike[str],
+    tokenize: Tokenize | None,
+    progress: Progress | None,
 ) -> None:
-    if isinstance(item, str):
+    if isinstance(item, str) and tokenize:
+        for line in item.removesuffix("\n").split("\n"):
+            estimator.feed(" ".join(tokenize(line)).encode(errors="surrogateescape") + b"\n")
+    elif isinstance(item, os.PathLike) and tokenize:
+        stage = f"reading {os.path.basename(item)}"
+        with about(item):
+            for line in read_sentences(
+                item, tokenize, progress and (lambda done, size: progress(stage, done, size))
+            ):
+                estimator.feed(line.encode(errors="surrogateescape") + b"\n")
+    elif isinstance(item, str):
         # surrogateescape: Python stores bytes that are not UTF-8 so, in sys.stdin or in names of files.
         estimator.feed(item.encode(errors="surrogateescape") + b"\n" * (not item.endswith("\n")))
     elif isinstance(item, os.PathLike):
@@ -111,6 +149,7 @@ def estimate(
     discount_fallback: bool | Sequence[float],
     characters: bool,
     space: str,
+    tokenize: Tokenize | None,
     progress: Progress | None,
 ) -> Estimate:
     """See :meth:`asrkern.decoder.NGramLM.estimate`."""
@@ -122,7 +161,7 @@ def estimate(
         raise TypeError(f"text: expected a path, or strings and Paths, received {text!r}")
     estimator = _decoder.KneserNey(order, characters, space)
     for number, item in enumerate(text, 1):
-        _read_text(estimator, item, progress)
+        _read_text(estimator, item, tokenize, progress)
         if progress and number % _LINES_PER_REPORT == 0:
             progress("reading", number, None)
     estimator.finish(thresholds, fallback)

@@ -80,13 +80,18 @@ class CTCBeamDecoder:
             Else ``space`` stands between words. With none of these each label is a word, or, if a lexicon has longer
             words, labels are letters of one word. Several tokens may have the same label: each of them spells it.
             Special tokens (``<unk>``, ``<s>``, ``<sos/eos>`` …) are part of the text if the model emits them.
-        lm: a model of words; or of characters (``unit="character"``), whose words are labels. Words that it does not
-            know score as ``<unk>``. Its word for ``space`` is ``lm.space`` if it knows that, else the label, "▁",
-            "<space>" or "|". NeMo's models of subwords, with chr(i + 100) for token i, are recognised by their words.
+        lm: a model of words; or of characters or tokens, whose words are labels. Words that it does not know score as
+            ``<unk>``. In models of characters its word for ``space`` is ``lm.space`` if it knows that, else the label,
+            "▁", "<space>" or "|".
         lexicon: the only words allowed (unless ``unk_score`` allows others), spelled by labels in any way; or a mapping
             of words to their spellings, which are lists of labels. None: the words of ``lm``, and unknown ones.
+        unit: what the model's words are: "word", "character" or "token". None: ``lm.unit``; but a model that was opened
+            as one of words is taken for one of tokens if most of its words are labels, some with "▁" or "##", or if they
+            are NeMo's.
+        lm_token_offset: in a model of tokens the word of token i, counted without the blank, is chr(i + lm_token_offset);
+            NeMo writes 100. 0: the words are the labels. None: told by the model's words.
         alpha: weight of the language model's log-probabilities.
-        beta: added for each word (each token with a model of characters). None: 1.5 with a language model, else 0.
+        beta: added for each word (each token with a model of characters or tokens). None: 1.5 with a language model, else 0.
         beam_width: prefixes kept at each frame.
         nbest: hypotheses returned, of different texts, at most beam_width.
         token_min_logp: less likely tokens are impossible in a frame, but never its likeliest.
@@ -115,7 +120,7 @@ class CTCBeamDecoder:
         num_threads: at most so many of torch's threads; None: all.
 
     Raises:
-        TypeError: labels, lexicon, lm or hotwords of another type.
+        TypeError: labels, lexicon, lm, lm_token_offset or hotwords of another type.
         ValueError: an option out of its range; a blank that cannot be recognised; words or hotwords with letters that
             no label has.
 
@@ -133,6 +138,8 @@ class CTCBeamDecoder:
         lm: NGramLM | None = None,
         lexicon: Lexicon | None = None,
         *,
+        unit: str | None = None,
+        lm_token_offset: int | None = None,
         alpha: float = 0.5,
         beta: float | None = None,
         beam_width: int = 100,
@@ -163,6 +170,8 @@ class CTCBeamDecoder:
             labels,
             lm,
             lexicon,
+            unit=unit,
+            lm_token_offset=lm_token_offset,
             alpha=alpha,
             beta=beta,
             blank=blank,

@@ -6,13 +6,13 @@ import csv
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from asrkern._optional import require
 from asrkern.decoder._files import about
-from asrkern.decoder._tokens import lacks_blank
+from asrkern.decoder._tokens import WORDPIECE_MARK, lacks_blank
 
 # The token of the space may be missing before its number.
 _NUMBERED = re.compile(r"(.*?)([ \t]+)(-?\d+(?:\.\d+)?(?:e-?\d+)?)[ \t]*", re.ASCII)
@@ -87,15 +87,65 @@ def read_tokens_of_model(path: str | os.PathLike[str]) -> list[str]:
     return [*labels, "<blank>"] if lacks_blank(labels) else labels
 
 
-def _of_sentencepiece(path: str | os.PathLike[str]) -> list[str]:
+def read_tokenizer(path: str | os.PathLike[str]) -> Callable[[str], list[str]]:
+    """What splits a line of text into a model's labels, for :meth:`asrkern.decoder.NGramLM.estimate`.
+
+    Args:
+        path: a sentencepiece model (``.model``); or a vocabulary of wordpieces, with "##" before those that go on: then
+            each word is split from its beginning, the longest piece first (Devlin et al. 2019).
+
+    Returns:
+        A function of a text that gives its tokens. Characters that no sentencepiece has, and words that wordpieces
+        cannot spell, stay as they are.
+
+    Raises:
+        ImportError: a sentencepiece model, and sentencepiece is not installed.
+        OSError: the file cannot be opened.
+        ValueError: it is neither; the message names the file.
+    """
+    if os.fspath(path).endswith(".model"):
+        model = _open_sentencepiece(path)
+        return lambda text: model.encode(
+            text.encode(errors="surrogateescape").decode(errors="replace"), out_type=str
+        )
+    pieces = frozenset(read_labels(path))
+    if not any(piece.startswith(WORDPIECE_MARK) and piece != WORDPIECE_MARK for piece in pieces):
+        raise ValueError(
+            f"{os.fspath(path)}: expected a sentencepiece model (.model), or wordpieces of which some begin with "
+            f"{WORDPIECE_MARK!r}, received labels without: they do not say how text is split into them"
+        )
+    longest = max(map(len, pieces))
+    return lambda text: [piece for word in fields(text) for piece in _wordpieces(word, pieces, longest)]
+
+
+def _wordpieces(word: str, pieces: Set[str], longest: int) -> list[str]:
+    """The word's pieces, or the word itself if it has none."""
+    found: list[str] = []
+    begin = 0
+    while begin < len(word):
+        mark = WORDPIECE_MARK if begin else ""
+        ends = range(min(len(word), begin + longest - len(mark)), begin, -1)
+        end = next((end for end in ends if mark + word[begin:end] in pieces), None)
+        if end is None:
+            return [word]
+        found.append(mark + word[begin:end])
+        begin = end
+    return found
+
+
+def _open_sentencepiece(path: str | os.PathLike[str]) -> Any:
     package = require("sentencepiece", "sentencepiece")
     with about(path):
         content = Path(path).read_bytes()
         try:
-            model = package.SentencePieceProcessor(model_proto=content)
+            return package.SentencePieceProcessor(model_proto=content)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"expected a sentencepiece model: {error}") from None
-        return [model.id_to_piece(index) for index in range(model.get_piece_size())]
+
+
+def _of_sentencepiece(path: str | os.PathLike[str]) -> list[str]:
+    model = _open_sentencepiece(path)
+    return [model.id_to_piece(index) for index in range(model.get_piece_size())]
 
 
 def _of_json(text: str) -> list[str]:

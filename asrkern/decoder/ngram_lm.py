@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -13,13 +14,21 @@ from torch import Tensor
 
 from asrkern import _decoder
 from asrkern._file_kinds import is_safetensors
-from asrkern.decoder import _kenlm_binary, _ngram_estimate, _ngram_quantize, _saved_lm
+from asrkern.decoder import (
+    _kenlm_binary,
+    _ngram_estimate,
+    _ngram_mix,
+    _ngram_prune,
+    _ngram_quantize,
+    _saved_lm,
+)
+from asrkern.decoder._backoff_weights import NGrams
 from asrkern.decoder._files import about, read_chunks
 from asrkern.decoder._foreign_lm import refuse_foreign
-from asrkern.decoder._ngram_estimate import Estimate, Progress
+from asrkern.decoder._ngram_estimate import Estimate, Progress, Tokenize
 
 MAX_ORDER: int = _decoder.MAX_ORDER
-UNITS = ("word", "character")
+UNITS = ("word", "character", "token")
 # Words for white space in models of characters: asrkern's; ESPnet's and Kaldi's; torchaudio's and fairseq's.
 SPACES = ("▁", "<space>", "<SPACE>", "|")
 # Tables of at most so many bytes are verified on loading, which takes a tenth of a second at most.
@@ -48,7 +57,7 @@ def perplexity(log_prob: float, words: int) -> float:
 
 
 class NGramLM:
-    """A back-off n-gram model of words or characters, of order 1 to 6, in flat hash tables.
+    """A back-off n-gram model of words, characters or tokens, of order 1 to 6, in flat hash tables.
 
     Make one with :meth:`from_arpa`, :meth:`from_kenlm_binary`, :meth:`load` (:meth:`open` takes any of these files)
     or :meth:`estimate`. Probabilities are log10, as in ARPA files. Word 0 is ``<unk>``, as which unknown words score.
@@ -58,9 +67,12 @@ class NGramLM:
     characters, and ``space`` stands for white space between words (``"ab c"`` is ``a b ▁ c``). space=None: the first of
     "▁", "<space>" and "|" that the model knows.
 
+    The words of a model of tokens (``unit="token"``) are an acoustic model's labels ("▁the", "##ing"), with white space
+    between them in sentences. An ARPA file of :meth:`to_arpa` says that they are, in a comment.
+
     Attributes:
         order: how many words its longest n-grams have.
-        unit: ``"word"`` or ``"character"``.
+        unit: ``"word"``, ``"character"`` or ``"token"``.
         space: the word for white space in models of characters.
         bos, eos: ids of ``<s>`` and ``</s>``.
         tensors: the tables, which ``kernels/lm/ngram.h`` describes. ``unigrams`` [vocabulary, 2] float32;
@@ -92,7 +104,7 @@ class NGramLM:
         cls,
         path: str | os.PathLike[str],
         *,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
     ) -> NGramLM:
@@ -103,13 +115,13 @@ class NGramLM:
 
         Args:
             path: the file.
-            unit, space: see the class.
+            unit, space: see the class. unit=None: what the file's comment says, else "word".
             keep_ngrams: whether the n-grams are kept beside the tables, so that :meth:`to_arpa` need not search for them.
 
         Warns:
             UserWarning: an n-gram is there twice: the first counts (of ``<unk>`` the last), as in KenLM; a
                 log-probability is above 0 by less than 0.001, by rounding, and read as 0; or the first line is not one
-                of an ARPA file, and is taken for a comment.
+                of an ARPA file and does not name one, and is taken for a comment.
 
         Raises:
             OSError: the file cannot be opened.
@@ -118,6 +130,8 @@ class NGramLM:
                 or ``</s>``, or a line of more than 65536 bytes; with the number of the line. Or it is a file of another
                 known kind; then the message says what converts it.
         """
+        if unit is not None:
+            _check_unit(unit, SPACES[0] if space is None else space)
         reader = _decoder.ArpaReader(keep_ngrams)
         with about(path):
             for number, chunk in enumerate(read_chunks(path)):
@@ -130,7 +144,8 @@ class NGramLM:
             bos, eos = reader.word_id("<s>"), reader.word_id("</s>")
             tables = reader.tables()
             kept = Estimate(tables["strings"].tobytes(), reader.ngrams()) if keep_ngrams else None
-            return cls(_as_tensors(tables), reader.order, bos, eos, unit, space, kept)
+            said = "token" if reader.unit == b"token" else "word"
+            return cls(_as_tensors(tables), reader.order, bos, eos, unit or said, space, kept)
 
     @classmethod
     def from_kenlm_binary(
@@ -138,7 +153,7 @@ class NGramLM:
         path: str | os.PathLike[str],
         *,
         words: Iterable[str] | None = None,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
     ) -> NGramLM:
@@ -155,7 +170,7 @@ class NGramLM:
                 them. ``<unk>``, ``<s>`` and ``</s>`` may be missing, words of no model be among them. None: such a
                 model knows words by their hashes, but cannot name them, so that a decoder needs a lexicon. A file's
                 own words go first.
-            unit, space: see the class.
+            unit, space: see the class. unit=None: "word".
             keep_ngrams: see :meth:`from_arpa`. Of no effect but for tries: the others hold only hashes of n-grams.
 
         Raises:
@@ -175,7 +190,7 @@ class NGramLM:
         cls,
         path: str | os.PathLike[str],
         words: Iterable[str] | None = None,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
     ) -> tuple[NGramLM, int]:
@@ -187,7 +202,7 @@ class NGramLM:
             if binary.ngrams and len(binary.tables["strings"])
             else None
         )
-        lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit, space, kept)
+        lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit or "word", space, kept)
         lm._on_cpu().check_values()
         return lm, binary.end
 
@@ -218,7 +233,7 @@ class NGramLM:
         cls,
         path: str | os.PathLike[str],
         *,
-        unit: str = "word",
+        unit: str | None = None,
         space: str | None = None,
         verify: bool | None = None,
         words: Iterable[str] | None = None,
@@ -230,7 +245,8 @@ class NGramLM:
 
         Args:
             path: the file.
-            unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own.
+            unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own. None: "word", unless an
+                ARPA file's comment says that its words are tokens.
             space: see the class; None for a file of :meth:`save`: its own.
             verify: for files of :meth:`save`, see :meth:`load`.
             words: for KenLM's files without words, see :meth:`from_kenlm_binary`.
@@ -259,6 +275,7 @@ class NGramLM:
         discount_fallback: bool | Sequence[float] = False,
         unit: str = "word",
         space: str = "▁",
+        tokenize: Tokenize | None = None,
         progress: Progress | None = None,
     ) -> NGramLM:
         """Interpolated modified Kneser-Ney estimate (Chen & Goodman 1998; Heafield et al. 2013), equal to ``lmplz``.
@@ -274,6 +291,8 @@ class NGramLM:
             discount_fallback: for orders whose counts give no discounts: True (0.5, 1, 1.5), or three discounts, for
                 n-grams that occur once, twice, and more often.
             unit, space: see the class.
+            tokenize: makes the tokens of a line of text, for ``unit="token"`` (:func:`asrkern.decoder.read_tokenizer`
+                reads one). None: the text has white space between its words, characters or tokens.
             progress: called from time to time with (what is being done, units done, units in all or None).
 
         Raises:
@@ -283,8 +302,10 @@ class NGramLM:
                 counts that give no discounts while ``discount_fallback`` is False.
         """
         _check_unit(unit, space)
+        if tokenize is not None and unit != "token":
+            raise ValueError(f"tokenize: expected None with unit {unit!r}, received a function")
         result = _ngram_estimate.estimate(
-            text, order, prune, discount_fallback, unit == "character", space, progress
+            text, order, prune, discount_fallback, unit == "character", space, tokenize, progress
         )
         tensors = _as_tensors(_decoder.make_tables(result.strings, result.orders))
         return cls(tensors, order, _ngram_estimate.BOS, _ngram_estimate.EOS, unit, space, result)
@@ -304,15 +325,109 @@ class NGramLM:
             ValueError: the model does not have its words; or its n-grams cannot be found, since there are more than
                 10^11 pairs to try, or its tables are not those of asrkern or KenLM.
         """
-        estimate = self._estimate
-        if estimate is None:
-            strings = self.tensors["strings"].cpu().numpy().tobytes()
-            if not strings:
-                raise ValueError(
-                    "to_arpa: expected a model that has its words, received one that has hashes of them"
-                )
-            estimate = Estimate(strings, self._on_cpu().recover(_MOST_PAIRS))
-        estimate.to_arpa(path)
+        self._listed("to_arpa").to_arpa(path, self.unit)
+
+    def prune(self, threshold: float, *, min_order: int = 2) -> NGramLM:
+        """Without the n-grams that matter least, by relative entropy (Stolcke 1998), as SRILM's ``ngram -prune``.
+
+        An n-gram goes if the perplexity that the model has for its own text grows by less than ``threshold`` without
+        it, all others kept, unless it begins a longer one that stays. Then all back-off weights are computed anew.
+
+        Args:
+            threshold: the part by which perplexity may grow for each n-gram, such as 1e-8; at least 0.
+            min_order: n-grams of lower orders stay; 2 or more.
+
+        Raises:
+            TypeError: an argument that is no number.
+            ValueError: an argument out of its range; or the model's n-grams cannot be found, see :meth:`to_arpa`.
+        """
+        if isinstance(threshold, bool) or not isinstance(threshold, Real):
+            raise TypeError(f"threshold: expected a number, received {threshold!r}")
+        if not 0 <= threshold < math.inf:
+            raise ValueError(f"threshold: expected a finite number of at least 0, received {threshold}")
+        if isinstance(min_order, bool) or not isinstance(min_order, Integral):
+            raise TypeError(f"min_order: expected an integer, received {min_order!r}")
+        if min_order < 2:
+            raise ValueError(f"min_order: expected at least 2, received {min_order}")
+        part = self._part("prune")
+        strings = "".join(f"{word}\n" for word in part.words).encode(errors="surrogateescape")
+        orders = _ngram_prune.prune(
+            part.model, strings, part.orders, self.bos, self.eos, float(threshold), int(min_order)
+        )
+        return self._of(strings, orders, self.bos, self.eos)
+
+    @classmethod
+    def interpolate(cls, models: Sequence[NGramLM], weights: Sequence[float]) -> NGramLM:
+        """A linear mixture of models as one model, as SRILM's ``ngram -mix-lm`` makes it.
+
+        It has the n-grams of all, with p = Σ weight · p of each model, backed off where that lacks the n-gram, and with
+        back-off weights that make each distribution sum to 1. Words that a model lacks have probability 0 in it.
+
+        Args:
+            models: at least one, of the same unit and space.
+            weights: one for each model, at least 0, that sum to 1.
+
+        Raises:
+            TypeError: models or weights of another type.
+            ValueError: models of different units; weights out of range, or of another number than models; or a model's
+                n-grams cannot be found, see :meth:`to_arpa`.
+        """
+        models = _checked_models(models)
+        weights = list(weights)
+        if not all(isinstance(weight, Real) for weight in weights):
+            raise TypeError(f"weights: expected numbers, received {weights!r}")
+        if len(weights) != len(models):
+            raise ValueError(f"weights: expected {len(models)}, one for each model, received {len(weights)}")
+        if not all(weight >= 0 for weight in weights) or not abs(sum(weights) - 1) < 1e-3:
+            raise ValueError(f"weights: expected numbers of at least 0 that sum to 1, received {weights}")
+        parts = [model._part("interpolate") for model in models]
+        strings, orders = _ngram_mix.mix(parts, [float(weight) / sum(weights) for weight in weights])
+        return models[0]._of(strings, orders, _ngram_estimate.BOS, _ngram_estimate.EOS)
+
+    @staticmethod
+    def best_weights(models: Sequence[NGramLM], sentences: Iterable[str]) -> list[float]:
+        """The weights of a mixture that make a text likeliest, by expectation maximisation (SRILM's compute-best-mix).
+
+        Args:
+            models: as for :meth:`interpolate`.
+            sentences: the text, each as :meth:`score` takes it. ``</s>`` counts; words that no model knows do not.
+
+        Returns:
+            A weight for each model; they sum to 1.
+
+        Raises:
+            TypeError: models of another type, or sentences is a single string.
+            ValueError: models of different units, or none of them knows a word of the text.
+        """
+        models = _checked_models(models)
+        if isinstance(sentences, str):
+            raise TypeError(f"sentences: expected several of them, received the string {sentences!r}")
+        probs = _ngram_mix.word_probs([model._on_cpu() for model in models], sentences)
+        if not probs.shape[1]:
+            raise ValueError("sentences: expected words that a model knows, received none")
+        return _ngram_mix.best_weights(probs).tolist()
+
+    def _listed(self, caller: str) -> Estimate:
+        """The n-grams: as they were read or estimated, else found."""
+        if self._estimate is not None:
+            return self._estimate
+        strings = self.tensors["strings"].cpu().numpy().tobytes()
+        if not strings:
+            raise ValueError(
+                f"{caller}: expected a model that has its words, received one that has hashes of them"
+            )
+        return Estimate(strings, self._on_cpu().recover(_MOST_PAIRS))
+
+    def _part(self, caller: str) -> _ngram_mix.Part:
+        listed = self._listed(caller)
+        words = listed.strings.decode(errors="surrogateescape").split("\n")[:-1]
+        return _ngram_mix.Part(self._on_cpu(), words, [NGrams(*columns) for columns in listed.orders])
+
+    def _of(self, strings: bytes, orders: Sequence[NGrams], bos: int, eos: int) -> NGramLM:
+        """A model of these n-grams, of this one's unit."""
+        listed = Estimate(strings, [tuple(ngrams) for ngrams in orders])
+        tensors = _as_tensors(_decoder.make_tables(strings, listed.orders))
+        return NGramLM(tensors, len(orders), bos, eos, self.unit, self.space, listed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tables as a safetensors file with a checksum. :meth:`load` reads it without parsing.
@@ -539,6 +654,23 @@ def _check_unit(unit: str, space: str) -> None:
         or space != space.strip(" \0")
     ):
         raise ValueError(f"space: expected a text without white space, received {space!r}")
+
+
+def _checked_models(models: Sequence[NGramLM]) -> list[NGramLM]:
+    """Models that can be mixed."""
+    models = list(models)
+    for model in models:
+        if not isinstance(model, NGramLM):
+            raise TypeError(f"models: expected NGramLMs, received {type(model).__name__}")
+    if not models:
+        raise ValueError("models: expected at least one, received none")
+    for model in models:
+        if (model.unit, model.space) != (models[0].unit, models[0].space):
+            raise ValueError(
+                f"models: expected one unit and space, received {models[0].unit!r} with {models[0].space!r} and "
+                f"{model.unit!r} with {model.space!r}"
+            )
+    return models
 
 
 def _aligned(tensor: Tensor) -> Tensor:

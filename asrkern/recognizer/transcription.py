@@ -52,7 +52,7 @@ class Transcriber:
     Args:
         recognizer: of :func:`asrkern.load`. The model runs on its device.
         lm: language model, for CTC models.
-        alpha, beta, lm_case: see :class:`asrkern.decoder.CTCBeamDecoder`.
+        alpha, beta, lm_case, unit: see :class:`asrkern.decoder.CTCBeamDecoder`.
         beam_width: of the search. None: no search but the best path (CTC) or the most probable token at each step
             (attention), as in training; with a language model 100.
 
@@ -69,6 +69,7 @@ class Transcriber:
         beta: float | None = None,
         beam_width: int | None = None,
         lm_case: str | None = None,
+        unit: str | None = None,
     ) -> None:
         task = recognizer.task_name
         if lm is not None and task != "ctc":
@@ -79,7 +80,9 @@ class Transcriber:
         self.recognizer, self.beam_width = recognizer, beam_width
         self.decoder = None
         if task == "ctc" and (lm is not None or beam_width is not None):
-            self.decoder = make_decoder(recognizer.tokenizer, lm, alpha, beta, beam_width or 100, lm_case)
+            self.decoder = make_decoder(
+                recognizer.tokenizer, lm, alpha, beta, beam_width or 100, lm_case, unit
+            )
         recognizer.model.eval()
 
     @torch.no_grad()
@@ -220,9 +223,10 @@ def make_decoder(
     beta: float | None,
     beam_width: int,
     lm_case: str | None = None,
+    unit: str | None = None,
 ) -> CTCBeamDecoder:
     """A beam search for a tokenizer's labels."""
-    options = {"alpha": alpha, "beta": beta, "beam_width": beam_width, "lm_case": lm_case}
+    options = {"alpha": alpha, "beta": beta, "beam_width": beam_width, "lm_case": lm_case, "unit": unit}
     # In texts of characters only " " is a space.
     space = None if tokenizer.unit == "piece" else " " if " " in tokenizer.labels else ""
     return CTCBeamDecoder(tokenizer.labels, lm, blank=tokenizer.blank, space=space, **options)

@@ -6,7 +6,10 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from asrkern.decoder import NGramLM
 
 Prefix = tuple[int, ...]
 # How often it is looked at whether prefixes are to be dropped that differ too far back.
@@ -94,6 +97,48 @@ def ctc_beam_search(
     acoustic = {p: log_add(*scores) for p, scores in beam.items()}
     found = [Hypothesis(p, am + context(p, True), am) for p, am in acoustic.items()]
     return sorted((h for h in found if h.score > -math.inf), key=lambda h: -h.score)
+
+
+def greedy_with_lm(
+    log_probs: Sequence[Sequence[float]],
+    lm: NGramLM,
+    lm_tokens: Sequence[int],
+    blank: int = 0,
+    alpha: float = 0.5,
+    beta: float = 0.0,
+) -> tuple[Prefix, float]:
+    """Greedy search with a language model of tokens, "shallow fusion while greedy" (compare arXiv 2505.22857).
+
+    It is :func:`ctc_beam_search` with one prefix. At each frame that stays, by a blank or its last token once more, or
+    becomes longer by the token v with the largest log p(v) + alpha ln p_lm(v | prefix) + beta, if that is more.
+
+    Args:
+        log_probs: [T, V].
+        lm, lm_tokens: a model, and for each token the id of its word.
+
+    Returns:
+        The tokens, and their score with that of ``</s>``.
+    """
+    scale = alpha * math.log(10)
+    tokens: Prefix = ()
+    state, in_blank, in_token = lm.start(), 0.0, -math.inf
+    for frame in log_probs:
+        total = log_add(in_blank, in_token)
+        stays = total + frame[blank], in_token + frame[tokens[-1]] if tokens else -math.inf
+        best = log_add(*stays), None
+        for v, log_prob in enumerate(frame):
+            if v == blank:
+                continue
+            score, after = lm.step(state, lm_tokens[v])
+            before = in_blank if tokens and v == tokens[-1] else total
+            longer = before + log_prob + scale * score + beta
+            if longer > best[0]:
+                best = longer, (v, after)
+        if best[1] is None:
+            in_blank, in_token = stays
+        else:
+            tokens, state, in_blank, in_token = (*tokens, best[1][0]), best[1][1], -math.inf, best[0]
+    return tokens, log_add(in_blank, in_token) + scale * lm.step(state, lm.eos)[0]
 
 
 def join_texts(found: Sequence[Hypothesis], text: Callable[[Prefix], str]) -> list[Hypothesis]:

@@ -122,3 +122,74 @@ def _discounts(t: Counter[int]) -> tuple[float, ...] | None:
     y = t[1] / (t[1] + 2 * t[2])
     discounts = tuple(k - (k + 1) * y * t[k + 1] / t[k] for k in (1, 2, 3))
     return discounts if all(0 <= d <= k for k, d in enumerate(discounts, 1)) else None
+
+
+def _by_context(model: Model, order: int) -> dict[tuple[str, ...], list[str]]:
+    """The words of the n-grams of an order, by the words before."""
+    found: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for gram in model:
+        if len(gram) == order:
+            found[gram[:-1]].append(gram[-1])
+    return found
+
+
+def _left_over(log_probs: Sequence[float]) -> float:
+    rest = 1 - sum(10**p for p in log_probs)
+    return 0.0 if -3e-6 < rest < 0 else rest
+
+
+def normalise(model: Model) -> Model:
+    """With the weights with which each context's probabilities sum to 1, from short contexts to long ones.
+
+    bow(h) = (1 − Σ p(w | h)) / (1 − Σ p(w | h')), over the words w with an n-gram of their own after h.
+    """
+    model = {gram: (p, 0.0) for gram, (p, _) in model.items()}
+    for order in range(2, max(map(len, model)) + 1):
+        for h, words in _by_context(model, order).items():
+            numerator = _left_over([model[(*h, w)][0] for w in words])
+            denominator = _left_over([log_prob(model, h[1:], w) for w in words])
+            weight = _log10(numerator) - _log10(denominator) if numerator > 0 and denominator > 0 else -99.0
+            if numerator <= 0 and denominator <= 3e-6:
+                weight = 0.0
+            model[h] = (model[h][0], weight)
+    return model
+
+
+def prune(model: Model, threshold: float, min_order: int = 2) -> Model:
+    """Without n-grams whose removal alone raises the perplexity by less than a part of ``threshold`` (Stolcke 1998).
+
+    ΔH = −P(h) (p(w | h) (log p(w | h') + log bow'(h) − log p(w | h)) + (1 − Σ p(v | h)) (log bow'(h) − log bow(h))),
+    and the perplexity grows by 10^ΔH − 1. P(h) is the product of its words' probabilities, with that of ``</s>`` for
+    ``<s>``. N-grams that begin longer ones stay. The model has all contexts, and probabilities that sum to 1.
+    """
+    kept = dict(model)
+    for order in range(max(map(len, model)), max(min_order, 2) - 1, -1):
+        begun = {gram[:-1] for gram in kept if len(gram) == order + 1}
+        for h, words in _by_context(model, order).items():
+            numerator = _left_over([model[(*h, w)][0] for w in words])
+            denominator = _left_over([log_prob(model, h[1:], w) for w in words])
+            history = sum(
+                log_prob(model, h[:i], "</s>" if i == 0 and word == "<s>" else word)
+                for i, word in enumerate(h)
+            )
+            for w in words:
+                p, lower = model[(*h, w)][0], log_prob(model, h[1:], w)
+                weight = math.log10(numerator + 10**p) - math.log10(denominator + 10**lower)
+                entropy = 10**p * (lower + weight - p) + numerator * (weight - model[h][1])
+                if 10 ** (-(10**history) * entropy) - 1 < threshold and (*h, w) not in begun:
+                    del kept[(*h, w)]
+    return normalise(kept)
+
+
+def mix(models: Sequence[Model], weights: Sequence[float]) -> Model:
+    """A linear mixture: the n-grams of all, p = Σ weight · p of each. Words that a model lacks have p = 0 in it."""
+
+    def prob(model: Model, gram: tuple[str, ...]) -> float:
+        known = [(word,) in model for word in gram]
+        begin = max((i + 1 for i, there in enumerate(known[:-1]) if not there), default=0)
+        return 10 ** log_prob(model, gram[begin:-1], gram[-1]) if known[-1] else 0.0
+
+    grams = dict.fromkeys(gram for model in models for gram in model)
+    return normalise(
+        {gram: (_log10(sum(w * prob(m, gram) for m, w in zip(models, weights))), 0.0) for gram in grams}
+    )

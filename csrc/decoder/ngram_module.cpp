@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 #include <sys/mman.h>
 
+#include <cmath>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -362,6 +363,33 @@ py::tuple score_words(const NGramModel& model, const py::object& sentence, bool 
   return words;
 }
 
+// Scores n-grams. For each of its words: log10 probability after the words before it in the n-gram, without others.
+// words: [count, n] ids; −1 is a word that the model lacks: its probability is 0, and nothing is known of it
+// afterwards.
+py::array_t<float> score_ngrams(const NGramModel& model, const Array<int32_t>& words) {
+  if (words.ndim() != 2)
+    throw py::value_error("words: expected 2 dimensions, received " + std::to_string(words.ndim()));
+  const NGramTables& tables = model.tables();
+  for (py::ssize_t i = 0; i < words.size(); ++i)
+    if (words.data()[i] < -1 || words.data()[i] >= tables.vocabulary)
+      throw py::value_error("words: expected ids of words, received " + std::to_string(words.data()[i]));
+  py::array_t<float> result = zeros<float>({words.shape(0), words.shape(1)});
+  const py::ssize_t count = words.shape(0), order = words.shape(1);
+  const int32_t* next = words.data();
+  float* log_prob = result.mutable_data();
+  py::gil_scoped_release release;
+  for (py::ssize_t i = 0; i < count; ++i) {
+    NGramState states[2] = {ngram_null_state(), ngram_null_state()};
+    for (py::ssize_t k = 0; k < order; ++k, ++next, ++log_prob) {
+      if (*next >= 0)
+        *log_prob = ngram_score(tables, states[k % 2], *next, states[(k + 1) % 2]);
+      else
+        *log_prob = -INFINITY, states[(k + 1) % 2] = ngram_null_state();
+    }
+  }
+  return result;
+}
+
 void check_word(const NGramModel& model, int64_t word, const char* name) {
   if (word < 0 || word >= model.tables().vocabulary)
     throw py::value_error(std::string(name) + ": expected an id between 0 and " +
@@ -467,6 +495,7 @@ void bind_ngram(py::module_& m) {
            })
       .def("check_values", &NGramModel::check_values, Release())
       .def("recover", &recover)
+      .def("score_ngrams", &score_ngrams)
       .def("score_words", &score_words)
       .def("score_sentence", &score_sentence)
       .def("score_sentences", &score_sentences);
@@ -476,6 +505,7 @@ void bind_ngram(py::module_& m) {
       .def("feed", &ArpaReader::feed, Release())
       .def("finish", &ArpaReader::finish)
       .def_property_readonly("order", &ArpaReader::order)
+      .def_property_readonly("unit", [](const ArpaReader& reader) { return py::bytes(reader.unit()); })
       .def("warnings",
            [](const ArpaReader& reader) {
              py::list texts;

@@ -1,6 +1,7 @@
 #include "kernels/ctc/orders.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace asrkern {
 
@@ -15,10 +16,31 @@ void sort_by_worth(int32_t* tokens, int32_t count, const float* worth) {
             [worth](int32_t a, int32_t b) { return worth[a] > worth[b] || (worth[a] == worth[b] && a < b); });
 }
 
-float nth_largest(float* values, int32_t count, int32_t n) {
-  float* const found = values + n - 1;
-  std::nth_element(values, found, values + count, [](float a, float b) { return a > b; });
-  return *found;
+float nth_largest(const float* values, int32_t count, int32_t n, float* scratch) {
+  // Keeps a few times n values. Whenever they are full, the n largest stay, and only larger ones are taken from there
+  // on: of a large vocabulary most blocks have none.
+  constexpr int32_t kBlock = 16;
+  const int32_t room = std::min(count, std::max(4 * kBlock, n > count / 4 ? count : 4 * n));
+  int32_t kept = 0;
+  float bar = -std::numeric_limits<float>::infinity();
+  const auto cut = [&] {
+    std::nth_element(scratch, scratch + n - 1, scratch + kept, [](float a, float b) { return a > b; });
+    bar = scratch[n - 1];
+    kept = n;
+  };
+  for (int32_t begin = 0; begin < count; begin += kBlock) {
+    const int32_t end = std::min(count, begin + kBlock);
+    int32_t larger = 0;
+    for (int32_t i = begin; i < end; ++i) larger |= values[i] > bar;
+    if (!larger) continue;
+    for (int32_t i = begin; i < end; ++i) {
+      if (!(values[i] > bar)) continue;
+      if (kept == room) cut();
+      if (values[i] > bar) scratch[kept++] = values[i];
+    }
+  }
+  cut();
+  return bar;
 }
 
 }  // namespace asrkern

@@ -14,7 +14,7 @@ void sort_candidates(CtcCandidate* candidates, int32_t count);
 // Sorts tokens, all different, by worth[token], the largest first. Of tokens with equal worth the smallest is first.
 void sort_by_worth(int32_t* tokens, int32_t count, const float* worth);
 
-// The n-th largest of [count] values, n ≥ 1. Changes their order.
-float nth_largest(float* values, int32_t count, int32_t n);
+// The n-th largest of [count] finite values, 1 ≤ n ≤ count. scratch: [count].
+float nth_largest(const float* values, int32_t count, int32_t n, float* scratch);
 
 }  // namespace asrkern

@@ -18,6 +18,8 @@ constexpr size_t kMaxLine = size_t(1) << 16;
 constexpr uint64_t kMaxIdle = uint64_t(1) << 20, kMaxIdlePerNGram = 16;
 // How far above 0 rounding can leave a log10 probability.
 constexpr float kRounding = 1e-3f;
+// How a comment begins that says what the words are; Estimate.to_arpa writes it.
+constexpr std::string_view kUnitComment = "# asrkern: unit=";
 // The log10 of probability 0, as SRILM writes it.
 constexpr float kNoProbability = -99;
 
@@ -150,6 +152,7 @@ void ArpaReader::read_line(std::string_view line) {
 
 // Text before \data\ is a comment, unless it names a format in which the numbers mean something else.
 void ArpaReader::read_header(std::string_view line) {
+  if (line.starts_with(kUnitComment)) unit_ = line.substr(kUnitComment.size());
   std::string_view rest = line;
   const std::string_view word = next_field(rest);
   if (word.starts_with("iARPA")) {
@@ -158,7 +161,7 @@ void ArpaReader::read_header(std::string_view line) {
     fail("expected an ARPA file, received IRSTLM's quantised qARPA: take the file that it was quantised from");
   } else if (ends_with_arpa(word) && word.front() != '#' && word != "ARPA") {
     fail("expected an ARPA file, received one of the format " + quoted(word) + ": convert it to ARPA");
-  } else if (line.front() != '#' && !headed_) {
+  } else if (line.front() != '#' && !headed_ && line.find("ARPA") == std::string_view::npos) {
     note(header_, line);
   }
   headed_ = true;

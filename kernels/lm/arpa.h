@@ -25,6 +25,8 @@ class ArpaReader {
 
   int32_t order() const { return int32_t(counts_.size()); }
   NGramBuilder& builder() { return builder_; }
+  // What the words are, as a comment of asrkern's says; empty without such a comment.
+  const std::string& unit() const { return unit_; }
   // The n-grams of orders 2, 3, … as they were read, if they are kept.
   const std::vector<NGramList>& kept() const { return kept_; }
 
@@ -67,6 +69,7 @@ class ArpaReader {
   uint64_t idle_ = 0;             // bytes of comments and blank lines
   bool headed_ = false;           // there is text before the section of counts
   bool interpolated_ = false;     // it is iARPA's header
+  std::string unit_;
   Deviation header_, repeated_, above_zero_;
 };
 

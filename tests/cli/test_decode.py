@@ -11,7 +11,7 @@ typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
 
 from asrkern.cli.app import app  # noqa: E402
-from asrkern.decoder import CTCBeamDecoder, read_labels  # noqa: E402
+from asrkern.decoder import CTCBeamDecoder, NGramLM, read_labels  # noqa: E402
 from tests.decoder.models import random_log_probs, small_lm  # noqa: E402
 
 LABELS = [" ", "a", "b", "c", ""]
@@ -47,6 +47,27 @@ def expected_lines(utterances, decoder):
         for name, log_probs in utterances.items()
         for h in decoder.decode(log_probs)
     ]
+
+
+def test_models_of_tokens(tmp_path, monkeypatch):
+    """Told by its words, or said to be one or none."""
+    monkeypatch.chdir(tmp_path)
+    labels = ["▁a", "b", "▁c", "<blank>"]
+    Path("labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+    np.savez("u.npz", **{f"u{i}": random_log_probs(9, 4).numpy() for i in range(3)})
+    with np.load("u.npz") as arrays:
+        utterances = dict(arrays)
+    lm = NGramLM.estimate(["▁a b ▁c", "▁c b b"] * 3, 2, discount_fallback=True)
+    lm.save("lm.safetensors")
+    arguments = ["u.npz", "--labels", "labels.txt", "--lm", "lm.safetensors", "--alpha", 2]
+    for option, unit in ((None, None), ("--lm-tokens", "token"), ("--no-lm-tokens", "word")):
+        result = run(*arguments, *([option] if option else []))
+        assert result.exit_code == 0, result.output
+        expected = expected_lines(utterances, CTCBeamDecoder(labels, lm, alpha=2, unit=unit))
+        assert result.stdout.splitlines() == expected
+        assert (expected == expected_lines(utterances, CTCBeamDecoder(labels, lm, alpha=2))) == (
+            unit != "word"
+        )
 
 
 @pytest.mark.parametrize("labels", ["labels.txt", "labels.json"])

@@ -66,6 +66,23 @@ def test_models_of_characters(text, tmp_path):
         assert run("query", other, "--characters", *told, stdin="a cat\n").stdout == result.stdout
 
 
+def test_models_of_tokens(text, tmp_path):
+    vocabulary, output = tmp_path / "vocab.txt", tmp_path / "model.arpa"
+    vocabulary.write_text("the\nc\ns\na\n##at\n##n\no\nf\n")
+    options = ["--tokenizer", vocabulary, "--order", 2]
+    assert run("build", text, "-o", output, "--discount-fallback", *options).exit_code == 0
+    lm = NGramLM.open(output)
+    assert lm.unit == "token" and "##at" in lm.words and "cat" not in lm.words
+    expected = f"{lm.score('the c ##at s ##at'):.4f}\t6\t0\tthe c ##at s ##at"
+    assert run("query", output, "--tokenizer", vocabulary, stdin="the cat sat\n").stdout.startswith(expected)
+    assert run("query", output, stdin="the c ##at s ##at\n").stdout.startswith(expected)
+    assert "unit: token" in run("info", output).stdout
+    result = run("build", text, "-o", output, "--characters", "--tokenizer", vocabulary)
+    assert result.exit_code == 2 and "--characters or --tokenizer" in result.stderr
+    result = run("build", text, "-o", output, "--tokenizer", text)
+    assert result.exit_code == 1 and "expected a label without white space" in result.stderr
+
+
 @pytest.fixture
 def model(text, tmp_path):
     path = tmp_path / "model.arpa"
@@ -77,14 +94,20 @@ def test_query(model):
     lm = NGramLM.from_arpa(model)
     result = run("query", model, stdin="the cat sat\na zebra\n")
     assert result.exit_code == 0, result.output
-    first, second, words, perplexity, known = result.stdout.splitlines()
+    first, second, *summary = result.stdout.splitlines()
     assert first == f"{lm.score('the cat sat'):.4f}\t4\t0\tthe cat sat"
     assert second == f"{lm.score('a zebra'):.4f}\t3\t1\ta zebra"
-    assert words == "words: 7, unknown: 1"
-    assert perplexity == f"perplexity: {lm.perplexity(['the cat sat', 'a zebra']):.2f}"
     unknown = lm.full_scores("a zebra")[1].log_prob
     total = lm.score("the cat sat") + lm.score("a zebra") - unknown
-    assert known == f"perplexity without unknown words: {10 ** (-total / 6):.2f}"
+    assert summary == [
+        f"Perplexity including OOVs:\t{lm.perplexity(['the cat sat', 'a zebra']):.6g}",
+        f"Perplexity excluding OOVs:\t{10 ** (-total / 6):.6g}",
+        f"Perplexity excluding OOVs and </s>:\t{10 ** (-total / 4):.6g}",
+        "OOVs:\t1",
+        "Tokens:\t7",
+    ]
+    # Without </s> no word less.
+    assert "Perplexity excluding OOVs and </s>:\t" in run("query", model, "--no-eos", stdin="the").stdout
 
 
 def test_bytes_that_are_no_text(model, tmp_path):
@@ -101,7 +124,7 @@ def test_perplexities_beyond_all_numbers(tmp_path):
     path.write_text(
         "\\data\\\nngram 1=4\n\n\\1-grams:\n-400\t<unk>\n-99\t<s>\n-400\t</s>\n-1\ta\n\n\\end\\\n"
     )
-    assert "perplexity: inf" in run("query", path, stdin="b\n").stdout
+    assert "Perplexity including OOVs:\tinf" in run("query", path, stdin="b\n").stdout
 
 
 def test_verify(text, model, tmp_path):
@@ -127,7 +150,50 @@ def test_query_of_words_and_of_parts(model):
     assert result.stdout.splitlines()[1:3] == [
         f"\t{score.log_prob:.4f}\t{score.order}\t{word}" for score, word in zip(scores, ("fat", "cat"))
     ]
-    assert run("query", model, stdin="").stdout == "words: 0, unknown: 0\n"
+    assert "Perplexity including OOVs:\tundefined" in run("query", model, stdin="").stdout
+    assert run("query", model, stdin="").stdout.endswith("OOVs:\t0\nTokens:\t0\n")
+
+
+def test_prune(model, tmp_path):
+    lm = NGramLM.open(model, keep_ngrams=True).prune(0.01, min_order=3)
+    for name in ("small.arpa", "small.safetensors"):
+        result = run("prune", model, tmp_path / name, "--threshold", "0.01", "--min-order", 3)
+        assert result.exit_code == 0, result.output
+        smaller = NGramLM.open(tmp_path / name)
+        texts = ["the cat sat", "a cat on the fat cat zebra", ""]
+        assert smaller.score_batch(texts).tolist() == pytest.approx(lm.score_batch(texts).tolist(), abs=1e-6)
+    assert len((tmp_path / "small.arpa").read_text()) < len(model.read_text())
+    result = run("prune", model, tmp_path / "small.arpa", "--threshold", "-1")
+    assert result.exit_code == 2 and "threshold" in result.stderr
+
+
+def test_interpolate(model, tmp_path):
+    other, output, tune = tmp_path / "other.arpa", tmp_path / "mixed.arpa", tmp_path / "tune.txt"
+    NGramLM.estimate(["the dog sat", "a dog", "the dog on a cat"] * 3, 2, discount_fallback=True).to_arpa(
+        other
+    )
+    tune.write_text("the dog sat\na cat sat on the fat cat\n")
+    models = [NGramLM.open(path, keep_ngrams=True) for path in (model, other)]
+    tuned = NGramLM.best_weights(models, tune.read_text().splitlines())
+    for options, weights in (
+        ([], [0.5, 0.5]),
+        (["--weights", "0.9,0.1"], [0.9, 0.1]),
+        (["--tune", tune], tuned),
+    ):
+        result = run("interpolate", model, other, "-o", output, *options)
+        assert result.exit_code == 0, result.output
+        expected = NGramLM.interpolate(models, weights)
+        assert NGramLM.open(output).score("the dog sat") == pytest.approx(
+            expected.score("the dog sat"), abs=1e-6
+        )
+    assert f"{model}: weight {tuned[0]:.4f}" in result.stderr
+    for options, status, message in (
+        (["--weights", "0.9"], 1, "--weights: expected 2, one for each model"),
+        (["--weights", "a,b"], 2, "expected numbers such as 0.7,0.3"),
+        (["--weights", "0.9,0.1", "--tune", tune], 2, "--weights or --tune"),
+    ):
+        result = run("interpolate", model, other, "-o", output, *options)
+        assert result.exit_code == status and message in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize(

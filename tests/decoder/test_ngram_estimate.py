@@ -179,7 +179,7 @@ def test_arpa_of_hashes_alone(tmp_path, quantize):
         ({"discount_fallback": (0.5, 1)}, "discount_fallback: expected three discounts"),
         ({"discount_fallback": (0.5, 1, 4)}, "discount_fallback: expected three discounts"),
         ({"discount_fallback": False}, "discounts of order 1 cannot be told .* set discount_fallback"),
-        ({"unit": "letter"}, "unit: expected one of 'word', 'character', received 'letter'"),
+        ({"unit": "letter"}, "unit: expected one of 'word', 'character', 'token', received 'letter'"),
         ({"unit": "character", "space": " "}, "space: expected a text without white space, received ' '"),
         ({"text": []}, "text: expected at least one sentence, received none"),
         ({"text": ["a", "b <s> c"]}, "line 2 of the text: expected words, received the mark '<s>'"),

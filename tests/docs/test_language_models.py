@@ -1,5 +1,7 @@
 """The examples of docs/language_models.md run, on small files of each origin."""
 
+import io
+import random
 import re
 import shlex
 from pathlib import Path
@@ -19,6 +21,19 @@ PAGE = (Path(__file__).parents[2] / "docs" / "language_models.md").read_text(enc
 ALPHABET = [" ", *"abcdefghijklmnopqrstuvwxyz", "'"]
 
 
+def make_tokenizer(words):
+    """text.txt, and tok.model of it."""
+    import sentencepiece
+
+    text = [" ".join(random.Random(i).choices(words, k=5)) for i in range(300)]
+    Path("text.txt").write_text("\n".join(text))
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_writer=model, vocab_size=40, minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    Path("tok.model").write_bytes(model.getvalue())
+
+
 def test_examples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [ngram[0] for ngram in SMALL if len(ngram) == 1 and not ngram[0].startswith("<")]
@@ -29,15 +44,29 @@ def test_examples(tmp_path, monkeypatch, capsys):
     Path("model.scorer").write_bytes(package(bare, automaton(words, ALPHABET)))
     names = {"log_probs": torch.randn(20, 29, generator=torch.Generator().manual_seed(0)).log_softmax(-1)}
     examples = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)
-    assert [language for language, _ in examples] == ["python", "python", "python", "sh"]
+    assert [language for language, _ in examples] == [
+        "python",
+        "python",
+        "python",
+        "sh",
+        "python",
+        "sh",
+        "sh",
+    ]
+    make_tokenizer(words)
+    found = []
     for language, text in examples:
         if language == "python":
             exec(compile(text, "language_models.md", "exec"), names)
+            if len(names["decoder"].labels) == 29:
+                found += names["decoder"].decode(names["log_probs"])[0].text.split()
         else:
             NGramLM.open("model.bin", keep_ngrams=True).to_arpa("model.arpa")
             for line in text.splitlines():
-                result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+                line, _, stdin = line.partition(" < ")
+                given = Path(stdin).read_text() if stdin else ""
+                result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:], input=given)
                 assert result.exit_code == 0, (line, result.output)
     assert "NGramLM(order=3" in capsys.readouterr().out
-    found = names["decoder"].decode(names["log_probs"])[0].text.split()
-    assert {*found} <= {*words} and names["lm"].words
+    assert found and {*found} <= {*words}
+    assert names["lm"].unit == "token" and names["decoder"].context.lm_tokens.count_nonzero() > 5

@@ -21,6 +21,7 @@ LABELS = (
     ["▁a", "-", "b", "▁", "a", "▁ab", "c"],
     ["-", "a", "b", "ab", "c"],
     ["-", *"abc", *map(chr, range(0x4E00, 0x4E00 + 70)), " "],
+    [*(f"▁w{i}" for i in range(60)), *"abc", "▁a", "▁b", "▁", *(f"x{i}" for i in range(90)), "-"],
 )
 WORDS = ["ab", "a", "b", "abc", "cab", "ba"]
 EXTREMES = (
@@ -43,9 +44,14 @@ EXTREMES = (
 
 
 def prepare(folder: Path) -> list[NGramLM]:
-    """Language models of words and of characters."""
+    """Language models of words, of characters and of tokens."""
     models = [small_lm(WORDS), small_lm(WORDS, order=2).quantize()]
-    return [*models, small_lm(["ab", "b a", "cab"], unit="character")]
+    tokens = ["▁a b ▁w3 x7", "▁b c x89 ▁w59", "▁a b c"] * 5
+    return [
+        *models,
+        small_lm(["ab", "b a", "cab"], unit="character"),
+        NGramLM.estimate(tokens, 3, unit="token", discount_fallback=True),
+    ]
 
 
 def some_words(rng: np.random.Generator) -> list[str]:
@@ -66,6 +72,8 @@ def make_decoder(rng: np.random.Generator, models: list[NGramLM]) -> CTCBeamDeco
     maybe(
         "hotwords", some_words(rng), {"ab": 2.5, "b a": -1.0}, {f"{a} {b}": 3.0 for a in WORDS for b in WORDS}
     )
+    maybe("unit", "word", "character", "token", chance=0.1)
+    maybe("lm_token_offset", 0, 100, -1, chance=0.1)
     maybe("unk_score", -1.0, -20.0, -math.inf)
     maybe("alpha", 0.0, 0.8, 1e6)
     maybe("beta", -1.0, 2.0, -1e19)

@@ -62,6 +62,9 @@ inline float select(CtcSerialBeam& beam, const CtcBeamOptions& options, float li
   return cut.limit;
 }
 
+// Rows of large vocabularies are looked at in blocks of so many tokens, most of which hold nothing of interest.
+constexpr int32_t kRowBlock = 32;
+
 // How many tokens of a frame may extend prefixes: all but blank whose value in the row exceeds `least`.
 struct FrameTokens {
   int32_t inside = 0, boundary = 0;  // counts of beam.inside and of beam.boundary
@@ -69,8 +72,8 @@ struct FrameTokens {
   float best_inside = 2 * kLogZero;  // the largest value in the row
 };
 
-// Lists a frame's tokens. Those at a word's boundary are sorted, the likeliest first. So are those inside words, if
-// there are more tokens than a set holds; else they are in ascending order.
+// Lists a frame's tokens. Those at a word's boundary are sorted, the likeliest first; those inside words are in
+// ascending order. For at most kSetTokens.
 inline FrameTokens list_tokens(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
                                float least) {
   const float* row = beam.row;
@@ -85,9 +88,53 @@ inline FrameTokens list_tokens(CtcSerialBeam& beam, const ContextModel& model, c
       beam.boundary[tokens.boundary++] = v;
     }
   }
-  if (options.row.vocabulary > kSetTokens) order_by_worth(beam.inside, tokens.inside, row);
   order_by_worth(beam.boundary, tokens.boundary, row);
   return tokens;
+}
+
+// The same for larger vocabularies; both kinds of tokens are sorted. Of most blocks of tokens none is likely enough.
+inline FrameTokens list_likely(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                               float least) {
+  const float* const row = beam.row;
+  const int32_t vocabulary = options.row.vocabulary;
+  FrameTokens tokens;
+  for (int32_t begin = 0; begin < vocabulary; begin += kRowBlock) {
+    const int32_t end = vocabulary - begin < kRowBlock ? vocabulary : begin + kRowBlock;
+    if (end - begin == kRowBlock) {
+      int32_t likely = 0;
+      for (int32_t i = 0; i < kRowBlock; ++i) likely |= row[begin + i] > least;
+      if (!likely) continue;
+    }
+    for (int32_t v = begin; v < end; ++v) {
+      if (!(row[v] > least) || v == options.row.blank) continue;
+      if (model.token_kinds[v] == kInsideWord)
+        beam.inside[tokens.inside++] = v;
+      else
+        beam.boundary[tokens.boundary++] = v;
+    }
+  }
+  order_by_worth(beam.inside, tokens.inside, row);
+  order_by_worth(beam.boundary, tokens.boundary, row);
+  if (tokens.inside) tokens.best_inside = row[beam.inside[0]];
+  return tokens;
+}
+
+// The likeliest token of a frame that is not blank, of at least two tokens; the first of equal ones.
+inline int32_t likeliest(const CtcSerialBeam& beam, const CtcBeamOptions& options) {
+  const float* const row = beam.row;
+  const int32_t vocabulary = options.row.vocabulary, blank = options.row.blank;
+  int32_t best = blank == 0;
+  for (int32_t begin = 0; begin < vocabulary; begin += kRowBlock) {
+    const int32_t end = vocabulary - begin < kRowBlock ? vocabulary : begin + kRowBlock;
+    if (end - begin == kRowBlock) {
+      int32_t larger = 0;
+      for (int32_t i = 0; i < kRowBlock; ++i) larger |= row[begin + i] > row[best];
+      if (!larger) continue;
+    }
+    for (int32_t v = begin; v < end; ++v)
+      if (row[v] > row[best] && v != blank) best = v;
+  }
+  return best;
 }
 
 // Collects extensions above a bar. The bar rises whenever more are collected than the beam can hold.
@@ -222,6 +269,7 @@ class Collector {
     for (int32_t k = 0; k < tokens_.inside; ++k) {
       const int32_t token = beam_.inside[k];
       if (!(base + beam_.row[token] > low_)) break;
+      request(context, beam_.inside, k, tokens_.inside);
       if ((within && phrases.has(node, token)) || in_beam(slot, token, kNoWord)) continue;
       if (in_mask(listed, token))
         extend(slot, token, 0, before);
@@ -244,6 +292,7 @@ class Collector {
     for (int32_t k = 0; k < tokens_.boundary; ++k) {
       const int32_t token = beam_.boundary[k];
       if (!(boundary_reach(beam_, model_, slot, beam_.row[token]) > low_)) return;
+      request(beam_.context[slot], beam_.boundary, k, tokens_.boundary);
       float begin;
       if (!boundary_gain(beam_, model_, slot, token, low_, begin)) continue;
       const int32_t choices = word_choices(model_, lexicon_node);
@@ -253,6 +302,13 @@ class Collector {
         if (!in_beam(slot, token, word)) offer(slot, token, gain, choice);
       }
     }
+  }
+
+  // Requests what a language model of tokens has of the token that comes some places behind place k of a list.
+  void request(const PrefixContext& context, const int32_t* tokens, int32_t k, int32_t count) const {
+    constexpr int32_t kAhead = 6;
+    if (model_.lm_tokens && k + kAhead < count)
+      ngram_prefetch(*model_.lm, context.lm, model_.lm_tokens[tokens[k + kAhead]]);
   }
 
   bool in_beam(int32_t slot, int32_t token, int32_t word) const {
@@ -301,6 +357,41 @@ inline bool collect_above(CtcSerialBeam& beam, const ContextModel& model, const 
   return collector.bar() > bar || count_from(beam.totals, beam.count + beam.candidate_count, bar) >= options.beam_width;
 }
 
+// The least score that an extension must exceed, and the most that an extension exceeds its token's value in the row.
+struct Bounds {
+  float bar;
+  float base;
+
+  // What a token's value in the row must exceed so that the token may lead above `limit`.
+  float least(float limit) const {
+    const float value = below(limit) - base;
+    return value > 0.5f * kLogZero ? value : 0.5f * kLogZero;
+  }
+};
+
+// How far below the guess of collect() the last place may be.
+constexpr float kGuessMargin = 3.0f;
+
+// The same as collect() for more than kSetTokens tokens: only those that may lead above the guess are listed and
+// sorted.
+inline void collect_likely(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options,
+                           const Bounds& bounds, float best) {
+  if (beam.count == options.beam_width) {
+    const int32_t token = likeliest(beam, options);
+    int32_t slot = 0;
+    for (int32_t i = 1; i < beam.count; ++i) slot = beam.now.total[i] > beam.now.total[slot] ? i : slot;
+    float extended = acoustic(beam, slot, token);
+    NGramState after;
+    if (model.lm_tokens) extended += lm_token_gain(model, beam.context[slot].lm, token, after);
+    const float guess = (extended > best ? extended : best) - beam.spread - kGuessMargin;
+    if (guess > bounds.bar) {
+      const FrameTokens tokens = list_likely(beam, model, options, bounds.least(guess));
+      if (collect_above(beam, model, options, tokens, guess)) return;
+    }
+  }
+  collect_above(beam, model, options, list_likely(beam, model, options, bounds.least(bounds.bar)), bounds.bar);
+}
+
 // Collects the extensions that may be among the best, and the totals of all prefixes.
 inline void collect(CtcSerialBeam& beam, const ContextModel& model, const CtcBeamOptions& options) {
   const int32_t count = beam.count;
@@ -317,14 +408,14 @@ inline void collect(CtcSerialBeam& beam, const ContextModel& model, const CtcBea
   float bar = 0.5f * kLogZero;
   if (best + options.beam_prune_logp > bar) bar = best + options.beam_prune_logp;
   if (count == options.beam_width && worst > bar) bar = worst;
-  const float least = below(bar) - base;
-  const FrameTokens tokens = list_tokens(beam, model, options, least > 0.5f * kLogZero ? least : 0.5f * kLogZero);
+  const Bounds bounds{bar, base};
+  if (options.row.vocabulary > kSetTokens) return collect_likely(beam, model, options, bounds, best);
+  const FrameTokens tokens = list_tokens(beam, model, options, bounds.least(bar));
   // The last place is mostly as far behind the best as in the frames before. Extensions below that guess need not be
   // collected if those above it fill the beam. If they do not, all are collected again.
-  constexpr float kMargin = 3.0f;
   if (count == options.beam_width && tokens.inside > 0) {
     const float extended = best_now + tokens.best_inside;
-    const float guess = (extended > best ? extended : best) - beam.spread - kMargin;
+    const float guess = (extended > best ? extended : best) - beam.spread - kGuessMargin;
     if (guess > bar && collect_above(beam, model, options, tokens, guess)) return;
   }
   collect_above(beam, model, options, tokens, bar);
