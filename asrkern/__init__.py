@@ -36,24 +36,26 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'asrkern' has no attribute {name!r}")
 
 
-def load(path: Any) -> "Recognizer":
-    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``.
+def load(path: Any, tokens: Any = None, features: Any = None) -> "Recognizer":
+    """Read a checkpoint of ``asrkern train`` or ``asrkern convert``, or a CTC model in an ONNX file.
 
     From then on torch uses no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
 
     Args:
         path: of the file, str or path-like.
+        tokens: of an ONNX model, the file of its labels, str or path-like.
+        features: of an ONNX model, :class:`asrkern.recognizer.FeatureSettings` in place of what the file says.
 
     Returns:
         A :class:`asrkern.recognizer.Recognizer`, its model in fp32 on the CPU, in eval mode.
 
     Raises:
-        ImportError: the extra ``recognizer`` is not installed; the message says how.
+        ImportError: the extra ``recognizer`` is not installed, or for an ONNX model ``onnx``; the message says how.
         OSError, ValueError: as :func:`asrkern.recognizer.load`.
     """
     _optional.needs("recognizer")
     from asrkern import recognizer
 
-    found = recognizer.load(path)
+    # Before an ONNX model takes as many threads as torch.
     _threads.apply()
-    return found
+    return recognizer.load(path, tokens, features)

@@ -13,7 +13,7 @@ import typer
 
 from asrkern._file_kinds import in_words
 from asrkern.cli.console import bars, errors
-from asrkern.cli.language_model import LanguageModel, with_language_model
+from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_hotwords, read_labels
 from asrkern.decoder._files import about
 from asrkern.decoder.labels import fields
@@ -162,15 +162,8 @@ def decode(
             help="The only words allowed, one a line, alone or with the labels that spell it.",
         ),
     ] = None,
-    hotwords: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="Words or phrases that are likelier, one a line; after a tab, or ' :', a weight.",
-        ),
-    ] = None,
-    hotword_weight: Annotated[float, typer.Option(help="Of hotwords without their own, in nats.")] = 10.0,
+    hotwords: Hotwords = None,
+    hotword_weight: HotwordWeight = 10.0,
     beam_width: Annotated[int, typer.Option(min=1, help="Prefixes kept at each frame.")] = 100,
     nbest: Annotated[int, typer.Option(min=1, help="Texts of each utterance.")] = 1,
     token_min_logp: Annotated[

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from asrkern.decoder import NGramLM
 
 
+Hotwords = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="Words or phrases that are likelier, one a line; after a tab, or ' :', a weight.",
+    ),
+]
+HotwordWeight = Annotated[float, typer.Option(help="Of hotwords without their own, in nats.")]
+
+
 class Case(str, Enum):
     """Of a language model's words."""
 

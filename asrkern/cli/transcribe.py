@@ -20,7 +20,7 @@ from asrkern.cli.console import bars, errors, said
 from asrkern.cli.device import Device
 from asrkern.cli.evaluate import CheckpointPath
 from asrkern.cli.inputs import STDIN, Input, find_inputs
-from asrkern.cli.language_model import LanguageModel, with_language_model
+from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
 
 if TYPE_CHECKING:
     from asrkern.recognizer.stream_transcription import Heard
@@ -58,7 +58,18 @@ def transcribe(
         bool,
         typer.Option("--stream", help="Read from stdin and show what is heard so far."),
     ] = False,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="The labels of an ONNX model: tokens.txt, vocab.json, vocab.txt, tokenizer.model …",
+            show_default=False,
+        ),
+    ] = None,
     language_model: LanguageModel,
+    hotwords: Hotwords = None,
+    hotword_weight: HotwordWeight = 10.0,
     beam_width: Annotated[
         int | None,
         typer.Option(min=1, help="Of the search. Default: 100 for CTC, else 1.", show_default=False),
@@ -86,6 +97,9 @@ def transcribe(
 ) -> None:
     """Texts of recordings, with words' times and confidences where the model tells them (CTC).
 
+    A CTC model may be an ONNX file of audio (wav2vec 2.0's) or of features that its metadata name as sherpa-onnx's do,
+    with --tokens.
+
     Prints for each recording: file, text, with a tab between; of a classifier: file, class, probability. Of a manifest,
     each line's part of its recording, as a.wav#t=1.5,3.25 (seconds; words' times begin with it). Files and lines that
     cannot be read are named on stderr and left out, and the exit status is 1.
@@ -108,10 +122,11 @@ def transcribe(
     _check_outputs(inputs, srt, out)
     with errors():
         needs("recognizer")
+        from asrkern.decoder import read_hotwords
         from asrkern.recognizer.saved import load
         from asrkern.recognizer.transcription import Transcriber
 
-        recognizer = load(checkpoint)
+        recognizer = load(checkpoint, tokens)
         recognizer.move(device)
         if recognizer.task_name == "ctc":
             beam_width = beam_width or 100
@@ -120,7 +135,11 @@ def transcribe(
                 f"--srt: expected a CTC model, received {recognizer.model_name}, which tells no times"
             )
         transcriber = Transcriber(
-            recognizer, language_model.open(), beam_width=beam_width, **language_model.weights
+            recognizer,
+            language_model.open(),
+            beam_width=beam_width,
+            hotwords=None if hotwords is None else read_hotwords(hotwords, hotword_weight),
+            **language_model.weights,
         )
         if as_json and recognizer.task_name == "attention":
             typer.echo("note: an attention model tells no times and confidences of words", err=True)

@@ -1,6 +1,7 @@
 """From files to model input: audio, spectrograms, manifests."""
 
 from asrkern.data.audio import load_audio
+from asrkern.data.fbank import Fbank
 from asrkern.data.feature_stream import SpectrogramState, SpectrogramStream
 from asrkern.data.features import MFCC, LogMelSpectrogram, Spectrogram, collate
 from asrkern.data.manifest import read_manifest
@@ -10,6 +11,7 @@ from asrkern.data.utterance import Utterance, load_features
 
 __all__ = [
     "MFCC",
+    "Fbank",
     "LogMelSpectrogram",
     "Resampler",
     "Spectrogram",

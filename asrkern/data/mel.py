@@ -52,6 +52,30 @@ def mel_filters(n_mels: int, bins: int, sample_rate: int) -> Tensor:
     return filters.float()
 
 
+def htk_mel_filters(n_mels: int, bins: int, sample_rate: int, low_hertz: float, high_hertz: float) -> Tensor:
+    """Triangles of equal height, evenly spaced in HTK's mel, as Kaldi makes them: straight in mel, not in Hz.
+
+    Args:
+        n_mels: bands.
+        bins: of the DFT, from 0 Hz to half the sample rate.
+        sample_rate: in Hz.
+        low_hertz, high_hertz: where the first band begins and the last one ends.
+
+    Returns:
+        [n_mels, bins] float32.
+    """
+    hertz = torch.tensor([low_hertz, high_hertz], dtype=torch.float64)
+    low, high = (1127 * torch.log1p(hertz / 700)).tolist()
+    edges = torch.linspace(low, high, n_mels + 2, dtype=torch.float64)[:, None]
+    mels = 1127 * torch.log1p(torch.linspace(0, sample_rate / 2, bins, dtype=torch.float64) / 700)
+    rising = (mels - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - mels) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    # Kaldi does not use the bin at half the sample rate.
+    filters[:, -1] = 0
+    return filters.float()
+
+
 def dct_matrix(n_mfcc: int, n_mels: int) -> Tensor:
     """The first n_mfcc rows of the orthonormal DCT-II, [n_mfcc, n_mels] float32."""
     n = torch.arange(n_mels, dtype=torch.float64)

@@ -17,7 +17,7 @@ from torch import Tensor
 from asrkern import _decoder, ops
 from asrkern._lengths import Lengths
 from asrkern.decoder import _scorer_package
-from asrkern.decoder._context import ENDS_WORD, INSIDE_WORD, Lexicon, build_context
+from asrkern.decoder._context import Lexicon, build_context
 from asrkern.decoder._files import about
 from asrkern.decoder._scores import as_scores
 from asrkern.decoder._tokens import read_tokens
@@ -183,6 +183,7 @@ class CTCBeamDecoder:
         if not self._joins_texts:
             self._built = self._built._replace(context=self._built.context._replace(texts=None))
         self.context = self._built.context
+        self._kinds = np.array(self._built.tokens.kinds, np.uint8)
         self._options: dict[str, Any] = {"blank": self._built.tokens.blank}
         self._set(
             beam_width=beam_width, nbest=nbest, token_min_logp=token_min_logp, beam_prune_logp=beam_prune_logp,
@@ -437,7 +438,11 @@ class CTCBeamDecoder:
             state: of :meth:`start`; it stays as it is, and may go on.
             end_of_sentence: whether the language model's probability of ``</s>`` counts.
         """
-        return [self._hypothesis(*found) for found in self._search.results(state, end_of_sentence)]
+        results = self._search.results(state, end_of_sentence)
+        return [
+            self._hypothesis(score, am_score, *self._read_one(columns))
+            for score, am_score, *columns in results
+        ]
 
     @property
     def _search(self) -> _decoder.CtcBeamSearch:
@@ -513,11 +518,16 @@ class CTCBeamDecoder:
         )
         if self.device.type != "cpu":
             found = ops.CTCBeamSearchResult(*(tensor.cpu() for tensor in found))
+        columns = (found.token_lengths, found.tokens, found.timesteps, found.words, found.confidences)
+        each = zip(
+            self._read(*(column.numpy() for column in columns)),
+            found.scores.tolist(),
+            found.am_scores.tolist(),
+        )
         results: list[Any] = []
-        ranks = (found.token_lengths.tolist(), found.scores.tolist(), found.am_scores.tolist())
-        for row, (error, frame) in enumerate(found.errors.tolist()):
+        for row, ((error, frame), values) in enumerate(zip(found.errors.tolist(), each)):
             if not error:
-                results.append(self._read_row(found, row, *(values[row] for values in ranks)))
+                results.append([self._hypothesis(*numbers, *read) for read, *numbers in zip(*values)])
                 continue
             failure = ValueError(error_message(error, frame, row))
             if raise_errors:
@@ -525,67 +535,26 @@ class CTCBeamDecoder:
             results.append(failure)
         return results
 
-    def _read_row(
-        self,
-        found: ops.CTCBeamSearchResult,
-        row: int,
-        lengths: list[int],
-        scores: list[float],
-        am_scores: list[float],
-    ) -> list[Hypothesis]:
-        hypotheses = []
-        for rank, (length, score, am_score) in enumerate(zip(lengths, scores, am_scores)):
-            if length < 0:
-                break
-            tokens, words, confidences = (
-                column[row, rank, :length].tolist()
-                for column in (found.tokens, found.words, found.confidences)
-            )
-            starts, ends = found.timesteps[row, rank, :length].t().tolist()
-            hypotheses.append(self._hypothesis(score, am_score, tokens, starts, ends, words, confidences))
-        return hypotheses
+    def _read(self, *columns: Any) -> list[list[tuple[Any, ...]]]:
+        """The hypotheses of each row: tokens, first frames, words, and the frame after the last token.
+
+        The columns are those of :class:`asrkern.ops.CTCBeamSearchResult`: token_lengths, tokens, timesteps, words and
+        confidences.
+        """
+        known = self._built.tokens
+        return _decoder.read_hypotheses(Word, self._kinds, known.texts, self._built.words, *columns)
+
+    def _read_one(self, columns: Sequence[Sequence[float]]) -> tuple[Any, ...]:
+        """The same of one hypothesis, or a part of one, of a stream: tokens, starts, ends, words and confidences."""
+        tokens, starts, ends, words, confidences = columns
+        times = [[[*zip(starts, ends)]]] if tokens else np.zeros((1, 1, 0, 2))
+        return self._read([[len(tokens)]], [[tokens]], times, [[words]], [[confidences]])[0][0]
 
     def _hypothesis(
-        self,
-        score: float,
-        am_score: float,
-        tokens: list[int],
-        starts: list[int],
-        ends: list[int],
-        words: list[int],
-        confidences: list[float],
-    ) -> Hypothesis:
-        found = self._read_words(tokens, starts, ends, words, confidences)
-        return Hypothesis(self.join(found), tokens, starts, found, score, am_score, score - am_score)
-
-    def _read_words(
-        self,
-        tokens: list[int],
-        starts: list[int],
-        ends: list[int],
-        words: list[int],
-        confidences: list[float],
-    ) -> list[Word]:
-        kinds, texts = self._built.tokens.kinds, self._built.tokens.texts
-        found: list[Word] = []
-        text, first = "", -1
-
-        def close(last: int) -> None:
-            if first >= 0:
-                of_lexicon = self._built.words[words[last]] if words[last] >= 0 else text
-                found.append(Word(of_lexicon, starts[first], ends[last], confidences[last]))
-
-        for index, token in enumerate(tokens):
-            if kinds[token] != INSIDE_WORD:
-                close(index - 1)
-                text, first = "", -1
-                if kinds[token] == ENDS_WORD:
-                    continue
-            if first < 0:
-                first = index
-            text += texts[token]
-        close(len(tokens) - 1)
-        return found
+        self, score: float, am_score: float, tokens: list[int], starts: list[int], words: list[Word], end: int
+    ) -> Any:
+        """A hypothesis of what was read. end: the frame after the last token, for decoders that tell it."""
+        return Hypothesis(self.join(words), tokens, starts, words, score, am_score, score - am_score)
 
     def join(self, words: Iterable[Word]) -> str:
         """The text of ``words``, with a space between them if the labels have one."""

@@ -74,18 +74,18 @@ class Partial:
     ) -> None:
         columns, self._best, self._first, self.word_count, self.stable_tokens = found
         self._decoder, self._state = decoder, state
-        self.words: list[Word] = decoder._read_words(*columns)
-        self.tail: str = decoder.join(decoder._read_words(*self._best[2:]))
+        self.words: list[Word] = decoder._read_one(columns)[2]
+        self.tail: str = decoder.join(decoder._read_one(self._best[2:])[2])
 
     @cached_property
     def hypothesis(self) -> Hypothesis:
         """The best whole text so far, if more frames were to come."""
-        return self._decoder._hypothesis(*self._best[:2], *self._columns)
+        return self._decoder._hypothesis(*self._best[:2], *self._decoder._read_one(self._columns))
 
     @cached_property
     def stable_text(self) -> str:
         """The text of the complete words among the stable tokens. Their times may still change."""
-        words = self._decoder._read_words(*(column[: self.stable_tokens] for column in self._columns))
+        words = self._decoder._read_one([column[: self.stable_tokens] for column in self._columns])[2]
         tokens = self._decoder._built.tokens
         # The last word may still grow, unless a token has ended it.
         if words and tokens.joiner and tokens.kinds[self._columns[0][self.stable_tokens - 1]] != ENDS_WORD:

@@ -1,6 +1,7 @@
 """A trained model and what is done with it: read, transcribe, stream. Needs the extra ``recognizer``.
 
 ``saved``           a trained model in one file: safetensors with everything else as JSON in its header
+``onnx_model``      CTC models in ONNX files
 ``tokenizer``       transcripts to indices and back: characters, class labels, sentencepiece
 ``feature_settings``  which features; recorded in the file
 ``text``            transcripts made uniform; recorded in the file

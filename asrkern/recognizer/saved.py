@@ -29,14 +29,16 @@ from asrkern._lengths import Lengths, as_lengths
 from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
 from asrkern.data import collate
+from asrkern.decoder._files import about
 from asrkern.models import build
 from asrkern.models.registry import find
 from asrkern.models.weights import outline
 from asrkern.nn import GRU, LSTM, freeze, unfreeze
 from asrkern.recognizer.feature_settings import FeatureSettings
+from asrkern.recognizer.onnx_model import OnnxCTC
 from asrkern.recognizer.tasks import RecognitionTask, make_task
 from asrkern.recognizer.text import TextNormalization
-from asrkern.recognizer.tokenizer import Tokenizer, tokenizer_from_json
+from asrkern.recognizer.tokenizer import Tokenizer, read_tokenizer, tokenizer_from_json
 
 _KEY, _FORMAT = "asrkern", 1
 
@@ -124,7 +126,7 @@ class Recognizer:
     @property
     def device(self) -> torch.device:
         """The device of the model; ``recognizer.model.to("cuda")`` or :meth:`move` changes it."""
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     def move(self, device: str | torch.device) -> None:
         """Move the model to a device, for inference alone.
@@ -134,7 +136,12 @@ class Recognizer:
 
         Args:
             device: as torch takes it, such as "cpu" or "cuda:0".
+
+        Raises:
+            ValueError: an ONNX model and another device than the CPU.
         """
+        if isinstance(self.model, OnnxCTC) and torch.device(device).type != "cpu":
+            raise ValueError(f"device: expected cpu for an ONNX model, received {device}")
         if torch.device(device) != self.device:
             unfreeze(self.model)
         self.model.to(device)
@@ -185,7 +192,10 @@ def save(path: str | os.PathLike[str], recognizer: Recognizer) -> None:
     Raises:
         ImportError: safetensors is not installed.
         OSError: the file cannot be written; what was there before is untouched.
+        ValueError: the model is an ONNX model, which has a file of its own.
     """
+    if isinstance(recognizer.model, OnnxCTC):
+        raise ValueError(f"recognizer: expected a model of asrkern, received that of {recognizer.model.path}")
     header = {
         "format": _FORMAT,
         "model": {"name": recognizer.model_name, "options": recognizer.model_options},
@@ -201,20 +211,35 @@ def save(path: str | os.PathLike[str], recognizer: Recognizer) -> None:
         require("safetensors.torch", "lm").save_model(recognizer.model, str(temporary), metadata)
 
 
-def load(path: str | os.PathLike[str]) -> Recognizer:
-    """Read a checkpoint.
+def load(
+    path: str | os.PathLike[str],
+    tokens: str | os.PathLike[str] | None = None,
+    features: FeatureSettings | None = None,
+) -> Recognizer:
+    """Read a checkpoint, or a CTC model in an ONNX file.
 
     Args:
-        path: a file of :func:`save`.
+        path: a file of :func:`save`; or an ONNX model, ``.onnx``, which ONNX Runtime runs on the CPU. Such a model reads
+            audio [N, samples] (wav2vec 2.0's; ``preprocessor_config.json`` beside it is read), or features that its
+            metadata name by sherpa-onnx's convention (``model_type`` of NeMo's, icefall's and wenet's CTC models).
+        tokens: of an ONNX model, the file of its labels, as :meth:`asrkern.decoder.CTCBeamDecoder.from_tokens` reads it:
+            ``tokens.txt``, ``vocab.json``, ``tokenizer.model`` …
+        features: of an ONNX model, what it reads, in place of what the file says.
 
     Returns:
         The recognizer, its model in fp32 on the CPU, in eval mode.
 
     Raises:
-        ImportError: safetensors is not installed.
+        ImportError: safetensors is not installed; for an ONNX model, onnxruntime.
         OSError: there is no such file.
-        ValueError: it is damaged or no such checkpoint, has a later format, or weights that are not finite.
+        ValueError: it is damaged or no such checkpoint, has a later format, or weights that are not finite. For an ONNX
+            model: no tokens, or not as many as its outputs; or inputs, outputs or metadata that are none of these.
     """
+    if Path(path).suffix == ".onnx":
+        return _of_onnx(os.fspath(path), tokens, features)
+    for name, value in (("tokens", tokens), ("features", features)):
+        if value is not None:
+            raise ValueError(f"{name}: expected none, since a checkpoint has its own, received {value}")
     path = os.fspath(path)
     header = read_header(path)
     try:
@@ -227,6 +252,31 @@ def load(path: str | os.PathLike[str]) -> Recognizer:
         raise ValueError(f"{path}: weights with NaN or infinite values: {', '.join(broken)}")
     recognizer.model.eval()
     return recognizer
+
+
+def _of_onnx(
+    path: str, tokens: str | os.PathLike[str] | None, features: FeatureSettings | None
+) -> Recognizer:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: expected an ONNX model, received {path!r}, which is not a file")
+    if tokens is None:
+        raise ValueError(
+            f"tokens: expected the file of the labels of {path} (tokens.txt, vocab.json, tokenizer.model), received none"
+        )
+    tokenizer = read_tokenizer(tokens)
+    with about(path):
+        model = OnnxCTC(path, tokenizer.size, features).eval()
+    letters = "".join(label for label in tokenizer.labels if len(label) == 1)
+    case = "upper" if letters == letters.upper() else "lower" if letters == letters.lower() else "keep"
+    text = TextNormalization(case=case)
+    return Recognizer(
+        model, "onnx", {}, "ctc", tokenizer, model.features, text, info={"metadata": model.metadata}
+    )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's weights; the CPU if it has none, as a model in an ONNX file."""
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asrkern.data import SpectrogramStream
 from asrkern.models.registry import find
+from asrkern.recognizer.onnx_model import OnnxCTC
 from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
 
 
@@ -47,7 +48,7 @@ class StreamTranscriber:
 
     def __init__(self, transcriber: Transcriber) -> None:
         recognizer = transcriber.recognizer
-        stream = find(recognizer.model_name).stream
+        stream = None if isinstance(recognizer.model, OnnxCTC) else find(recognizer.model_name).stream
         if stream is None:
             raise ValueError(
                 f"model: expected a unidirectional DeepSpeech2 for a stream, received {recognizer.model_name}"

@@ -19,7 +19,9 @@ import pydantic
 
 from asrkern._names import nearest
 from asrkern._optional import require
-from asrkern.decoder.labels import read_labels
+from asrkern.decoder._files import about
+from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, read_tokens
+from asrkern.decoder.labels import read_labels, read_tokens_of_model
 from asrkern.models.deepspeech2_config import LABELS as ENGLISH
 from asrkern.models.las_config import HW4_LABELS
 from asrkern.recognizer._settings import Settings
@@ -203,7 +205,85 @@ class SentencePieceTokenizer:
         return {"kind": "sentencepiece", "task": self._task, "model": model}
 
 
-Tokenizer = CharacterTokenizer | SentencePieceTokenizer
+class PieceTokenizer:
+    """Subwords without the model that cuts texts into them: labels that begin words ("▁"), or go on ("##").
+
+    Args:
+        tokens: of :func:`asrkern.decoder._tokens.read_tokens`.
+    """
+
+    unit = "piece"
+    pad = sos = eos = None
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self.labels, self.blank = tuple(tokens.labels), tokens.blank
+
+    @property
+    def size(self) -> int:
+        """Output classes."""
+        return len(self.labels)
+
+    def unknown(self, text: str) -> set[str]:
+        """None: :meth:`encode` says what is missing."""
+        return set()
+
+    def encode(self, text: str) -> list[int]:
+        """Not possible.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"text: expected a model with labels of one letter each, received one with {self.size} subwords, which do "
+            "not say how a text is cut into them"
+        )
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of indices ``tokens``. The blank has no text."""
+        known, parts = self._tokens, []
+        for token in tokens:
+            if token != self.blank:
+                parts.append("" if known.kinds[token] == INSIDE_WORD else known.joiner)
+                parts.append(known.texts[token])
+        return " ".join(filter(None, "".join(parts).split(" ")))
+
+    def to_json(self) -> dict[str, Any]:
+        """Not possible.
+
+        Raises:
+            ValueError: always: no checkpoint has these.
+        """
+        raise ValueError(
+            "tokenizer: expected one of characters or sentencepiece, received labels of an ONNX model"
+        )
+
+
+Tokenizer = CharacterTokenizer | SentencePieceTokenizer | PieceTokenizer
+
+
+def read_tokenizer(path: str | os.PathLike[str]) -> CharacterTokenizer | PieceTokenizer:
+    """The labels of a model that others have trained.
+
+    Args:
+        path: what :meth:`asrkern.decoder.CTCBeamDecoder.from_tokens` reads.
+
+    Returns:
+        Subwords if labels begin or go on with words ("▁", "##"); else characters, with " " for the space.
+
+    Raises:
+        ImportError: a sentencepiece model, and sentencepiece is not installed.
+        OSError: the file cannot be opened.
+        ValueError: it has no labels, or none that can be the blank.
+    """
+    labels = read_tokens_of_model(path)
+    with about(path):
+        tokens = read_tokens(labels, None, None, one_word=False)
+        if tokens.joiner and (BEGINS_WORD in tokens.kinds or tokens.kinds.count(ENDS_WORD) != 1):
+            return PieceTokenizer(tokens)
+        if tokens.joiner:
+            labels[tokens.kinds.index(ENDS_WORD)] = " "
+        return CharacterTokenizer(tuple(labels), blank=tokens.blank)
 
 
 def tokenizer_from_json(value: dict[str, Any]) -> Tokenizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.data import collate
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
-from asrkern.recognizer.saved import Recognizer
+from asrkern.recognizer.saved import Recognizer, device_of
 from asrkern.recognizer.tokenizer import Tokenizer
 
 
@@ -54,7 +54,8 @@ class Transcriber:
         lm: language model, for CTC models.
         alpha, beta, lm_case, unit: see :class:`asrkern.decoder.CTCBeamDecoder`.
         beam_width: of the search. None: no search but the best path (CTC) or the most probable token at each step
-            (attention), as in training; with a language model 100.
+            (attention), as in training; with a language model or hotwords 100.
+        hotwords, hotword_weight: for CTC models, see :class:`asrkern.decoder.CTCBeamDecoder`.
 
     Raises:
         ValueError: an option out of range, or one that this kind of model does not have.
@@ -70,19 +71,26 @@ class Transcriber:
         beam_width: int | None = None,
         lm_case: str | None = None,
         unit: str | None = None,
+        hotwords: Iterable[str] | Mapping[str, float] | None = None,
+        hotword_weight: float = 10.0,
     ) -> None:
         task = recognizer.task_name
-        if lm is not None and task != "ctc":
-            raise ValueError(f"lm: expected none, since it is for CTC models and this task is {task!r}")
+        for name, value in (("lm", lm), ("hotwords", hotwords)):
+            if value is not None and task != "ctc":
+                raise ValueError(
+                    f"{name}: expected none, since it is for CTC models and this task is {task!r}"
+                )
         if beam_width is not None and (task == "classify" or beam_width < 1):
             expected = "none, since this model is a classifier" if task == "classify" else "at least 1"
             raise ValueError(f"beam_width: expected {expected}, received {beam_width}")
         self.recognizer, self.beam_width = recognizer, beam_width
         self.decoder = None
-        if task == "ctc" and (lm is not None or beam_width is not None):
+        if any(value is not None for value in (lm, hotwords, beam_width)) and task == "ctc":
             self.decoder = make_decoder(
                 recognizer.tokenizer, lm, alpha, beta, beam_width or 100, lm_case, unit
             )
+            if hotwords is not None:
+                self.decoder = self.decoder.replace(hotwords=hotwords, hotword_weight=hotword_weight)
         recognizer.model.eval()
 
     @torch.no_grad()
@@ -200,8 +208,9 @@ class FrameTimes(NamedTuple):
     @classmethod
     def of(cls, recognizer: Recognizer) -> FrameTimes:
         """The frame times of a recognizer's model and features."""
-        geometry, hop = recognizer.model.frame_geometry, recognizer.features.hop_seconds
-        return cls(geometry.step * hop, geometry.offset * hop)
+        geometry, features = recognizer.model.frame_geometry, recognizer.features
+        hop = features.hop_seconds
+        return cls(geometry.step * hop, geometry.offset * hop + features.first_seconds)
 
     def seconds(self, start: int, end: int, duration_seconds: float) -> tuple[float, float]:
         """Begin and end of frames ``start`` to ``end - 1``, in seconds within the recording."""
@@ -279,7 +288,7 @@ def _each_window(
 ) -> Iterator[Tensor]:
     """The same in parts, one for each window."""
     check_frames(model, features.shape[1])
-    total, device = model.output_length(features.shape[1]), next(model.parameters()).device
+    total, device = model.output_length(features.shape[1]), device_of(model)
     for read, first, kept in _windows(model, features.shape[1], window, margin):
         part = features[:, read].to(device)
         log_probs, _ = model(part[None, None], torch.tensor([part.shape[1]], device=device))

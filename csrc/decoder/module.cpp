@@ -9,4 +9,5 @@ PYBIND11_MODULE(_decoder, m) {
   asrkern::bind_tries(m);
   asrkern::bind_ctc_beam(m);
   asrkern::bind_align(m);
+  asrkern::bind_words(m);
 }

@@ -1,6 +1,6 @@
 import torch
 
-from asrkern.data import Spectrogram, load_audio, read_manifest, resample
+from asrkern.data import Fbank, Spectrogram, load_audio, read_manifest, resample
 
 
 def speech(data_dir):
@@ -28,3 +28,12 @@ def test_resampled_speech_is_torchaudios_within_the_passband(torchaudio, data_di
     below = int(len(spectra[0]) * 3400 / 4000)
     difference = (spectra[0] - spectra[1])[:below].norm() / spectra[1][:below].norm()
     assert difference < 1e-3
+
+
+def test_fbank_of_speech_is_torchaudios(torchaudio, data_dir):
+    import torchaudio.compliance.kaldi as kaldi
+
+    x = speech(data_dir)
+    options = {"snip_edges": False, "dither": 0.0, "low_freq": 20.0, "high_freq": -400.0}
+    expected = kaldi.fbank(x[None], num_mel_bins=80, **options).t()
+    torch.testing.assert_close(Fbank()(x), expected, atol=2e-3, rtol=0)

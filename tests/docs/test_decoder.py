@@ -16,7 +16,7 @@ ORIGINS = re.findall(r"^## From (\w+)", TEXT, re.MULTILINE)
 
 
 def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ORIGINS == ["pyctcdecode", "transformers", "torchaudio", "sherpa"] and len(EXAMPLES) == 6
+    assert ORIGINS == ["pyctcdecode", "transformers", "torchaudio", "sherpa"] and len(EXAMPLES) == 7
     monkeypatch.chdir(tmp_path)
     # The alias of pyctcdecode goes again.
     aliased = [name for name in sys.modules if name.partition(".")[0] in ("pyctcdecode", "kenlm")]

@@ -8,6 +8,7 @@ from asrkern.decoder.compat import pyctcdecode
 from asrkern.decoder.compat._callback_lm import CTCDecoderLM, CTCDecoderLMState
 from asrkern.decoder.compat._install import install_as_pyctcdecode
 from asrkern.decoder.compat._torchaudio import CTCDecoder, CTCHypothesis, ctc_decoder
+from asrkern.decoder.compat._torchaudio_cuda import CUCTCDecoder, CUCTCHypothesis, cuda_ctc_decoder
 from asrkern.decoder.compat.pyctcdecode import BeamSearchDecoderCTC, build_ctcdecoder
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "CTCDecoderLM",
     "CTCDecoderLMState",
     "CTCHypothesis",
+    "CUCTCDecoder",
+    "CUCTCHypothesis",
     "build_ctcdecoder",
     "ctc_decoder",
+    "cuda_ctc_decoder",
     "install_as_pyctcdecode",
     "pyctcdecode",
 ]

@@ -48,9 +48,8 @@ class CTCHypothesis(NamedTuple):
 class _BeamDecoder(CTCBeamDecoder):
     """A decoder whose hypotheses come with the end of their last token."""
 
-    def _hypothesis(self, score, am_score, tokens, starts, ends, *columns):
-        found = super()._hypothesis(score, am_score, tokens, starts, ends, *columns)
-        return found, (ends[-1] if ends else 0)
+    def _hypothesis(self, *values):
+        return super()._hypothesis(*values), values[-1]
 
 
 class _TokenBeamDecoder(_BeamDecoder):

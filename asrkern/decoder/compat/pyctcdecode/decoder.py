@@ -14,6 +14,7 @@ import numpy as np
 from asrkern._decoder import NGramState
 from asrkern._optional import require
 from asrkern.decoder._files import about
+from asrkern.decoder._scores import as_scores
 from asrkern.decoder._tokens import WORD_MARK
 from asrkern.decoder.beam import CTCBeamDecoder, Hypothesis, _count
 from asrkern.decoder.compat._names import renamed
@@ -498,7 +499,9 @@ class BeamSearchDecoderCTC:
     ) -> list[OutputBeam]:
         """:meth:`decode_beams` by the search in Python."""
         ends = lm_state is None if end_of_sentence is None else end_of_sentence
-        log_probs = _as_log_probs(self._checked(logits), means=self._parity)
+        # The search adds up floats of Python, which are doubles.
+        checked = self._checked(logits)
+        log_probs = _as_log_probs(checked if self._parity else np.asarray(checked, np.float64), self._parity)
         if np.isnan(log_probs).any():
             raise ValueError("logits: expected numbers, received NaN")
         found = search(
@@ -554,14 +557,14 @@ class BeamSearchDecoderCTC:
 
 def _as_log_probs(logits: np.ndarray, means: bool) -> np.ndarray:
     """Log-probabilities of logits or probabilities. means: rows whose sums are 1 on average count as probabilities,
-    whatever they hold."""
-    if means:
-        are_probabilities = math.isclose(logits.sum(axis=1).mean(), 1) if len(logits) else False
-    else:
-        are_probabilities = (
-            len(logits) > 0 and logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3)
-        )
-    if are_probabilities:
+    whatever they hold, and the arithmetic is numpy's, as in pyctcdecode."""
+    if not means:
+        x = as_scores(logits)
+        # NaN fails both comparisons and stays, so that the search names it.
+        if len(x) > 0 and x.min() >= 0 and ((x.sum(1) - 1).abs() <= 1e-3).all():
+            return x.clamp(MIN_TOKEN_CLIP_P, 1).log().numpy()
+        return x.log_softmax(-1).clamp(math.log(MIN_TOKEN_CLIP_P), 0).numpy()
+    if len(logits) and math.isclose(logits.sum(axis=1).mean(), 1):
         return np.log(np.clip(logits, MIN_TOKEN_CLIP_P, 1))
     logits = logits - logits.max(axis=1, keepdims=True)
     logits = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
