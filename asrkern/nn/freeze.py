@@ -145,7 +145,7 @@ class FrozenLSTM(_FrozenRNN):
     _state_count = 2
 
 
-_KINDS = {GRU: FrozenGRU, LSTM: FrozenLSTM, QuantizedGRU: FrozenGRU, QuantizedLSTM: FrozenLSTM}
+KINDS = {GRU: FrozenGRU, LSTM: FrozenLSTM, QuantizedGRU: FrozenGRU, QuantizedLSTM: FrozenLSTM}
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -172,7 +172,7 @@ def freeze(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
-    known = [(name, m) for name, m in model.named_modules() if type(m) in _KINDS]
+    known = [(name, m) for name, m in model.named_modules() if type(m) in KINDS]
     if not known and not any(isinstance(m, _FrozenRNN) for m in model.modules()):
         raise ValueError(
             f"model: expected asrkern.nn.GRU or LSTM inside, received a {type(model).__name__} without; "
@@ -195,7 +195,7 @@ def freeze(model: nn.Module) -> nn.Module:
         for name in ("_flat_weights", "_flat_weight_refs"):
             module.__dict__.pop(name, None)
         module._packed.clear()
-        module.__class__ = _KINDS[type(module)]
+        module.__class__ = KINDS[type(module)]
     return model.eval()
 
 
