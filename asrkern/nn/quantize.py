@@ -225,7 +225,7 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
     if takes_int8(activations) and weights != "int8":
         raise ValueError(f'activations: expected "float32" with weights="bf16", received {activations!r}')
     for name, module in model.named_modules():
-        if hasattr(module, "_packed_hh"):
+        if hasattr(module, "_packed_weights"):
             raise ValueError(
                 f"model: expected one that is not frozen, received {type(module).__name__} in {name or 'the layer itself'}; "
                 "asrkern.nn.unfreeze(model) gives the weights back"
