@@ -85,7 +85,7 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
   m.def(
       "masked_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? lengths,"
-      " Tensor? output_lengths, int[] stride, int[] padding, float min, float max, int[] pool=[1, 1])"
+      " Tensor? output_lengths, int[] stride, int[] padding, float min, float max, int[] pool=[1, 1], int groups=1)"
       " -> Tensor");
   m.def(
       "masked_conv2d_batch_norm_act(Tensor input, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias,"

@@ -110,9 +110,10 @@ def _masked_conv2d(
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,
     pool: tuple[int, int] = (1, 1),
+    groups: int = 1,
 ) -> Tensor:
     x = zero_padding(input, lengths, "NCFT")
-    y = F.conv2d(x, weight, bias, stride, padding)
+    y = F.conv2d(x, weight, bias, stride, padding, groups=groups)
     if scale is not None:
         y = torch.addcmul(shift[:, None, None], y, scale[:, None, None])
     if activation is not None:

@@ -41,9 +41,14 @@ using PerChannel = std::initializer_list<std::pair<const char*, const std::optio
 
 void check_arguments(const Tensor& input, const Tensor& weight, PerChannel per_channel,
                      const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-                     const std::vector<int64_t>& pool) {
+                     const std::vector<int64_t>& pool, int64_t groups) {
   check("input", input).dim(4);
-  check("weight", weight).dtype(input).shape({kAny, input.size(1), kAny, kAny});
+  if (groups != 1 && groups != input.size(1))
+    invalid("groups: expected 1 or the ", input.size(1), " channels of input, received ", groups);
+  if (groups == 1)
+    check("weight", weight).dtype(input).shape({kAny, input.size(1), kAny, kAny});
+  else
+    check("weight", weight).dtype(input).shape({groups, 1, kAny, kAny});
   for (int d = 0; d < 4; ++d) {
     if (d > 0 && input.size(d) == 0)
       invalid("input: expected at least one value in every dimension but the first, received shape ",
@@ -66,8 +71,9 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
                      const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
                      const std::optional<Tensor>& lengths, const std::optional<Tensor>& output_lengths,
                      std::vector<int64_t> stride, std::vector<int64_t> padding, double min, double max,
-                     std::vector<int64_t> pool) {
-  check_arguments(input, weight, {{"bias", &bias}, {"scale", &scale}, {"shift", &shift}}, stride, padding, pool);
+                     std::vector<int64_t> pool, int64_t groups) {
+  check_arguments(input, weight, {{"bias", &bias}, {"scale", &scale}, {"shift", &shift}}, stride, padding, pool,
+                  groups);
   const Axis bins("F (frequency)", input.size(2), weight.size(2), stride[0], padding[0]);
   const Axis frames("T (time)", input.size(3), weight.size(3), stride[1], padding[1]);
   const int64_t batch = input.size(0);
@@ -94,7 +100,7 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
     using T = decltype(type);
     const cpu::Kernels<T>& kernels = cpu::kernels<T>();
     cpu::MaskedConv2d<T> conv{batch,
-                              weight.size(1),
+                              input.size(1),
                               bins.size,
                               frames.size,
                               weight.size(0),
@@ -118,7 +124,8 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
                               data_or_null<T>(a),
                               data_or_null<T>(c),
                               nullptr,
-                              mutable_data<T>(output)};
+                              mutable_data<T>(output),
+                              groups > 1};
     if (output.numel() == 0) return;
     const cpu::ThreadPool threads = torch_threads();
     Tensor packed = allocate(w, {kernels.masked_conv2d_packed_size(conv)});
