@@ -38,6 +38,7 @@ def translations() -> dict[Callable, Callable]:
         "ctc_beam_search": _ctc_beam_search,
         "gru": _gru,
         "gru_cell": _gru_cell,
+        "gru_cell_prepacked": _frozen,
         "gru_pack": _pack,
         "gru_prepacked": _gru_prepacked,
         "linear": _linear,
@@ -45,6 +46,7 @@ def translations() -> dict[Callable, Callable]:
         "linear_quantized": _linear_quantized,
         "lstm": _lstm,
         "lstm_cell": _lstm_cell,
+        "lstm_cell_prepacked": _frozen,
         "lstm_pack": _pack,
         "lstm_prepacked": _lstm_prepacked,
         "masked_conv2d": _masked_conv2d,
@@ -159,6 +161,12 @@ def _cell(input, states, weights):
     states = [op.Unsqueeze(state, [0]) for state in states]
     _, *finals = _recurrent(op.Unsqueeze(input, [0]), None, None, states, [direction], size, False)
     return *(op.Squeeze(final, [0]) for final in finals), _no_reserve()
+
+
+def _frozen(*_: Any, **__: Any):
+    raise ValueError(
+        "a frozen cell: its weights are in the order of this CPU; asrkern.nn.unfreeze(model) gives them back"
+    )
 
 
 def _no_reserve():
@@ -288,9 +296,10 @@ def _masked_conv2d(
     min: float,
     max: float,
     pool=(1, 1),
+    groups: int = 1,
 ):
     pads = [*padding, *padding]
-    y = op.Conv(_masked(input, lengths, "NCFT"), weight, bias, strides=list(stride), pads=pads)
+    y = op.Conv(_masked(input, lengths, "NCFT"), weight, bias, strides=list(stride), pads=pads, group=groups)
     y = y if scale is None else op.Mul(y, _channels(scale, "NCFT"))
     y = y if shift is None else op.Add(y, _channels(shift, "NCFT"))
     if output_lengths is None and lengths is not None:

@@ -82,6 +82,8 @@ def format_report(report: dict[str, Any]) -> str:
             *((f"{percentile} ms", _latency(percentile)) for percentile in found["latency_seconds"]),
             ("n", lambda found: str(found["timed_requests"])),
             ("peak MiB", lambda found: f"{found['peak_memory_mib']:.0f}"),
+            ("above imports", lambda found: f"{found['memory_mib']:.0f}"),
+            ("of stock's", lambda found: f"{found['memory_of_stock']:.2f}"),
             ("speed-up", lambda found: f"{found['speed_up']:.2f}"),
         ]
     rows = [["backend", *(header for header, _ in columns)]]
@@ -95,7 +97,7 @@ def format_report(report: dict[str, Any]) -> str:
     if report["passed"]:
         lines.append(
             f"Differences (at most {_tolerances(report)}) and texts are against stock, packed; "
-            "speed-up is against the faster stock backend."
+            "speed-up is against the faster stock backend, peak memory above imports against the smaller one."
         )
     else:
         lines.append(
@@ -113,7 +115,8 @@ def format_models(command: str, reports: Sequence[dict[str, Any]]) -> str:
         tables.append(
             f"`{command}` on {_processor(chosen[0]['machine'])}; torch {chosen[0]['machine']['torch']}. Speed-up is against "
             "the faster stock backend, in outputs that were compared first; seconds are for all of the audio, "
-            "stage by stage: the faster stock backend / asrkern, then with fewer bits.\n\n"
+            "stage by stage: the faster stock backend / asrkern, then with fewer bits. Memory is the peak of a process "
+            "above what it had after its imports, of the smaller stock backend's: asrkern, then with fewer bits.\n\n"
             f"{markdown_table(list(map(_model_row, chosen)))}\n"
         )
     return "\n".join(tables)
@@ -132,6 +135,7 @@ def _model_row(report: dict[str, Any]) -> dict[str, str]:
         **row,
         "audio s": f"{report['audio_seconds']:.0f}",
         **{name: f"{found['speed_up']:.2f}" for name, found in ours.items()},
+        "memory": " / ".join(f"{found['memory_of_stock']:.2f}" for found in ours.values()),
         "seconds": ", ".join(stages),
     }
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -99,8 +99,20 @@ def interleaved(
     return times
 
 
+class PeakMemory(NamedTuple):
+    """Memory of a process, in MiB: its peak, and what it had at its start, with everything imported."""
+
+    peak: float
+    at_start: float
+
+
 def peak_memory_mib(device: torch.device, prepare: Callable[..., Callable[[], object]], *args: Any) -> float:
-    """Peak memory, in MiB, of a new process while it calls what ``prepare(*args)`` returned.
+    """The peak of :func:`peak_memory`."""
+    return peak_memory(device, prepare, *args).peak
+
+
+def peak_memory(device: torch.device, prepare: Callable[..., Callable[[], object]], *args: Any) -> PeakMemory:
+    """Memory of a new process while it calls what ``prepare(*args)`` returned, and before it called ``prepare``.
 
     On CUDA what torch allocated on the device; otherwise resident memory. On Linux the peak is set back once
     ``prepare`` is done, so that what only loading needs does not count; elsewhere it counts. ``prepare`` must
@@ -113,17 +125,19 @@ def peak_memory_mib(device: torch.device, prepare: Callable[..., Callable[[], ob
 
 def _measured_call(
     device: torch.device, prepare: Callable[..., Callable[[], object]], args: tuple[Any, ...]
-) -> float:
+) -> PeakMemory:
+    # prepare's module and those that it imports are there: they came with its name.
+    at_start = peak_resident_mib()
     call = prepare(*args)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         call()
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        return PeakMemory(torch.cuda.max_memory_allocated(device) / 2**20, 0.0)
     # Not permitted in every container; the peak then includes loading, as on other systems.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     call()
-    return peak_resident_mib()
+    return PeakMemory(peak_resident_mib(), at_start)
 
 
 def peak_resident_mib() -> float:

@@ -44,11 +44,13 @@ from asrkern import models
 from asrkern.data import collate, load_audio, read_manifest
 from asrkern.models import DeepSpeech2
 from asrkern.models.deepspeech2_config import PRESETS
-from asrkern.nn import quantize
+from asrkern.nn import freeze, quantize
+from asrkern.nn.freeze import KINDS as FREEZABLE
 from benchmarks._formats import FORMATS
 from benchmarks._report import Progress, format_models, format_report, plot_reports
-from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory_mib, percentiles
+from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory, percentiles
 from benchmarks.models._systems import Stages, depends_on_padding, stock_stages, system_of
+from benchmarks.models._torch_twin import sharing_weights
 
 SHIPPED = Path(__file__).parent / "utterances" / "manifest.jsonl"
 RESULTS = Path(__file__).parent / "results" / "rtf.md"
@@ -112,13 +114,16 @@ class Job:
 
 
 def make_backends(model: nn.Module, device: torch.device, names: Sequence[str]) -> list[Backend]:
-    """The named backends of one model on ``device``."""
+    """The named backends of one model on ``device``; asrkern's are frozen on the CPU, as ``asrkern transcribe`` does it."""
     backends = []
+    model.to(device)
     for name in names:
         if name in (PADDED, PACKED):
             stages = stock_stages(model, name == PACKED, device)
         else:
-            ours = quantize(model, *QUANTIZED[name]) if name in QUANTIZED else model.to(device)
+            ours = quantize(model, *QUANTIZED[name]) if name in QUANTIZED else sharing_weights(model)
+            if device.type == "cpu" and any(type(module) in FREEZABLE for module in ours.modules()):
+                freeze(ours)
             stages = system_of(model).stages(ours)
         tolerance = TOLERANCE
         if name in QUANTIZED:
@@ -311,7 +316,8 @@ def run_job(job: Job, progress: Progress) -> dict[str, Any]:
         ]
     if report["passed"]:
         times = time_requests(backends, run, job.requests, job.repeats, progress)
-        fastest_stock = min(times[name]["seconds"] for name in times if name in (PADDED, PACKED))
+        stock = [name for name in times if name in (PADDED, PACKED)]
+        fastest_stock = min(times[name]["seconds"] for name in stock)
         longest = max(job.requests, key=lambda request: max(map(len, request.waveforms)))
         waveforms = [x.numpy() for x in longest.waveforms]
         for name, found in numbers.items():
@@ -319,10 +325,14 @@ def run_job(job: Job, progress: Progress) -> dict[str, Any]:
             found["rtf"] = found["seconds"] / audio_seconds
             found["rtfx"] = audio_seconds / found["seconds"]
             found["speed_up"] = fastest_stock / found["seconds"]
-            found["peak_memory_mib"] = peak_memory_mib(
+            memory = peak_memory(
                 job.device, prepare_alone, name, job.build, job.device, waveforms, torch.get_num_threads()
             )
+            found |= {"peak_memory_mib": memory.peak, "memory_mib": memory.peak - memory.at_start}
             progress.step()
+        smallest_stock = min(numbers[name]["memory_mib"] for name in stock)
+        for found in numbers.values():
+            found["memory_of_stock"] = found["memory_mib"] / smallest_stock
     progress.end()
     return report
 

@@ -186,13 +186,15 @@ TRANSFORMER = [
 CELL = [CellShape(size, batch) for size in (256, 512, 1024) for batch in (1, 8, 32)]
 CELL_TRAINING = [CellShape(512, 32), CellShape(512, 96)]
 
+_CELL_GROWTH = {
+    "hidden_size": [CellShape(size, 8) for size in (128, 256, 512, 1024, 2048)],
+    "batch": [CellShape(512, batch) for batch in (1, 2, 4, 8, 16, 32, 64)],
+}
 # One dimension at a time, by operation.
 GROWTH: dict[str, dict[str, Sequence[Any]]] = {
     "gru": _GRU_GROWTH,
-    "lstm_cell": {
-        "hidden_size": [CellShape(size, 8) for size in (128, 256, 512, 1024, 2048)],
-        "batch": [CellShape(512, batch) for batch in (1, 2, 4, 8, 16, 32, 64)],
-    },
+    "lstm_cell": _CELL_GROWTH,
+    "lstm_cell_prepacked": _CELL_GROWTH,
     "linear_quantized": {
         "in_features": [LinearShape(8, size, size) for size in (256, 512, 1024, 2048)],
         "rows": [LinearShape(rows, 1024, 1024) for rows in (1, 2, 4, 8, 16, 32, 64)],

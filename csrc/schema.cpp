@@ -65,6 +65,12 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
   m.def(
       "lstm_cell_backward(Tensor grad_h, Tensor grad_c, Tensor c, Tensor reserve)"
       " -> (Tensor grad_gates, Tensor grad_c_before)");
+  m.def(
+      "gru_cell_prepacked(Tensor input, Tensor h, Tensor packed_ih, Tensor? scale_ih, Tensor packed_hh,"
+      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh) -> Tensor");
+  m.def(
+      "lstm_cell_prepacked(Tensor input, Tensor h, Tensor c, Tensor packed_ih, Tensor? scale_ih, Tensor packed_hh,"
+      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh) -> (Tensor h_next, Tensor c_next)");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def(
       "linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, bool int8_activations=False)"
@@ -79,7 +85,7 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
   m.def(
       "masked_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? lengths,"
-      " Tensor? output_lengths, int[] stride, int[] padding, float min, float max, int[] pool=[1, 1])"
+      " Tensor? output_lengths, int[] stride, int[] padding, float min, float max, int[] pool=[1, 1], int groups=1)"
       " -> Tensor");
   m.def(
       "masked_conv2d_backward_input(Tensor grad_output, Tensor input, Tensor weight, Tensor? lengths,"

@@ -154,13 +154,17 @@ class _Function:
         pass
 
 
+# What a file is read by, so that no second copy of it is in memory.
+_READ_AT_ONCE = 2**20
+
+
 @dataclass
 class Storage:
-    """The bytes of one or more tensors. ``data`` is read after the pickle that refers to it."""
+    """The bytes of one or more tensors. They are read after the pickle that refers to them."""
 
     dtype: torch.dtype
     numel: int
-    data: bytearray = field(default_factory=bytearray)
+    data: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8), compare=False)
 
     @property
     def nbytes(self) -> int:
@@ -172,9 +176,16 @@ class Storage:
     @cached_property
     def tensor(self) -> Tensor:
         """All of the storage as one tensor, of which other tensors are views."""
-        if not self.numel:
-            return torch.empty(0, dtype=self.dtype)
-        return torch.frombuffer(self.data, dtype=self.dtype)
+        return self.data.view(self.dtype)
+
+    def read_from(self, file: BinaryIO) -> int:
+        """Read the bytes into memory that the tensors will have, and count them."""
+        self.data = torch.empty(self.nbytes, dtype=torch.uint8)
+        view, count = memoryview(self.data.numpy()), 0
+        while part := file.read(min(_READ_AT_ONCE, self.nbytes - count)):
+            view[count : count + len(part)] = part
+            count += len(part)
+        return count
 
 
 _MAX_DIMENSIONS = 64  # torch's own limit

@@ -58,7 +58,8 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
             name = f"{root}/data/{key}"
             if name not in names:
                 raise ValueError(f"storage {shown(key)} is missing")
-            storage.data = bytearray(_member(archive, name, storage.nbytes))
+            with archive.open(_stored(archive, name, storage.nbytes)) as member:
+                storage.read_from(member)
             # Members can lie within each other. torch.save writes none that do.
             total += storage.nbytes
             if total > size:
@@ -66,14 +67,18 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     return value
 
 
-def _member(archive: zipfile.ZipFile, name: str, size: int | None = None) -> bytes:
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    return archive.read(_stored(archive, name))
+
+
+def _stored(archive: zipfile.ZipFile, name: str, size: int | None = None) -> zipfile.ZipInfo:
     """A member as torch.save writes it, uncompressed: so a small file cannot become a large one."""
     record = archive.getinfo(name)
     if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
         raise ValueError(f"{shown(name)} is compressed, which torch.save does not do; save it anew")
     if size not in (None, record.file_size):
         raise ValueError(f"{shown(name)} should have {size} bytes, has {record.file_size}")
-    return archive.read(record)
+    return record
 
 
 def _read_legacy(file: BinaryIO, size: int) -> Any:
@@ -96,8 +101,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
         (numel,) = struct.unpack("<q", source.read(8))
         if numel != storage.numel or storage.nbytes > size:
             raise ValueError(f"storage {shown(key)} should have {storage.numel} elements, has {numel}")
-        storage.data = bytearray(storage.nbytes)
-        if file.readinto(storage.data) != storage.nbytes:
+        if storage.read_from(file) != storage.nbytes:
             raise ValueError(f"storage {shown(key)} is cut short")
     if missing := storages.keys() - set(keys):
         raise ValueError(f"storage {shown(min(missing))} is missing")

@@ -60,7 +60,7 @@ class ConvListener(Listener):
     """HW4P2's: convolutions over time, (pyramidal) recurrent blocks, self-attention blocks.
 
     Keys ``embedding.*``, ``pblstm.N.blstm.*``, ``transformer_encoder.N.*``. Convolutions, batch norms and recurrent
-    layers are asrkern's, the rest and depthwise convolutions torch's.
+    layers are asrkern's, the rest and depthwise convolutions in training torch's.
     """
 
     def __init__(self, config: LASConfig) -> None:
@@ -149,7 +149,7 @@ def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor
         if isinstance(module, InvertedResidual):
             x, lengths = module(x, lengths)
         elif isinstance(module, nn.Conv1d):
-            folds = module.groups == 1 and _on_running_stats(modules[0])
+            folds = _on_running_stats(modules[0])
             x, lengths = _masked_conv1d(module, modules.pop(0) if folds else None, x, lengths)
         elif isinstance(module, MaskedBatchNorm1d):
             x = module(x, lengths)
@@ -169,7 +169,7 @@ def _masked_conv1d(
     """A convolution, and the batch norm on running statistics after it, if that is given."""
     (kernel_size,), (stride,), (padding,) = conv.kernel_size, conv.stride, conv.padding
     output_lengths = ops.conv_output_lengths(lengths, kernel_size, stride, padding)
-    if conv.groups > 1:
+    if conv.groups > 1 and norm is None:
         return zero_padding(conv(zero_padding(x, lengths, "NCT")), output_lengths, "NCT"), output_lengths
     y = ops.masked_conv2d(
         x.unsqueeze(2),
@@ -181,6 +181,7 @@ def _masked_conv1d(
         output_lengths=output_lengths,
         stride=(1, stride),
         padding=(0, padding),
+        groups=conv.groups,
     )
     return y.squeeze(2), output_lengths
 

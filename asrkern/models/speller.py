@@ -51,6 +51,8 @@ class Speller(nn.Module):
     """What the two spellers share. The state begins with zeros, so that nothing is random in eval mode."""
 
     embedding: nn.Embedding
+    # For asrkern.nn.freeze: its steps read its layers' weights, of which it keeps packed copies.
+    packs_its_layers = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -140,6 +141,8 @@ def fit_weights(
 def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
     """A model made on the meta device, with the weights of :func:`fit_weights`: in fp32 on the CPU, in eval mode.
 
+    Where a file has them as the model wants them, they stay in the memory that they were read into.
+
     Buffers outside of the state_dict are left without values; a model should compute these when it needs them.
 
     Raises:
@@ -151,8 +154,20 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
     for name, buffer in model.named_buffers():
         if name.endswith("num_batches_tracked"):
             buffer.zero_()
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(_owned(weights, model), strict=False, assign=True)
     return model.eval()
+
+
+def _owned(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights as the model's own: what is alone in its memory stays there, and is not copied."""
+    dtypes = {key: value.dtype for key, value in model.state_dict().items()}
+    uses = Counter(value.untyped_storage().data_ptr() for value in weights.values())
+    owned = {}
+    for key, value in weights.items():
+        storage = value.untyped_storage()
+        alone = uses[storage.data_ptr()] == 1 and storage.nbytes() == value.nbytes and value.is_contiguous()
+        owned[key] = value.to(dtypes[key], copy=not alone, memory_format=torch.contiguous_format)
+    return owned
 
 
 class _Outlining(TorchFunctionMode):

@@ -14,7 +14,7 @@ from asrkern.nn.batch_norm import MaskedBatchNorm1d, MaskedBatchNorm2d
 from asrkern.nn.batch_rnn import BatchRNN
 from asrkern.nn.cells import GRUCell, LSTMCell
 from asrkern.nn.convert import ConversionReport, convert
-from asrkern.nn.freeze import FrozenGRU, FrozenLSTM, freeze, unfreeze
+from asrkern.nn.freeze import FrozenGRU, FrozenGRUCell, FrozenLSTM, FrozenLSTMCell, freeze, unfreeze
 from asrkern.nn.fused_sequential import FusedSequential
 from asrkern.nn.gru import GRU
 from asrkern.nn.light_gru import LightGRU
@@ -44,7 +44,9 @@ __all__ = [
     "ConversionReport",
     "DotAttention",
     "FrozenGRU",
+    "FrozenGRUCell",
     "FrozenLSTM",
+    "FrozenLSTMCell",
     "FusedSequential",
     "GRUCell",
     "InferenceBatchSoftmax",

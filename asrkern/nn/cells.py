@@ -13,30 +13,29 @@ from asrkern.ops._recurrent import RecurrentWeights
 class RecurrentCell:
     """First among the bases, before torch's cell: torch's has the parameters, this one computes."""
 
+    # How many states a cell has, an LSTM's in a tuple.
+    _state_count = 1
+
     def _rows(self, input: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Input and states, checked, as [N, ·]; states of zeros if there are none."""
         check_tensor("input", input, (1, 2))
         batch = input.shape[:-1]
         check_shape("input", input, (*batch, self.input_size))
-        names = ("hx",) if isinstance(self, torch.nn.GRUCell) else ("hx[0]", "hx[1]")
+        names = ("hx",) if self._state_count == 1 else ("hx[0]", "hx[1]")
         for name, state in zip(names, states):
             check_shape(name, state, (*batch, self.hidden_size))
         if not states:
             states = (input.new_zeros(*batch, self.hidden_size),) * len(names)
         return tuple(t if batch else t[None] for t in (input, *states))
 
-    def _weights(self) -> RecurrentWeights:
-        return RecurrentWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+    def _step(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The operation."""
+        weights = RecurrentWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        return self._operation(x, weights, *states)
 
 
-class GRUCell(RecurrentCell, torch.nn.GRUCell):
-    """Drop-in replacement of torch.nn.GRUCell: same constructor, state_dict, arguments and return values.
-
-    On the CPU in float32 a row's result is bit for bit independent of the other rows.
-
-    Args:
-        input_size, hidden_size, bias, device, dtype: as in torch.nn.GRUCell.
-    """
+class OneState(RecurrentCell):
+    """A cell with a GRU's state."""
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """One step.
@@ -53,18 +52,14 @@ class GRUCell(RecurrentCell, torch.nn.GRUCell):
             ValueError: input or hx has the wrong shape.
         """
         x, h = self._rows(input, () if hx is None else (hx,))
-        h = ops.gru_cell(x, self._weights(), h)
+        h = self._step(x, h)
         return h if input.dim() == 2 else h[0]
 
 
-class LSTMCell(RecurrentCell, torch.nn.LSTMCell):
-    """Drop-in replacement of torch.nn.LSTMCell: same constructor, state_dict, arguments and return values.
+class TwoStates(RecurrentCell):
+    """A cell with an LSTM's states."""
 
-    On the CPU in float32 a row's result is bit for bit independent of the other rows.
-
-    Args:
-        input_size, hidden_size, bias, device, dtype: as in torch.nn.LSTMCell.
-    """
+    _state_count = 2
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """One step.
@@ -84,5 +79,29 @@ class LSTMCell(RecurrentCell, torch.nn.LSTMCell):
             received = type(hx).__name__ if isinstance(hx, Tensor) else f"{len(hx)} values"
             raise TypeError(f"hx: expected a pair (h, c), received {received}")
         x, h, c = self._rows(input, () if hx is None else tuple(hx))
-        h, c = ops.lstm_cell(x, self._weights(), h, c)
+        h, c = self._step(x, h, c)
         return (h, c) if input.dim() == 2 else (h[0], c[0])
+
+
+class GRUCell(OneState, torch.nn.GRUCell):
+    """Drop-in replacement of torch.nn.GRUCell: same constructor, state_dict, arguments and return values.
+
+    On the CPU in float32 a row's result is bit for bit independent of the other rows.
+
+    Args:
+        input_size, hidden_size, bias, device, dtype: as in torch.nn.GRUCell.
+    """
+
+    _operation = staticmethod(ops.gru_cell)
+
+
+class LSTMCell(TwoStates, torch.nn.LSTMCell):
+    """Drop-in replacement of torch.nn.LSTMCell: same constructor, state_dict, arguments and return values.
+
+    On the CPU in float32 a row's result is bit for bit independent of the other rows.
+
+    Args:
+        input_size, hidden_size, bias, device, dtype: as in torch.nn.LSTMCell.
+    """
+
+    _operation = staticmethod(ops.lstm_cell)

@@ -82,7 +82,8 @@ def convert(
             original, or "valid".
         inplace: True: replace the layers of this very model. False: convert a deep copy, with weights of its own.
         cells: whether GRUCell and LSTMCell are converted. asrkern's give a row the same bits in any batch, and are
-            the faster ones in inference with 8 rows or more of 512 units or more; torch's are with fewer.
+            the faster ones in inference with 8 rows or more of 512 units or more; torch's are with fewer, unless the
+            model is frozen (:func:`asrkern.nn.freeze`).
 
     Returns:
         The report; its ``model`` is the one to use from here on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from multiprocessing.context import get_spawning_popen
 from typing import Any
@@ -11,43 +12,51 @@ from torch import Tensor, nn
 
 from asrkern import ops
 from asrkern.nn._recurrent import RecurrentLayers
+from asrkern.nn.cells import GRUCell, LSTMCell, OneState, RecurrentCell, TwoStates
 from asrkern.nn.gru import GRU
 from asrkern.nn.lstm import LSTM
 from asrkern.nn.quantize import QuantizedGRU, QuantizedLSTM
+from asrkern.ops._autograd import call
 from asrkern.ops._common import compute_dtype, output_dtype
 
 _WAY_BACK = "asrkern.nn.unfreeze(model) gives the weights back"
 
 
-class _FrozenRNN(RecurrentLayers, nn.Module):
-    """A recurrent layer that keeps every weight_hh only in the order that the kernels read."""
+class _Frozen(nn.Module):
+    """A layer or a cell that keeps the weights of its steps only in the order that the kernels read."""
 
     # Name of a weight → the packed weight. They are not buffers: their order depends on this CPU, so they must not be
     # stored or moved.
-    _packed_hh: dict[str, Tensor]
+    _packed_weights: dict[str, Tensor]
     # The layer's class before freezing, to which unfreeze returns it; its weights in their order, and whether each had
     # gradients.
-    _thawed: type[RecurrentLayers]
+    _thawed: type[nn.Module]
     _order: dict[str, bool]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("weight_hh_") and name in self.__dict__.get("_packed_hh", ()):
+        if name.startswith("weight_") and name in self.__dict__.get("_packed_weights", ()):
             raise AttributeError(f"{name}: the model is frozen, {_WAY_BACK}; state_dict() has a copy")
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__.get("_packed_hh", ()):
+        if name in self.__dict__.get("_packed_weights", ()):
             raise AttributeError(f"{name}: the model is frozen, {_WAY_BACK}")
         super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         """The sizes of the layer as repr shows them."""
-        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+        return f"{self.input_size}, {self.hidden_size}"
 
-    def flatten_parameters(self) -> None:
-        """Does nothing: the packed weights are the weights, not copies."""
+    @staticmethod
+    def _weight_names(module: nn.Module) -> list[str]:
+        """Which weights of the layer before freezing are packed."""
+        raise NotImplementedError
 
-    def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    def _shape_of(self, name: str) -> tuple[int, int]:
+        """That of a weight before packing."""
+        raise NotImplementedError
+
+    def _check_use(self) -> None:
         # It raises here, as quantised layers do: if train() raised, part of the model would be left in each mode.
         if self.training:
             raise RuntimeError(f"{type(self).__name__} is for inference; call eval(), or {_WAY_BACK}")
@@ -56,29 +65,25 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
                 f"a frozen {self._thawed.__name__} is for this process: its weights are in the order of this CPU; "
                 f"before exporting, {_WAY_BACK}"
             )
-        directions = [
-            self._packed_direction(key, self._packed_hh[f"weight_hh_{key}"])
-            for key in (f"l{layer}", f"l{layer}_reverse")[: 2 if self.bidirectional else 1]
-        ]
-        if issubclass(self._thawed, nn.RNNBase):
-            # With the dtypes of the layer before freezing: see run_layer.
-            compute_dtype(x, weight_hh=directions[0].packed_hh)
-            x = x.to(output_dtype(x, directions[0].packed_hh))
-        reverse = directions[1] if self.bidirectional else None
-        return self._prepacked_operation(x, directions[0], reverse, *states, **options)
+
+    def _as_before(self, x: Tensor, packed: Tensor) -> Tensor:
+        """x in the dtype of the layer's results: see run_layer."""
+        if not issubclass(self._thawed, _PARAMETERS_OF):
+            return x
+        compute_dtype(x, weight_hh=packed)
+        return x.to(output_dtype(x, packed))
 
     def _unpacked(self) -> Iterator[tuple[str, Tensor]]:
         """The weights before packing, as new tensors."""
-        for name, packed in self._packed_hh.items():
-            rows = getattr(self, name.replace("_hh_", "_ih_")).shape[0]
-            weight = _unpack(packed, self._pack, (rows, self.hidden_size))
+        for name, packed in self._packed_weights.items():
+            weight = _unpack(packed, self._pack, self._shape_of(name))
             # Compares bits, so that NaN equals NaN.
             if not torch.equal(self._pack(weight).view(torch.uint8), packed.view(torch.uint8)):
                 raise RuntimeError(f"{name}: its packed form cannot be read back")
             yield name, weight
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _FrozenRNN:
-        for name, packed in self._packed_hh.items():
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Frozen:
+        for name, packed in self._packed_weights.items():
             probe = fn(packed[:0])
             if probe.device != packed.device or probe.dtype != packed.dtype:
                 raise RuntimeError(
@@ -105,15 +110,44 @@ class _FrozenRNN(RecurrentLayers, nn.Module):
         starting = get_spawning_popen() is not None
         return {
             **super().__getstate__(),
-            "_packed_hh": self._packed_hh if starting else dict(self._unpacked()),
+            "_packed_weights": self._packed_weights if starting else dict(self._unpacked()),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._packed_hh = {
+        self._packed_weights = {
             name: weight if weight.dim() == 1 else self._pack(weight)
-            for name, weight in self._packed_hh.items()
+            for name, weight in self._packed_weights.items()
         }
+
+
+class _FrozenRNN(RecurrentLayers, _Frozen):
+    """Every weight_hh is packed."""
+
+    def extra_repr(self) -> str:
+        """The sizes of the layer as repr shows them."""
+        return _Frozen.extra_repr(self) + f", num_layers={self.num_layers}"
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: the packed weights are the weights, not copies."""
+
+    @staticmethod
+    def _weight_names(module: RecurrentLayers) -> list[str]:
+        ends = ("", "_reverse")[: 2 if module.bidirectional else 1]
+        return [f"weight_hh_l{layer}{end}" for layer in range(module.num_layers) for end in ends]
+
+    def _shape_of(self, name: str) -> tuple[int, int]:
+        return getattr(self, name.replace("_hh_", "_ih_")).shape[0], self.hidden_size
+
+    def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
+        self._check_use()
+        directions = [
+            self._packed_direction(key, self._packed_weights[f"weight_hh_{key}"])
+            for key in (f"l{layer}", f"l{layer}_reverse")[: 2 if self.bidirectional else 1]
+        ]
+        x = self._as_before(x, directions[0].packed_hh)
+        reverse = directions[1] if self.bidirectional else None
+        return self._prepacked_operation(x, directions[0], reverse, *states, **options)
 
 
 class FrozenGRU(_FrozenRNN):
@@ -145,57 +179,123 @@ class FrozenLSTM(_FrozenRNN):
     _state_count = 2
 
 
-_KINDS = {GRU: FrozenGRU, LSTM: FrozenLSTM, QuantizedGRU: FrozenGRU, QuantizedLSTM: FrozenLSTM}
+class _FrozenCell(RecurrentCell, _Frozen):
+    """Both weights are packed."""
+
+    _gates: int
+    # The operation by its name, which checks what memory depends on, and no more.
+    _unchecked: str
+
+    @staticmethod
+    def _weight_names(module: nn.Module) -> list[str]:
+        return ["weight_ih", "weight_hh"]
+
+    def _shape_of(self, name: str) -> tuple[int, int]:
+        return self._gates * self.hidden_size, self.input_size if name == "weight_ih" else self.hidden_size
+
+    def _step(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
+        self._check_use()
+        packed_ih, packed_hh = self._packed_weights["weight_ih"], self._packed_weights["weight_hh"]
+        weights = ops.PackedCellWeights(packed_ih, None, packed_hh, None, self.bias_ih, self.bias_hh)
+        # The operation's checks take as long as a step of 256 units. Shapes were checked above, and csrc checks them.
+        floats = (x, *states, packed_hh, *(() if self.bias_ih is None else weights[4:]))
+        if not torch.is_grad_enabled() and all(t.dtype is torch.float32 and t.is_cpu for t in floats):
+            return call(self._unchecked, x, *states, *weights)
+        return self._operation(self._as_before(x, packed_hh), weights, *states)
+
+
+class FrozenGRUCell(_FrozenCell, OneState):
+    """A GRUCell of a model that :func:`freeze` has frozen.
+
+    It is not made by its constructor but by :func:`freeze`; called as :class:`asrkern.nn.GRUCell`.
+    """
+
+    _gates = 3
+    _operation = staticmethod(ops.gru_cell_prepacked)
+    _unchecked = "gru_cell_prepacked"
+    _pack = staticmethod(functools.partial(ops.pack_cell_weight, gates=3))
+
+
+class FrozenLSTMCell(_FrozenCell, TwoStates):
+    """An LSTMCell of a model that :func:`freeze` has frozen.
+
+    It is not made by its constructor but by :func:`freeze`; called as :class:`asrkern.nn.LSTMCell`.
+    """
+
+    _gates = 4
+    _operation = staticmethod(ops.lstm_cell_prepacked)
+    _unchecked = "lstm_cell_prepacked"
+    _pack = staticmethod(functools.partial(ops.pack_cell_weight, gates=4))
+
+
+# The classes of layers that freeze knows, and what it makes of them.
+KINDS: dict[type[nn.Module], type[_Frozen]] = {
+    GRU: FrozenGRU,
+    LSTM: FrozenLSTM,
+    GRUCell: FrozenGRUCell,
+    LSTMCell: FrozenLSTMCell,
+    QuantizedGRU: FrozenGRU,
+    QuantizedLSTM: FrozenLSTM,
+}
+# Of those, the layers with parameters; quantised ones have buffers.
+_PARAMETERS_OF = (nn.RNNBase, nn.RNNCellBase)
 
 
 def freeze(model: nn.Module) -> nn.Module:
     """Keep the recurrent weights of a model for inference alone: packed, and no longer as parameters.
 
-    Results are the same bits. Each weight_hh is in memory once; in eval mode without freezing there is a packed copy
-    beside it. Calls need not find out whether the weights were edited, which short calls notice (``python
+    Results are the same bits. Each weight_hh, and both weights of a cell, are in memory once; in eval mode without
+    freezing a layer has a packed copy beside it, and a cell packs at every step. Calls need not find out whether the weights were edited, which short calls notice (``python
     benchmarks/ops/packed_weights.py``). Editing, training, moving and exporting are refused until :func:`unfreeze`.
     Outputs of a frozen layer take no part in autograd. ``state_dict()``, pickling and ``copy.deepcopy`` give what they
     gave before. What was made for the parameters before, such as an optimizer, still holds them.
 
     Args:
-        model: its asrkern.nn.GRU and LSTM, and quantised ones, are changed in place. Their weights are float32, int8 or
-            bfloat16 on the CPU. Left as they are: subclasses, among them layers with parametrizations, and layers with
-            int8 activations.
+        model: its asrkern.nn.GRU and LSTM, quantised ones, and GRUCell and LSTMCell are changed in place. Their weights
+            are float32, int8 or bfloat16 on the CPU. Left as they are: subclasses, among them layers with
+            parametrizations, quantised cells, layers with int8 activations, and those of a LAS speller, which keeps
+            packed weights of its own.
 
     Returns:
         The model, in eval mode.
 
     Raises:
         TypeError: model is not a module.
-        ValueError: there is no such layer; or one is on another device, has another dtype, or a weight_hh that is not a
+        ValueError: there is no such layer; or one is on another device, has another dtype, or a weight that is not a
             plain parameter (torch.nn.utils.weight_norm). Then the model is as it was.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
-    known = [(name, m) for name, m in model.named_modules() if type(m) in _KINDS]
-    if not known and not any(isinstance(m, _FrozenRNN) for m in model.modules()):
+    known = [(name, m) for name, m in model.named_modules() if type(m) in KINDS]
+    if not known and not any(isinstance(m, _Frozen) for m in model.modules()):
         raise ValueError(
-            f"model: expected asrkern.nn.GRU or LSTM inside, received a {type(model).__name__} without; "
+            f"model: expected asrkern.nn.GRU, LSTM or their cells inside, received a {type(model).__name__} without; "
             "asrkern.nn.convert(model) puts them in torch's place"
         )
     # Sums of their weights are in the packs for int8 activations, too: _unpack would not tell them apart.
-    found = [(name, m) for name, m in known if getattr(m, "activations", "float32") == "float32"]
-    # Weight → packed weight, so that a weight of several layers is packed once.
-    packs: dict[Tensor, Tensor] = {}
+    packing = {part for m in model.modules() if getattr(m, "packs_its_layers", False) for part in m.modules()}
+    found = [
+        (name, m)
+        for name, m in known
+        if getattr(m, "activations", "float32") == "float32" and m not in packing
+    ]
+    # Weight and kind → packed weight, so that a weight of several layers is packed once.
+    packs: dict[tuple[Tensor, type[_Frozen]], Tensor] = {}
     # Tensors made in inference mode could not become parameters again.
     with torch.inference_mode(False), torch.no_grad():
         plans = [(module, _packed_of(name, module, packs)) for name, module in found]
     for module, packed in plans:
         own = _own(module)
         module._order = {name: tensor is not None and tensor.requires_grad for name, tensor in own.items()}
-        module._packed_hh, module._thawed = packed, type(module)
+        module._packed_weights, module._thawed = packed, type(module)
         for name in packed:
             del own[name]
         # torch's own lists of the same parameters go, too.
         for name in ("_flat_weights", "_flat_weight_refs"):
             module.__dict__.pop(name, None)
-        module._packed.clear()
-        module.__class__ = _KINDS[type(module)]
+        if isinstance(module, RecurrentLayers):
+            module._packed.clear()
+        module.__class__ = KINDS[type(module)]
     return model.eval()
 
 
@@ -213,15 +313,15 @@ def unfreeze(model: nn.Module) -> nn.Module:
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
     # Packed weight → parameter, so that layers that shared a weight share one again.
     thawed: dict[Tensor, Tensor] = {}
-    for module in [m for m in model.modules() if isinstance(m, _FrozenRNN)]:
+    for module in [m for m in model.modules() if isinstance(m, _Frozen)]:
         weights, order = {}, module._order
         with torch.inference_mode(False), torch.no_grad():
             for name, weight in module._unpacked():
-                if issubclass(module._thawed, nn.RNNBase):
+                if issubclass(module._thawed, _PARAMETERS_OF):
                     weight = nn.Parameter(weight, order[name])
-                weights[name] = thawed.setdefault(module._packed_hh[name], weight)
+                weights[name] = thawed.setdefault(module._packed_weights[name], weight)
         module.__class__ = module._thawed
-        for name in ("_packed_hh", "_order", "_thawed"):
+        for name in ("_packed_weights", "_order", "_thawed"):
             del module.__dict__[name]
         own = _own(module)
         own.update(weights)
@@ -237,23 +337,24 @@ def _own(module: nn.Module) -> dict[str, Tensor | None]:
     return module._parameters or module._buffers
 
 
-def _packed_of(name: str, module: RecurrentLayers, packs: dict[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Every weight_hh of a layer, packed, taken from ``packs`` if it is there. ValueError if one cannot be packed."""
-    packed = {}
-    for layer in range(module.num_layers):
-        for key in (f"weight_hh_l{layer}", f"weight_hh_l{layer}_reverse")[: 2 if module.bidirectional else 1]:
-            where = f"{name}.{key}" if name else key
-            weight = _own(module).get(key)
-            if type(weight) not in (Tensor, nn.Parameter):
-                raise ValueError(
-                    f"model: expected {where} to be a plain parameter, received one that is computed (weight_norm?)"
-                )
-            try:
-                if weight not in packs:
-                    packs[weight] = module._pack(weight)
-            except ValueError as error:
-                raise ValueError(f"model: {where}: {error}") from error
-            packed[key] = packs[weight]
+def _packed_of(
+    name: str, module: nn.Module, packs: dict[tuple[Tensor, type[_Frozen]], Tensor]
+) -> dict[str, Tensor]:
+    """The weights of a layer, packed, taken from ``packs`` if they are there. ValueError if one cannot be packed."""
+    packed, kind = {}, KINDS[type(module)]
+    for key in kind._weight_names(module):
+        where = f"{name}.{key}" if name else key
+        weight = _own(module).get(key)
+        if type(weight) not in (Tensor, nn.Parameter):
+            raise ValueError(
+                f"model: expected {where} to be a plain parameter, received one that is computed (weight_norm?)"
+            )
+        try:
+            if (weight, kind) not in packs:
+                packs[weight, kind] = kind._pack(weight)
+        except ValueError as error:
+            raise ValueError(f"model: {where}: {error}") from error
+        packed[key] = packs[weight, kind]
     return packed
 
 

@@ -35,6 +35,11 @@ class _EvalOnly(nn.Module):
             )
 
 
+def _bias_of(bias: Tensor | None) -> Tensor | None:
+    """In float32, and never the layer's own."""
+    return None if bias is None else bias.detach().to(torch.float32, copy=True)
+
+
 def _repr_of(activations: str) -> str:
     return "" if activations == "float32" else f", activations={activations}"
 
@@ -52,7 +57,7 @@ class QuantizedLinear(_EvalOnly):
         weight, scale = ops.quantize_weight(linear.weight, weights)
         self._keep("weight", weight)
         self._keep("scale", scale)
-        self._keep("bias", None if linear.bias is None else linear.bias.detach().float())
+        self._keep("bias", _bias_of(linear.bias))
         self.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -84,7 +89,7 @@ class QuantizedCell(_EvalOnly):
             bias = getattr(cell, f"bias_{part}")
             self._keep(f"weight_{part}", weight)
             self._keep(f"weight_{part}_scale", scale)
-            self._keep(f"bias_{part}", None if bias is None else bias.detach().float())
+            self._keep(f"bias_{part}", _bias_of(bias))
         self.train(cell.training)
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
@@ -142,7 +147,7 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
                 value, scale = ops.quantize_weight(value, weights)
                 self._keep(f"{name}_scale", scale)
             else:
-                value = value.float()
+                value = _bias_of(value)
             self._keep(name, value)
         self._packed = PackedCache()
         self.train(rnn.training)
@@ -220,7 +225,7 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
     if takes_int8(activations) and weights != "int8":
         raise ValueError(f'activations: expected "float32" with weights="bf16", received {activations!r}')
     for name, module in model.named_modules():
-        if hasattr(module, "_packed_hh"):
+        if hasattr(module, "_packed_weights"):
             raise ValueError(
                 f"model: expected one that is not frozen, received {type(module).__name__} in {name or 'the layer itself'}; "
                 "asrkern.nn.unfreeze(model) gives the weights back"
@@ -254,19 +259,16 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
             )
     # Buffers made in inference mode could not be recognised when they change.
     with torch.inference_mode(False):
-        model = copy.deepcopy(model).cpu()
-        # By the layer: one that is in several places stays one.
-        replacements: dict[nn.Module, nn.Module] = {}
+        # What the copy has in place of a layer, by its id, so that the layer's own weights are not copied before.
+        replacements: dict[int, Any] = {}
         for name, kind in found:
             layer = model.get_submodule(name)
-            if isinstance(layer, _EvalOnly):
+            if id(layer) in replacements:
                 continue
-            if layer not in replacements:
-                replacements[layer] = kind(layer, weights, activations)
-            if not name:
-                return replacements[layer].eval()
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, replacements[layer])
+            on_cpu = all(parameter.device.type == "cpu" for parameter in layer.parameters())
+            there = layer if on_cpu else copy.deepcopy(layer).cpu()
+            replacements[id(layer)] = kind(there, weights, activations)
+        model = copy.deepcopy(model, replacements).cpu()
         for module in model.modules():
             # Its nested tensors are for torch's fast path, whose weights it would read.
             if isinstance(module, nn.TransformerEncoder) and isinstance(module.layers[0], _EvalOnly):

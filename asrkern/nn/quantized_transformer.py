@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -36,7 +37,9 @@ class _QuantizedLayer(TransformerLayer, _EvalOnly):
                 part = _QuantizedAttention(part, weights, activations)
             elif isinstance(part, nn.Linear):
                 part = QuantizedLinear(part, weights, activations)
-            elif not isinstance(part, nn.LayerNorm):
+            elif isinstance(part, nn.LayerNorm):
+                part = copy.deepcopy(part)
+            else:
                 continue
             setattr(self, name, part)
         self.train(layer.training)

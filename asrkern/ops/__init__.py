@@ -2,7 +2,14 @@
 
 from asrkern.ops.attention import attention
 from asrkern.ops.batch_norm_act import BatchNormActResult, batch_norm_act
-from asrkern.ops.cells import gru_cell, lstm_cell
+from asrkern.ops.cells import (
+    PackedCellWeights,
+    gru_cell,
+    gru_cell_prepacked,
+    lstm_cell,
+    lstm_cell_prepacked,
+    pack_cell_weight,
+)
 from asrkern.ops.conv_tile import ConvTile, conv_tile
 from asrkern.ops.ctc_beam_search import CTCBeamSearchResult, CTCContext, ctc_beam_search
 from asrkern.ops.gru import GRUWeights, PackedGRUWeights, gru, gru_prepacked, pack_gru_weight
@@ -30,6 +37,7 @@ __all__ = [
     "Dense",
     "GRUWeights",
     "LSTMWeights",
+    "PackedCellWeights",
     "PackedGRUWeights",
     "PackedLSTMWeights",
     "PackedSpeller",
@@ -43,15 +51,18 @@ __all__ = [
     "ctc_beam_search",
     "gru",
     "gru_cell",
+    "gru_cell_prepacked",
     "gru_prepacked",
     "linear",
     "linear_heads",
     "linear_quantized",
     "lstm",
     "lstm_cell",
+    "lstm_cell_prepacked",
     "lstm_prepacked",
     "masked_conv2d",
     "masked_conv2d_batch_norm_act",
+    "pack_cell_weight",
     "pack_gru_weight",
     "pack_lstm_weight",
     "pack_speller",

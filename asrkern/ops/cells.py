@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from asrkern.ops._autograd import call, detached, raise_on_double_backward, register_autograd
+from asrkern.ops._autograd import (
+    call,
+    detached,
+    not_differentiable,
+    raise_on_double_backward,
+    register_autograd,
+)
 from asrkern.ops._common import (
     cast,
     check_same_device,
@@ -22,6 +30,22 @@ from asrkern.ops.lstm import CELL as LSTM
 from asrkern.ops.lstm import LSTMWeights
 
 Scales = tuple[Tensor | None, Tensor | None]
+_STORED = (torch.float32, torch.bfloat16, torch.int8)
+
+
+class PackedCellWeights(NamedTuple):
+    """The parameters of a cell for :func:`gru_cell_prepacked` or :func:`lstm_cell_prepacked`.
+
+    packed_ih, packed_hh: :func:`pack_cell_weight` of weight_ih and weight_hh, in one dtype; scale_ih, scale_hh, bias_ih,
+    bias_hh: [gates·hidden_size] or None.
+    """
+
+    packed_ih: Tensor
+    scale_ih: Tensor | None
+    packed_hh: Tensor
+    scale_hh: Tensor | None
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
 
 
 def gru_cell(input: Tensor, weights: GRUWeights, h: Tensor, *, scales: Scales | None = None) -> Tensor:
@@ -65,6 +89,107 @@ def lstm_cell(
         TypeError, ValueError: as :func:`gru_cell`.
     """
     return _step(LSTM, input, weights, {"h": h, "c": c}, scales)
+
+
+def pack_cell_weight(weight: Tensor, gates: int) -> Tensor:
+    """A weight of a cell in the order of this process' kernels: not for storing.
+
+    Args:
+        weight: [gates·hidden_size, features], weight_ih or weight_hh, in float32, bfloat16 or int8 on the CPU.
+        gates: 3 of a GRU, 4 of an LSTM.
+
+    Returns:
+        One dimension, of the same dtype.
+
+    Raises:
+        TypeError: weight is not a tensor.
+        ValueError: another shape, dtype or device, or another number of gates.
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a Tensor, received {type(weight).__name__}")
+    if gates not in (3, 4):
+        raise ValueError(f"gates: expected 3 or 4, received {gates!r}")
+    if weight.dtype not in _STORED or weight.dim() != 2 or weight.shape[0] % gates or weight.numel() == 0:
+        raise ValueError(
+            f"weight: expected [{gates}·hidden_size, features] of float32, bfloat16 or int8, received "
+            f"{weight.dtype} of shape {tuple(weight.shape)}"
+        )
+    if weight.device.type != "cpu":
+        raise ValueError(f"weight: expected a tensor on the CPU, received one on {weight.device}")
+    return call("speller_pack", weight.detach(), gates)
+
+
+def gru_cell_prepacked(input: Tensor, weights: PackedCellWeights, h: Tensor) -> Tensor:
+    """:func:`gru_cell` for inference, over weights that were packed before: the same bits.
+
+    Args:
+        input: [N, input_size] on the CPU; computed in float32.
+        weights: :class:`PackedCellWeights`.
+        h: [N, hidden_size], the state before.
+
+    Returns:
+        The state after it, [N, hidden_size], in the dtype of input.
+
+    Raises:
+        TypeError: not a floating-point tensor, or something is no tensor.
+        ValueError: shapes, dtypes or devices that do not fit, or weights that were packed for another size.
+    """
+    return _prepacked_step(GRU, input, weights, {"h": h})
+
+
+def lstm_cell_prepacked(
+    input: Tensor, weights: PackedCellWeights, h: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:func:`lstm_cell` for inference, over weights that were packed before: the same bits.
+
+    Args:
+        input, weights: as in :func:`gru_cell_prepacked`.
+        h, c: [N, hidden_size], the states before.
+
+    Returns:
+        h and c after it, [N, hidden_size] each, in the dtype of input.
+
+    Raises:
+        TypeError, ValueError: as :func:`gru_cell_prepacked`.
+    """
+    return _prepacked_step(LSTM, input, weights, {"h": h, "c": c})
+
+
+def _prepacked_step(cell, input, weights, states):
+    weights = PackedCellWeights(*weights)
+    check_tensor("input", input, (2,))
+    check_tensor("h", states["h"], (2,))
+    size = states["h"].shape[1]
+    for name, state in states.items():
+        check_shape(name, state, (input.shape[0], size))
+    for name in ("packed_ih", "packed_hh"):
+        packed = getattr(weights, name)
+        if not isinstance(packed, Tensor):
+            raise TypeError(f"weights.{name}: expected a Tensor, received {type(packed).__name__}")
+        if packed.dtype not in _STORED or packed.dtype != weights.packed_ih.dtype or packed.dim() != 1:
+            raise ValueError(
+                f"weights.{name}: expected what pack_cell_weight returns, of one dtype, received {packed.dtype} of "
+                f"shape {tuple(packed.shape)}"
+            )
+    _check_biases(weights)
+    for name in ("scale_ih", "scale_hh", "bias_ih", "bias_hh"):
+        if getattr(weights, name) is not None:
+            check_shape(f"weights.{name}", getattr(weights, name), (cell.gates * size,))
+    if input.device.type != "cpu":
+        raise ValueError(f"input: expected a tensor on the CPU, received one on {input.device}")
+    x, *before = (detached(t).float() for t in (input, *states.values()))
+    packed_ih, scale_ih, packed_hh, *rest = weights
+    scale_ih, *rest = (cast(t, torch.float32) for t in (scale_ih, *rest))
+    tensors = (None if t is None else t.detach() for t in (packed_ih, scale_ih, packed_hh, *rest))
+    results = call(f"{cell.name}_cell_prepacked", x, *before, *tensors)
+    if cell is GRU:
+        return results.to(input.dtype)
+    return tuple(result.to(input.dtype) for result in results)
+
+
+def _check_biases(weights) -> None:
+    if (weights.bias_ih is None) != (weights.bias_hh is None):
+        raise ValueError("weights: expected bias_ih and bias_hh or neither, received one of them")
 
 
 def _step(cell, input, weights, states, scales):
@@ -111,8 +236,7 @@ def _check_quantized(cell, weights, scales, input) -> None:
             raise ValueError(f"weights.{name}: expected shape {shape}, received {tuple(weight.shape)}")
         if scale is not None:
             check_shape(f"scales of {name}", scale, shape[:1])
-    if (weights.bias_ih is None) != (weights.bias_hh is None):
-        raise ValueError("weights: expected bias_ih and bias_hh or neither, received one of them")
+    _check_biases(weights)
     for name in ("bias_ih", "bias_hh"):
         if getattr(weights, name) is not None:
             check_shape(f"weights.{name}", getattr(weights, name), (cell.gates * size,))
@@ -175,6 +299,12 @@ def _register(cell) -> None:
                 None,
             )
 
+    def fake_prepacked(input, *others):
+        states = [input.new_empty(input.shape[0], others[0].shape[1]) for _ in range(count)]
+        return states[0] if count == 1 else tuple(states)
+
+    register_fake(f"asrkern::{name}_prepacked")(fake_prepacked)
+    not_differentiable(f"{name}_prepacked")
     register_fake(f"asrkern::{name}")(fake)
     register_fake(f"asrkern::{backward_name}")(fake_backward)
     register_autograd(name, backward, setup_context)

@@ -81,6 +81,20 @@ def cell_flops(input: Shape, *others: Any, **_: Any) -> int:
     return _recurrent_flops(input, weight_ih, weight_hh, None)
 
 
+@register_flop_formula(torch.ops.asrkern.gru_cell_prepacked)
+def gru_cell_prepacked_flops(input: Shape, h: Shape, *_: Any, **__: Any) -> int:
+    return _packed_cell_flops(input, h, 3)
+
+
+@register_flop_formula(torch.ops.asrkern.lstm_cell_prepacked)
+def lstm_cell_prepacked_flops(input: Shape, h: Shape, *_: Any, **__: Any) -> int:
+    return _packed_cell_flops(input, h, 4)
+
+
+def _packed_cell_flops(input: Shape, h: Shape, gates: int) -> int:
+    return _recurrent_flops(input, (gates * h[1], input[1]), (gates * h[1], h[1]), None)
+
+
 # Backward: each product of the forward pass has two, one for each of its factors.
 @register_flop_formula(
     [torch.ops.asrkern.masked_conv2d_backward_input, torch.ops.asrkern.masked_conv2d_backward_weight]

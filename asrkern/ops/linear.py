@@ -18,6 +18,9 @@ from asrkern.ops._common import (
     takes_int8,
 )
 
+# Of a weight that is being rounded: a megabyte of float32.
+_VALUES_AT_ONCE = 2**18
+
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``y = x Wᵀ + b``.
@@ -73,15 +76,22 @@ def quantize_weight(weight: Tensor, format: str) -> tuple[Tensor, Tensor | None]
     if format not in ("int8", "bf16"):
         raise ValueError(f'format: expected "int8" or "bf16", received {format!r}')
     check_tensor("weight", weight, (2,))
-    if not weight.isfinite().all():
+    weight = weight.detach()
+    # By parts, so that what is needed meanwhile has a part's size.
+    rows = max(1, _VALUES_AT_ONCE // max(1, weight.shape[1]))
+    if not all(part.isfinite().all() for part in weight.split(rows)):
         raise ValueError("weight: expected finite values, received NaN or infinity")
     if format == "bf16":
-        return weight.detach().to(torch.bfloat16), None
-    weight = weight.detach().float()
-    scale = weight.abs().amax(1) / 127
-    # A row of zeros has any scale.
-    scale = torch.where(scale > 0, scale, 1.0)
-    return (weight / scale[:, None]).round().to(torch.int8), scale
+        return weight.to(torch.bfloat16, copy=True), None
+    rounded = torch.empty_like(weight, dtype=torch.int8, memory_format=torch.contiguous_format)
+    scale = weight.new_empty(weight.shape[0], dtype=torch.float32)
+    for part, of, to in zip(weight.split(rows), scale.split(rows), rounded.split(rows)):
+        values = part.float()
+        largest = values.abs().amax(1) / 127
+        # A row of zeros has any scale.
+        of.copy_(torch.where(largest > 0, largest, 1.0))
+        to.copy_((values / of[:, None]).round())
+    return rounded, scale
 
 
 def linear_quantized(

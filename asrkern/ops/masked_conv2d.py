@@ -55,6 +55,7 @@ def check_masked_conv2d(
     output_lengths: Lengths | None,
     stride: tuple[int, int],
     padding: tuple[int, int],
+    groups: int = 1,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Check the arguments as :func:`masked_conv2d`. Returns (lengths, output_lengths) on the device of input.
 
@@ -63,7 +64,13 @@ def check_masked_conv2d(
     check_tensor("input", input, (4,))
     check_tensor("weight", weight, (4,))
     check_same_device("weight", weight, input)
-    if input.shape[1] != weight.shape[1]:
+    if groups != 1:
+        if groups != input.shape[1]:
+            raise ValueError(
+                f"groups: expected 1 or the {input.shape[1]} channels of input, received {groups!r}"
+            )
+        check_shape("weight", weight, (groups, 1, *weight.shape[2:]))
+    elif input.shape[1] != weight.shape[1]:
         raise ValueError(
             f"input: expected {weight.shape[1]} channels, those of weight, received shape {tuple(input.shape)}"
         )
@@ -124,6 +131,7 @@ def masked_conv2d(
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,
     pool: tuple[int, int] = (1, 1),
+    groups: int = 1,
 ) -> Tensor:
     """``mask(max_pool(clamp((conv2d(x) + bias) · scale + shift)))``: a convolution with its BatchNorm folded in.
 
@@ -136,7 +144,7 @@ def masked_conv2d(
     Args:
         input: [N, in_channels, F, T], float32 or float64. Lower precisions are computed in float32; or, if weight has
             the same dtype, by asrkern's GPU kernel, multiplied in that dtype and summed in float32.
-        weight: [out_channels, in_channels, kernel_F, kernel_T].
+        weight: [out_channels, in_channels, kernel_F, kernel_T]; with groups [in_channels, 1, kernel_F, kernel_T].
         bias, scale, shift: [out_channels] or None for 0, 1 and 0.
         lengths: [N] integers, frames of each input row; None: all T.
         output_lengths: [N] integers, frames of each output row before the pool; None: exactly what lengths give
@@ -145,6 +153,7 @@ def masked_conv2d(
         activation: (min, max) to clamp to; None is none.
         pool: (bins, frames) of which the maximum is taken, each window next to the last. Those left over at the end of a
             row are dropped, as by ``torch.nn.MaxPool2d(pool)``. A gradient computes the convolution again.
+        groups: 1, or in_channels: then each channel has a filter of its own (depthwise).
 
     Returns:
         [N, out_channels, F' // bins, T' // frames] in the common dtype of input and weight; 0 beyond each row's output
@@ -162,16 +171,28 @@ def masked_conv2d(
         output_lengths,
         stride,
         padding,
+        groups,
     )
     _check_pool(pool, output_shape(input, weight, stride, padding)[2:])
     dtype = compute_dtype(input, weight=weight, bias=bias, scale=scale, shift=shift)
     result_dtype = output_dtype(input, weight)
-    kernel = takes_kernel(input)
+    kernel = takes_kernel(input) and groups == 1
     small = [cast(t, dtype) for t in (bias, scale, shift)]
     if not (kernel and input.dtype == weight.dtype):
         input, weight = input.to(dtype), weight.to(dtype)
     bounds = clamp_bounds(activation)
-    args = (input, weight, *small, lengths, output_lengths, list(stride), list(padding), *bounds, list(pool))
+    args = (
+        input,
+        weight,
+        *small,
+        lengths,
+        output_lengths,
+        list(stride),
+        list(padding),
+        *bounds,
+        list(pool),
+        groups,
+    )
     output = call("masked_conv2d", *args) if kernel or input.device.type == "cpu" else _composed(*args)
     return output.to(result_dtype)
 
@@ -205,9 +226,12 @@ def max_pool(x, lengths, pool):
     return mask_frames(y, None if lengths is None else lengths // pool[1])
 
 
-def _composed(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, low, high, pool):
+def _composed(
+    input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, low, high, pool, groups
+):
     """torch's own operations, where asrkern has no kernel for the device."""
-    y = torch.nn.functional.conv2d(mask_frames(input, lengths), weight, bias, stride, padding)
+    x = mask_frames(input, lengths)
+    y = torch.nn.functional.conv2d(x, weight, bias, stride, padding, groups=groups)
     y = y if scale is None else y * scale[:, None, None]
     y = y if shift is None else y + shift[:, None, None]
     output_lengths = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
@@ -215,7 +239,21 @@ def _composed(input, weight, bias, scale, shift, lengths, output_lengths, stride
 
 
 @register_fake("asrkern::masked_conv2d")
-def _fake(input, weight, bias, scale, shift, lengths, output_lengths, stride, padding, min, max, pool=(1, 1)):
+def _fake(
+    input,
+    weight,
+    bias,
+    scale,
+    shift,
+    lengths,
+    output_lengths,
+    stride,
+    padding,
+    min,
+    max,
+    pool=(1, 1),
+    groups=1,
+):
     rows, channels, bins, frames = output_shape(input, weight, stride, padding)
     return input.new_empty((rows, channels, bins // pool[0], frames // pool[1]))
 
@@ -229,15 +267,16 @@ def _cuda(*args):
 
 
 def _setup_context(ctx, inputs, output):
-    *tensors, ctx.stride, ctx.padding, ctx.low, ctx.high, ctx.pool = inputs
+    *tensors, ctx.stride, ctx.padding, ctx.low, ctx.high, ctx.pool, ctx.groups = inputs
     ctx.save_for_backward(*tensors, output)
 
 
-def convolution_gradients(grad, input, weight, lengths, output_lengths, stride, padding, needed):
+def convolution_gradients(grad, input, weight, lengths, output_lengths, stride, padding, needed, groups=1):
     """Gradients of (input, weight). grad is the masked convolution's, 0 beyond each row's output length."""
     args = (grad, input, weight, lengths, output_lengths, stride, padding)
     # What asrkern's kernels make of it cannot be differentiated again.
-    kernels = grad.device.type == "cpu" and not (torch.is_grad_enabled() and grad.requires_grad)
+    again = torch.is_grad_enabled() and grad.requires_grad
+    kernels = grad.device.type == "cpu" and groups == 1 and not again
     grad_input = grad_weight = None
     if kernels and needed[0] and _input_gradient_pays(weight.shape, stride, padding):
         grad_input = call("masked_conv2d_backward_input", *args)
@@ -248,7 +287,7 @@ def convolution_gradients(grad, input, weight, lengths, output_lengths, stride, 
         x = mask_frames(input, lengths)
         with torch.autocast(grad.device.type, enabled=False):
             of_input, of_weight, _ = torch.ops.aten.convolution_backward(
-                grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, [*rest, False]
+                grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], groups, [*rest, False]
             )
         grad_input = mask_frames(of_input, lengths) if rest[0] else grad_input
         grad_weight = of_weight if rest[1] else grad_weight
@@ -279,7 +318,8 @@ def _backward(ctx, grad):
     frames = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)
     if list(ctx.pool) != [1, 1]:
         # What the maximum was taken of was never stored.
-        output = call("masked_conv2d", *ctx.saved_tensors[:-1], stride, padding, ctx.low, ctx.high, [1, 1])
+        options = stride, padding, ctx.low, ctx.high, [1, 1], ctx.groups
+        output = call("masked_conv2d", *ctx.saved_tensors[:-1], *options)
         grad = _max_pool_gradient(grad, output, frames, ctx.pool)
     if ctx.low > -sys.float_info.max or ctx.high < sys.float_info.max:
         grad = torch.where((output > ctx.low) & (output < ctx.high), grad, 0)
@@ -292,15 +332,16 @@ def _backward(ctx, grad):
         # The convolution's own output was never stored.
         x = mask_frames(input, lengths)
         with torch.autocast(grad.device.type, enabled=False):
-            y = torch.nn.functional.conv2d(x, weight, cast(bias, weight.dtype), stride, padding)
+            bias_of = cast(bias, weight.dtype)
+            y = torch.nn.functional.conv2d(x, weight, bias_of, stride, padding, groups=ctx.groups)
         grad_scale = (grad * y).sum((0, 2, 3), dtype=scale.dtype)
         grad = (grad * scale[:, None, None]).to(grad.dtype)
     if bias is not None:
         grad_bias = grad.sum((0, 2, 3), dtype=bias.dtype)
     grad_input, grad_weight = convolution_gradients(
-        grad, input, weight, lengths, frames, stride, padding, ctx.needs_input_grad[:2]
+        grad, input, weight, lengths, frames, stride, padding, ctx.needs_input_grad[:2], ctx.groups
     )
-    return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 7
+    return grad_input, grad_weight, grad_bias, grad_scale, grad_shift, *[None] * 8
 
 
 register_autograd("masked_conv2d", _backward, _setup_context)

@@ -27,13 +27,14 @@ def masked_conv2d(
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,
     pool: tuple[int, int] = (1, 1),
+    groups: int = 1,
 ) -> Tensor:
     """Reference of :func:`asrkern.ops.masked_conv2d`; same arguments."""
     if output_lengths is None and lengths is not None:
         kernel = weight.shape[-1]
         output_lengths = ((lengths + 2 * padding[1] - kernel) // stride[1] + 1).clamp(min=0)
         output_lengths = output_lengths.masked_fill(lengths == 0, 0)
-    y = torch.nn.functional.conv2d(_keep(input, lengths), weight, bias, stride, padding)
+    y = torch.nn.functional.conv2d(_keep(input, lengths), weight, bias, stride, padding, groups=groups)
     y = y if scale is None else y * scale[:, None, None]
     y = y if shift is None else y + shift[:, None, None]
     y = y if activation is None else y.clamp(*activation)

@@ -23,14 +23,19 @@ from asrkern import ops
 from asrkern.nn._lengths import zero_padding
 
 
+def sharing_weights(model: nn.Module) -> nn.Module:
+    """A copy of a model with the very same parameters and buffers."""
+    weights = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(weight): weight for weight in weights})
+
+
 def with_torch_layers(model: nn.Module, packed: bool = True) -> nn.Module:
     """A copy of a model, sharing its weights, whose GRUs, LSTMs, cells and Transformer layers compute by torch's forward.
 
     Args:
         packed: pack the sequences; otherwise the layers run through the padding.
     """
-    weights = [*model.parameters(), *model.buffers()]
-    twin = copy.deepcopy(model, {id(weight): weight for weight in weights})
+    twin = sharing_weights(model)
     for module in twin.modules():
         if isinstance(module, asrkern.nn.GRU | asrkern.nn.LSTM):
             module.__class__ = _TorchGRU if isinstance(module, nn.GRU) else _TorchLSTM
@@ -105,9 +110,10 @@ def _masked_conv2d(
     padding: tuple[int, int] = (0, 0),
     activation: tuple[float, float] | None = None,
     pool: tuple[int, int] = (1, 1),
+    groups: int = 1,
 ) -> Tensor:
     x = zero_padding(input, lengths, "NCFT")
-    y = F.conv2d(x, weight, bias, stride, padding)
+    y = F.conv2d(x, weight, bias, stride, padding, groups=groups)
     if scale is not None:
         y = torch.addcmul(shift[:, None, None], y, scale[:, None, None])
     if activation is not None:

@@ -1,4 +1,4 @@
-"""A step of an LSTM cell by stock torch and by asrkern, on the same weights."""
+"""A step of an LSTM cell by stock torch and by asrkern, on the same weights, also frozen."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from asrkern import ops
+from asrkern.nn import LSTMCell, freeze
 from benchmarks.ops.case import Case
 from benchmarks.shapes import CellShape
 
@@ -26,3 +27,14 @@ class Cell(Case):
 
     def output_gradient(self) -> Tensor:
         return torch.randn(2 * self.h.shape[0], self.h.shape[1])
+
+
+class FrozenCell(Cell):
+    def __init__(self, shape: CellShape) -> None:
+        super().__init__(shape)
+        self.frozen = LSTMCell(shape.hidden_size, shape.hidden_size)
+        self.frozen.load_state_dict(self.cell.state_dict())
+        freeze(self.frozen)
+
+    def asrkern(self, *, training: bool) -> Tensor:
+        return torch.cat(self.frozen(self.x, (self.h, self.c)))

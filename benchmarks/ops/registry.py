@@ -12,7 +12,7 @@ from asrkern import ops
 from benchmarks.ops.attention import Attention
 from benchmarks.ops.batch_norm_act import BatchNormAct
 from benchmarks.ops.case import Case
-from benchmarks.ops.cell import Cell
+from benchmarks.ops.cell import Cell, FrozenCell
 from benchmarks.ops.linear import Linear, LinearQuantized
 from benchmarks.ops.masked_conv2d import MaskedConv2d
 from benchmarks.ops.recurrent import Recurrent
@@ -67,6 +67,7 @@ OPERATIONS = {
         _recurrent(torch.nn.LSTM, ops.lstm, LSTM_TRAINING),
     ),
     "lstm_cell": Operation(_rows(Cell, CELL), _rows(Cell, CELL_TRAINING)),
+    "lstm_cell_prepacked": Operation(_rows(FrozenCell, CELL), {}),
     "linear": Operation(_rows(Linear, LINEAR), _rows(Linear, LINEAR)),
     "linear_quantized": Operation(_rows(LinearQuantized, LINEAR), {}),
     "batch_norm_act": Operation(_rows(BatchNormAct, BATCH_NORM_ACT), _rows(BatchNormAct, BATCH_NORM_ACT)),

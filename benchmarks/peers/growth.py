@@ -27,7 +27,7 @@ from benchmarks._report import Progress, markdown_table, plot_growth
 from benchmarks._timing import interleaved, relative_error
 from benchmarks.ops.attention import Attention
 from benchmarks.ops.case import Case
-from benchmarks.ops.cell import Cell
+from benchmarks.ops.cell import Cell, FrozenCell
 from benchmarks.ops.linear import LinearQuantized
 from benchmarks.ops.run import calls
 from benchmarks.ops.speller import Speller
@@ -45,6 +45,7 @@ COLUMNS = tuple(dict.fromkeys(LETTERS.values()))
 # What makes the operands of the operations that layers.py does not have.
 CASES: dict[str, Callable[[Any], Case]] = {
     "lstm_cell": Cell,
+    "lstm_cell_prepacked": FrozenCell,
     "linear_quantized": LinearQuantized,
     "speller": Speller,
     "attention": Attention,

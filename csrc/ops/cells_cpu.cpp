@@ -1,3 +1,4 @@
+#include <numeric>
 #include <tuple>
 
 #include "csrc/ops/common.h"
@@ -17,14 +18,12 @@ struct CellArguments {
   const std::optional<Tensor>& bias_hh;
 };
 
-// Returns the hidden_size.
-int64_t check_cell(const CellArguments& a, int64_t gates) {
+// Everything but the weights. Returns the hidden_size.
+int64_t check_rows(const CellArguments& a, int64_t gates) {
   check("input", a.input).dim(2);
   check("h", a.h).dtype(a.input).shape({a.input.size(0), kAny});
   const int64_t size = a.h.size(1);
   if (size < 1) invalid("h: expected at least one feature, received shape ", shape_text(sizes_of(a.h)));
-  check("weight_ih", a.weight_ih).shape({gates * size, a.input.size(1)});
-  check("weight_hh", a.weight_hh).dtype(a.weight_ih).shape({gates * size, size});
   check("bias_ih", a.bias_ih).dtype(a.input).shape({gates * size});
   check("bias_hh", a.bias_hh)
       .given(a.bias_ih.has_value(), a.bias_ih ? "beside bias_ih" : "without bias_ih")
@@ -32,6 +31,14 @@ int64_t check_cell(const CellArguments& a, int64_t gates) {
       .shape({gates * size});
   check("scale_ih", a.scale_ih).dtype(a.input).shape({gates * size});
   check("scale_hh", a.scale_hh).dtype(a.input).shape({gates * size});
+  return size;
+}
+
+// Returns the hidden_size.
+int64_t check_cell(const CellArguments& a, int64_t gates) {
+  const int64_t size = check_rows(a, gates);
+  check("weight_ih", a.weight_ih).shape({gates * size, a.input.size(1)});
+  check("weight_hh", a.weight_hh).dtype(a.weight_ih).shape({gates * size, size});
   return size;
 }
 
@@ -54,6 +61,16 @@ void multiply(const cpu::ThreadPool& pool, const cpu::LinearKernels<T, W>& linea
                     .bias = bias});
 }
 
+// bias_ih with the first `summed` elements of bias_hh; none without biases.
+template <class T>
+std::vector<T> summed_biases(const std::optional<Tensor>& bias_ih, const std::optional<Tensor>& bias_hh,
+                             int64_t summed) {
+  if (!bias_ih) return {};
+  std::vector<T> bias(data<T>(*bias_ih), data<T>(*bias_ih) + bias_ih->numel());
+  for (int64_t j = 0; j < summed; ++j) bias[j] += data<T>(*bias_hh)[j];
+  return bias;
+}
+
 struct CellResult {
   Tensor h, reserve;
 };
@@ -70,11 +87,7 @@ CellResult run_cell(const CellArguments& a, const Kernels& cell,
   if (rows == 0) return {h_next, reserve};
   const cpu::ThreadPool pool = torch_threads();
   const std::optional<Tensor> bias_ih = dense(a.bias_ih), bias_hh = dense(a.bias_hh);
-  std::vector<T> bias;
-  if (bias_ih) {
-    bias.assign(data<T>(*bias_ih), data<T>(*bias_ih) + gates);
-    for (int64_t j = 0; j < summed_bias; ++j) bias[j] += data<T>(*bias_hh)[j];
-  }
+  const std::vector<T> bias = summed_biases<T>(bias_ih, bias_hh, summed_bias);
   Tensor gates_x = allocate(a.input, {rows, gates}), gates_h = allocate(a.input, {rows, gates});
   const Tensor h = dense(a.h);
   multiply<T, W>(pool, linear, a.input, a.weight_ih, a.scale_ih, bias_ih ? bias.data() : nullptr,
@@ -147,6 +160,95 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell(const Tensor& input, const Tensor& 
   });
 }
 
+// The state after a step over weights of speller_pack, which stand in the arguments in place of the weights;
+// complete(pass, bias_hh) as in run_cell; step: the kernel among those for W.
+template <template <class, class> class Cell, class Complete, class Step>
+Tensor run_packed(const CellArguments& a, int64_t summed_gates, const Complete& complete, const Step& step) {
+  check("input", a.input).dtype(ScalarType::Float);
+  constexpr int64_t kGates = Cell<float, float>::kGates;
+  const int64_t size = check_rows(a, kGates), rows = a.input.size(0), features = a.input.size(1);
+  check("packed_ih", a.weight_ih).dtype({ScalarType::Float, ScalarType::BFloat16, ScalarType::Char}).dim(1);
+  check("packed_hh", a.weight_hh).dtype(a.weight_ih).dim(1);
+  const cpu::Kernels<float>& kernels = cpu::kernels<float>();
+  int64_t values;
+  if (__builtin_mul_overflow(kGates * (features + 64), size + 64, &values) || values > (int64_t(1) << 40))
+    invalid("input, h: expected sizes of a cell, received ", features, " and ", size, " features");
+  for (const auto& [name, packed, in_features] :
+       {std::tuple("packed_ih", &a.weight_ih, features), std::tuple("packed_hh", &a.weight_hh, size)}) {
+    const int64_t expected = kernels.gates_packed_size(size, kGates, in_features);
+    if (packed->numel() != expected)
+      invalid(name, ": expected ", expected, " values, packed for ", size, " units, ", in_features,
+              " features and this instruction set, received ", packed->numel());
+  }
+  Tensor h_next = new_output(a.input, {rows, size});
+  if (rows == 0) return h_next;
+  const Tensor x = dense(a.input), h = dense(a.h), packed_ih = dense(a.weight_ih), packed_hh = dense(a.weight_hh);
+  const std::optional<Tensor> scale_ih = dense(a.scale_ih), scale_hh = dense(a.scale_hh);
+  const std::optional<Tensor> bias_ih = dense(a.bias_ih), bias_hh = dense(a.bias_hh);
+  const std::vector<float> bias = summed_biases<float>(bias_ih, bias_hh, summed_gates * size);
+  Tensor gates_x = allocate(a.input, {rows, kGates * size});
+  const std::vector<float*> outputs = row_pointers(mutable_data<float>(h_next), rows, size);
+  std::vector<int64_t> frames(rows);
+  std::iota(frames.begin(), frames.end(), 0);
+  const auto run = [&](auto type, const auto& of_type) {
+    using W = decltype(type);
+    cpu::RecurrentForward<float, W> pass{};
+    pass.hidden_size = size;
+    pass.weight_packed = data<W>(packed_hh);
+    pass.scale = data_or_null<float>(scale_hh);
+    pass.h0 = data<float>(h);
+    pass.h = mutable_data<float>(h_next);
+    pass.outputs = outputs.data();
+    const cpu::Dense<float, W> input{data<W>(packed_ih), data_or_null<float>(scale_ih),
+                                     bias.empty() ? nullptr : bias.data(), size, features};
+    const cpu::CellStep<float, W> rest{input, data<float>(x), mutable_data<float>(gates_x), rows, frames.data()};
+    step(of_type)(torch_threads(), complete(pass, data_or_null<float>(bias_hh)), rest);
+  };
+  switch (a.weight_ih.scalar_type()) {
+    case ScalarType::Char:
+      run(int8_t(), kernels.speller_int8);
+      break;
+    case ScalarType::BFloat16:
+      run(cpu::Bf16(), kernels.speller_bf16);
+      break;
+    default:
+      run(float(), kernels.speller);
+  }
+  return h_next;
+}
+
+Tensor gru_cell_prepacked(const Tensor& input, const Tensor& h, const Tensor& packed_ih,
+                          const std::optional<Tensor>& scale_ih, const Tensor& packed_hh,
+                          const std::optional<Tensor>& scale_hh, const std::optional<Tensor>& bias_ih,
+                          const std::optional<Tensor>& bias_hh) {
+  const CellArguments a{input, h, packed_ih, scale_ih, packed_hh, scale_hh, bias_ih, bias_hh};
+  const auto complete = [&]<class W>(const cpu::RecurrentForward<float, W>& pass, const float* bias) {
+    return cpu::GruForward<float, W>{pass, bias ? bias + 2 * pass.hidden_size : nullptr};
+  };
+  return run_packed<cpu::GruCell>(a, 2, complete, [](const auto& kernels) { return kernels.gru_step; });
+}
+
+std::tuple<Tensor, Tensor> lstm_cell_prepacked(const Tensor& input, const Tensor& h, const Tensor& c,
+                                               const Tensor& packed_ih, const std::optional<Tensor>& scale_ih,
+                                               const Tensor& packed_hh, const std::optional<Tensor>& scale_hh,
+                                               const std::optional<Tensor>& bias_ih,
+                                               const std::optional<Tensor>& bias_hh) {
+  check("input", input).dim(2);
+  check("h", h).dim(2);
+  check("c", c).dtype(input).shape({input.size(0), h.size(1)});
+  const CellArguments a{input, h, packed_ih, scale_ih, packed_hh, scale_hh, bias_ih, bias_hh};
+  check("input", input).dtype(ScalarType::Float);
+  Tensor c_next = new_output(input, sizes_of(c));
+  const Tensor before = dense(c);
+  std::copy_n(data<float>(before), before.numel(), mutable_data<float>(c_next));
+  const auto complete = [&]<class W>(const cpu::RecurrentForward<float, W>& pass, const float*) {
+    return cpu::LstmForward<float, W>{pass, mutable_data<float>(c_next)};
+  };
+  const Tensor h_next =
+      run_packed<cpu::LstmCell>(a, 4, complete, [](const auto& kernels) { return kernels.lstm_step; });
+  return {h_next, c_next};
+}
+
 std::tuple<Tensor, Tensor, Tensor> gru_cell_backward(const Tensor& grad_h, const Tensor& h, const Tensor& reserve) {
   check("grad_h", grad_h).dim(2);
   const int64_t rows = grad_h.size(0), size = grad_h.size(1);
@@ -211,5 +313,7 @@ STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
   asrkern::implement<"gru_cell", &asrkern::gru_cell>(m);
   asrkern::implement<"gru_cell_backward", &asrkern::gru_cell_backward>(m);
   asrkern::implement<"lstm_cell", &asrkern::lstm_cell>(m);
+  asrkern::implement<"gru_cell_prepacked", &asrkern::gru_cell_prepacked>(m);
+  asrkern::implement<"lstm_cell_prepacked", &asrkern::lstm_cell_prepacked>(m);
   asrkern::implement<"lstm_cell_backward", &asrkern::lstm_cell_backward>(m);
 }

@@ -41,9 +41,14 @@ struct Axis {
 using PerChannel = std::initializer_list<std::pair<const char*, const std::optional<Tensor>*>>;
 
 void check_arguments(const Tensor& input, const Tensor& weight, PerChannel per_channel,
-                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding) {
+                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding, int64_t groups = 1) {
   check("input", input).dim(4);
-  check("weight", weight).dtype(input).shape({kAny, input.size(1), kAny, kAny});
+  if (groups != 1 && groups != input.size(1))
+    invalid("groups: expected 1 or the ", input.size(1), " channels of input, received ", groups);
+  if (groups == 1)
+    check("weight", weight).dtype(input).shape({kAny, input.size(1), kAny, kAny});
+  else
+    check("weight", weight).dtype(input).shape({groups, 1, kAny, kAny});
   for (int d = 0; d < 4; ++d) {
     if (d > 0 && input.size(d) == 0)
       invalid("input: expected at least one value in every dimension but the first, received shape ",
@@ -122,8 +127,8 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
                      const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
                      const std::optional<Tensor>& lengths, const std::optional<Tensor>& output_lengths,
                      std::vector<int64_t> stride, std::vector<int64_t> padding, double min, double max,
-                     std::vector<int64_t> pool) {
-  check_arguments(input, weight, {{"bias", &bias}, {"scale", &scale}, {"shift", &shift}}, stride, padding);
+                     std::vector<int64_t> pool, int64_t groups) {
+  check_arguments(input, weight, {{"bias", &bias}, {"scale", &scale}, {"shift", &shift}}, stride, padding, groups);
   if (pool.size() != 2) invalid("pool: expected two integers, received ", pool.size());
   const Geometry geometry(input, weight, lengths, output_lengths, stride, padding);
   check_pool("F' (frequency)", pool[0], geometry.out_bins);
@@ -134,7 +139,8 @@ Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optio
       new_output(input, {geometry.batch, weight.size(0), geometry.out_bins / pool[0], geometry.out_frames / pool[1]});
   with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
-    cpu::MaskedConv2d<T> conv = geometry.kernel_arguments<T>(weight.size(1), weight.size(0));
+    cpu::MaskedConv2d<T> conv = geometry.kernel_arguments<T>(input.size(1), weight.size(0));
+    conv.depthwise = groups > 1;
     conv.pool_bins = pool[0], conv.pool_frames = pool[1];
     conv.min = T(min), conv.max = T(max);
     conv.input = data<T>(x);

@@ -39,7 +39,7 @@ def write_manifest(folder: Path, seconds: list[float]) -> Path:
 
 @pytest.fixture
 def no_memory_processes(monkeypatch):
-    monkeypatch.setattr(rtf, "peak_memory_mib", lambda *_: 1.0)
+    monkeypatch.setattr(rtf, "peak_memory", lambda *_: _timing.PeakMemory(3.0, 1.0))
 
 
 @pytest.fixture

@@ -259,8 +259,11 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
         channels, outputs, stride = int(rng.integers(16, 20)), int(rng.integers(16, 40)), [1, 1]
         kernel, padding = ([kernel[0], 3], padding) if rng.random() < 0.6 else ([1, 1], [0, 0])
         sizes[1] = int(rng.integers(1, 300))
+    groups = channels if rng.random() < 0.2 else 1
+    outputs = outputs if groups == 1 else channels
     lengths = maybe_lengths(rng, rows, sizes[1])
-    x, weight = tensor(rng, (rows, channels, *sizes), dtype), tensor(rng, (outputs, channels, *kernel), dtype)
+    x = tensor(rng, (rows, channels, *sizes), dtype)
+    weight = tensor(rng, (outputs, channels // groups, *kernel), dtype)
     small = {name: maybe(rng, outputs, dtype=dtype) for name in ("bias", "scale", "shift")}
     bounds = (0.0, 20.0) if rng.random() < 0.5 else (-INF, INF)
     pool = [int(w) for w in rng.choice([1, 1, 1, 2, 3, 5], 2)]
@@ -282,6 +285,7 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
             lengths=lengths,
             activation=bounds,
             pool=pool,
+            groups=groups,
             **geometry,
         )
         assert_close(results[0], expected, 1e-4, "masked_conv2d")
@@ -297,7 +301,7 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
     cheap = valid and rows > 0 and max(stride) < 2**62
     return Call(
         "masked_conv2d",
-        arguments | {"min": bounds[0], "max": bounds[1], "pool": pool},
+        arguments | {"min": bounds[0], "max": bounds[1], "pool": pool, "groups": groups},
         valid,
         equals if cheap else None,
     )
@@ -312,7 +316,9 @@ def make_masked_conv2d_backward(which: str):
         room = [size + 2 * p - k for size, p, k in zip(x.shape[2:], padding, weight.shape[2:])]
         extents = [max(left // s + 1, 0) for left, s in zip(room, stride)]
         grad = tensor(rng, (x.shape[0], weight.shape[0], *extents), x.dtype)
-        valid = min(room) >= 0 and (which == "weight" or (stride[1] == 1 and padding[1] < weight.shape[3]))
+        # Filters of single channels are torch's.
+        valid = min(room) >= 0 and forward.arguments["groups"] == 1
+        valid &= which == "weight" or (stride[1] == 1 and padding[1] < weight.shape[3])
 
         def equals(results):
             tensors = [t.double().requires_grad_() for t in (x, weight)]

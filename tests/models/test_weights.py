@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from asrkern.models import LAS, DeepSpeech2, build
+from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_transformer import ConvRNNClassifier
 from asrkern.models.registry import list_models
-from asrkern.models.weights import find_state_dict, outline
+from asrkern.models.weights import find_state_dict, outline, with_weights
+from asrkern.training.results import peak_memory_mib, reset_peak_memory
 from tests.models.las_twins import HW4Model
 from tests.models.test_conv_transformer import N_FREQ, plain_rnn
 from tests.models.test_deepspeech2_checkpoints import make_model, package
@@ -185,3 +187,43 @@ def test_sizes_that_torch_cannot_have_are_named() -> None:
         ValueError, match="classes: expected a positive integer, received 1180591620717411303424"
     ):
         outline(partial(build, "conv_rnn", classes=2**70), 40)
+
+
+class _Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 3)
+        self.norm = nn.BatchNorm1d(3)
+
+
+def test_weights_stay_in_the_memory_that_they_were_read_into() -> None:
+    with torch.device("meta"):
+        model = _Small()
+    shared, half = torch.randn(24), torch.randn(4).half()
+    given = {
+        "first.weight": torch.randn(4, 3),
+        "first.bias": half,
+        # Two weights of one storage, one of them turned: each has to become one of its own.
+        "second.weight": shared[:12].view(4, 3).t(),
+        "second.bias": shared[12:15],
+        "norm.weight": torch.randn(5)[:3],
+    }
+    expected = {key: value.float().clone() for key, value in given.items()}
+    places = {key: value.data_ptr() for key, value in given.items()}
+    model = with_weights(model, given)
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
+    assert [key for key in given if state[key].data_ptr() == places[key]] == ["first.weight"]
+    assert {p.untyped_storage().nbytes() - p.nbytes for p in model.parameters()} == {0}
+    assert all(p.is_leaf and p.requires_grad and p.is_contiguous() for p in model.parameters())
+    assert model.norm.num_batches_tracked == 0 and state["norm.weight"].dtype == torch.float32
+
+
+def test_a_checkpoint_is_in_memory_once(tmp_path: Path) -> None:
+    twin = HW4Model(layers=(1,))
+    torch.save({"model_state_dict": {"weight": torch.randn(2**22), **twin.state_dict()}}, tmp_path / "x.pt")
+    reset_peak_memory()
+    before = peak_memory_mib()
+    state = read_checkpoint(tmp_path / "x.pt")["model_state_dict"]
+    assert peak_memory_mib() - before < 1.5 * (tmp_path / "x.pt").stat().st_size / 2**20
+    assert state["weight"].untyped_storage().nbytes() == 2**24

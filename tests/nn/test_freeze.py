@@ -78,7 +78,7 @@ def test_a_weight_is_in_memory_once():
     gc.collect()
     # Neither torch's lists nor the copies of eval mode hold one.
     assert [ref() for ref in memory] == [None] * 4
-    assert sorted(len(packed) for packed in model[0]._packed_hh.values()) == [48 * 3 * 45] * 4
+    assert sorted(len(packed) for packed in model[0]._packed_weights.values()) == [48 * 3 * 45] * 4
 
 
 REFUSED = {
@@ -168,7 +168,7 @@ def test_layers_of_one_weight_have_one_again():
     model[1].weight_hh_l0 = model[0].weight_hh_l0
     expected = [infer(model, x)[0], model[1](x)[0]]
     freeze(model)
-    assert model[0]._packed_hh["weight_hh_l0"] is model[1]._packed_hh["weight_hh_l0"]
+    assert model[0]._packed_weights["weight_hh_l0"] is model[1]._packed_weights["weight_hh_l0"]
     unfreeze(model)
     assert model[0].weight_hh_l0 is model[1].weight_hh_l0
     assert len(list(model.parameters())) == 7

@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import asrkern.nn
+from asrkern import ops
 from asrkern.models import DeepSpeech2
 from asrkern.nn import QuantizedGRU, QuantizedLinear, quantize
 from asrkern.nn.freeze import FrozenLSTM
@@ -123,6 +124,42 @@ def test_the_model_itself_is_left_alone():
     before = copy.deepcopy(gru.state_dict())
     quantize(gru)
     assert gru.training and all(torch.equal(value, before[key]) for key, value in gru.state_dict().items())
+
+
+@pytest.mark.parametrize("types", [("int8", "float32"), ("bf16", "float32"), ("int8", "int8")])
+def test_the_copy_shares_no_memory_with_the_model(types):
+    model = torch.nn.ModuleDict(
+        {
+            "rnn": torch.nn.LSTM(5, 9),
+            "cell": torch.nn.GRUCell(5, 9),
+            "linear": torch.nn.Linear(5, 9),
+            "layer": torch.nn.TransformerEncoderLayer(8, 2, 9, batch_first=True),
+            "norm": torch.nn.LayerNorm(9),
+        }
+    )
+    for dtype in (torch.float32, torch.bfloat16):
+        small = quantize(model.to(dtype), *types)
+        theirs = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}
+        assert len(theirs) == len(model.state_dict())
+        assert theirs.isdisjoint(t.untyped_storage().data_ptr() for t in small.state_dict().values())
+
+
+def test_no_layer_is_copied_before_it_is_rounded(monkeypatch):
+    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", lambda *_: pytest.fail("a copy of a parameter"))
+    model = torch.nn.Sequential(torch.nn.GRU(5, 9), torch.nn.Linear(9, 5))
+    assert [type(part).__name__ for part in quantize(model)] == ["QuantizedGRU", "QuantizedLinear"]
+
+
+def test_a_large_weight_is_rounded_as_its_rows_are():
+    weight = torch.randn(1001, 700)
+    rounded, scale = ops.quantize_weight(weight, "int8")
+    for rows in (slice(0, 3), slice(370, 380), slice(1000, 1001)):
+        part, of = ops.quantize_weight(weight[rows], "int8")
+        assert_same_bits(rounded[rows], part)
+        assert_same_bits(scale[rows], of)
+    weight[999, 3] = torch.inf
+    with pytest.raises(ValueError, match="weight: expected finite values"):
+        ops.quantize_weight(weight, "int8")
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,17 @@ def cell(kind, rows=3, features=5, size=6):
     }  # fmt: skip
 
 
+def packed_cell(kind):
+    a, gates = cell(kind), 3 if kind == "gru" else 4
+    del a["save_reserve"]
+    return {
+        key.replace("weight", "packed"): op("speller_pack")(value, gates)
+        if key.startswith("weight")
+        else value
+        for key, value in a.items()
+    }
+
+
 def cell_backward(kind):
     a = cell(kind)
     *after, reserve = op(f"{kind}_cell")(*a.values())
@@ -157,7 +168,9 @@ CALLS = {
     "lstm_prepacked": lambda: recurrent("lstm", prepacked=True),
     "gru_cell": lambda: cell("gru"),
     "gru_cell_backward": lambda: cell_backward("gru"),
+    "gru_cell_prepacked": lambda: packed_cell("gru"),
     "lstm_cell": lambda: cell("lstm"),
+    "lstm_cell_prepacked": lambda: packed_cell("lstm"),
     "lstm_cell_backward": lambda: cell_backward("lstm"),
     "linear": lambda: {"input": g(3, 5), "weight": g(4, 5), "bias": g(4)},
     "linear_quantized": lambda: dict(QUANTIZED),

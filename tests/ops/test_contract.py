@@ -121,6 +121,8 @@ OPCHECKS = {
     "gru_cell": lambda g: ("gru_cell", (g(4, 5), g(4, 6), g(18, 5), None, g(18, 6), None, g(18), g(18), g.on)),
     "gru_cell no bias": lambda g: ("gru_cell", (g(4, 5), g(4, 6), g(18, 5), None, g(18, 6), None, None, None, g.on)),
     "lstm_cell": lambda g: ("lstm_cell", (g(4, 5), g(4, 6), g(4, 6), g(24, 5), None, g(24, 6), None, g(24), g(24), g.on)),
+    "gru_cell_prepacked": lambda g: ("gru_cell_prepacked", (torch.randn(4, 5), torch.randn(4, 6), torch.ops.asrkern.speller_pack(torch.randn(18, 5), 3), None, torch.ops.asrkern.speller_pack(torch.randn(18, 6), 3), None, torch.randn(18), torch.randn(18))),
+    "lstm_cell_prepacked": lambda g: ("lstm_cell_prepacked", (torch.randn(4, 5), torch.randn(4, 6), torch.randn(4, 6), torch.ops.asrkern.speller_pack(torch.ones(24, 5, dtype=torch.int8), 4), torch.randn(24), torch.ops.asrkern.speller_pack(torch.ones(24, 6, dtype=torch.int8), 4), torch.randn(24), None, None)),
     "lstm_cell int8": lambda g: ("lstm_cell", (torch.randn(4, 5), torch.randn(4, 6), torch.randn(4, 6), torch.ones(24, 5, dtype=torch.int8), torch.randn(24), torch.ones(24, 6, dtype=torch.int8), torch.randn(24), None, None, False)),
     "linear": lambda g: ("linear", (g(2, 3, 5), g(4, 5), g(4))),
     "linear no bias": lambda g: ("linear", (g(3, 5), g(4, 5), None)),
@@ -131,6 +133,7 @@ OPCHECKS = {
     "batch_norm_act eval": lambda g: ("batch_norm_act", (g(7, 4, 3), None, None, torch.randn(3), torch.rand(3) + 0.5, LENGTHS, "TNC", False, True, 1e-5, -INF, INF)),
     "masked_conv2d": lambda g: ("masked_conv2d", (g(4, 2, 9, 7), g(6, 2, 5, 3), g(6), g(6), g(6), LENGTHS, None, [2, 1], [2, 1], 0.0, 20.0, [1, 1])),
     "masked_conv2d plain": lambda g: ("masked_conv2d", (g(1, 2, 9, 7), g(6, 2, 5, 3), None, None, None, None, torch.tensor([4]), [1, 1], [0, 0], -INF, INF, [1, 1])),
+    "masked_conv2d depthwise": lambda g: ("masked_conv2d", (g(4, 3, 9, 7), g(3, 1, 2, 3), g(3), None, None, LENGTHS, None, [1, 1], [1, 1], 0.0, 20.0, [1, 1], 3)),
     "masked_conv2d pooled": lambda g: ("masked_conv2d", (g(4, 16, 9, 7), g(16, 16, 2, 3), g(16), g(16), g(16), LENGTHS, None, [1, 1], [1, 1], 0.0, 20.0, [3, 2])),
 }  # fmt: skip
 

@@ -70,6 +70,72 @@ def test_kernels_of_one_value(channels, bins, frames, out_channels):
     assert_close(ops.masked_conv2d(*tensors, **options), expected, 1e-5)
 
 
+# channels, bins, frames, kernel, stride, padding
+DEPTHWISE = [
+    (2, 1, 1, (1, 1), (1, 1), (0, 0)),
+    (5, 1, 37, (1, 3), (1, 1), (0, 1)),
+    (33, 1, 50, (1, 3), (1, 2), (0, 1)),
+    (7, 6, 29, (3, 5), (2, 3), (1, 4)),
+    (4, 5, 40, (2, 11), (1, 1), (0, 5)),
+]
+
+
+@pytest.mark.parametrize("channels, bins, frames, kernel, stride, padding", DEPTHWISE)
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_filter_for_each_channel(channels, bins, frames, kernel, stride, padding, pooled, ragged):
+    tensors = make(3, channels, bins, frames, channels, kernel)
+    tensors[1] = torch.randn(channels, 1, *kernel, requires_grad=True)
+    options = dict(
+        lengths=torch.tensor([frames, 0, frames // 2 + 1]) if ragged else None,
+        stride=stride,
+        padding=padding,
+        activation=(-1.5, 3.0),
+        pool=(1, min(2, frames)) if pooled else (1, 1),
+        groups=channels,
+    )
+    doubles = [t.detach().double().requires_grad_() for t in tensors]
+    output, expected = ops.masked_conv2d(*tensors, **options), reference.masked_conv2d(*doubles, **options)
+    assert_close(output, expected, 1e-5)
+    assert_close(ops.masked_conv2d(*doubles, **options), expected, 1e-14)
+    seed = torch.randn_like(output)
+    grads = torch.autograd.grad(output, tensors, seed)
+    for index, (grad, wanted) in enumerate(zip(grads, torch.autograd.grad(expected, doubles, seed.double()))):
+        assert_close(grad, wanted, 1e-4, f"gradient {index}")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_of_single_channels_are_invariant(stride, threads):
+    x, weight = torch.randn(4, 19, 2, 61), torch.randn(19, 1, 2, 3)
+    lengths = torch.tensor([61, 7, 0, 40])
+    options = dict(stride=(1, stride), padding=(1, 1), groups=19)
+    together = ops.masked_conv2d(x, weight, lengths=lengths, **options)
+    for count in (1, 3):
+        threads(count)
+        for row, length in enumerate(lengths.tolist()):
+            if length == 0:
+                continue
+            alone = ops.masked_conv2d(x[row : row + 1, ..., :length], weight, **options)
+            assert_same_bits(together[row, ..., : alone.shape[-1]], alone[0])
+
+
+@pytest.mark.parametrize(
+    "groups, shape, message",
+    [
+        (2, (4, 1, 3, 3), "groups: expected 1 or the 4 channels of input, received 2"),
+        (4, (4, 2, 3, 3), r"weight: expected shape \(4, 1, 3, 3\), received \(4, 2, 3, 3\)"),
+        (4, (8, 1, 3, 3), r"weight: expected shape \(4, 1, 3, 3\), received \(8, 1, 3, 3\)"),
+    ],
+)
+def test_bad_groups_are_named(groups, shape, message):
+    x, weight = torch.zeros(1, 4, 5, 5), torch.zeros(shape)
+    with pytest.raises(ValueError, match=message):
+        ops.masked_conv2d(x, weight, groups=groups)
+    with pytest.raises(ValueError, match=f"{message.partition(':')[0]}: expected"):
+        bounds = -float("inf"), float("inf")
+        torch.ops.asrkern.masked_conv2d(x, weight, *[None] * 5, [1, 1], [0, 0], *bounds, [1, 1], groups)
+
+
 @pytest.mark.parametrize("shape", WINOGRAD)
 @pytest.mark.parametrize("pool", [(1, 1), (3, 1), (2, 2), (1, 5)])
 @pytest.mark.parametrize("ragged", [False, True])

@@ -40,12 +40,14 @@ struct RecurrentKernels : RecurrentInference<T, T, Forward> {
   void (*cell_backward)(const ThreadPool&, const Backward&, int64_t rows);
 };
 
-// The kernels of a speller with weights stored as W; see speller.h.
+// The kernels of a speller, and of its cells by themselves, with weights stored as W; see speller.h and cell.h.
 template <class T, class W>
 struct SpellerKernels {
   void (*pack)(const ThreadPool&, const W* weight, int64_t units, int64_t gates, int64_t in_features, W* packed);
   void (*spell)(const ThreadPool&, const Speller<T, W>&, const SpellerMemory<T>&, const SpellerRows<T>&,
                 const SpellerGreedy*);
+  void (*gru_step)(const ThreadPool&, const GruForward<T, W>&, const CellStep<T, W>&);
+  void (*lstm_step)(const ThreadPool&, const LstmForward<T, W>&, const CellStep<T, W>&);
 };
 
 // With int8 weights and activations of eight bits; see int8_dot.h. A table of its own: VNNI changes it alone.
@@ -100,6 +102,10 @@ template <class Cell, class T = typename Cell::Value>
 constexpr RecurrentKernels<T, typename Cell::Forward, typename Cell::Backward> make_recurrent_kernels() {
   return {make_recurrent_inference<Cell>(), recurrent_backward<Cell>, cell_forward<Cell>, cell_backward<Cell>};
 }
+template <class T, class W>
+constexpr SpellerKernels<T, W> make_speller_kernels() {
+  return {gates_pack<T, W>, spell<T, W>, cell_step<GruCell<T, W>>, cell_step<LstmCell<T, W>>};
+}
 template <class T>
 constexpr Int8Kernels<T> make_int8_kernels() {
   return {{linear_dot_scratch_size<T>, linear_dot<T>},
@@ -128,9 +134,9 @@ constexpr Kernels<T> make_kernels() {
       masked_conv2d_pack<T>,
       masked_conv2d<T>,
       gates_packed_size<T>,
-      {gates_pack<T, T>, spell<T, T>},
-      {gates_pack<T, Bf16>, spell<T, Bf16>},
-      {gates_pack<T, int8_t>, spell<T, int8_t>},
+      make_speller_kernels<T, T>(),
+      make_speller_kernels<T, Bf16>(),
+      make_speller_kernels<T, int8_t>(),
       attention_scratch_size<T>,
       attention<T>,
   };

@@ -1,11 +1,12 @@
 // Convolution over (frequency, time) for inference, with a per-channel affine map, a clamp, a max-pool and the time
 // mask as its epilogue: y = mask(pool(clamp((conv(x) + bias) · scale + shift))).
 //
-// Four algorithms, chosen by the layer's shape alone, so that a row is always computed in the same way: Fourier space
-// along time for kernels that are long in time, Winograd's transforms for those of three frames, a matrix product for
-// those of one value, and direct.
+// Five algorithms, chosen by the layer's shape alone, so that a row is always computed in the same way: one for filters
+// of single channels; else Fourier space along time for kernels that are long in time, Winograd's transforms for those
+// of three frames, a matrix product for those of one value, and direct.
 #pragma once
 
+#include "kernels/conv/cpu/masked_conv2d_depthwise.h"
 #include "kernels/conv/cpu/masked_conv2d_direct.h"
 #include "kernels/conv/cpu/masked_conv2d_overlap_save.h"
 #include "kernels/conv/cpu/masked_conv2d_pointwise.h"
@@ -20,10 +21,11 @@ bool masked_conv2d_overlaps(const MaskedConv2d<T>& a) {
   return a.kernel_frames >= 5 * a.stride_frames && a.kernel_frames <= 16 * a.stride_frames;
 }
 
-enum class ConvAlgorithm { kOverlapSave, kWinograd, kPointwise, kDirect };
+enum class ConvAlgorithm { kDepthwise, kOverlapSave, kWinograd, kPointwise, kDirect };
 
 template <class T>
 ConvAlgorithm masked_conv2d_algorithm(const MaskedConv2d<T>& a) {
+  if (a.depthwise) return ConvAlgorithm::kDepthwise;
   if (masked_conv2d_overlaps(a)) return ConvAlgorithm::kOverlapSave;
   // With fewer products for each value that is transformed or transposed, these take longer than they save.
   if (a.in_channels * a.kernel_bins < 16 || a.out_channels < 16) return ConvAlgorithm::kDirect;
@@ -36,6 +38,8 @@ ConvAlgorithm masked_conv2d_algorithm(const MaskedConv2d<T>& a) {
 template <class T>
 int64_t masked_conv2d_packed_size(const MaskedConv2d<T>& a) {
   switch (masked_conv2d_algorithm(a)) {
+    case ConvAlgorithm::kDepthwise:
+      return depthwise_packed_size(a);
     case ConvAlgorithm::kOverlapSave:
       return overlap_save_packed_size(a);
     case ConvAlgorithm::kWinograd:
@@ -62,6 +66,8 @@ template <class T>
 int64_t masked_conv2d_scratch_size(const ThreadPool& pool, const MaskedConv2d<T>& a) {
   const int64_t unpooled = masked_conv2d_unpooled_size(a);
   switch (masked_conv2d_algorithm(a)) {
+    case ConvAlgorithm::kDepthwise:
+      return unpooled + depthwise_scratch_size(pool, a);
     case ConvAlgorithm::kOverlapSave:
       return unpooled + overlap_save_scratch_size(pool, a);
     case ConvAlgorithm::kWinograd:
@@ -73,10 +79,12 @@ int64_t masked_conv2d_scratch_size(const ThreadPool& pool, const MaskedConv2d<T>
   }
 }
 
-// weight: [out_channels, in_channels, kernel_bins, kernel_frames].
+// weight: [out_channels, in_channels (1 of depthwise ones), kernel_bins, kernel_frames].
 template <class T>
 void masked_conv2d_pack(const ThreadPool& pool, const MaskedConv2d<T>& a, const T* weight, T* packed) {
   switch (masked_conv2d_algorithm(a)) {
+    case ConvAlgorithm::kDepthwise:
+      return depthwise_pack(pool, a, weight, packed);
     case ConvAlgorithm::kOverlapSave:
       return overlap_save_pack(pool, a, weight, packed);
     case ConvAlgorithm::kWinograd:
@@ -99,6 +107,8 @@ void masked_conv2d(const ThreadPool& pool, const MaskedConv2d<T>& a) {
     return masked_conv2d_pool(pool, a, unpooled.output);
   }
   switch (masked_conv2d_algorithm(a)) {
+    case ConvAlgorithm::kDepthwise:
+      return depthwise_run(pool, a);
     case ConvAlgorithm::kOverlapSave:
       return overlap_save_run(pool, a);
     case ConvAlgorithm::kWinograd:

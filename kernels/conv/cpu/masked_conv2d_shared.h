@@ -21,6 +21,7 @@ struct MaskedConv2d {
   const T* shift;   // [out_channels] or null
   T* scratch;       // [masked_conv2d_scratch_size]
   T* output;        // [batch, out_channels, pooled_bins, pooled_frames]
+  bool depthwise;   // each channel has a filter of its own: as many out as in
 
   int64_t pooled_bins() const { return out_bins / pool_bins; }
   int64_t pooled_frames() const { return out_frames / pool_frames; }

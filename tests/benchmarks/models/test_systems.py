@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from asrkern import models
 from asrkern.models.registry import build
-from asrkern.nn import GRU, LSTM
+from asrkern.nn import GRU, LSTM, FrozenGRU, FrozenLSTM
 from benchmarks import rtf
-from benchmarks._timing import largest_difference
+from benchmarks._timing import PeakMemory, largest_difference
 from benchmarks.models import _systems
 from tests.benchmarks.test_rtf import write_manifest
 
@@ -53,7 +53,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _with(monkeypatch):
-    monkeypatch.setattr(rtf, "peak_memory_mib", lambda *_: 1.0)
+    monkeypatch.setattr(rtf, "peak_memory", lambda *_: PeakMemory(3.0, 1.0))
 
 
 def small(name: str) -> nn.Module:
@@ -168,13 +168,13 @@ def test_one_table_of_all_models(monkeypatch, tmp_path, capsys):
     # One that is wrong has no figures, and takes none from the others.
     monkeypatch.setattr(models, "build", lambda name: with_statistics(small(name)))
     monkeypatch.setattr(rtf, "RESULTS", tmp_path / "rtf.md")
-    original = LSTM._layer
+    original = FrozenLSTM._layer
 
     def wrong(self, *arguments, **options):
         output, *states = original(self, *arguments, **options)
         return output * 1.01, *states
 
-    monkeypatch.setattr(LSTM, "_layer", wrong)
+    monkeypatch.setattr(FrozenLSTM, "_layer", wrong)
     manifest = write_manifest(tmp_path, [0.7, 0.4, 0.5, 0.6])
     arguments = ["--data", str(manifest), "--model", "all", "--device", "cpu", "--repeats", "1"]
     output = tmp_path / "numbers.json"
@@ -185,29 +185,30 @@ def test_one_table_of_all_models(monkeypatch, tmp_path, capsys):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
     header, _, *rows = rows
     ours = ["asrkern", "asrkern int8", "asrkern int8/int8"]
-    assert header == ["", "M parameters", "audio s", *ours, "seconds"]
+    assert header == ["", "M parameters", "audio s", *ours, "memory", "seconds"]
     assert [row[0] for row in rows] == names
     transformer, vgg, las = (dict(zip(header, row)) for row in rows)
     assert las["asrkern"] == "-" and las["seconds"].startswith("FAILED")
     assert transformer["seconds"].count(" / ") == 15
     found = json.loads(output.read_text())[1]["backends"]
+    assert vgg["memory"] == "1.00 / 1.00 / 1.00"
     assert vgg["asrkern int8"] == f"{found['asrkern int8']['speed_up']:.2f}"
     stock = min((found[name] for name in (rtf.PADDED, rtf.PACKED)), key=lambda times: times["seconds"])
     parts = [times["stages_seconds"]["rnn"] for times in (stock, *(found[name] for name in ours))]
     assert "rnn " + " / ".join(f"{part:.2f}" for part in parts) in vgg["seconds"].split(", ")
 
 
-@pytest.mark.parametrize("kind", [GRU, LSTM])
+@pytest.mark.parametrize("kind, frozen", [(GRU, FrozenGRU), (LSTM, FrozenLSTM)])
 @pytest.mark.parametrize("name", ["conv_rnn", "las_hw4"])
-def test_a_wrong_recurrent_layer_is_not_timed(name, kind, monkeypatch, tmp_path, capsys):
+def test_a_wrong_recurrent_layer_is_not_timed(name, kind, frozen, monkeypatch, tmp_path, capsys):
     """The comparison sees each model's own layers."""
-    original = kind._layer
+    original = frozen._layer
 
     def wrong(self, *arguments, **options):
         output, *states = original(self, *arguments, **options)
         return output * 1.01, *(state * 1.01 for state in states)
 
-    monkeypatch.setattr(kind, "_layer", wrong)
+    monkeypatch.setattr(frozen, "_layer", wrong)
     monkeypatch.setattr(models, "build", lambda name: with_statistics(small(name)))
     manifest = write_manifest(tmp_path, [0.7, 0.4, 0.5, 0.6])
     status = rtf.main(["--data", str(manifest), "--model", name, "--device", "cpu", "--repeats", "1"])

@@ -13,7 +13,7 @@ from asrkern import ops, reference
 from benchmarks.ops import run
 from benchmarks.ops.attention import Attention
 from benchmarks.ops.batch_norm_act import BatchNormAct
-from benchmarks.ops.cell import Cell
+from benchmarks.ops.cell import Cell, FrozenCell
 from benchmarks.ops.linear import Linear, LinearQuantized
 from benchmarks.ops.masked_conv2d import MaskedConv2d
 from benchmarks.ops.recurrent import Recurrent
@@ -42,6 +42,7 @@ CASES = {
         "ragged": partial(Recurrent, torch.nn.LSTM, ops.lstm, SHAPE, True),
     },
     "lstm_cell": {"": partial(Cell, CellShape(5, 3))},
+    "lstm_cell_prepacked": {"": partial(FrozenCell, CellShape(5, 3))},
     "linear": {"": partial(Linear, LinearShape(3, 5, 7))},
     "linear_quantized": {"": partial(LinearQuantized, LinearShape(3, 5, 7))},
     "batch_norm_act": {
@@ -60,7 +61,7 @@ CASES = {
     },
 }
 # A pool is for inference, as these operations are.
-INFERENCE = {"linear_quantized", "speller", "attention", "transformer"}
+INFERENCE = {"lstm_cell_prepacked", "linear_quantized", "speller", "attention", "transformer"}
 CASES_OF_BOTH = {
     name: Operation(
         rows, {} if name in INFERENCE else {row: case for row, case in rows.items() if row != "pooled"}
@@ -84,7 +85,7 @@ def test_every_operation_with_a_reference_is_registered() -> None:
     elsewhere = {"ctc_beam_search", "linear_heads"}
     timed = {name for name in with_reference if hasattr(ops, name)} - elsewhere
     # Those whose reference is that of another, or of several operations.
-    assert set(OPERATIONS) == timed | {"transformer", "lstm_cell", "linear_quantized"}
+    assert set(OPERATIONS) == timed | {"transformer", "lstm_cell", "lstm_cell_prepacked", "linear_quantized"}
     assert set(OPERATIONS) == set(CASES)
     for operation in OPERATIONS.values():
         assert operation.inference

@@ -29,6 +29,7 @@ def tiny(monkeypatch):
                 "batch": [RecurrentShape(4, 1, 5), RecurrentShape(4, 2, 5)],
             },
             "lstm_cell": {"hidden_size": [CellShape(4, 1), CellShape(5, 1)]},
+            "lstm_cell_prepacked": {"batch": [CellShape(4, 1), CellShape(4, 2)]},
             "linear_quantized": {"in_features": [LinearShape(1, 4, 4), LinearShape(1, 5, 5)]},
             "speller": {"frames": [SpellerShape("hw4", 1, 2), SpellerShape("hw4", 1, 3)]},
             "attention": {"batch": [AttentionShape(1, 5, 2, 4), AttentionShape(2, 5, 2, 4)]},
@@ -40,7 +41,7 @@ def tiny(monkeypatch):
 def test_csv_and_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert growth.main(["--results", str(tmp_path / "new")]) == 0
-    assert capsys.readouterr().out.count("torch / asrkern") == 7
+    assert capsys.readouterr().out.count("torch / asrkern") == 8
     with (tmp_path / "new" / "growth.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     gru = [row for row in rows if row["operation"] == "gru"]
