@@ -6,10 +6,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from asrkern.decoder import NGramLM
+from typing import Any, NamedTuple
 
 Prefix = tuple[int, ...]
 # How often it is looked at whether prefixes are to be dropped that differ too far back.
@@ -101,7 +98,7 @@ def ctc_beam_search(
 
 def greedy_with_lm(
     log_probs: Sequence[Sequence[float]],
-    lm: NGramLM,
+    lm: Any,
     lm_tokens: Sequence[int],
     blank: int = 0,
     alpha: float = 0.5,
@@ -114,7 +111,7 @@ def greedy_with_lm(
 
     Args:
         log_probs: [T, V].
-        lm, lm_tokens: a model, and for each token the id of its word.
+        lm, lm_tokens: an asrkern.decoder.NGramLM, and for each token the id of its word.
 
     Returns:
         The tokens, and their score with that of ``</s>``.

@@ -167,6 +167,60 @@ def make_pack(cell: str):
     return make
 
 
+CELL_STATES = {"gru": ("h",), "lstm": ("h", "c")}
+
+
+def make_cell(cell: str, packed: bool = False):
+    def make(rng):
+        gates, (rows, features, size) = {"gru": 3, "lstm": 4}[cell], (int(n) for n in rng.integers(1, 9, 3))
+        rows = 0 if rng.random() < 0.1 else rows
+        kinds = (torch.float32, torch.bfloat16, torch.int8) + (torch.float64,) * (not packed)
+        kind = kinds[rng.integers(len(kinds))]
+        dtype = torch.float64 if kind == torch.float64 else torch.float32
+        x, *states = (tensor(rng, (rows, n), dtype) for n in (features, *[size] * len(CELL_STATES[cell])))
+        exact = [tensor(rng, (gates * size, n), dtype) for n in (features, size)]
+        weights = [quantized(rng, weight, kind) for weight in exact]
+        scales = [maybe(rng, gates * size, dtype=dtype) for _ in range(2)]
+        there = rng.random() < 0.7
+        biases = [tensor(rng, (gates * size,), dtype) if there else None for _ in range(2)]
+        names = ("packed_ih", "scale_ih", "packed_hh", "scale_hh") if packed else ("weight_ih", "scale_ih", "weight_hh", "scale_hh")  # fmt: skip
+        given = [raw("speller_pack")(weight, gates) for weight in weights] if packed else weights
+        arguments = {"input": x, **dict(zip(CELL_STATES[cell], states))}
+        arguments |= dict(zip(names, (given[0], scales[0], given[1], scales[1])))
+        arguments |= {"bias_ih": biases[0], "bias_hh": biases[1]}
+        if not packed:
+            arguments["save_reserve"] = bool(rng.random() < 0.5)
+
+        def equals(results):
+            w = [
+                weight.double() * (1 if scale is None else scale.double()[:, None])
+                for weight, scale in zip(weights, scales)
+            ]
+            b = [torch.zeros(gates * size).double() if bias is None else bias.double() for bias in biases]
+            before = states[0].double() if cell == "gru" else [state.double() for state in states]
+            expected = {"gru": torch.gru_cell, "lstm": torch.lstm_cell}[cell](x.double(), before, *w, *b)
+            expected = (expected,) if cell == "gru" else expected
+            for result, wanted in zip(results, expected):
+                # Weights of up to 127 make large sums.
+                assert_close(result, wanted, 1e-3 if kind == torch.int8 else 1e-5, f"{cell}_cell")
+
+        return Call(f"{cell}_cell_prepacked" if packed else f"{cell}_cell", arguments, True, equals)
+
+    return make
+
+
+def make_cell_backward(cell: str):
+    def make(rng):
+        dtype = torch.float64 if rng.random() < 0.2 else torch.float32
+        rows, size = int(rng.integers(0, 6)), int(rng.integers(1, 9))
+        grads = {f"grad_{name}": tensor(rng, (rows, size), dtype) for name in CELL_STATES[cell]}
+        before = {CELL_STATES[cell][-1]: tensor(rng, (rows, size), dtype)}
+        saved = {"gru": 4, "lstm": 5}[cell] * size
+        return Call(f"{cell}_cell_backward", grads | before | {"reserve": tensor(rng, (rows, saved), dtype)})
+
+    return make
+
+
 def make_linear(rng: np.random.Generator) -> Call:
     dtype = torch.float64 if rng.random() < 0.2 else torch.float32
     *batch, features, outputs = (int(size) for size in rng.integers(0, 20, rng.integers(2, 5)))
@@ -266,16 +320,16 @@ def make_masked_conv2d(rng: np.random.Generator) -> Call:
     weight = tensor(rng, (outputs, channels // groups, *kernel), dtype)
     small = {name: maybe(rng, outputs, dtype=dtype) for name in ("bias", "scale", "shift")}
     bounds = (0.0, 20.0) if rng.random() < 0.5 else (-INF, INF)
+    geometry = {"stride": stride, "padding": padding}
+    if rng.random() < 0.05:
+        # One window, and more of it than can be counted.
+        stride[rng.integers(2)] = 2**62
     pool = [int(w) for w in rng.choice([1, 1, 1, 2, 3, 5], 2)]
     extents = [(size + 2 * p - k) // s + 1 for size, p, k, s in zip(sizes, padding, kernel, stride)]
     valid = all(
         size + 2 * p >= k and extent >= window
         for size, p, k, extent, window in zip(sizes, padding, kernel, extents, pool)
     )
-    geometry = {"stride": stride, "padding": padding}
-    if rng.random() < 0.05:
-        # One window, and more of it than can be counted.
-        stride[rng.integers(2)] = 2**62
 
     def equals(results):
         expected = reference.masked_conv2d(
@@ -581,6 +635,12 @@ MAKERS = {
     "lstm_backward": make_backward("lstm"),
     "lstm_pack": make_pack("lstm"),
     "lstm_prepacked": make_prepacked("lstm"),
+    "gru_cell": make_cell("gru"),
+    "gru_cell_backward": make_cell_backward("gru"),
+    "gru_cell_prepacked": make_cell("gru", packed=True),
+    "lstm_cell": make_cell("lstm"),
+    "lstm_cell_backward": make_cell_backward("lstm"),
+    "lstm_cell_prepacked": make_cell("lstm", packed=True),
     "linear": make_linear,
     "linear_quantized": make_linear_quantized,
     "linear_heads": make_linear_heads,

@@ -147,6 +147,12 @@ def check_shapes(op: str, a: dict, results: tuple[Tensor, ...]) -> None:
             both,
             *a["weight_hh"].shape,
         )
+    elif op in ("gru_cell", "lstm_cell", "gru_cell_prepacked", "lstm_cell_prepacked"):
+        assert all(state.shape == a["h"].shape for state in results[: 1 if op.startswith("gru") else 2])
+    elif op in ("gru_cell_backward", "lstm_cell_backward"):
+        assert results[-1].shape == a["grad_h"].shape
+    elif op in ("masked_conv2d_backward_input", "masked_conv2d_backward_weight"):
+        assert first.shape == a["input" if op.endswith("input") else "weight"].shape
     elif op in ("linear", "linear_quantized"):
         assert first.shape == (*a["input"].shape[:-1], a["weight"].shape[0])
     elif op in ("batch_norm_act", "batch_norm_act_backward"):
