@@ -43,10 +43,13 @@ void find_above(const CtcReachPrefixes& prefixes, const int32_t* tokens, int32_t
     for (int32_t i = 0; i < count; ++i) {
       const float off_phrase = total[i] + inside_reach[i];
       uint32_t found = 0;
+// Unrolled, so that GCC makes vectors of the loop over prefixes.
+#pragma GCC unroll 4
       for (int32_t j = 0; j < kTogether; ++j) found |= off_phrase > least[j] ? bit[j] : 0;
       if constexpr (phrases) {
         const float on_phrase = total[i] + phrase_reach[i];
         uint32_t found_on = 0;
+#pragma GCC unroll 4
         for (int32_t j = 0; j < kTogether; ++j) found_on |= on_phrase > least[j] ? bit[j] : 0;
         found = (found & ~edges[i]) | (found_on & edges[i]);
       }
