@@ -15,6 +15,7 @@ from asrkern._atomic_write import write_text
 from asrkern._optional import needs
 from asrkern.cli.console import bars, errors
 from asrkern.cli.device import Device
+from asrkern.cli.tokens import Tokens
 
 if TYPE_CHECKING:
     from asrkern.recognizer import Transcript
@@ -37,7 +38,10 @@ def align(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", exists=True, dir_okay=False, help="A CTC model of asrkern train or convert."
+            metavar="CHECKPOINT",
+            exists=True,
+            dir_okay=False,
+            help="A CTC model of asrkern train or convert, or an ONNX file with --tokens.",
         ),
     ],
     audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="A recording of any length.")],
@@ -64,6 +68,7 @@ def align(
             show_default=False,
         ),
     ] = None,
+    tokens: Tokens = None,
     prior_scale: Annotated[float, typer.Option(min=0, help="Weight of the priors.")] = 1.0,
     window: Annotated[
         float, typer.Option(min=1, help="Longer recordings are read in windows of so many seconds.")
@@ -87,7 +92,7 @@ def align(
         from asrkern.recognizer.alignment import load_log_priors
         from asrkern.recognizer.saved import load
 
-        recognizer = load(checkpoint)
+        recognizer = load(checkpoint, tokens)
         recognizer.move(device)
         log_priors = None if priors is None else prior_scale * load_log_priors(priors, recognizer)
         samples = load_audio(audio, recognizer.features.sample_rate)

@@ -225,6 +225,14 @@ def _weights(text: str | None) -> list[float] | None:
         raise typer.BadParameter(f"expected numbers such as 0.7,0.3, received {text!r}") from None
 
 
+def _note_tokens(lm: NGramLM, tokenizer: Path | None) -> None:
+    if lm.unit == "token" and tokenizer is None:
+        typer.echo(
+            "note: the model is one of tokens, so the text's words are taken for tokens; --tokenizer splits them",
+            err=True,
+        )
+
+
 @app.command(cls=Command)
 def interpolate(
     models: Annotated[
@@ -266,6 +274,7 @@ def interpolate(
         lms = [NGramLM.open(model, unit=unit, space=space, keep_ngrams=True) for model in models]
         if tune is not None:
             tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
+            _note_tokens(lms[0], tokenizer)
             given = NGramLM.best_weights(lms, read_sentences(tune, tokenize))
             for model, weight in zip(models, given):
                 typer.echo(f"{model}: weight {weight:.4f}", err=True)
@@ -318,6 +327,7 @@ def query(
     with errors():
         lm = NGramLM.open(model, unit="character" if characters else None, space=space)
         tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
+    _note_tokens(lm, tokenizer)
     known = lm.words
     total = known_total = 0.0
     count = unknown_count = sentences = 0

@@ -21,6 +21,7 @@ from asrkern.cli.device import Device
 from asrkern.cli.evaluate import CheckpointPath
 from asrkern.cli.inputs import STDIN, Input, find_inputs
 from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
+from asrkern.cli.tokens import Tokens
 
 if TYPE_CHECKING:
     from asrkern.recognizer.stream_transcription import Heard
@@ -58,15 +59,7 @@ def transcribe(
         bool,
         typer.Option("--stream", help="Read from stdin and show what is heard so far."),
     ] = False,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="The labels of an ONNX model: tokens.txt, vocab.json, vocab.txt, tokenizer.model …",
-            show_default=False,
-        ),
-    ] = None,
+    tokens: Tokens = None,
     language_model: LanguageModel,
     hotwords: Hotwords = None,
     hotword_weight: HotwordWeight = 10.0,

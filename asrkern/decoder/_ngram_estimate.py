@@ -83,6 +83,8 @@ def _read_text(
     tokenize: Tokenize | None,
     progress: Progress | None,
 ) -> None:
+    if isinstance(item, os.PathLike):
+        estimator.begin_text()
     if isinstance(item, str) and tokenize:
         for line in item.removesuffix("\n").split("\n"):
             estimator.feed(" ".join(tokenize(line)).encode(errors="surrogateescape") + b"\n")

@@ -54,14 +54,18 @@ def mix(parts: Sequence[Part], weights: Sequence[float]) -> tuple[bytes, list[NG
 
 
 def word_probs(models: Sequence[_decoder.NGramModel], sentences: Iterable[str]) -> np.ndarray:
-    """[models, words] probabilities of the words that at least one model knows, ``</s>`` among them."""
+    """[models, words] probabilities of the words that at least one model knows, ``</s>`` among them; none if all that
+    they know is ``</s>``."""
     columns: list[list[float]] = [[] for _ in models]
+    count = 0
     for sentence in sentences:
+        count += 1
         for column, model in zip(columns, models):
             log_probs, _, ids = model.score_words(sentence, True, True)
             column += [log_prob if word else -np.inf for log_prob, word in zip(log_probs, ids)]
     probs = 10.0 ** np.asarray(columns, np.float64)
-    return probs[:, probs.any(0)]
+    known = probs[:, probs.any(0)]
+    return known if known.shape[1] > count else known[:, :0]
 
 
 def best_weights(probs: np.ndarray) -> np.ndarray:

@@ -137,6 +137,9 @@ def _open_sentencepiece(path: str | os.PathLike[str]) -> Any:
     package = require("sentencepiece", "sentencepiece")
     with about(path):
         content = Path(path).read_bytes()
+        if not content:
+            # sentencepiece takes it for no model at all, and fails when it is used.
+            raise ValueError("expected a sentencepiece model, received an empty file")
         try:
             return package.SentencePieceProcessor(model_proto=content)
         except (RuntimeError, ValueError) as error:

@@ -162,6 +162,7 @@ def _prepacked_step(cell, input, weights, states):
     size = states["h"].shape[1]
     for name, state in states.items():
         check_shape(name, state, (input.shape[0], size))
+    compute_dtype(input, **states)
     for name in ("packed_ih", "packed_hh"):
         packed = getattr(weights, name)
         if not isinstance(packed, Tensor):

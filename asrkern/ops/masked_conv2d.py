@@ -275,7 +275,7 @@ def convolution_gradients(grad, input, weight, lengths, output_lengths, stride, 
     """Gradients of (input, weight). grad is the masked convolution's, 0 beyond each row's output length."""
     args = (grad, input, weight, lengths, output_lengths, stride, padding)
     # What asrkern's kernels make of it cannot be differentiated again.
-    again = torch.is_grad_enabled() and grad.requires_grad
+    again = torch.is_grad_enabled() and any(x.requires_grad for x in (grad, input, weight))
     kernels = grad.device.type == "cpu" and groups == 1 and not again
     grad_input = grad_weight = None
     if kernels and needed[0] and _input_gradient_pays(weight.shape, stride, padding):

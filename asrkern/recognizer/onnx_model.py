@@ -89,7 +89,7 @@ class OnnxCTC(nn.Module):
         self.path, self.n_classes = os.fspath(path), n_classes
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors alone
+        options.log_severity_level = 4  # errors are raised, and lengths are tried that a model may refuse
         try:
             self._session = runtime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
         # Whatever its parsers raise: they share no class.
@@ -278,14 +278,15 @@ def _read_inputs(inputs: list[Any], features: FeatureSettings) -> _Inputs:
             f"features.kind: expected {'samples' if rank == 2 else 'features of several bins'}, since the model reads "
             f"{shape}, received {features.kind!r}"
         )
+    sizes = [size for size in shape[1:] if isinstance(size, int)]
+    if rank == 3 and sizes and bins not in sizes:
+        raise ValueError(f"features: expected {sizes[0]} for each frame, as the model reads, received {bins}")
     places = [place for place in range(1, rank) if shape[place] == bins]
     # Where the file does not say, the convention does.
     time_last = rank == 2 or (
         places == [1] if len(places) == 1 else features.convention in ("nemo", "gigaam")
     )
     fixed = {"batch": shape[0], "time": shape[-1 if time_last else 1]}
-    if rank == 3 and isinstance(size := shape[1 if time_last else 2], int) and size != bins:
-        raise ValueError(f"features: expected {size} for each frame, as the model reads, received {bins}")
     for name, size in fixed.items():
         if isinstance(size, int) and not (name == "batch" and size == 1):
             expected = "1 or any" if name == "batch" else "any"

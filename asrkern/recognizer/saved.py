@@ -261,7 +261,8 @@ def _of_onnx(
         raise FileNotFoundError(f"path: expected an ONNX model, received {path!r}, which is not a file")
     if tokens is None:
         raise ValueError(
-            f"tokens: expected the file of the labels of {path} (tokens.txt, vocab.json, tokenizer.model), received none"
+            f"tokens: expected the file of the labels of {path} (tokens.txt, vocab.json, tokenizer.model), received none; "
+            "asrkern transcribe and asrkern align take it as --tokens"
         )
     tokenizer = read_tokenizer(tokens)
     with about(path):

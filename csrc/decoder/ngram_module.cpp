@@ -522,6 +522,7 @@ void bind_ngram(py::module_& m) {
       .def(py::init([](int32_t order, bool characters, std::string space) {
         return KneserNey(order, Tokenizer{characters, std::move(space)});
       }))
+      .def("begin_text", &KneserNey::begin_text)
       .def("feed", &KneserNey::feed, Release())
       .def("finish", &KneserNey::finish, Release())
       .def("estimate", &KneserNey::estimate, Release())

@@ -55,12 +55,13 @@ void KneserNey::feed(std::string_view text) {
 
 void KneserNey::read_line(std::string_view line) {
   ++line_;
+  ++text_line_;
   begin_sentence();
   tokenizer_(line, [this](std::string_view word) {
     const int32_t id = add_word(word);
     // KenLM takes both spellings for the unknown word.
     if (id <= kEos || word == "<UNK>")
-      throw TextError("line " + std::to_string(line_) + " of the text: expected words, received the mark " +
+      throw TextError("line " + std::to_string(text_line_) + " of the text: expected words, received the mark " +
                       quoted(word));
     append(id);
   });

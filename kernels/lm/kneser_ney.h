@@ -23,6 +23,9 @@ class KneserNey {
   // order: 1 … kMaxOrder.
   KneserNey(int32_t order, Tokenizer tokenizer);
 
+  // A file follows: errors name its lines, counted from its first.
+  void begin_text() { text_line_ = 0; }
+
   // The next bytes of a text, a sentence a line. Throws TextError for <s>, </s> and <unk>.
   void feed(std::string_view text);
 
@@ -71,8 +74,8 @@ class KneserNey {
 
   int32_t order_;
   Tokenizer tokenizer_;
-  std::string rest_;  // the beginning of a line whose end has not come
-  uint64_t line_ = 0;
+  std::string rest_;                   // the beginning of a line whose end has not come
+  uint64_t line_ = 0, text_line_ = 0;  // lines of all texts, and of this one
   HashBuilder words_;
   std::string strings_;
   std::array<Level, kMaxOrder + 1> levels_;  // by order, from 1; the number of a unigram is its word id

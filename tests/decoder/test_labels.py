@@ -6,7 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from asrkern.decoder import CTCBeamDecoder, read_labels
+from asrkern.decoder import CTCBeamDecoder, read_labels, read_tokenizer
+from asrkern.decoder.labels import read_tokens_of_model
 
 PIECES = ["<blk>", "<sos/eos>", "<unk>", "▁THE", "S", "▁", "'", "É", "7", "\u3000", "\x85", "\xa0"]
 
@@ -168,3 +169,12 @@ def test_decoders_of_sentencepiece_models(tmp_path):
     path.write_bytes(model.getvalue()[:40])
     with pytest.raises(ValueError, match=r"tokenizer\.model: expected a sentencepiece model"):
         CTCBeamDecoder.from_tokens(path)
+
+
+def test_an_empty_sentencepiece_model(tmp_path):
+    (tmp_path / "tok.model").touch()
+    for read in (read_tokens_of_model, read_tokenizer):
+        with pytest.raises(
+            ValueError, match=r"tok\.model: expected a sentencepiece model, received an empty file"
+        ):
+            read(tmp_path / "tok.model")

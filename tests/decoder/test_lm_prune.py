@@ -245,3 +245,6 @@ class TestBestWeights:
             NGramLM.best_weights([lm], "red")
         with pytest.raises(ValueError, match="sentences: expected words that a model knows, received none"):
             NGramLM.best_weights([lm], [])
+        # </s> alone says nothing.
+        with pytest.raises(ValueError, match="sentences: expected words that a model knows, received none"):
+            NGramLM.best_weights([lm, lm], ["strangers", "", "all"])

@@ -192,6 +192,16 @@ def test_bad_arguments(arguments, message):
         NGramLM.estimate(**{"text": ["a b c", "b c"], "order": 3, "discount_fallback": True, **arguments})
 
 
+def test_lines_are_those_of_a_file(tmp_path):
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text("a b\nb c\n")
+    second.write_text("a\n\n<s> b\n")
+    with pytest.raises(
+        ValueError, match=r"second\.txt: line 3 of the text: expected words, received the mark '<s>'"
+    ):
+        NGramLM.estimate([first, second], 2, discount_fallback=True)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -123,6 +123,11 @@ def test_bad_states_are_named():
         freeze(GRUCell(5, 7))(torch.zeros(3, 5), torch.zeros(2, 7))
     with pytest.raises(TypeError, match=r"hx: expected a pair \(h, c\), received Tensor"):
         freeze(LSTMCell(5, 7))(torch.zeros(3, 5), torch.zeros(3, 7))
+    for prepare in (freeze, lambda cell: cell):
+        with pytest.raises(
+            TypeError, match=r"h: expected the dtype of input, torch.float32, received torch.float64"
+        ):
+            prepare(GRUCell(5, 7).eval())(torch.zeros(3, 5), torch.zeros(3, 7, dtype=torch.float64))
 
 
 @kinds

@@ -271,16 +271,32 @@ def test_gradients_do_not_depend_on_threads(shape, which, threads):
         assert_same_bits(gradient, found[0])
 
 
-def test_second_derivatives():
-    x, weight = make(2, 3, 5, 9, 4, (3, 2), torch.float64)[:2]
-    options = dict(lengths=torch.tensor([9, 4]), stride=(2, 1), padding=(1, 1))
+@pytest.mark.parametrize("of", ["input", "weight"])
+@pytest.mark.parametrize("loss", [torch.Tensor.sum, lambda y: y.square().sum()], ids=["linear", "square"])
+def test_second_derivatives(loss, of):
+    """Also where the gradient of the output needs none: a penalty on gradients of a loss that is linear in it."""
+    x, weight = make(2, 3, 8, 12, 4, (5, 5), torch.float64)[:2]
+    options = dict(lengths=torch.tensor([12, 4]), stride=(2, 1), padding=(1, 1))
 
     def penalty(function):
-        (grad,) = torch.autograd.grad(function(x, weight, **options).square().sum(), x, create_graph=True)
-        return torch.autograd.grad(grad.square().sum(), (x, weight))
+        (grad,) = torch.autograd.grad(
+            loss(function(x, weight, **options)), x if of == "input" else weight, create_graph=True
+        )
+        return torch.autograd.grad(grad.square().sum(), (x, weight), materialize_grads=True)
 
     for grad, expected in zip(penalty(ops.masked_conv2d), penalty(reference.masked_conv2d)):
         assert_close(grad, expected, 1e-13)
+
+
+def test_second_derivatives_by_torch_func():
+    x, weight = (t.detach() for t in make(1, 2, 6, 8, 2, (5, 5), torch.float64)[:2])
+
+    def hessian(function):
+        return torch.func.jacrev(torch.func.jacrev(lambda w: function(x, w, padding=(2, 2)).square().sum()))(
+            weight
+        )
+
+    assert_close(hessian(ops.masked_conv2d), hessian(reference.masked_conv2d), 1e-13)
 
 
 def test_backward_input_is_refused_where_it_is_no_convolution():

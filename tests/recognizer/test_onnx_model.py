@@ -251,6 +251,13 @@ def test_a_text_is_aligned(tmp_path: Path, letters: Path) -> None:
     _, path = audio_model(tmp_path)
     found = align(asrkern.load(path, letters), speech(1.0), "a bad, deed")
     assert [word.text for word in found.words] == ["a", "bad,", "deed"]
+    soundfile.write(tmp_path / "a.wav", speech(1.0).numpy(), 16000, subtype="FLOAT")
+    (tmp_path / "a.txt").write_text("a bad, deed")
+    command = ["align", str(path), str(tmp_path / "a.wav"), str(tmp_path / "a.txt")]
+    result = CliRunner().invoke(app, [*command, "--tokens", str(letters)])
+    assert result.exit_code == 0 and result.stdout.count("\n") >= 3, result.output
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1 and "take it as --tokens" in " ".join(result.stderr.split())
     with pytest.raises(ValueError, match="text: expected a model with labels of one letter each"):
         write_tokens(letters, ("▁a", "b", "c", "d", "e", "f", "g", "<blk>"))
         align(asrkern.load(path, letters), speech(1.0), "ab")
