@@ -276,7 +276,8 @@ def convolution_gradients(grad, input, weight, lengths, output_lengths, stride, 
     args = (grad, input, weight, lengths, output_lengths, stride, padding)
     # What asrkern's kernels make of it cannot be differentiated again.
     again = torch.is_grad_enabled() and any(x.requires_grad for x in (grad, input, weight))
-    kernels = grad.device.type == "cpu" and groups == 1 and not again
+    taken = grad.device.type == "cpu" and grad.dtype in (torch.float32, torch.float64)
+    kernels = taken and groups == 1 and not again
     grad_input = grad_weight = None
     if kernels and needed[0] and _input_gradient_pays(weight.shape, stride, padding):
         grad_input = call("masked_conv2d_backward_input", *args)

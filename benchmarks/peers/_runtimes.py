@@ -243,8 +243,9 @@ def onnx_runtime_int8(model: ModelProto, inputs: dict[str, Tensor]) -> Call:
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "int8.onnx")
-        # per_channel: a scale for each output, as asrkern has one.
-        quantize_dynamic(model, target, per_channel=True)
+        # per_channel: a scale for each output, as asrkern has one. reduce_range: weights of seven bits, without which
+        # sums of products saturate at 16 bits on CPUs without VNNI (an error of 0.7 of the largest value).
+        quantize_dynamic(model, target, per_channel=True, reduce_range=True)
         return onnx_runtime(onnx.load(target), inputs)
 
 

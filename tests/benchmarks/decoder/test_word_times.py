@@ -26,7 +26,7 @@ def test_times(output):
     recognizer = SimpleNamespace(
         tokenizer=CharacterTokenizer(LABELS, blank=0),
         model=SimpleNamespace(frame_geometry=SimpleNamespace(step=2, offset=1)),
-        features=SimpleNamespace(hop_seconds=0.01),
+        features=SimpleNamespace(hop_seconds=0.01, first_seconds=0.0),
     )
     expected = [pytest.approx((0.02, 0.10)), pytest.approx((0.14, 0.18))]
     assert word_times.aligned(output, recognizer) == expected
