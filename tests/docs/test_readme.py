@@ -34,6 +34,7 @@ def test_there_are_commands() -> None:
             "ops/run",
             "peers/layers",
             "models/bits",
+            "models/beam_search",
             "models/training_step",
             "decoder/ctc_beam",
             "decoder/ngram",
