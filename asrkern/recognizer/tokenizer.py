@@ -42,12 +42,15 @@ class TokenizerSettings(Settings):
             models in HW4P2's), "english27" (A to Z alone: the original VGG-GRU), "texts" (the characters of the
             training transcripts), or a file: one character a line, or KoSpeech's ``id,char,freq``.
         model: sentencepiece's model file; None to make one from the training transcripts.
-        pieces: how many pieces a model that is made gets.
+        model_type: kind of a model that is made: "unigram", "bpe" or "word", whose pieces are whole words: for commands
+            and digits, where letters that are said are not those that are written.
+        pieces: how many pieces a model that is made gets, at most.
     """
 
     kind: Literal["characters", "sentencepiece"] = "characters"
     vocabulary: str = "english"
     model: str | None = None
+    model_type: Literal["unigram", "bpe", "word"] = "unigram"
     pieces: int = pydantic.Field(256, ge=8)
 
 
@@ -317,7 +320,7 @@ def make_tokenizer(
     if task == "classify":
         return CharacterTokenizer(tuple(sorted(set(texts))), unit="class")
     if settings.kind == "sentencepiece":
-        model = _trained_pieces(texts, settings.pieces) if settings.model is None else None
+        model = _trained_pieces(texts, settings) if settings.model is None else None
         return SentencePieceTokenizer(model or path(settings.model).read_bytes(), task)
     if settings.vocabulary == "texts":
         return _with_special(sorted(set().union(*texts)), task)
@@ -343,12 +346,13 @@ def _with_special(characters: Sequence[str], task: Task) -> CharacterTokenizer:
     return CharacterTokenizer((*HW4_LABELS[:3], *labels), pad=0, sos=1, eos=2)
 
 
-def _trained_pieces(texts: Iterable[str], pieces: int) -> bytes:
+def _trained_pieces(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
     written = io.BytesIO()
     require("sentencepiece", "sentencepiece").SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=written,
-        vocab_size=pieces,
+        model_type=settings.model_type,
+        vocab_size=settings.pieces,
         character_coverage=1.0,
         hard_vocab_limit=False,
         bos_id=-1,

@@ -170,6 +170,8 @@ def _masked_conv2d_batch_norm_act(
     y = F.conv2d(zero_padding(input, lengths, "NCFT"), weight, bias, stride, padding)
     if output_lengths is None and lengths is not None:
         output_lengths = ops.conv_output_lengths(lengths, weight.shape[3], stride[1], padding[1])
+    # Padding counts as zeros, as with the originals' masks after every sub-module.
+    y = zero_padding(y, output_lengths, "NCFT")
     options = {"layout": "NCFT", "training": True, "stats": stats, "eps": eps, "activation": activation}
     return _batch_norm_act(y, norm_weight, norm_bias, None, None, output_lengths, **options)
 

@@ -39,7 +39,8 @@ float nth_largest(const float* values, int32_t count, int32_t n, float* scratch)
       if (values[i] > bar) scratch[kept++] = values[i];
     }
   }
-  cut();
+  // Of values that are no numbers or -inf none is kept: whatever calls this, nothing beyond scratch is read.
+  if (kept >= n) cut();
   return bar;
 }
 

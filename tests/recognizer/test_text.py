@@ -129,3 +129,26 @@ def test_sentencepiece(task: str, tmp_path: Path) -> None:
         tokenizer.encode("BIN €")
     with pytest.raises(ValueError, match="expected a sentencepiece model"):
         SentencePieceTokenizer(b"nonsense", task)
+
+
+def test_kinds_of_sentencepieces() -> None:
+    texts = ["BIN BLUE AT F TWO NOW", "LAY BLUE AT B TWO SOON", "BIN RED AT F FIVE NOW"] * 5
+
+    def made(model_type: str) -> SentencePieceTokenizer:
+        settings = TokenizerSettings(kind="sentencepiece", model_type=model_type, pieces=80)
+        tokenizer = make_tokenizer(settings, "ctc", texts)
+        assert isinstance(tokenizer, SentencePieceTokenizer)
+        assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
+        return tokenizer
+
+    words = made("word")
+    # The letter that is said is no part of a word.
+    assert set(words.labels[2:]) == {f"▁{word}" for text in texts for word in text.split()}
+    assert len(words.encode(texts[0])) == 6
+    assert words.unknown("BIN PINK AT F TWO NOW") == {"▁PINK"}
+    with pytest.raises(ValueError, match="received '▁PINK'"):
+        words.encode("PINK")
+    assert len(made("bpe").encode(texts[0])) == 6
+    assert len(made("unigram").encode(texts[0])) > 6
+    with pytest.raises(ValueError, match="'unigram', 'bpe' or 'word'"):
+        TokenizerSettings(kind="sentencepiece", model_type="char")
