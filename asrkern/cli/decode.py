@@ -14,7 +14,7 @@ import typer
 from asrkern._file_kinds import in_words
 from asrkern.cli.console import bars, errors
 from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
-from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_hotwords, read_labels
+from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_hotwords
 from asrkern.decoder._files import about
 from asrkern.decoder.labels import fields
 
@@ -30,7 +30,10 @@ _CHECKPOINT = (
     "takes the outputs of a model"
 )
 
-_HINT = "; if the labels lack the blank, as NeMo's do, add a line '<blank>' where the model has it"
+_LACKS_BLANK = "; if the labels lack the blank, as NeMo's do, add a line '<blank>' where the model has it"
+_ADDED_BLANK = (
+    "; the blank was taken to be behind the labels, as in NeMo's models: --blank says which label it is"
+)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -81,7 +84,7 @@ def open_arrays(path: Path) -> np.lib.npyio.NpzFile:
     raise ValueError(f"{path}: expected a file of numpy.savez, received {received}")
 
 
-def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, vocabulary: int) -> np.ndarray | ValueError:
+def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, labels: Sequence[str]) -> np.ndarray | ValueError:
     """Log-probabilities [T, V], or what is wrong with them."""
     try:
         array = arrays[name]
@@ -90,10 +93,15 @@ def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, vocabulary: int) -> 
         return ValueError(f"cannot be read: {error}")
     if not isinstance(array, np.ndarray):
         return ValueError("expected an array, received another file")
-    if array.ndim != 2 or array.shape[1] != vocabulary or array.dtype.kind != "f":
+    if array.ndim != 2 or array.shape[1] != len(labels) or array.dtype.kind != "f":
+        hint = ""
+        if array.shape[1:] == (len(labels) + 1,):
+            hint = _LACKS_BLANK
+        elif array.shape[1:] == (len(labels) - 1,) and labels[-1] == "<blank>":
+            hint = _ADDED_BLANK
         return ValueError(
-            f"expected floating-point numbers [T, {vocabulary}], one for each label, received {array.dtype} "
-            f"{list(array.shape)}{_HINT if array.shape[1:] == (vocabulary + 1,) else ''}"
+            f"expected floating-point numbers [T, {len(labels)}], one for each label, received {array.dtype} "
+            f"{list(array.shape)}{hint}"
         )
     return array
 
@@ -102,7 +110,7 @@ def decode_all(decoder: CTCBeamDecoder, arrays: np.lib.npyio.NpzFile) -> Iterato
     """Each utterance's name and n-best, or what is wrong with it."""
     for first in range(0, len(arrays.files), BATCH):
         names = arrays.files[first : first + BATCH]
-        utterances = [read_utterance(arrays, name, len(decoder.labels)) for name in names]
+        utterances = [read_utterance(arrays, name, decoder.labels) for name in names]
         found = iter(decoder.decode_batch([u for u in utterances if not isinstance(u, ValueError)]))
         for name, utterance in zip(names, utterances):
             yield name, utterance if isinstance(utterance, ValueError) else next(found)
@@ -134,8 +142,9 @@ def decode(
             exists=True,
             dir_okay=False,
             show_default=False,
-            help="The labels, one a line or a .json list; or a tokens.txt, vocab.json, vocab.txt, .vocab or fairseq's "
-            "dict.txt.",
+            help="The labels, one a line or a .json list; or a tokens.txt, vocab.json, vocab.txt, .vocab, fairseq's "
+            "dict.txt or a sentencepiece model, tokenizer.model. If none can be the blank, it is behind them, as in NeMo's "
+            "models.",
         ),
     ],
     blank: Annotated[
@@ -191,8 +200,8 @@ def decode(
     """
     with errors():
         arrays = open_arrays(log_probs)
-        decoder = CTCBeamDecoder(
-            read_labels(labels),
+        decoder = CTCBeamDecoder.from_tokens(
+            labels,
             language_model.open(),
             None if lexicon is None else read_lexicon(lexicon),
             beam_width=beam_width,

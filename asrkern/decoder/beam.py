@@ -233,8 +233,8 @@ class CTCBeamDecoder:
 
         Args:
             path: what :func:`asrkern.decoder.read_labels` reads (``tokens.txt``, ``vocab.txt``, ``vocab.json`` …), or a
-                sentencepiece model, ``tokenizer.model``. If none of the labels can be the blank, it is the output behind
-                them, as in NeMo's models.
+                sentencepiece model, ``tokenizer.model``. If none of the labels can be the blank, and ``blank`` is not
+                given, it is the output behind them, as in NeMo's models.
             lm, lexicon, options: of the class.
 
         Raises:
@@ -242,7 +242,7 @@ class CTCBeamDecoder:
             OSError: the file cannot be opened.
             TypeError, ValueError: as the class; or the file has no labels.
         """
-        return cls(read_tokens_of_model(path), lm, lexicon, **options)
+        return cls(read_tokens_of_model(path, options.get("blank")), lm, lexicon, **options)
 
     def replace(self, **options: Any) -> CTCBeamDecoder:
         """This decoder with other options. It shares labels, words and language model, so it is made quickly.

@@ -70,11 +70,12 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
         return labels
 
 
-def read_tokens_of_model(path: str | os.PathLike[str]) -> list[str]:
+def read_tokens_of_model(path: str | os.PathLike[str], blank: int | None = None) -> list[str]:
     """The labels of a file and, if they lack the blank, ``<blank>`` behind them, as NeMo's models have it.
 
     Args:
         path: a file of :func:`read_labels`, or a sentencepiece model (``.model``).
+        blank: the blank's index, if it is known: then none is added.
 
     Raises:
         ImportError: it is a sentencepiece model, and sentencepiece is not installed.
@@ -84,7 +85,7 @@ def read_tokens_of_model(path: str | os.PathLike[str]) -> list[str]:
         labels = _of_sentencepiece(path)
     else:
         labels = read_labels(path)
-    return [*labels, "<blank>"] if lacks_blank(labels) else labels
+    return [*labels, "<blank>"] if blank is None and lacks_blank(labels) else labels
 
 
 def read_tokenizer(path: str | os.PathLike[str]) -> Callable[[str], list[str]]:

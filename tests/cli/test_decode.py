@@ -136,6 +136,43 @@ def test_the_space_of_a_model_of_characters(files, tmp_path):
     assert result.stdout.splitlines() == expected_lines(files, decoder)
 
 
+def test_labels_without_the_blank(files):
+    """NeMo's have it behind them; the blank that is given is one of the labels."""
+    labels = [" ", "a", "b", "c"]
+    Path("nemo.txt").write_text("".join(f"{label}\n" for label in labels))
+    result = run("u.npz", "--labels", "nemo.txt")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == expected_lines(files, CTCBeamDecoder([*labels, "<blank>"]))
+    narrow = {
+        name: np.log(np.exp(u[:, :4]) / np.exp(u[:, :4]).sum(1, keepdims=True)) for name, u in files.items()
+    }
+    np.savez("narrow.npz", **narrow)
+    result = run("narrow.npz", "--labels", "nemo.txt", "--blank", 3)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == expected_lines(narrow, CTCBeamDecoder(labels, blank=3))
+
+
+def test_labels_of_a_sentencepiece_model(files, monkeypatch):
+    package = pytest.importorskip("sentencepiece")
+    with open("tok.model", "wb") as model:
+        package.SentencePieceTrainer.train(
+            sentence_iterator=iter(["ab ba abb", "b a"] * 9),
+            model_writer=model,
+            vocab_size=7,
+            hard_vocab_limit=False,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+        )
+    pieces = package.SentencePieceProcessor("tok.model")
+    labels = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
+    arrays = {"u": random_log_probs(9, len(labels) + 1).numpy()}
+    np.savez("pieces.npz", **arrays)
+    result = run("pieces.npz", "--labels", "tok.model")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == expected_lines(arrays, CTCBeamDecoder([*labels, "<blank>"]))
+
+
 VOCABULARIES = {
     "tokens.txt": ("".join(f"{t} {i}\n" for i, t in enumerate(["<blk>", "<unk>", "▁a", "b", "c"])), "ab ab"),
     "dict.ltr.txt": ("a 9\nb 7\n| 2\n", "</s><unk></s><unk>"),
@@ -274,7 +311,11 @@ def test_what_else_an_archive_may_hold(files):
         (["u.npz", "--labels", "labels.txt", "--lexicon", "array.npy"], 1, "array.npy: "),
         (["u.npz", "--labels", "array.npy"], 1, "array.npy: expected UTF-8"),
         (["u.npz", "--labels", "two.txt"], 1, "blank: expected the index of the blank, since several"),
-        (["u.npz", "--labels", "nemo.txt"], 1, "no label is named as one and the first is ' '"),
+        (
+            ["narrow.npz", "--labels", "nemo.txt"],
+            1,
+            "[3, 4]; the blank was taken to be behind the labels, as in NeMo's models: --blank says which",
+        ),
         (
             ["u.npz", "--labels", "nemo.txt", "--blank", 0],
             1,
@@ -292,6 +333,7 @@ def test_what_else_an_archive_may_hold(files):
 )
 def test_errors_are_one_line(files, tmp_path, arguments, status, message):
     np.save("array.npy", np.zeros((3, 5)))
+    np.savez("narrow.npz", u=np.zeros((3, 4)))
     for name, text in {
         "bad.json": '{"a": 1}',
         "mixed.txt": "a a\nb\n",
