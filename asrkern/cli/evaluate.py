@@ -16,6 +16,7 @@ from asrkern._optional import needs
 from asrkern.cli.console import Screen, bars, errors
 from asrkern.cli.device import Device
 from asrkern.cli.language_model import LanguageModel, with_language_model
+from asrkern.cli.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,12 @@ CONFUSIONS = 10
 
 CheckpointPath = Annotated[
     Path,
-    typer.Argument(metavar="CHECKPOINT", exists=True, dir_okay=False, help="Of asrkern train or convert."),
+    typer.Argument(
+        metavar="CHECKPOINT",
+        exists=True,
+        dir_okay=False,
+        help="Of asrkern train or convert; or an ONNX file with --tokens.",
+    ),
 ]
 
 
@@ -45,6 +51,7 @@ def evaluate(
             help="Manifests of NeMo, lhotse or deepspeech.pytorch, folders of Kaldi's or LibriSpeech's; measured together.",
         ),
     ],
+    tokens: Tokens = None,
     language_model: LanguageModel,
     beam_width: Annotated[
         int | None,
@@ -96,7 +103,7 @@ def evaluate(
         from asrkern.training import scoreboard
         from asrkern.training.manifests import read_cuts
 
-        recognizer = load(checkpoint)
+        recognizer = load(checkpoint, tokens)
         recognizer.move(device)
         transcriber = Transcriber(
             recognizer, language_model.open(), beam_width=beam_width, **language_model.weights

@@ -262,7 +262,7 @@ def _of_onnx(
     if tokens is None:
         raise ValueError(
             f"tokens: expected the file of the labels of {path} (tokens.txt, vocab.json, tokenizer.model), received none; "
-            "asrkern transcribe and asrkern align take it as --tokens"
+            "asrkern transcribe, align and evaluate take it as --tokens"
         )
     tokenizer = read_tokenizer(tokens)
     with about(path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -292,6 +293,31 @@ def test_the_command(tmp_path: Path, letters: Path) -> None:
     found = json.loads(run("--json"))["words"]
     assert [word["start_seconds"] for word in found] == [word.start_seconds for word in expected.words]
     assert run("--srt").count("-->") >= 1
+
+
+def test_a_corpus_is_measured(tmp_path: Path, letters: Path) -> None:
+    _, path = audio_model(tmp_path)
+    recognizer = asrkern.load(path, letters)
+    lines, texts = [], []
+    for index in range(3):
+        samples = speech(1.0 + 0.3 * index, seed=index)
+        soundfile.write(tmp_path / f"{index}.wav", samples.numpy(), 16000, subtype="FLOAT")
+        texts += recognizer.predict_audio([samples])
+        reference = ("a bad cab", "dad", "  bed a cad")[index]
+        lines.append({"audio_filepath": f"{index}.wav", "duration": len(samples) / 16000, "text": reference})
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    command = ["evaluate", path, manifest, "--tokens", letters, "--json", tmp_path / "found.json"]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [u["hypothesis"] for u in found["utterances"]] == texts
+    references = ["A BAD CAB", "DAD", "BED A CAD"]
+    edits = [Levenshtein.distance(*pair) for pair in zip(texts, references)]
+    assert [u["errors"] for u in found["utterances"]] == edits
+    assert found["metrics"]["cer"] == sum(edits) / sum(map(len, references))
+    result = CliRunner().invoke(app, [*map(str, command), "--table", str(tmp_path / "table.md")])
+    assert result.exit_code == 1 and "received one without a recipe" in result.output
 
 
 def test_errors_of_the_command(tmp_path: Path, letters: Path) -> None:
