@@ -54,6 +54,7 @@ class DeepSpeech2(nn.Module):
                 for index in range(config.num_layers)
             )
         )
+        self.dropout = nn.Dropout(config.dropout)
         self.lookahead = None
         if config.lookahead_context is not None:
             lookahead = Lookahead(config.hidden_size, config.lookahead_context)
@@ -167,6 +168,7 @@ class DeepSpeech2(nn.Module):
         output_lengths = as_lengths("output_lengths", output_lengths, *x.shape[1::-1])
         for rnn in self.rnns:
             x, _ = rnn(x, output_lengths)
+            x = self.dropout(x)
         if self.lookahead is not None:
             lookahead, clamp = self.lookahead
             x = clamp(lookahead(x, output_lengths))

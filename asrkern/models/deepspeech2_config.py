@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrkern.models._checks import are_labels, check_choices, check_sizes
+from asrkern.models._checks import are_labels, check_choices, check_probability, check_sizes
 from asrkern.models.conv_front_end import (
     KERNELS,
     NO_PADDING,
@@ -43,6 +43,7 @@ class DeepSpeech2Config:
             None for no lookahead.
         output: what the model returns in eval mode, "log_softmax" or "softmax" (as deepspeech.pytorch does
             from 1.1 on; decoders here expect log-probabilities).
+        dropout: probability, after each recurrent layer; the original has none.
         stats: frames that count for BatchNorm in training, "valid", or "padded" as the original does.
         emulate_length_rounding: recompute each length as deepspeech.pytorch does,
             ``int(float32(length / T) * T)``, which is one frame short for about 4 % of the pairs. For
@@ -68,6 +69,7 @@ class DeepSpeech2Config:
     conv_padding: ConvPadding = SAME_PADDING
     lookahead_context: int | None = None
     output: str = "log_softmax"
+    dropout: float = 0.0
     stats: str = "valid"
     emulate_length_rounding: bool = False
 
@@ -101,6 +103,7 @@ class DeepSpeech2Config:
                 f"window_size: expected fewer than {_MAX_SAMPLES} samples, received {self.window_size} s"
             )
         check_choices(**{name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
+        check_probability("dropout", self.dropout)
         if self.bidirectional and self.lookahead_context is not None:
             raise ValueError(
                 f"lookahead_context: expected None if bidirectional, received {self.lookahead_context}"

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asrkern.data import Spectrogram, collate
 from asrkern.decoder import greedy_decode
@@ -312,6 +312,22 @@ def test_features_are_a_tensor() -> None:
 
 
 @torch.no_grad()
+def test_dropout_follows_each_recurrent_layer_in_training() -> None:
+    model = make_model("v2", dropout=0.5, num_layers=2)
+    x, lengths = torch.randn(9, 2, model.config.rnn_input_size), [9, 7]
+    zeros: list[float] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        zeros.append(float((output[:7] == 0).float().mean()))
+
+    model.dropout.register_forward_hook(count)
+    model.train().rnn_stage(x, lengths)
+    assert len(zeros) == 2 and all(0.2 < share < 0.8 for share in zeros)
+    zeros.clear()
+    model.eval().rnn_stage(x, lengths)
+    assert zeros == [0.0, 0.0]
+
+
 def test_double_precision() -> None:
     """The whole model runs in fp64 and agrees with plain torch there."""
     model = make_model("v2").double()
@@ -334,6 +350,7 @@ def test_double_precision() -> None:
         ("window_size", -0.02),
         ("window_stride", float("nan")),
         ("hidden_size", 0),
+        ("dropout", 1.0),
         ("num_layers", 2.5),
         ("num_layers", True),
         ("rnn_type", "rnn"),
