@@ -107,7 +107,7 @@ def fit_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
 def _converted(key: str, value: Tensor, model: nn.Module) -> Tensor:
     """A weight in the model's order of axes."""
     if _SCALE.fullmatch(key):
-        return 1 + value
+        return 1 + value.float()  # A half has fewer places at 1 than near 0.
     if key.endswith("kernel"):
         return value.transpose(2, 3).flip(2)
     bands = -(-model.n_mels // 4)
@@ -121,5 +121,5 @@ def _file_key(key: str, layer_norm: bool) -> str:
     beginning, name = next((pattern, name) for pattern, name in _NAMES.items() if re.match(pattern, key))
     key = re.sub(beginning, name, key, count=1)
     if layer_norm:
-        key = key.replace("bn_normalization_layer.weight", "normalization_layer.scale")
-    return key.replace("bn_", "") if layer_norm else key
+        key = key.replace("bn_normalization_layer.weight", "normalization_layer.scale").replace("bn_", "")
+    return key
