@@ -51,6 +51,9 @@ def _models():
     options = {"fc_sizes": (4, 4)}
     return {
         "DeepSpeech2": asrkern.models.build("deepspeech2_mlperf", hidden_size=4),
+        "AlgoPerfDeepSpeech": asrkern.models.build(
+            "deepspeech2_algoperf", hidden_size=4, num_layers=1, num_ffn_layers=1
+        ),
         "VGGGRUCTC": asrkern.models.build("vgg_gru_ctc", channels=(4, 5), hidden_size=4, dnn_size=4),
         "ConvTransformerClassifier": asrkern.models.build(
             "conv_transformer", decoder_steps=2, num_layers=1, dim_feedforward=4, **options

@@ -9,10 +9,11 @@ def models() -> None:
     from asrkern.models import list as names
     from asrkern.models.cost import TOKENS_PER_SECOND, cost
 
-    print(f"{'model':<22}{'parameters':>12}{'GFLOP per s of audio':>22}{'utterance':>11}")
+    width = max(map(len, names()))
+    print(f"{'model':<{width}}{'parameters':>12}{'GFLOP per s of audio':>22}{'utterance':>11}")
     for name in names():
         parameters, flops, seconds = cost(name)
-        print(f"{name:<22}{parameters / 1e6:>10.1f} M{flops / 1e9:>22.2f}{seconds:>9.0f} s")
+        print(f"{name:<{width}}{parameters / 1e6:>10.1f} M{flops / 1e9:>22.2f}{seconds:>9.0f} s")
     print(
         "Inference with one utterance of that length; matrix products and convolutions, a multiply-add counted "
         f"as 2. Spellers (las) write {TOKENS_PER_SECOND} tokens for each second."

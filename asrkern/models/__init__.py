@@ -1,5 +1,6 @@
 """Models built from asrkern's layers, which load the checkpoints of their lineage."""
 
+from asrkern.models.algoperf_deepspeech import AlgoPerfDeepSpeech
 from asrkern.models.conv_transformer import ConvRNNClassifier, ConvTransformerClassifier
 from asrkern.models.deepspeech2 import DeepSpeech2
 from asrkern.models.deepspeech2_config import DeepSpeech2Config
@@ -13,6 +14,7 @@ from asrkern.models.vgg_gru_ctc import VGGGRUCTC
 __all__ = [
     "LAS",
     "VGGGRUCTC",
+    "AlgoPerfDeepSpeech",
     "ConvRNNClassifier",
     "ConvTransformerClassifier",
     "DeepSpeech2",

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from asrkern._names import nearest
+from asrkern.models.algoperf_deepspeech_system import ALGOPERF_DEEPSPEECH
 from asrkern.models.conv_classifier_systems import CONV_RNN, CONV_TRANSFORMER
 from asrkern.models.deepspeech2_system import DEEPSPEECH2
 from asrkern.models.las_system import LISTEN_ATTEND_SPELL
@@ -36,7 +37,14 @@ def register(system: System) -> None:
     _SYSTEMS.update(dict.fromkeys(system.names, system))
 
 
-for _system in (DEEPSPEECH2, CONV_TRANSFORMER, CONV_RNN, VGG_GRU_CTC, LISTEN_ATTEND_SPELL):
+for _system in (
+    DEEPSPEECH2,
+    ALGOPERF_DEEPSPEECH,
+    CONV_TRANSFORMER,
+    CONV_RNN,
+    VGG_GRU_CTC,
+    LISTEN_ATTEND_SPELL,
+):
     register(_system)
 
 
@@ -73,7 +81,8 @@ def build(name: str, **options: Any) -> nn.Module:
     Args:
         name: one of ``asrkern.models.list()``.
         options: in place of the model's defaults: fields or arguments of :class:`DeepSpeech2Config`,
-            :class:`LASConfig`, :class:`ConvTransformerClassifier`, :class:`ConvRNNClassifier` or :class:`VGGGRUCTC`.
+            :class:`LASConfig`, :class:`AlgoPerfDeepSpeech`, :class:`ConvTransformerClassifier`, :class:`ConvRNNClassifier`
+            or :class:`VGGGRUCTC`.
 
     Raises:
         ValueError: no model has this name, or an option is out of range.

@@ -12,6 +12,7 @@ def spec_augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor
     """Features with masked frames and bins, drawn from the global generator. Masked values become 0, the mean.
 
     The draws are those of ``torchaudio.transforms.SpecAugment``: the same state of the generator gives the same masks.
+    AlgoPerf's model masks the same input, before its first convolution, in the same order: first frames, then bins.
 
     Args:
         features: [N, 1, F, T], normalised.
@@ -20,11 +21,12 @@ def spec_augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor
     if not settings.time_masks and not settings.frequency_masks:
         return features
     masked = features.clone()
+    frequency_share = settings.frequency_mask_share or settings.mask_share
     for row, length in zip(masked, lengths.tolist()):
         for _ in range(settings.time_masks):
-            _mask(row[..., :length], -1, settings.time_mask_frames, settings.mask_share)
+            _mask(row[..., :length], -1, settings.time_mask_frames or length, settings.mask_share)
         for _ in range(settings.frequency_masks):
-            _mask(row[..., :length], -2, settings.frequency_mask_bins, settings.mask_share)
+            _mask(row[..., :length], -2, settings.frequency_mask_bins, frequency_share)
     return masked
 
 

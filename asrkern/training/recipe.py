@@ -81,17 +81,20 @@ class Augment(Settings):
 
     Attributes:
         speeds: factors. Each epoch, each utterance gets one of them.
-        time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many masks, and T, the most frames of one.
+        time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many masks, and T, the most frames of one; 0 for
+            no limit but ``mask_share`` (AlgoPerf's dynamic masks).
         frequency_masks, frequency_mask_bins: how many masks, and F, the most bins of one.
         mask_share: the largest share of an utterance's frames (or bins) that one mask covers.
+        frequency_mask_share: this share of the bins, where it is another one.
     """
 
     speeds: tuple[float, ...] = (1.0,)
     time_masks: int = pydantic.Field(0, ge=0)
-    time_mask_frames: int = pydantic.Field(70, ge=1)
+    time_mask_frames: int = pydantic.Field(70, ge=0)
     frequency_masks: int = pydantic.Field(0, ge=0)
     frequency_mask_bins: int = pydantic.Field(20, ge=1)
     mask_share: float = pydantic.Field(0.5, gt=0, lt=1)
+    frequency_mask_share: float | None = pydantic.Field(None, gt=0, lt=1)
 
     @pydantic.field_validator("speeds")
     @classmethod

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from asrkern.data import MFCC, LogMelSpectrogram, Spectrogram
 from asrkern.decoder import greedy_decode
-from asrkern.models import LAS, VGGGRUCTC, ConvRNNClassifier, ConvTransformerClassifier, DeepSpeech2
+from asrkern.models import (
+    LAS,
+    VGGGRUCTC,
+    AlgoPerfDeepSpeech,
+    ConvRNNClassifier,
+    ConvTransformerClassifier,
+    DeepSpeech2,
+)
 from asrkern.models.conv_front_end import conv_length
 from asrkern.models.cost import FRAMES_PER_SECOND, TOKENS_PER_SECOND
 from asrkern.models.speller_steps import Steps, steps_of
@@ -170,6 +177,11 @@ _SYSTEMS: dict[type[nn.Module], System] = {
         _ctc_decode,
         minimum_frames=_deepspeech2_minimum_frames,
         stock_stages=_deepspeech2_stock_stages,
+    ),
+    AlgoPerfDeepSpeech: System(
+        lambda model: LogMelSpectrogram(model.n_features),
+        _deepspeech2_stages,
+        _ctc_decode,
     ),
     ConvTransformerClassifier: System(
         lambda model: Spectrogram(),

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asrkern.models import LAS, DeepSpeech2
+from asrkern.models import LAS, AlgoPerfDeepSpeech, DeepSpeech2
 from asrkern.models.checkpoint import plain, read_checkpoint
 from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
 from asrkern.models.weights import outline
@@ -35,6 +35,7 @@ from asrkern.recognizer.conversion import convert
 from asrkern.recognizer.saved import load, save
 from asrkern.training.results import peak_memory_mib, reset_peak_memory
 from tests.cli.tiny import make_recognizer
+from tests.models.algoperf_deepspeech_twin import Plain
 from tests.models.las_twins import HW4Model
 
 REFUSALS = (ValueError,)
@@ -97,6 +98,10 @@ def _las(path: Path) -> dict[str, Any]:
     return LAS.from_checkpoint(path).state_dict()
 
 
+def _algoperf(path: Path) -> dict[str, Any]:
+    return AlgoPerfDeepSpeech.from_checkpoint(path).state_dict()
+
+
 def _convert(path: Path) -> dict[str, Any]:
     return convert(path, [chr(48 + i) for i in range(31)]).model.state_dict()
 
@@ -140,6 +145,7 @@ def prepare(folder: Path) -> list[_Seed]:
         "speller": 8,
     }
     las = {"model_state_dict": HW4Model(**small, speller_layers=1, attention=4).state_dict()}
+    algoperf = {"model_params": Plain(8, 4).state_dict(), "global_step": 7}
     seeds = [
         _torch_seed(value, _read, zip_format, protocol)
         for value in (container, deepspeech2, module)
@@ -150,6 +156,7 @@ def prepare(folder: Path) -> list[_Seed]:
         _torch_seed(las, _las, True, 2),
         _torch_seed(las, _las, False, 4),
         _torch_seed(las, _convert, True, 2),
+        _torch_seed(algoperf, _algoperf, True, 2),
     ]
     for task in ("ctc", "attention"):
         save(folder / "seed", make_recognizer(task))

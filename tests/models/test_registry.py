@@ -23,6 +23,7 @@ PUBLISHED_MILLIONS = {
 }
 # One option of each family, and where it shows.
 OPTIONS = {
+    "deepspeech2_algoperf": ({"hidden_size": 6}, lambda m: m.hidden_size),
     "deepspeech2": ({"hidden_size": 6}, lambda m: m.config.hidden_size),
     "conv": ({"fc_sizes": (6, 6)}, lambda m: m.fc[1].out_features),
     "vgg": ({"dnn_size": 6}, lambda m: m.dnn.module[0].out_features),

@@ -162,6 +162,7 @@ def test_outlines_import_no_compiler() -> None:
     [
         ("deepspeech2_small", {"num_layers": 1_000_000}),
         ("vgg_gru_ctc", {"num_layers": 2**62}),
+        ("deepspeech2_algoperf", {"num_layers": 10**9}),
         ("las_hw4", {"rnn_layers": (10**9,)}),
         ("las_hw4", {"speller_layers": 10**9}),
         ("las_hw4", {"encoder_blocks": 10**9}),

@@ -41,6 +41,33 @@ def test_without_masks_nothing_changes():
     assert torch.equal(spec_augment(features, torch.tensor([11, 4]), Augment()), features)
 
 
+def runs(masked: torch.Tensor) -> torch.Tensor:
+    """How many frames and how many bins of [N, 1, F, T] are masked throughout: [N, 2]."""
+    return torch.stack([(masked == 0).all(2).sum((1, 2)), (masked == 0).all(3).sum((1, 2))], 1)
+
+
+def test_masks_of_frames_grow_with_the_utterance_and_those_of_bins_do_not():
+    """AlgoPerf's: one mask covers up to 5 % of an utterance's frames, however long it is, and up to 27 of 80 bins."""
+    settings = Augment(
+        time_masks=1, time_mask_frames=0, mask_share=0.05, frequency_masks=1, frequency_mask_bins=27,
+        frequency_mask_share=0.5,
+    )  # fmt: skip
+    lengths = torch.tensor([1998] * 150 + [200] * 150)
+    features = torch.rand(300, 1, 80, 1998) + 1
+    masked = spec_augment(features, lengths, settings)
+    assert masked[150:, ..., 200:].all(), "padding"
+    masked[150:, ..., 200:] = 0  # Now a bin that is masked is so in all frames.
+    (long, bins), (short, _) = (runs(part[..., :length]).amax(0) for part, length in
+                                ((masked[:150], 1998), (masked[150:], 200)))  # fmt: skip
+    assert 85 <= long < 0.05 * 1998
+    assert 7 <= short < 0.05 * 200
+    assert 22 <= bins < 27
+    narrow = spec_augment(
+        features[:150], lengths[:150], settings.model_copy(update={"frequency_mask_share": None})
+    )
+    assert runs(narrow)[:, 1].max() < 0.05 * 80
+
+
 def test_training_needs_no_torchaudio(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchaudio", None)
     features = MFCC(13, 23)(torch.randn(4000))[None, None]

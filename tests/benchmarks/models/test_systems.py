@@ -21,6 +21,10 @@ from tests.benchmarks.test_rtf import write_manifest
 LAS_STAGES = ["features", "listener", "speller", "decode"]
 SMALL = {
     "deepspeech2_mlperf": ({"hidden_size": 8}, ["features", "conv", "rnn", "fc", "decode"]),
+    "deepspeech2_algoperf": (
+        {"hidden_size": 8, "num_layers": 1, "num_ffn_layers": 1},
+        ["features", "conv", "rnn", "fc", "decode"],
+    ),
     "conv_transformer": (
         {"decoder_steps": 2, "num_layers": 1, "dim_feedforward": 8, "fc_sizes": (8, 8)},
         ["features", "conv", "transformer", "fc", "decode"],
