@@ -24,7 +24,7 @@ from asrkern.recognizer.saved import Recognizer, save
 from asrkern.training.averaging import average_checkpoints
 from asrkern.training.metrics import in_words
 from asrkern.training.recipe import Recipe
-from asrkern.training.results import Results, peak_memory_mib, reset_peak_memory
+from asrkern.training.results import Results, peak_memory_mib, release_memory, reset_peak_memory
 
 log = logging.getLogger("asrkern.training")
 
@@ -147,7 +147,7 @@ class Records(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log a line of progress, and write a checkpoint if the recipe asks for one."""
+        """Log a line of progress and release memory now and then; write a checkpoint if the recipe asks for one."""
         step, settings = trainer.global_step, self._recipe.trainer
         if step == self._steps:
             return
@@ -155,6 +155,7 @@ class Records(Checkpoint):
         if step % settings.log_steps == 0:
             place = self._place(trainer.current_epoch + 1, step)
             log.info("%s: train loss %.4f%s", place, float(outputs["loss"]), self._left(step))
+            release_memory()
         # The last batch of an epoch is followed by the epoch's own checkpoint.
         is_last = batch_idx + 1 == trainer.num_training_batches
         if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and not is_last:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import ctypes
+import gc
 import io
 import math
 import os
@@ -20,6 +22,9 @@ from asrkern._optional import require
 from asrkern.training.metrics import in_words, is_better
 
 Row = dict[str, Any]
+
+# Of this process; glibc's has malloc_trim.
+_C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 @dataclass
@@ -120,6 +125,16 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], metric: str = "") -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def release_memory() -> None:
+    """Give the system back what is free: what only cycles refer to, and freed memory that the C library keeps.
+
+    Batches of many lengths leave gaps in glibc's heap that the next ones do not fill: 60 MiB more every 100 steps.
+    """
+    gc.collect()
+    if hasattr(_C_LIBRARY, "malloc_trim"):
+        _C_LIBRARY.malloc_trim(0)
 
 
 def reset_peak_memory() -> None:
