@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al. 2019), on each utterance's own frames."""
+"""Noise and SpecAugment (Park et al. 2019), on each utterance's own frames."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import torch
 from torch import Tensor
 
 from asrkern.training.recipe import Augment
+
+
+def augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor:
+    """Features with Gaussian noise, then masks, drawn from the global generator.
+
+    Noise on normalised features is what CTC was introduced with (Graves et al. 2006: a standard deviation of 0.6).
+
+    Args:
+        features: [N, 1, F, T], normalised.
+        lengths: [N], frames of each utterance.
+    """
+    if settings.noise:
+        features = features + settings.noise * torch.randn_like(features)
+    return spec_augment(features, lengths, settings)
 
 
 def spec_augment(features: Tensor, lengths: Tensor, settings: Augment) -> Tensor:

@@ -25,7 +25,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 
 from asrkern.recognizer.tasks import RecognitionTask, Step
-from asrkern.training.augment import spec_augment
+from asrkern.training.augment import augment
 from asrkern.training.batches import Batch
 from asrkern.training.metrics import ErrorCounts
 from asrkern.training.recipe import Recipe
@@ -172,7 +172,7 @@ class RecognitionModule(LightningModule):
         bounds = [round(i * len(batch) / parts) for i in range(parts + 1)]
         for start, stop in pairwise(bounds):
             part = batch if parts == 1 else batch.rows(start, stop)
-            part = replace(part, features=spec_augment(part.features, part.lengths, self.recipe.augment))
+            part = replace(part, features=augment(part.features, part.lengths, self.recipe.augment))
             step = self.task.step(part, self.teacher_forcing.value)
             with self.optimizers().toggle_model(sync_grad=last and stop == len(batch)):
                 self.manual_backward(step.loss * (step.weight / total / group))

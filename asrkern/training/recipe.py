@@ -81,6 +81,7 @@ class Augment(Settings):
 
     Attributes:
         speeds: factors. Each epoch, each utterance gets one of them.
+        noise: standard deviation of Gaussian noise that is added to features, whose own is 1.
         time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many masks, and T, the most frames of one; 0 for
             no limit but ``mask_share`` (AlgoPerf's dynamic masks).
         frequency_masks, frequency_mask_bins: how many masks, and F, the most bins of one.
@@ -89,6 +90,7 @@ class Augment(Settings):
     """
 
     speeds: tuple[float, ...] = (1.0,)
+    noise: float = pydantic.Field(0.0, ge=0)
     time_masks: int = pydantic.Field(0, ge=0)
     time_mask_frames: int = pydantic.Field(70, ge=0)
     frequency_masks: int = pydantic.Field(0, ge=0)

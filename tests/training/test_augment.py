@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asrkern.data import MFCC
-from asrkern.training.augment import spec_augment
+from asrkern.training.augment import augment, spec_augment
 from asrkern.training.recipe import Augment
 
 
@@ -34,6 +34,23 @@ def test_masks_are_torchaudios(torchaudio, masks):
     found = spec_augment(features, lengths, settings)
     assert torch.equal(found, expected)
     assert (found == 0).any() and features.all()
+
+
+def test_noise_is_new_in_each_step_and_below_the_masks():
+    features, lengths = torch.randn(2, 1, 40, 300), torch.tensor([300, 200])
+    torch.manual_seed(1)
+    first, second = (augment(features, lengths, Augment(noise=0.5)) for _ in range(2))
+    assert float((first - features).std()) == pytest.approx(0.5, rel=0.02)
+    assert float((first - second).std()) == pytest.approx(0.5 * 2**0.5, rel=0.02)
+    settings = Augment(noise=0.5, time_masks=1, time_mask_frames=100)
+    torch.manual_seed(1)
+    masked = augment(features, lengths, settings)
+    torch.manual_seed(1)
+    assert torch.equal(
+        masked, spec_augment(augment(features, lengths, Augment(noise=0.5)), lengths, settings)
+    )
+    assert (masked == 0).any()
+    assert augment(features, lengths, Augment()) is features
 
 
 def test_without_masks_nothing_changes():
