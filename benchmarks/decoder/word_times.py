@@ -31,12 +31,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern.data import collate, load_audio, read_manifest
 from asrkern.decoder import CTCBeamDecoder, forced_align, token_spans
+from asrkern.recognizer.alignment import word_seconds
 from asrkern.recognizer.saved import Recognizer, load
 from asrkern.recognizer.transcription import FrameTimes
 from benchmarks._report import markdown_table
 
 # Start and end in seconds.
 Times = list[tuple[float, float]]
+
+PARTS = {"first words": slice(0, 1), "last words": slice(-1, None), "words between": slice(1, -1)}
 
 
 class Output(NamedTuple):
@@ -78,8 +81,10 @@ def outputs(recognizer: Recognizer, manifest: Path) -> Iterator[Output]:
         raise ValueError(f"manifest: expected utterances with words, received none in {manifest}")
 
 
-def aligned(output: Output, recognizer: Recognizer, log_priors: Tensor | None = None) -> Times:
-    """Times of the words by the transcript's best alignment."""
+def aligned(
+    output: Output, recognizer: Recognizer, log_priors: Tensor | None = None, *, only_tokens: bool = False
+) -> Times:
+    """Times of the words by the transcript's best alignment, as in asrkern align; or those of their tokens' frames."""
     tokenizer, frames = recognizer.tokenizer, FrameTimes.of(recognizer)
     tokens = tokenizer.encode(output.text)
     path, scores = forced_align(output.log_probs, tokens, blank=tokenizer.blank, log_priors=log_priors)
@@ -88,7 +93,8 @@ def aligned(output: Output, recognizer: Recognizer, log_priors: Tensor | None = 
     words = [
         list(run) for is_space, run in itertools.groupby(spans, lambda s: s.token == space) if not is_space
     ]
-    return [frames.seconds(word[0].start, word[-1].end, output.seconds) for word in words]
+    spaces = [] if only_tokens else [span for span in spans if span.token == space]
+    return word_seconds(words, spaces, frames, output.seconds)
 
 
 def decoded(output: Output, decoder: CTCBeamDecoder, frames: FrameTimes) -> Times | None:
@@ -143,14 +149,17 @@ def main(argv: Sequence[str]) -> int:
     frames = FrameTimes.of(recognizer)
     # As asrkern evaluate --priors and asrkern align --priors do it.
     priors = torch.cat([output.log_probs for output in all_outputs]).double().exp().mean(0).log().float()
+    best = [aligned(output, recognizer, priors) for output in all_outputs]
+    tokens = [aligned(output, recognizer, priors, only_tokens=True) for output in all_outputs]
     rows = [
-        table_row("forced_align", [aligned(output, recognizer) for output in all_outputs], expected),
-        table_row(
-            "forced_align, label priors",
-            [aligned(output, recognizer, priors) for output in all_outputs],
-            expected,
+        table_row("alignment", [aligned(output, recognizer) for output in all_outputs], expected),
+        table_row("alignment, label priors", best, expected),
+        *(
+            table_row(f"its {name}", [times[part] for times in best], [times[part] for times in expected])
+            for name, part in PARTS.items()
         ),
-        table_row("CTCBeamDecoder", [decoded(output, decoder, frames) for output in all_outputs], expected),
+        table_row("its tokens' frames alone", tokens, expected),
+        table_row("beam search", [decoded(output, decoder, frames) for output in all_outputs], expected),
     ]
     print(f"{recognizer.model_name}, frames of {1000 * frames.step_seconds:.0f} ms\n")
     print(markdown_table(rows))
