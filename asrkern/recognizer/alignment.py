@@ -111,7 +111,8 @@ def word_seconds(
 
     CTC models put a token into a frame or two somewhere within its sound: the first one of a word after the word's
     onset, the last one before its end. So a word without a pause before or after it lasts from the end of the space
-    before it to the end of the space behind it, blanks included, and neighbours meet. Where that is further than 0.1 s
+    before it to the end of the space behind it, blanks included, and neighbours meet. (On GRID the end of the space is
+    within 10 ms of the words' common boundary in the median, its start 50 ms before.) Where that is further than 0.1 s
     from the word's own tokens, there is a pause, and the word reaches 0.1 s beyond them. Without a space on that side, as
     at both ends of a text and with word pieces, it begins or ends with its tokens.
 
