@@ -56,6 +56,7 @@ def forced_align(
 
     Word times: the spans of a word's tokens (:func:`token_spans`) reach from the first one's start to the last one's
     end. They are as good as the model that made log_probs: CTC models tend to put a token into one or two frames.
+    :func:`asrkern.recognizer.align` counts blanks around them in.
 
     Args:
         log_probs: [T, V], or a padded batch [N, T, V]; any floating dtype.

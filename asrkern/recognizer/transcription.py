@@ -212,8 +212,8 @@ class FrameTimes(NamedTuple):
         hop = features.hop_seconds
         return cls(geometry.step * hop, geometry.offset * hop + features.first_seconds)
 
-    def seconds(self, start: int, end: int, duration_seconds: float) -> tuple[float, float]:
-        """Begin and end of frames ``start`` to ``end - 1``, in seconds within the recording."""
+    def seconds(self, start: float, end: float, duration_seconds: float) -> tuple[float, float]:
+        """Begin and end of frames ``start`` to ``end - 1``, or of parts of frames, in seconds within the recording."""
         edges = (self.offset_seconds + (frame - 0.5) * self.step_seconds for frame in (start, end))
         first, last = (min(max(edge, 0.0), duration_seconds) for edge in edges)
         return first, last

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asrkern.decoder import forced_align, token_spans
+from asrkern.decoder import TokenSpan, forced_align, token_spans
 from asrkern.recognizer import align, estimate_log_priors
+from asrkern.recognizer.alignment import word_seconds
 from asrkern.recognizer.subtitles import subtitles
 from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcript
 from asrkern.recognizer.word_times import as_ctm, as_textgrid, as_tsv
@@ -29,9 +30,9 @@ def test_times_are_those_of_the_alignment() -> None:
     found = align(recognizer, samples, " ab,  A\n– bba!")
     # As they are written; a dash alone is no word. Three spans, a space, one, a space, three.
     assert found.text == "ab, A bba!" and [word.text for word in found.words] == ["ab,", "A", "bba!"]
-    for word, (first, last) in zip(found.words, ((0, 2), (3, 4), (5, 8)), strict=True):
-        own = spans[first:last]
-        expected = times.seconds(own[0].start, own[-1].end, len(samples) / rate)
+    parts = [spans[first:last] for first, last in ((0, 2), (3, 4), (5, 8))]
+    seconds = word_seconds(parts, [spans[2], spans[4]], times, len(samples) / rate)
+    for word, own, expected in zip(found.words, parts, seconds, strict=True):
         assert (word.start_seconds, word.end_seconds) == pytest.approx(expected)
         mean = sum(span.score for span in own) / len(own)
         assert word.confidence == pytest.approx(torch.tensor(mean).exp().item(), rel=1e-5)
@@ -42,6 +43,59 @@ def test_times_are_those_of_the_alignment() -> None:
     )
     assert shares == sorted(shares) and shares[-1] == 1 and len(shares) > 2
     assert [word.text for word in windowed.words] == ["ab", "A", "bba"]
+
+
+def spans_of(path: str) -> tuple[list[list[TokenSpan]], list[TokenSpan]]:
+    """Words and spaces of an alignment, a character a frame; "-" is blank."""
+    tokens = torch.tensor(["- ABC".index(each) for each in path])
+    words, spaces = [[]], []
+    for span in token_spans(tokens, torch.zeros(len(path)), 0):
+        if span.token == 1:
+            spaces.append(span)
+            words.append([])
+        else:
+            words[-1].append(span)
+    return words, spaces
+
+
+# Frames of 20 ms, the first of which is centred on 10 ms: frame t lasts from 20 t to 20 (t + 1) ms.
+FRAMES = FrameTimes(0.02, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        # Neighbours meet at the end of the space, though blanks are around it.
+        ("--AB--  ---C-", [(2, 8), (8, 12)]),
+        # Nothing between them but the space; of one letter each; from the first frame to the last.
+        ("A B", [(0, 2), (2, 3)]),
+        ("A  B C", [(0, 3), (3, 5), (5, 6)]),
+        # Just within 0.1 s, five frames, and one more: a pause, of which the words have no more than that.
+        ("A---- -----B", [(0, 6), (6, 12)]),
+        ("A----- ------B", [(0, 6), (8, 14)]),
+        # A pause on one side of the space only, which is a part of it or not.
+        ("A- " + 20 * "-" + "B", [(0, 3), (18, 24)]),
+        ("A" + 20 * " " + "-B-", [(0, 6), (21, 23)]),
+        # One word: its tokens' frames.
+        ("---A-BB----", [(3, 7)]),
+    ],
+)
+def test_where_words_begin_and_end(path: str, expected: list[tuple[int, int]]) -> None:
+    words, spaces = spans_of(path)
+    found = word_seconds(words, spaces, FRAMES, 10.0)
+    assert found == [pytest.approx((0.02 * begin, 0.02 * end)) for begin, end in expected]
+    # Not beyond the recording.
+    assert max(end for _, end in word_seconds(words, spaces, FRAMES, 0.05)) <= 0.05
+
+
+def test_words_without_spaces_have_their_tokens_frames() -> None:
+    words, spaces = spans_of("-AA--B  -C-")
+    assert word_seconds(words, [], FRAMES, 10.0) == [pytest.approx((0.02, 0.12)), pytest.approx((0.18, 0.2))]
+    # Frames longer than 0.1 s: the reach is a part of one.
+    long = word_seconds(*spans_of("A- -B"), FrameTimes(0.2, 0.1), 10.0)
+    assert long == [pytest.approx((0.0, 0.3)), pytest.approx((0.7, 1.0))]
+    with pytest.raises(ValueError, match="spaces: expected 1 between 2 words, received 2"):
+        word_seconds(words, 2 * spaces, FRAMES, 10.0)
 
 
 def test_priors_are_the_mean_of_the_output() -> None:

@@ -29,10 +29,13 @@ def test_times(output):
         features=SimpleNamespace(hop_seconds=0.01, first_seconds=0.0),
     )
     expected = [pytest.approx((0.02, 0.10)), pytest.approx((0.14, 0.18))]
-    assert word_times.aligned(output, recognizer) == expected
+    assert word_times.aligned(output, recognizer, only_tokens=True) == expected
+    # The words meet at the end of the space.
+    meeting = [pytest.approx((0.02, 0.12)), pytest.approx((0.12, 0.18))]
+    assert word_times.aligned(output, recognizer) == meeting
     # A prior that makes "C" cheap moves it to the blank beside it.
     log_priors = torch.tensor([20.0, 0.0, 0.0, 0.0, 0.0])
-    assert word_times.aligned(output, recognizer, log_priors)[1] != expected[1]
+    assert word_times.aligned(output, recognizer, log_priors)[1] != meeting[1]
     decoder, frames = CTCBeamDecoder(LABELS), FrameTimes.of(recognizer)
     assert word_times.decoded(output, decoder, frames) == expected
     assert word_times.decoded(output._replace(text="AC"), decoder, frames) is None
