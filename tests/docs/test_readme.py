@@ -37,6 +37,7 @@ def test_there_are_commands() -> None:
             "models/beam_search",
             "models/training_step",
             "decoder/ctc_beam",
+            "decoder/emissions",
             "decoder/ngram",
             "decoder/word_times",
         }
