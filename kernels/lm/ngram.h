@@ -113,7 +113,8 @@ ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
 // The id of the word with this murmur_hash; kUnk if the model does not know it.
 ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
 #ifndef __CUDA_ARCH__
-  if (tables.trie) return ngram_trie_word(*tables.trie, hash);
+  if (tables.trie) [[unlikely]]
+    return ngram_trie_word(*tables.trie, hash);
 #endif
   uint64_t id;
   return tables.words.find(hash, tables.words.first(hash), id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : kUnk;
@@ -154,7 +155,8 @@ ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t k
 // Starts the loads that ngram_score(tables, state, word, …) would wait for.
 ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const NGramState& state, int32_t word) {
 #ifndef __CUDA_ARCH__
-  if (tables.trie) return ngram_trie_prefetch(*tables.trie, word);
+  if (tables.trie) [[unlikely]]
+    return ngram_trie_prefetch(*tables.trie, word);
 #endif
   prefetch(tables.unigrams + word);
   uint64_t key = uint64_t(word);
@@ -169,7 +171,8 @@ ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const 
 ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NGramState& in, int32_t word,
                                              NGramState& out, int32_t* matched = nullptr) {
 #ifndef __CUDA_ARCH__
-  if (tables.trie) return ngram_trie_score(*tables.trie, tables.order, in, word, out, matched);
+  if (tables.trie) [[unlikely]]
+    return ngram_trie_score(*tables.trie, tables.order, in, word, out, matched);
 #endif
   NGramEntry entry = tables.unigrams[word];
   float log_prob = ngram_log_prob(entry);

@@ -29,12 +29,21 @@ class NGramScorer {
   // Calls take(sentence, scores, count) for each sentence in order.
   template <class Take>
   void operator()(const std::vector<std::string_view>& sentences, Take&& take) {
+    if (tables_.trie)
+      score_all<true>(sentences, take);
+    else
+      score_all<false>(sentences, take);
+  }
+
+ private:
+  template <bool kTrie, class Take>
+  void score_all(const std::vector<std::string_view>& sentences, Take& take) {
     constexpr size_t kBlock = 256;  // words; a sentence is never divided
     for (size_t first = 0, last = 0; first < sentences.size(); first = last) {
       count_ = 0;
       ends_.clear();
-      for (; last < sentences.size() && count_ < kBlock; ++last) read(sentences[last]);
-      if (tables_.trie)
+      for (; last < sentences.size() && count_ < kBlock; ++last) read<kTrie>(sentences[last]);
+      if constexpr (kTrie)
         score_in_trie(*tables_.trie);
       else
         score_in_tables();
@@ -43,7 +52,6 @@ class NGramScorer {
     }
   }
 
- private:
   static constexpr size_t kAhead = 8;  // words between requesting memory and reading it
   static constexpr size_t kRing = 16;
 
@@ -73,6 +81,7 @@ class NGramScorer {
     sources_[count_++] = {hash, std::min(context, tables_.order - 1)};
   }
 
+  template <bool kTrie>
   void read(std::string_view sentence) {
     if (const size_t most = count_ + sentence.size() + 2; scores_.size() < most) {
       scores_.resize(most);
@@ -84,7 +93,7 @@ class NGramScorer {
       const bool inside = !tokenizer_.characters;
       const char* end = inside ? sentence.data() + sentence.size() : word.data() + word.size();
       const uint64_t hash = murmur_hash(word.data(), word.size(), end);
-      if (tables_.trie)
+      if constexpr (kTrie)
         tables_.trie->prefetch_bucket(hash);
       else
         prefetch(tables_.words.first(hash));
