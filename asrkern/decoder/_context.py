@@ -304,7 +304,9 @@ def build_context(
     context = CTCContext(torch.from_numpy(kinds), alpha=alpha, beta=beta)
     if lm is not None:
         tables = tuple(
-            lm.tensors[name].cpu() for name in ("unigrams", "ngrams", "codebook") if name in lm.tensors
+            lm.tensors[name].cpu()
+            for name in ("unigrams", "ngrams", "codebook", "trie", "trie_shape")
+            if name in lm.tensors
         )
         context = context._replace(language_model=tables, lm_order=lm.order, lm_bos=lm.bos, lm_eos=lm.eos)
         if not of_words:

@@ -3,14 +3,15 @@
 The parts: a header; the vocabulary; the n-grams; and, unless left out, the words. In ``probing``, the vocabulary is a
 hash table from a word's MurmurHash64A to its id, and unigrams and a hash table for each higher order follow. Keys of
 n-grams and marks in the signs of values are those of ``kernels/lm/ngram.h``; only their places in the tables differ.
-``kernels/lm/kenlm_trie.h`` reads tries. All become the tables of ``NGramLM``: the file is not needed afterwards.
+``kernels/lm/kenlm_trie.h`` reads tries. All become the tables of ``NGramLM``, and the file is not needed afterwards; but
+tries can be asked where they lie, mapped into memory (``kernels/lm/ngram_trie.h``).
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,8 @@ _MIDDLE_REST = np.dtype([("key", "<u8"), ("payload", "<u8"), ("rest", "<f4")])
 _LONGEST = np.dtype([("key", "<u8"), ("log_prob", "<f4")])
 _LOG_ZERO = 99
 WORDS_MISSING = "hashes only"
+# Tries in larger files are mapped unless it is said otherwise: converted, they would take three to six times as much.
+MAPPED_BYTES = 1 << 30
 _WAY_OUT = "make it anew with KenLM's build_binary, or read the ARPA file with NGramLM.from_arpa"
 
 
@@ -114,38 +117,67 @@ def _bound_log_probs(values: np.ndarray) -> None:
 class Binary(NamedTuple):
     """What a file holds.
 
-    tables: those of ``NGramLM.tensors``; end: the byte behind the n-grams, where words may follow; ngrams: for each
-    order, words, log-probabilities and back-off weights, if they were to be kept and the file is a trie.
+    tables: those of ``NGramLM.tensors``; bos, eos: ids of ``<s>`` and ``</s>``; end: the byte behind the n-grams, where
+    words may follow; ngrams: for each order, words, log-probabilities and back-off weights, if they were to be kept and
+    the file is a trie.
     """
 
     tables: dict[str, np.ndarray]
     order: int
+    bos: int
+    eos: int
     end: int
     ngrams: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None
 
 
 def read(
-    path: str | os.PathLike[str], words: Iterable[str] | None = None, keep_ngrams: bool = False
+    path: str | os.PathLike[str],
+    words: Iterable[str] | None = None,
+    keep_ngrams: bool = False,
+    mapped: bool | None = None,
 ) -> Binary:
-    """words: the vocabulary, for a file that does not have it."""
+    """words: the vocabulary, for a file that does not have it; mapped: see ``NGramLM.from_kenlm_binary``."""
     parts = _Parts(path)
     order, multiplier, kind, has_words = _header(parts)
-    counts = [int(count) for count in parts.take("<u8", order)]
+    counts = parts.take("<u8", order)
     parts.take("u1", -parts.at % 8)
     ngrams = None
+    if mapped and kind < _TRIE:
+        raise ValueError(f"expected a trie, which can be mapped, received {_TYPES[kind]!r}")
+    if mapped is None:
+        mapped = kind >= _TRIE and len(parts.bytes) > MAPPED_BYTES
     if kind >= _TRIE:
-        trie = (parts.bytes[parts.at :], counts, kind in _QUANTISED, kind in _COMPRESSED)
-        tables, read = _decoder.read_kenlm_trie(*trie)
-        ngrams = _decoder.list_kenlm_trie(*trie) if keep_ngrams else None
+        file = parts.bytes[parts.at :]
+        shape = np.array([kind in _QUANTISED, kind in _COMPRESSED, *counts.view("<i8")], np.int64)
+        tables, read = _map_trie(file, shape) if mapped else _decoder.read_kenlm_trie(file, shape)
+        ngrams = _decoder.list_kenlm_trie(file, shape) if keep_ngrams else None
         parts.at += read
     else:
-        tables = _read_probing(parts, counts, multiplier, rest_costs=kind == _REST_PROBING)
-    end = parts.at
+        tables = _read_probing(
+            parts, [int(count) for count in counts], multiplier, rest_costs=kind == _REST_PROBING
+        )
+    end, size, find = parts.at, len(tables["unigrams"]), _finder(tables)
     if has_words:
-        tables["strings"] = _strings(parts, len(tables["unigrams"]))
+        strings = parts.bytes[parts.at :]
+        _check_strings(strings, size)
+        # Mapped ones keep their NULs.
+        tables["strings"] = strings if mapped else np.where(strings == 0, np.uint8(ord("\n")), strings)
     else:
-        tables["strings"] = np.zeros(0, np.uint8) if words is None else _match(words, tables)
-    return Binary(tables, order, end, ngrams)
+        tables["strings"] = np.zeros(0, np.uint8) if words is None else _match(words, find, size)
+    bos, eos = (_word_id(find, size, mark) for mark in ("<s>", "</s>"))
+    return Binary(tables, order, bos, eos, end, ngrams)
+
+
+def _map_trie(file: np.ndarray, shape: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
+    trie = _decoder.MappedTrie(file, shape)
+    return {"unigrams": trie.unigrams(), "trie": file[: trie.bytes], "trie_shape": shape}, trie.bytes
+
+
+def _finder(tables: dict[str, np.ndarray]) -> Callable[[str], int | None]:
+    """Finds the ids of words; 0 or None if there is none."""
+    if "trie" in tables:
+        return _decoder.MappedTrie(tables["trie"], tables["trie_shape"]).find_word
+    return lambda word: _decoder.find_word(tables["words"], word)
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -201,25 +233,25 @@ def _read_probing(
     }
 
 
-def _strings(parts: _Parts, size: int) -> np.ndarray:
-    """The words by id, each with a line feed."""
-    strings = np.array(parts.bytes[parts.at :])
-    ends = strings == 0
-    if int(ends.sum()) != size or (strings == ord("\n")).any() or bytes(strings[:6]) != b"<unk>\0":
+def _check_strings(strings: np.ndarray, size: int) -> None:
+    """strings: the words by id, each with a NUL."""
+    if (
+        int((strings == 0).sum()) != size
+        or (strings == ord("\n")).any()
+        or bytes(strings[:6]) != b"<unk>\0"
+        or strings[-1]
+    ):
         raise ValueError(
             f"expected {size} words at the end, <unk> first, received others: the file is cut short"
         )
-    strings[ends] = ord("\n")
-    return strings
 
 
-def _match(words: Iterable[str], tables: dict[str, np.ndarray]) -> np.ndarray:
+def _match(words: Iterable[str], find: Callable[[str], int | None], size: int) -> np.ndarray:
     """The words by id, each with a line feed, found among given ones by the hashes that the file has of them."""
-    size = len(tables["unigrams"])
     found: list[str | None] = [None] * size
     found[0] = "<unk>"
     for word in ("<s>", "</s>", *words):
-        if index := _decoder.find_word(tables["words"], word):
+        if index := find(word):
             found[index] = word
     missing = sum(word is None for word in found)
     if missing:
@@ -229,9 +261,9 @@ def _match(words: Iterable[str], tables: dict[str, np.ndarray]) -> np.ndarray:
     return np.frombuffer(bytearray("".join(f"{word}\n" for word in found).encode()), np.uint8)
 
 
-def word_id(tables: dict[str, np.ndarray], word: str) -> int:
+def _word_id(find: Callable[[str], int | None], size: int, word: str) -> int:
     """The id of a word that has to be there."""
-    found = _decoder.find_word(tables["words"], word)
-    if found is None or found >= len(tables["unigrams"]):
+    found = find(word)
+    if not found or found >= size:
         raise ValueError(f"expected the word {word}, received none")
     return found

@@ -276,7 +276,12 @@ class CTCBeamDecoder:
                 "checked (ASRKERN_CUDA=force takes one that has not)"
             )
         other = copy.copy(self)
-        other.context = self._on_cpu.to(device)
+        context = self._on_cpu
+        if device.type != "cpu" and self.lm is not None and self.lm.is_mapped:
+            # A GPU has no searches in tries.
+            tables = self.lm.converted().tensors
+            context = context._replace(language_model=(tables["unigrams"], tables["ngrams"]))
+        other.context = context.to(device)
         # The device with its index.
         other.device = other.context.token_kinds.device
         return other

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,7 @@ def perplexity(log_prob: float, words: int) -> float:
 
 
 class NGramLM:
-    """A back-off n-gram model of words, characters or tokens, of order 1 to 6, in flat hash tables.
+    """A back-off n-gram model of words, characters or tokens, of order 1 to 6, in flat hash tables or a mapped trie.
 
     Make one with :meth:`from_arpa`, :meth:`from_kenlm_binary`, :meth:`load` (:meth:`open` takes any of these files)
     or :meth:`estimate`. Probabilities are log10, as in ARPA files. Word 0 is ``<unk>``, as which unknown words score.
@@ -77,7 +78,9 @@ class NGramLM:
         bos, eos: ids of ``<s>`` and ``</s>``.
         tensors: the tables, which ``kernels/lm/ngram.h`` describes. ``unigrams`` [vocabulary, 2] float32;
             ``ngrams`` [slots, 2] int64, or [slots] and ``codebook`` [2, 256] float32 after :meth:`quantize`; ``words``
-            [slots, 2] int64; ``strings`` uint8, the words with line feeds, empty where the file had none.
+            [slots, 2] int64; ``strings`` uint8, the words with line feeds, empty where the file had none. A mapped trie
+            of KenLM has, in place of ``ngrams`` and ``words``, ``trie`` [bytes] uint8 and ``trie_shape`` [2 + order]
+            int64 (``kernels/lm/kenlm_trie.h``), and NULs for line feeds.
     """
 
     def __init__(
@@ -156,6 +159,8 @@ class NGramLM:
         unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
+        mapped: bool | None = None,
+        verify: bool | None = None,
     ) -> NGramLM:
         """Read a binary file of KenLM's ``build_binary``, of any type.
 
@@ -163,6 +168,12 @@ class NGramLM:
         (``-q``, ``-b``), with compressed pointers (``-a``), or both. The n-grams are put into hash tables, of 32 bytes
         for each n-gram; so asking is as fast for all types, and the file is not needed afterwards. :meth:`quantize`
         halves the tables.
+
+        A trie can also be asked where it lies, mapped into memory (``mapped``). That takes 9 bytes for each word beside
+        the file, whose pages the system shares among processes and gives back when memory is short. Asking takes
+        longer. Scores and states are the same. The file has to stay as it is: cut short while it is mapped, it ends the
+        process, as with other mapped files. :meth:`save`, :meth:`quantize` and decoders on a GPU convert it
+        (:meth:`converted`).
 
         Args:
             path: the file.
@@ -172,18 +183,22 @@ class NGramLM:
                 own words go first.
             unit, space: see the class. unit=None: "word".
             keep_ngrams: see :meth:`from_arpa`. Of no effect but for tries: the others hold only hashes of n-grams.
+            mapped: whether a trie is mapped, not converted. None: if the file has more than 1 GiB.
+            verify: whether all numbers and pointers of a mapped trie are checked, which reads all of it. Without, those
+                that no model has count as −99, as no weight and as no longer n-gram when they are met. None: if the file
+                has at most 256 MiB (``ngram_lm.VERIFIED_BYTES``). Others are always checked.
 
         Raises:
             OSError: the file cannot be opened.
             TypeError: words is a single string.
-            ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers and pointers
+            ValueError: it is no such file or is damaged; or it is no trie, and mapped is True. The format has no checksum: impossible numbers and pointers
                 are found, other damage is not. Or it is of another version of the format than 5, which KenLM has
                 written since September 2011, or of a 32-bit machine; or words lacks some of the model's.
         """
         if isinstance(words, str):
             raise TypeError(f"words: expected several of them, received the string {words!r}")
         with about(path):
-            return cls._read_kenlm_binary(path, words, unit, space, keep_ngrams)[0]
+            return cls._read_kenlm_binary(path, words, unit, space, keep_ngrams, mapped, verify)[0]
 
     @classmethod
     def _read_kenlm_binary(
@@ -193,17 +208,16 @@ class NGramLM:
         unit: str | None = None,
         space: str | None = None,
         keep_ngrams: bool = False,
+        mapped: bool | None = None,
+        verify: bool | None = None,
     ) -> tuple[NGramLM, int]:
         """(the model, the byte of the file behind its n-grams)"""
-        binary = _kenlm_binary.read(path, words, keep_ngrams)
-        bos, eos = (_kenlm_binary.word_id(binary.tables, mark) for mark in ("<s>", "</s>"))
-        kept = (
-            Estimate(binary.tables["strings"].tobytes(), binary.ngrams)
-            if binary.ngrams and len(binary.tables["strings"])
-            else None
-        )
-        lm = cls(_as_tensors(binary.tables), binary.order, bos, eos, unit or "word", space, kept)
-        lm._on_cpu().check_values()
+        binary = _kenlm_binary.read(path, words, keep_ngrams, mapped)
+        lm = cls(_as_tensors(binary.tables), binary.order, binary.bos, binary.eos, unit or "word", space)
+        if binary.ngrams and len(binary.tables["strings"]):
+            lm._estimate = Estimate(lm._strings(), binary.ngrams)
+        if not lm.is_mapped or (lm.nbytes <= VERIFIED_BYTES if verify is None else verify):
+            lm._on_cpu().check_values()
         return lm, binary.end
 
     @classmethod
@@ -238,6 +252,7 @@ class NGramLM:
         verify: bool | None = None,
         words: Iterable[str] | None = None,
         keep_ngrams: bool = False,
+        mapped: bool | None = None,
     ) -> NGramLM:
         """Read a file of any of three kinds: of :meth:`save` (``.safetensors``), KenLM's, or ARPA.
 
@@ -248,9 +263,11 @@ class NGramLM:
             unit: see the class; for KenLM's files and ARPA. A file of :meth:`save` has its own. None: "word", unless an
                 ARPA file's comment says that its words are tokens.
             space: see the class; None for a file of :meth:`save`: its own.
-            verify: for files of :meth:`save`, see :meth:`load`.
+            verify: for files of :meth:`save`, see :meth:`load`, and mapped ones of KenLM.
             words: for KenLM's files without words, see :meth:`from_kenlm_binary`.
             keep_ngrams: for KenLM's tries and ARPA, see :meth:`from_arpa`. Of no effect for the others.
+            mapped: for KenLM's tries, see :meth:`from_kenlm_binary`. Of no effect for files of other projects and of
+                :meth:`save`, which are mapped anyway.
 
         Raises:
             ImportError, OSError, TypeError, ValueError: as :meth:`load`, :meth:`from_kenlm_binary` or
@@ -262,7 +279,15 @@ class NGramLM:
             lm = cls.load(path, verify=verify)
             return lm if space is None else cls(lm.tensors, lm.order, lm.bos, lm.eos, lm.unit, space)
         if beginning == _kenlm_binary.MAGIC_ANY:
-            return cls.from_kenlm_binary(path, words=words, unit=unit, space=space, keep_ngrams=keep_ngrams)
+            return cls.from_kenlm_binary(
+                path,
+                words=words,
+                unit=unit,
+                space=space,
+                keep_ngrams=keep_ngrams,
+                mapped=mapped,
+                verify=verify,
+            )
         return cls.from_arpa(path, unit=unit, space=space, keep_ngrams=keep_ngrams)
 
     @classmethod
@@ -411,11 +436,13 @@ class NGramLM:
         """The n-grams: as they were read or estimated, else found."""
         if self._estimate is not None:
             return self._estimate
-        strings = self.tensors["strings"].cpu().numpy().tobytes()
+        strings = self._strings()
         if not strings:
             raise ValueError(
                 f"{caller}: expected a model that has its words, received one that has hashes of them"
             )
+        if self.is_mapped:
+            return Estimate(strings, _decoder.list_kenlm_trie(*self._trie()))
         return Estimate(strings, self._on_cpu().recover(_MOST_PAIRS))
 
     def _part(self, caller: str) -> _ngram_mix.Part:
@@ -440,19 +467,45 @@ class NGramLM:
             ImportError: safetensors is not installed.
             OSError: the file cannot be written; what was there before is untouched.
         """
-        _saved_lm.write(path, self.tensors, self._fields())
+        _saved_lm.write(path, self.converted().tensors, self._fields())
 
     def quantize(self) -> NGramLM:
         """The model in half the memory: 8 bits for each log-probability and back-off weight of order 2 and up."""
         if "codebook" in self.tensors:
             return self
+        if self.is_mapped:
+            return self.converted().quantize()
         tensors = self.tensors | _ngram_quantize.quantize(self.tensors["ngrams"].cpu())
         device = self.tensors["ngrams"].device
         return self._with({name: tensor.to(device) for name, tensor in tensors.items()})
 
     def to(self, device: torch.device | str) -> NGramLM:
-        """The model with its tables on ``device``. Only on the CPU can it be asked for scores."""
+        """The model with its tables on ``device``. Only on the CPU can it be asked for scores.
+
+        A mapped trie is converted before it leaves the CPU.
+        """
+        if self.is_mapped and torch.device(device).type != "cpu":
+            return self.converted().to(device)
         return self._with({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    def converted(self) -> NGramLM:
+        """The model in hash tables, of 32 bytes for each n-gram: of a mapped trie, a copy; else itself.
+
+        Raises:
+            ValueError: the trie is damaged.
+        """
+        if not self.is_mapped:
+            return self
+        tables, _ = _decoder.read_kenlm_trie(*self._trie())
+        tables["strings"] = np.frombuffer(bytearray(self._strings()), np.uint8)
+        lm = self._with(_as_tensors(tables))
+        lm._on_cpu().check_values()
+        return lm
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is a trie of KenLM that is asked where it lies in the file."""
+        return "trie" in self.tensors
 
     @property
     def vocabulary_size(self) -> int:
@@ -462,8 +515,7 @@ class NGramLM:
     @property
     def words(self) -> list[str]:
         """The words by id; empty for KenLM files without them (``build_binary -v``)."""
-        strings = bytes(self.tensors["strings"].cpu().numpy())
-        return strings.decode(errors="backslashreplace").split("\n")[:-1]
+        return self._strings().decode(errors="backslashreplace").split("\n")[:-1]
 
     @property
     def nbytes(self) -> int:
@@ -554,10 +606,10 @@ class NGramLM:
         return perplexity(float(self.score_batch(sentences).sum()), words)
 
     def __repr__(self) -> str:
-        quantized = ", quantized" if "codebook" in self.tensors else ""
+        kind = ", quantized" if "codebook" in self.tensors else ", mapped" if self.is_mapped else ""
         return (
             f"NGramLM(order={self.order}, unit={self.unit!r}, {self.vocabulary_size} words, "
-            f"{self.nbytes / 2**20:.1f} MiB{quantized})"
+            f"{self.nbytes / 2**20:.1f} MiB{kind})"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -589,6 +641,13 @@ class NGramLM:
         if strings and strings.count(b"\n") != self.vocabulary_size:
             raise ValueError(f"strings: expected {self.vocabulary_size} words, received another number")
 
+    def _strings(self) -> bytes:
+        """The words with line feeds."""
+        return self.tensors["strings"].cpu().numpy().tobytes().replace(b"\0", b"\n")
+
+    def _trie(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.tensors["trie"].numpy(), self.tensors["trie_shape"].numpy()
+
     def _with(self, tensors: dict[str, Tensor]) -> NGramLM:
         return NGramLM(tensors, self.order, self.bos, self.eos, self.unit, self.space, self._estimate)
 
@@ -603,7 +662,8 @@ class NGramLM:
 
     def _bind(self) -> None:
         """Let the C++ side point into the tables, if they are on the CPU."""
-        missing = {"unigrams", "ngrams", "words", "strings"} - self.tensors.keys()
+        needed = {"trie", "trie_shape"} if self.is_mapped else {"ngrams", "words"}
+        missing = ({"unigrams", "strings"} | needed) - self.tensors.keys()
         if missing:
             raise ValueError(
                 f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}"
@@ -619,18 +679,18 @@ class NGramLM:
         ]
         if any(tensor.device.type != "cpu" for tensor in self.tensors.values()):
             return
-        unigrams, ngrams, words = (self.tensors[name].numpy() for name in ("unigrams", "ngrams", "words"))
-        codebook = self.tensors["codebook"].numpy() if "codebook" in self.tensors else None
+        tables = {
+            name: self.tensors[name].numpy() if name in self.tensors else None
+            for name in ("unigrams", "ngrams", "codebook", "words")
+        }
         self._model = _decoder.NGramModel(
-            unigrams,
-            ngrams,
-            codebook,
-            words,
-            self.order,
-            self.bos,
-            self.eos,
-            self.unit == "character",
-            self.space,
+            **tables,
+            order=self.order,
+            bos=self.bos,
+            eos=self.eos,
+            characters=self.unit == "character",
+            space=self.space,
+            trie=_decoder.MappedTrie(*self._trie()) if self.is_mapped else None,
         )
 
     def _on_cpu(self) -> _decoder.NGramModel:
@@ -640,7 +700,9 @@ class NGramLM:
                 self._bind()
                 break
         if self._model is None:
-            raise ValueError(f"expected tables on the CPU, received them on {self.tensors['ngrams'].device}")
+            raise ValueError(
+                f"expected tables on the CPU, received them on {self.tensors['unigrams'].device}"
+            )
         return self._model
 
 
@@ -679,4 +741,7 @@ def _aligned(tensor: Tensor) -> Tensor:
 
 
 def _as_tensors(tables: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(table) for name, table in tables.items()}
+    with warnings.catch_warnings():
+        # Files are mapped for reading only, so that they may be larger than the memory.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return {name: torch.from_numpy(table) for name, table in tables.items()}

@@ -24,7 +24,8 @@ class CTCContext(NamedTuple):
     Attributes:
         token_kinds: [V] uint8: 0 inside a word, 1 ends a word (a space), 2 begins one ("▁the").
         language_model: unigrams [vocabulary, 2] float32; ngrams [slots, 2] int64, or [slots] and a codebook [2, 256]
-            (:attr:`asrkern.decoder.NGramLM.tensors`).
+            (:attr:`asrkern.decoder.NGramLM.tensors`). Or, on the CPU, unigrams, trie [bytes] uint8 and trie_shape
+            [2 + order] int64, of a mapped trie.
         lm_order, lm_bos, lm_eos: of the language model.
         lm_tokens: [V] int32, its words for the tokens if it is a model of characters, else None.
         lexicon: edge_begin [nodes + 1], edge_token [edges], edge_target [edges], int32, edge_mask [nodes] int64;

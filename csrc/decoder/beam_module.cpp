@@ -67,7 +67,7 @@ Values read(const py::dict& given) {
 // A hash that tells language models apart: of their words' scores and of the number of slots, but not of their n-grams,
 // which may be more than the memory holds.
 uint64_t model_digest(const NGramTables& tables) {
-  const uint64_t sizes[] = {tables.ngrams.size, tables.quantized.size};
+  const uint64_t sizes[] = {tables.ngrams.size, tables.quantized.size, tables.trie ? tables.trie->ngrams() : 0};
   return murmur_hash(reinterpret_cast<const char*>(tables.unigrams), tables.vocabulary * sizeof(NGramEntry)) ^
          murmur_hash(reinterpret_cast<const char*>(sizes), sizeof sizes);
 }

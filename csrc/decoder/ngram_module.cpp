@@ -103,18 +103,18 @@ py::dict finished(const NGramBuilder& builder) {
   return tables;
 }
 
-void check_order(const std::vector<uint64_t>& counts) {
-  if (counts.size() < 2 || counts.size() > size_t(kMaxOrder))
-    throw py::value_error("counts: expected 2 to " + std::to_string(kMaxOrder) + ", received " +
-                          std::to_string(counts.size()));
+// Bytes of a file, and the shape of the trie in it; see KenlmTrie.
+using FileBytes = py::array_t<uint8_t, py::array::c_style>;
+
+KenlmTrie parsed(const FileBytes& file, const Array<int64_t>& shape) {
+  return KenlmTrie({reinterpret_cast<const char*>(file.data()), size_t(file.size())},
+                   {shape.data(), size_t(shape.size())});
 }
 
 // The tables of a trie of KenLM, and how many bytes of the file it takes. file: from its vocabulary on.
-py::tuple read_kenlm_trie(const py::array_t<uint8_t, py::array::c_style>& file, std::vector<uint64_t> counts,
-                          bool quantized, bool compressed_pointers) {
-  check_order(counts);
-  const KenlmTrie trie({reinterpret_cast<const char*>(file.data()), size_t(file.size())}, std::move(counts), quantized,
-                       compressed_pointers);
+py::tuple read_kenlm_trie(const FileBytes& file, const Array<int64_t>& shape) {
+  const KenlmTrie trie = parsed(file, shape);
+  trie.check_words();
   py::array_t<float> unigrams = zeros<float>({py::ssize_t(trie.vocabulary()), 2});
   py::array_t<int64_t> ngrams = empty_slots({py::ssize_t(finished_size(trie.ngrams())), 2});
   py::array_t<int64_t> words = empty_slots({py::ssize_t(finished_size(trie.vocabulary() - 1)), 2});
@@ -160,11 +160,8 @@ py::tuple unmarked(const NGramEntry* entries, py::ssize_t count) {
 
 // The n-grams of a trie of KenLM: for each order, words [count, order], log-probabilities, back-off weights. The
 // arguments are those of read_kenlm_trie.
-py::list list_kenlm_trie(const py::array_t<uint8_t, py::array::c_style>& file, std::vector<uint64_t> counts,
-                         bool quantized, bool compressed_pointers) {
-  check_order(counts);
-  const KenlmTrie trie({reinterpret_cast<const char*>(file.data()), size_t(file.size())}, counts, quantized,
-                       compressed_pointers);
+py::list list_kenlm_trie(const FileBytes& file, const Array<int64_t>& shape) {
+  const KenlmTrie trie = parsed(file, shape);
   std::vector<NGramEntry> unigrams(trie.vocabulary());
   struct Order {
     py::array_t<int32_t> words;
@@ -173,8 +170,8 @@ py::list list_kenlm_trie(const py::array_t<uint8_t, py::array::c_style>& file, s
     float *next_log_prob, *next_backoff;
   };
   std::vector<Order> orders;
-  for (size_t n = 2; n <= counts.size(); ++n) {
-    const py::ssize_t count = py::ssize_t(counts[n - 1]);
+  for (size_t n = 2; n <= size_t(trie.order()); ++n) {
+    const py::ssize_t count = py::ssize_t(trie.levels()[n - 2].count);
     Order order{zeros<int32_t>({count, py::ssize_t(n)}), zeros<float>({count}), zeros<float>({count}), {}, {}, {}};
     order.next_words = order.words.mutable_data();
     order.next_log_prob = order.log_probs.mutable_data();
@@ -222,6 +219,7 @@ py::list list_arpa(ArpaReader& reader) {
 
 // The n-grams of a model, found by trying.
 py::list recover(const NGramModel& model, uint64_t most_pairs) {
+  if (model.tables().trie) throw py::value_error("expected hash tables, received a trie");
   std::vector<NGramList> lists;
   {
     py::gil_scoped_release release;
@@ -427,10 +425,58 @@ void bind_states(py::module_& m) {
 
 }  // namespace
 
-NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook, py::array words, int64_t order,
-                       int64_t bos, int64_t eos, bool characters, std::string space)
-    : arrays_(py::make_tuple(unigrams, ngrams, codebook, words)), tokenizer_{characters, std::move(space)} {
+MappedTrie::MappedTrie(py::array file, py::array shape)
+    : file_(std::move(file)),
+      parsed_({reinterpret_cast<const char*>(checked<uint8_t>(file_, "trie", {-1})), size_t(file_.size())},
+              {checked<int64_t>(shape, "trie_shape", {-1}), size_t(shape.size())}),
+      trie_(parsed_) {
+  parsed_.check_words();
+  trie_.index_words();
+}
+
+py::array_t<float> MappedTrie::unigrams() const {
+  py::array_t<float> result = zeros<float>({py::ssize_t(parsed_.vocabulary()), 2});
+  auto* const entries = reinterpret_cast<NGramEntry*>(result.mutable_data());
+  TrieRange range;
+  for (uint32_t word = 0; word < parsed_.vocabulary(); ++word) entries[word] = trie_.unigram(int32_t(word), range);
+  return result;
+}
+
+void MappedTrie::check_values() const {
+  parsed_.read([](int32_t order, const int32_t*, uint64_t, NGramEntry entry) {
+    check_entry(entry.log_prob, entry.backoff, order == 1 ? "unigrams" : "ngrams");
+  });
+}
+
+NGramModel::NGramModel(py::array unigrams, py::object ngrams, py::object codebook, py::object words, int64_t order,
+                       int64_t bos, int64_t eos, bool characters, std::string space, py::object trie)
+    : kept_(py::make_tuple(unigrams, ngrams, codebook, words, trie)), tokenizer_{characters, std::move(space)} {
   tables_.unigrams = reinterpret_cast<const NGramEntry*>(checked<float>(unigrams, "unigrams", {-1, 2}));
+  tables_.vocabulary = int32_t(unigrams.shape(0));
+  if (!trie.is_none())
+    view_trie(trie.cast<const MappedTrie&>(), order);
+  else
+    view_tables(ngrams.cast<py::array>(), codebook, words.cast<py::array>());
+  if (order < 1 || order > kMaxOrder)
+    throw py::value_error("order: expected 1 to " + std::to_string(kMaxOrder) + ", received " + std::to_string(order));
+  check_word(*this, bos, "bos");
+  check_word(*this, eos, "eos");
+  tables_.order = int32_t(order);
+  tables_.bos = int32_t(bos);
+  tables_.eos = int32_t(eos);
+}
+
+void NGramModel::view_trie(const MappedTrie& trie, int64_t order) {
+  if (order != trie.parsed().order() || tables_.vocabulary != int32_t(trie.parsed().vocabulary()))
+    throw py::value_error("trie: expected one of order " + std::to_string(order) + " with " +
+                          std::to_string(tables_.vocabulary) + " words, received one of order " +
+                          std::to_string(trie.parsed().order()) + " with " +
+                          std::to_string(trie.parsed().vocabulary()));
+  mapped_ = &trie;
+  tables_.trie = &trie.trie();
+}
+
+void NGramModel::view_tables(const py::array& ngrams, const py::object& codebook, const py::array& words) {
   tables_.words = {reinterpret_cast<const HashSlot*>(checked<int64_t>(words, "words", {-1, 2})),
                    table_size(words, "words")};
   if (codebook.is_none()) {
@@ -441,17 +487,14 @@ NGramModel::NGramModel(py::array unigrams, py::array ngrams, py::object codebook
     tables_.quantized = {reinterpret_cast<const uint64_t*>(checked<int64_t>(ngrams, "ngrams", {-1})),
                          table_size(ngrams, "ngrams")};
   }
-  tables_.vocabulary = int32_t(unigrams.shape(0));
-  if (order < 1 || order > kMaxOrder)
-    throw py::value_error("order: expected 1 to " + std::to_string(kMaxOrder) + ", received " + std::to_string(order));
-  check_word(*this, bos, "bos");
-  check_word(*this, eos, "eos");
-  tables_.order = int32_t(order);
-  tables_.bos = int32_t(bos);
-  tables_.eos = int32_t(eos);
 }
 
-void NGramModel::check_values() const { check_tables(tables_); }
+void NGramModel::check_values() const {
+  if (mapped_)
+    mapped_->check_values();
+  else
+    check_tables(tables_);
+}
 
 void bind_ngram(py::module_& m) {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
@@ -467,10 +510,20 @@ void bind_ngram(py::module_& m) {
   m.attr("MAX_ORDER") = kMaxOrder;
   bind_states(m);
 
+  py::class_<MappedTrie>(m, "MappedTrie", "A trie of KenLM that is asked where it lies.")
+      .def(py::init<py::array, py::array>(), py::arg("trie"), py::arg("trie_shape"))
+      .def_property_readonly("bytes", [](const MappedTrie& trie) { return trie.parsed().bytes(); })
+      .def("find_word",
+           [](const MappedTrie& trie, std::string_view word) {
+             return trie.trie().find_word(murmur_hash(word.data(), word.size()));
+           })
+      .def("unigrams", &MappedTrie::unigrams);
+
   py::class_<NGramModel>(m, "NGramModel")
-      .def(py::init<py::array, py::array, py::object, py::array, int64_t, int64_t, int64_t, bool, std::string>(),
+      .def(py::init<py::array, py::object, py::object, py::object, int64_t, int64_t, int64_t, bool, std::string,
+                    py::object>(),
            py::arg("unigrams"), py::arg("ngrams"), py::arg("codebook"), py::arg("words"), py::arg("order"),
-           py::arg("bos"), py::arg("eos"), py::arg("characters"), py::arg("space"))
+           py::arg("bos"), py::arg("eos"), py::arg("characters"), py::arg("space"), py::arg("trie") = py::none())
       .def("word_id",
            [](const NGramModel& model, const py::object& text) {
              const std::string_view word = utf8(text, "word");

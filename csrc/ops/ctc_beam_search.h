@@ -12,6 +12,8 @@
 #include "kernels/ctc/context_arrays.h"
 #include "kernels/ctc/ctc_options.h"
 #include "kernels/ctc/ctc_result_team.h"
+#include "kernels/lm/kenlm_trie.h"
+#include "kernels/lm/ngram_trie.h"
 
 namespace asrkern {
 
@@ -38,15 +40,19 @@ class KeptTensors {
   const bool readable_;
 };
 
-// tensors: unigrams [vocabulary, 2]; n-grams [slots, 2], or [slots] and a codebook; see kernels/lm/ngram.h.
+// tensors: unigrams [vocabulary, 2]; n-grams [slots, 2], or [slots] and a codebook; see kernels/lm/ngram.h. Or unigrams
+// and a trie of KenLM, [bytes] and [2 + order]; see KenlmTrie. trie: where what the tables point to is kept.
 inline NGramTables make_tables(KeptTensors& kept, const std::vector<Tensor>& tensors, int64_t order, int64_t bos,
-                               int64_t eos) {
+                               int64_t eos, std::optional<NGramTrie>& trie) {
   const char* name = "language_model";
-  const bool quantized = tensors.size() == 3;
+  const bool is_trie = tensors.size() == 3 && tensors[1].scalar_type() == ScalarType::Byte;
+  const bool quantized = tensors.size() == 3 && !is_trie;
   if (tensors.size() < 2 || tensors.size() > 3 || tensors[0].dim() != 2 || tensors[0].size(1) != 2 ||
-      tensors[0].size(0) < 1 || tensors[0].size(0) > INT32_MAX || tensors[1].dim() != (quantized ? 1 : 2) ||
-      (!quantized && tensors[1].size(1) != 2) || tensors[1].size(0) < 1 || tensors[1].size(0) % kHashGroup ||
-      (quantized && tensors[2].numel() != 512))
+      tensors[0].size(0) < 1 || tensors[0].size(0) > INT32_MAX)
+    invalid(name, ": expected unigrams [vocabulary, 2] and ngrams");
+  if (!is_trie &&
+      (tensors[1].dim() != (quantized ? 1 : 2) || (!quantized && tensors[1].size(1) != 2) || tensors[1].size(0) < 1 ||
+       tensors[1].size(0) % kHashGroup || (quantized && tensors[2].numel() != 512)))
     invalid(name,
             ": expected unigrams [vocabulary, 2], ngrams [slots, 2], or [slots] and a codebook [2, 256], with a "
             "multiple of ",
@@ -57,8 +63,19 @@ inline NGramTables make_tables(KeptTensors& kept, const std::vector<Tensor>& ten
   kept.view(tensors[0], name, unigrams, 2);
   tables.unigrams = reinterpret_cast<const NGramEntry*>(unigrams.data);
   tables.vocabulary = int32_t(tensors[0].size(0));
-  kept.view(tensors[1], name, slots, quantized ? 1 : 2);
-  if (quantized) {
+  if (is_trie) {
+    Array<uint8_t> file;
+    kept.view(tensors[1], name, file);
+    kept.view(tensors[2], name, slots);
+    if (!tensors[1].is_cpu())
+      invalid(name, ": expected hash tables, since log_probs are not on the CPU; received a trie");
+    trie.emplace(
+        KenlmTrie({reinterpret_cast<const char*>(file.data), size_t(file.size)}, {slots.data, size_t(slots.size)}));
+    if (trie->order() != order || trie->vocabulary() != tables.vocabulary)
+      invalid(name, ": expected a trie of order ", order, " with ", tables.vocabulary, " words, received order ",
+              trie->order(), " with ", trie->vocabulary());
+    tables.trie = &*trie;
+  } else if (kept.view(tensors[1], name, slots, quantized ? 1 : 2); quantized) {
     kept.view(tensors[2], name, codebook, 2);
     tables.quantized = {reinterpret_cast<const uint64_t*>(slots.data), uint64_t(tensors[1].size(0))};
     tables.codebook = codebook.data;
@@ -102,6 +119,7 @@ struct CtcContextTensors {
 struct CtcArguments {
   KeptTensors kept;
   NGramTables tables;
+  std::optional<NGramTrie> trie;
   ContextModel model;
   std::vector<ContextModel> with_hotwords;  // the model with each of several lists of hotwords
   std::vector<int64_t> hotwords_of;         // [rows] which of these; −1: `model`. Empty: `model` for all
@@ -126,7 +144,7 @@ struct CtcArguments {
     }
     arrays.numbers = context.numbers;
     const bool lm = !context.language_model.empty();
-    if (lm) tables = make_tables(kept, context.language_model, context.lm_order, context.lm_bos, context.lm_eos);
+    if (lm) tables = make_tables(kept, context.language_model, context.lm_order, context.lm_bos, context.lm_eos, trie);
     model = make_context(arrays, lm ? &tables : nullptr, options.row.vocabulary);
     if (context.hotword_rows) make_each_with_hotwords(several, log_probs, context);
   }

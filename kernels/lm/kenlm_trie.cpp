@@ -33,8 +33,12 @@ std::string ngrams_of(int32_t order) { return std::to_string(order) + "-grams"; 
 
 }  // namespace
 
-KenlmTrie::KenlmTrie(std::string_view file, std::vector<uint64_t> counts, bool quantized, bool compressed_pointers)
-    : file_(file), counts_(std::move(counts)) {
+KenlmTrie::KenlmTrie(std::string_view file, std::span<const int64_t> shape) : file_(file) {
+  if (shape.size() < 4 || shape.size() > 2 + size_t(kMaxOrder))
+    throw TextError("counts: expected 2 to " + std::to_string(kMaxOrder) + ", received " +
+                    std::to_string(std::max<size_t>(shape.size(), 2) - 2));
+  const bool quantized = shape[0] != 0, compressed_pointers = shape[1] != 0;
+  counts_.assign(shape.begin() + 2, shape.end());
   // A record has at least a bit, so sums and products of these counts cannot overflow.
   for (const uint64_t count : counts_)
     if (count > 8 * uint64_t(file.size()))
@@ -43,16 +47,12 @@ KenlmTrie::KenlmTrie(std::string_view file, std::vector<uint64_t> counts, bool q
   if (counts_[0] == 0 || counts_[0] > uint64_t(std::numeric_limits<int32_t>::max()))
     throw TextError("expected 1 to 2^31 - 1 words, received " + std::to_string(counts_[0]));
 
-  const uint64_t stored = load(part(8, "vocabulary"));
+  const uint64_t stored = trie_load(part(8, "vocabulary"));
   hashes_ = part(8 * counts_[0], "vocabulary");
   if (stored >= counts_[0])
     throw TextError("expected less than " + std::to_string(counts_[0]) + " words beside <unk>, received " +
                     std::to_string(stored));
   vocabulary_ = uint32_t(stored + 1);
-  for (uint32_t word = 2; word < vocabulary_; ++word)
-    if (word_hash(word) <= word_hash(word - 1))
-      throw TextError("expected words in the order of their hashes, each once, received word " + std::to_string(word) +
-                      " out of order");
 
   const size_t order = counts_.size();
   int log_prob_bits = kLogProbBits, backoff_bits = kBackoffBits;
@@ -86,7 +86,7 @@ KenlmTrie::KenlmTrie(std::string_view file, std::vector<uint64_t> counts, bool q
   }
   for (size_t n = 1; n < order; ++n) {
     const bool longest = n + 1 == order;
-    Level level{};
+    TrieLevel level{};
     level.count = counts_[n];
     level.word_bits = std::bit_width(counts_[0]);
     level.log_prob_bits = log_prob_bits;
@@ -107,6 +107,13 @@ KenlmTrie::KenlmTrie(std::string_view file, std::vector<uint64_t> counts, bool q
     levels_.push_back(level);
     ngrams_ += level.count;
   }
+}
+
+void KenlmTrie::check_words() const {
+  for (uint32_t word = 2; word < vocabulary_; ++word)
+    if (word_hash(word) <= word_hash(word - 1))
+      throw TextError("expected words in the order of their hashes, each once, received word " + std::to_string(word) +
+                      " out of order");
 }
 
 // The next bytes of the file.

@@ -26,17 +26,28 @@ struct NGramEntry {
   float backoff;
 };
 
+// A trie of KenLM in place of the tables; see ngram_trie.h.
+class NGramTrie;
+
 struct NGramTables {
   const NGramEntry* unigrams;  // [vocabulary]
   HashTable ngrams;            // orders 2 … order; payload: an NGramEntry. Or, if there is a codebook:
   SmallHashTable quantized;    //   payload: code of log_prob + 256 · code of backoff
   const float* codebook;       //   [2, 256]: log_probs, backoffs; null: not quantised
   HashTable words;             // murmur_hash of a word → its id
+  const NGramTrie* trie;       // null: none. Else it has what `ngrams` and `words` would, and is asked on the host only
   int32_t order;
   int32_t vocabulary;
   int32_t bos;  // id of <s>
   int32_t eos;  // id of </s>
 };
+
+struct NGramState;
+// ngram_word, ngram_prefetch and ngram_score of a trie.
+int32_t ngram_trie_word(const NGramTrie& trie, uint64_t hash);
+void ngram_trie_prefetch(const NGramTrie& trie, int32_t word);
+float ngram_trie_score(const NGramTrie& trie, int32_t order, const NGramState& in, int32_t word, NGramState& out,
+                       int32_t* matched);
 
 // The context of the next word, the most recent word first. It is as short as it can be: words that no n-gram of the
 // model reaches are dropped, so hypotheses that score alike from here on have equal states. Words beyond `length` are
@@ -101,6 +112,10 @@ ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
 
 // The id of the word with this murmur_hash; kUnk if the model does not know it.
 ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
+#ifndef __CUDA_ARCH__
+  if (tables.trie) [[unlikely]]
+    return ngram_trie_word(*tables.trie, hash);
+#endif
   uint64_t id;
   return tables.words.find(hash, tables.words.first(hash), id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : kUnk;
 }
@@ -139,6 +154,10 @@ ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t k
 
 // Starts the loads that ngram_score(tables, state, word, …) would wait for.
 ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const NGramState& state, int32_t word) {
+#ifndef __CUDA_ARCH__
+  if (tables.trie) [[unlikely]]
+    return ngram_trie_prefetch(*tables.trie, word);
+#endif
   prefetch(tables.unigrams + word);
   uint64_t key = uint64_t(word);
   for (int32_t i = 0; i < state.length; ++i) {
@@ -151,6 +170,10 @@ ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const 
 // vocabulary − 1. matched: null, or set to the length of the n-gram whose probability it is (1: the word alone).
 ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NGramState& in, int32_t word,
                                              NGramState& out, int32_t* matched = nullptr) {
+#ifndef __CUDA_ARCH__
+  if (tables.trie) [[unlikely]]
+    return ngram_trie_score(*tables.trie, tables.order, in, word, out, matched);
+#endif
   NGramEntry entry = tables.unigrams[word];
   float log_prob = ngram_log_prob(entry);
   int32_t length = 1, kept = 0;

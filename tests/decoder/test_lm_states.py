@@ -103,6 +103,8 @@ def test_states_merge_by_the_rule(tmp_path, holes):
             ):
                 path.write_bytes(content)
                 check(NGramLM.open(path), model, numbers)
+                if content[100] >= 2:
+                    check(NGramLM.open(path, mapped=True), model, numbers)
     assert most >= 3
 
 

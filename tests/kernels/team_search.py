@@ -28,7 +28,8 @@ def build(folder: Path, *flags: str, name: str = "ctc_beam_search") -> Path:
     """Compiles tests/kernels/cpp/<name>.cpp with these flags more."""
     program = folder / name
     source = ROOT / f"tests/kernels/cpp/{name}.cpp"
-    subprocess.run(["c++", *_EXACT, *flags, "-I", ROOT, source, "-o", program], check=True)
+    trie = ROOT / "kernels/lm/ngram_trie.cpp"
+    subprocess.run(["c++", *_EXACT, *flags, "-I", ROOT, source, trie, "-o", program], check=True)
     return program
 
 
