@@ -157,8 +157,7 @@ ASRKERN_HOST_DEVICE inline TextHash word_text(const ContextModel& model, int32_t
 
 // The language model's weighted score of a word, and its state after the word. Whatever the tables hold, the score is a
 // number, so the search can order its prefixes.
-ASRKERN_HOST_DEVICE ASRKERN_CALLED inline float lm_score(const ContextModel& model, const NGramState& before,
-                                                         int32_t word, NGramState& after) {
+ASRKERN_CALLED float lm_score(const ContextModel& model, const NGramState& before, int32_t word, NGramState& after) {
   const float score = model.alpha * ngram_score(*model.lm, before, word, after);
   // A branch, which is predicted right; with the smaller of two the search would wait for the score.
   if (score > -kLargestScore && score < kLargestScore) return score;

@@ -43,9 +43,8 @@ struct NGramTables {
 };
 
 struct NGramState;
-// ngram_word, ngram_prefetch and ngram_score of a trie.
+// ngram_word and ngram_score of a trie.
 int32_t ngram_trie_word(const NGramTrie& trie, uint64_t hash);
-void ngram_trie_prefetch(const NGramTrie& trie, int32_t word);
 float ngram_trie_score(const NGramTrie& trie, int32_t order, const NGramState& in, int32_t word, NGramState& out,
                        int32_t* matched);
 
@@ -110,14 +109,15 @@ ASRKERN_HOST_DEVICE inline uint64_t ngram_state_hash(const NGramState& state) {
   return key;
 }
 
-// The id of the word with this murmur_hash; kUnk if the model does not know it.
-ASRKERN_HOST_DEVICE inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
-#ifndef __CUDA_ARCH__
-  if (tables.trie) [[unlikely]]
-    return ngram_trie_word(*tables.trie, hash);
-#endif
+// The id of the word with this murmur_hash; kUnk if the model does not know it. The tables have the words, not a trie.
+inline int32_t ngram_table_word(const NGramTables& tables, uint64_t hash) {
   uint64_t id;
   return tables.words.find(hash, tables.words.first(hash), id) && id < uint64_t(tables.vocabulary) ? int32_t(id) : kUnk;
+}
+
+// The same of any model.
+inline int32_t ngram_word(const NGramTables& tables, uint64_t hash) {
+  return tables.trie ? ngram_trie_word(*tables.trie, hash) : ngram_table_word(tables, hash);
 }
 
 // The id of a word in UTF-8.
@@ -154,10 +154,7 @@ ASRKERN_HOST_DEVICE inline bool ngram_find(const NGramTables& tables, uint64_t k
 
 // Starts the loads that ngram_score(tables, state, word, …) would wait for.
 ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const NGramState& state, int32_t word) {
-#ifndef __CUDA_ARCH__
-  if (tables.trie) [[unlikely]]
-    return ngram_trie_prefetch(*tables.trie, word);
-#endif
+  if (tables.trie) return;  // its words are searched for, not at a place that is known before
   prefetch(tables.unigrams + word);
   uint64_t key = uint64_t(word);
   for (int32_t i = 0; i < state.length; ++i) {

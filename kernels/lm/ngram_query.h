@@ -105,7 +105,7 @@ class NGramScorer {
 
   void score_in_tables() {
     for (size_t i = 0; i < count_; ++i)
-      if (scores_[i].word < 0) scores_[i].word = ngram_word(tables_, sources_[i].hash);
+      if (scores_[i].word < 0) scores_[i].word = ngram_table_word(tables_, sources_[i].hash);
     for (size_t i = 0; i < std::min(count_, kAhead); ++i) request(i);
     for (size_t i = 0; i < count_; ++i) {
       if (i + kAhead < count_) request(i + kAhead);

@@ -16,8 +16,6 @@ void NGramTrie::index_words() {
 
 int32_t ngram_trie_word(const NGramTrie& trie, uint64_t hash) { return trie.find_word(hash); }
 
-void ngram_trie_prefetch(const NGramTrie& trie, int32_t word) { trie.prefetch_unigram(word); }
-
 float ngram_trie_score(const NGramTrie& trie, int32_t order, const NGramState& in, int32_t word, NGramState& out,
                        int32_t* matched) {
   TrieRange range;
