@@ -45,9 +45,7 @@ def test_examples(tmp_path, monkeypatch, capsys):
     names = {"log_probs": torch.randn(20, 29, generator=torch.Generator().manual_seed(0)).log_softmax(-1)}
     examples = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)
     assert [language for language, _ in examples] == [
-        "python",
-        "python",
-        "python",
+        *["python"] * 4,
         "sh",
         "python",
         "sh",
