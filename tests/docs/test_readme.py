@@ -35,6 +35,7 @@ def test_there_are_commands() -> None:
             "peers/layers",
             "models/bits",
             "models/beam_search",
+            "models/training",
             "models/training_step",
             "decoder/ctc_beam",
             "decoder/emissions",
