@@ -3,11 +3,11 @@
     python benchmarks/models/training.py recipes/s4_grid.toml                      three epochs of each
     python benchmarks/models/training.py recipes/s4_grid.toml trainer.epochs=5 --plot curves.png
 
-Recipe, seed, data loading, features, loss, diagnosis and Lightning's loop are the same; only the model's layers differ. Stock
-recurrent layers run on packed sequences, stock batch norms count padding, and so do asrkern's here (stats = "padded"): then
-both compute the same, and the losses of the first epoch differ by rounding alone, which is compared: where they
-differ by more than 2 %, there are no ratios, and the exit status is 1. Epochs are taken in turns, a process each; the
-first one of each, which also computes the features that later ones keep, does not count.
+Recipe, seed, data loading, features, loss, diagnosis and Lightning's loop are the same; only the model's layers
+differ. Stock recurrent layers run on packed sequences, stock batch norms count padding, and so do asrkern's here
+(stats = "padded"): then both compute the same, and the losses of the first epoch differ by rounding alone, which is
+compared: where they differ by more than 2 %, there are no ratios, and the exit status is 1. Epochs are taken in
+turns, a process each; the first one of each, which also computes the features that later ones keep, does not count.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("trainer.epochs: expected 2 or more, of which the first one does not count")
     about = machine(torch.device("cpu"))
     print(
-        f"{recipe.name}, {recipe.trainer.epochs} epochs on {about['cpu']}, {about['threads']} threads: torch {about['torch']} "
-        f"({about['torch_isa']}), asrkern ({about['asrkern_isa']})\n"
+        f"{recipe.name}, {recipe.trainer.epochs} epochs on {about['cpu']}, {about['threads']} threads: "
+        f"torch {about['torch']} ({about['torch_isa']}), asrkern ({about['asrkern_isa']})\n"
     )
     rows, utterances = train_in_turns(recipe)
     text, failure = table(rows, utterances)
