@@ -191,9 +191,10 @@ class NGramLM:
         Raises:
             OSError: the file cannot be opened.
             TypeError: words is a single string.
-            ValueError: it is no such file or is damaged; or it is no trie, and mapped is True. The format has no checksum: impossible numbers and pointers
+            ValueError: it is no such file or is damaged. The format has no checksum: impossible numbers and pointers
                 are found, other damage is not. Or it is of another version of the format than 5, which KenLM has
-                written since September 2011, or of a 32-bit machine; or words lacks some of the model's.
+                written since September 2011, or of a 32-bit machine; or words lacks some of the model's; or it is no
+                trie, and mapped is True.
         """
         if isinstance(words, str):
             raise TypeError(f"words: expected several of them, received the string {words!r}")
@@ -662,12 +663,11 @@ class NGramLM:
 
     def _bind(self) -> None:
         """Let the C++ side point into the tables, if they are on the CPU."""
-        needed = {"trie", "trie_shape"} if self.is_mapped else {"ngrams", "words"}
-        missing = ({"unigrams", "strings"} | needed) - self.tensors.keys()
+        others = ("trie", "trie_shape") if self.is_mapped else ("ngrams", "words")
+        needed = ("unigrams", *others, "strings")
+        missing = set(needed) - self.tensors.keys()
         if missing:
-            raise ValueError(
-                f"tensors: expected unigrams, ngrams, words and strings, received no {min(missing)}"
-            )
+            raise ValueError(f"tensors: expected {', '.join(needed)}, received no {min(missing)}")
         for name, tensor in self.tensors.items():
             if name in _saved_lm.DTYPES and tensor.dtype != getattr(torch, _saved_lm.DTYPES[name][0]):
                 raise ValueError(

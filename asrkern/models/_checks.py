@@ -40,6 +40,12 @@ def are_labels(value: Any) -> bool:
     return isinstance(value, str | list | tuple) and all(isinstance(label, str) for label in value)
 
 
+def check_distinct_labels(labels: Any) -> None:
+    """Raise ValueError unless labels are at least two, each of them once."""
+    if not are_labels(labels) or len(labels) < 2 or len(set(labels)) != len(labels):
+        raise ValueError(f"labels: expected at least two, each once, received {reprlib.repr(labels)}")
+
+
 def check_probability(name: str, value: Any) -> None:
     """Raise ValueError unless value is a number from 0 to less than 1."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import reprlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from asrkern._lengths import Lengths, as_lengths
 from asrkern.models._checks import (
     are_labels,
     check_choices,
+    check_distinct_labels,
     check_probability,
     check_sizes,
     check_spectrograms,
@@ -89,8 +89,7 @@ class AlgoPerfDeepSpeech(nn.Module):
         stats: str = "valid",
     ) -> None:
         super().__init__()
-        if not are_labels(labels) or len(labels) < 2 or len(set(labels)) != len(labels):
-            raise ValueError(f"labels: expected at least two, each once, received {reprlib.repr(labels)}")
+        check_distinct_labels(labels)
         check_sizes(
             n_mels=n_mels, hidden_size=hidden_size, num_layers=num_layers, num_ffn_layers=num_ffn_layers
         )

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrkern.models._checks import are_labels, check_choices, check_probability, check_sizes
+from asrkern.models._checks import check_choices, check_distinct_labels, check_probability, check_sizes
 from asrkern.models.conv_front_end import (
     KERNELS,
     NO_PADDING,
@@ -74,11 +74,7 @@ class DeepSpeech2Config:
     emulate_length_rounding: bool = False
 
     def __post_init__(self) -> None:
-        labels = self.labels
-        if not are_labels(labels) or len(labels) < 2:
-            raise ValueError(f"labels: expected at least two strings, received {reprlib.repr(labels)}")
-        if len(set(labels)) != len(labels):
-            raise ValueError(f"labels: expected each label once, received {reprlib.repr(labels)}")
+        check_distinct_labels(self.labels)
         object.__setattr__(self, "labels", tuple(self.labels))
         padding, largest = self.conv_padding, max(map(max, KERNELS))
         pairs = isinstance(padding, list | tuple) and all(isinstance(pair, list | tuple) for pair in padding)

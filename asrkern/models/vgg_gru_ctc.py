@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.models._checks import (
-    are_labels,
     check_choices,
+    check_distinct_labels,
     check_list,
     check_probability,
     check_sizes,
@@ -91,8 +91,7 @@ class VGGGRUCTC(nn.Module):
         stats: str = "valid",
     ) -> None:
         super().__init__()
-        if not are_labels(labels) or len(labels) < 2 or len(set(labels)) != len(labels):
-            raise ValueError(f"labels: expected at least two, each once, received {reprlib.repr(labels)}")
+        check_distinct_labels(labels)
         self.labels = tuple(labels)
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, dnn_size=dnn_size)
         check_choices(

@@ -22,9 +22,10 @@ from asrkern._file_kinds import in_words as kind_in_words
 from asrkern.models import build
 from asrkern.recognizer.saved import Recognizer, save
 from asrkern.training.averaging import average_checkpoints
+from asrkern.training.memory import peak_memory_mib, release_memory, reset_peak_memory
 from asrkern.training.metrics import in_words
 from asrkern.training.recipe import Recipe
-from asrkern.training.results import Results, peak_memory_mib, release_memory, reset_peak_memory
+from asrkern.training.results import Results
 
 log = logging.getLogger("asrkern.training")
 

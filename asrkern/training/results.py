@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import csv
-import ctypes
-import gc
 import io
 import math
 import os
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from asrkern._atomic_write import atomic_write, write_text
 from asrkern._optional import require
 from asrkern.training.metrics import in_words, is_better
 
 Row = dict[str, Any]
-
-# Of this process; glibc's has malloc_trim.
-_C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 @dataclass
@@ -125,36 +116,3 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], metric: str = "") -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
-
-
-def release_memory() -> None:
-    """Give the system back what is free: what only cycles refer to, and freed memory that the C library keeps.
-
-    Batches of many lengths leave gaps in glibc's heap that the next ones do not fill: 60 MiB more every 100 steps.
-    """
-    gc.collect()
-    if hasattr(_C_LIBRARY, "malloc_trim"):
-        _C_LIBRARY.malloc_trim(0)
-
-
-def reset_peak_memory() -> None:
-    """Start a new measurement of :func:`peak_memory_mib`, if the system can."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        # Not Linux, or not allowed. Then the peak is that of the process's whole life.
-        return
-
-
-def peak_memory_mib() -> float:
-    """The peak of memory since :func:`reset_peak_memory`, in MiB: the GPU's if there is one, else the process's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    except (OSError, IndexError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -27,9 +27,11 @@ from torch import Tensor
 # Run as a script: the benchmarks are not part of the installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from asrkern.data import collate, load_audio, load_features, read_manifest
+from asrkern.data import collate
 from asrkern.decoder import NGramLM
 from asrkern.recognizer.saved import Recognizer, load
+from asrkern.training.batches import load_cut
+from asrkern.training.manifests import read_cuts
 from asrkern.training.metrics import ErrorCounts, in_words
 from benchmarks._report import Progress, markdown_table
 from benchmarks._timing import interleaved, machine
@@ -62,16 +64,12 @@ def emissions(recognizer: Recognizer, manifest: Path) -> Emissions:
             f"{recognizer.task_name} with labels {labels[:5]}"
         )
     labels[recognizer.tokenizer.blank] = ""
-    settings, extract = recognizer.features, recognizer.features.make()
-    found = Emissions(labels, [], [])
-    for utterance in read_manifest(manifest):
-        stored = settings.kind == "stored"
-        samples = (
-            load_features(utterance) if stored else load_audio(utterance.audio_path, settings.sample_rate)
-        )
-        log_probs, frames = recognizer.model(*collate([extract(samples)]))
+    extract, found = recognizer.features.make(), Emissions(labels, [], [])
+    for cut in read_cuts(manifest):
+        features = load_cut(cut, recognizer.features, extract)
+        log_probs, frames = recognizer.model(*collate([features]))
         found.log_probs.append(log_probs[0, : frames[0]].contiguous())
-        found.texts.append(recognizer.text(utterance.text))
+        found.texts.append(recognizer.text(cut.supervisions[0].text or ""))
     return found
 
 

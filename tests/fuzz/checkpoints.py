@@ -33,7 +33,7 @@ from asrkern.models.deepspeech2_layouts import fit_weights, parse_checkpoint
 from asrkern.models.weights import outline
 from asrkern.recognizer.conversion import convert
 from asrkern.recognizer.saved import load, save
-from asrkern.training.results import peak_memory_mib, reset_peak_memory
+from asrkern.training.memory import peak_memory_mib, reset_peak_memory
 from tests.cli.tiny import make_recognizer
 from tests.models.algoperf_deepspeech_twin import Plain
 from tests.models.las_twins import HW4Model

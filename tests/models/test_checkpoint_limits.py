@@ -19,7 +19,7 @@ import torch
 from asrkern.models import LAS, DeepSpeech2
 from asrkern.models.checkpoint import Inert, module_state_dict, plain, read_checkpoint
 from asrkern.models.conv_transformer import ConvRNNClassifier
-from asrkern.training.results import peak_memory_mib, reset_peak_memory
+from asrkern.training.memory import peak_memory_mib, reset_peak_memory
 from tests.models.las_twins import HW4Model
 from tests.models.test_checkpoint import Reduces, StoragePickler, opcodes, write_zip
 

@@ -18,7 +18,7 @@ from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_transformer import ConvRNNClassifier
 from asrkern.models.registry import list_models
 from asrkern.models.weights import find_state_dict, outline, with_weights
-from asrkern.training.results import peak_memory_mib, reset_peak_memory
+from asrkern.training.memory import peak_memory_mib, reset_peak_memory
 from tests.models.las_twins import HW4Model
 from tests.models.test_conv_transformer import N_FREQ, plain_rnn
 from tests.models.test_deepspeech2_checkpoints import make_model, package

@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 import struct
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
 from asrkern.training.recipe import make_recipe
-from asrkern.training.results import Results, as_markdown, peak_memory_mib, release_memory, reset_peak_memory
+from asrkern.training.results import Results, as_markdown
 from asrkern.training.sweep import grid, sweep
 from asrkern.training.trainer import train
 from tests.training.tones import tiny_recipe
@@ -67,17 +65,6 @@ def test_the_table_knows_its_best_row(tmp_path: Path) -> None:
 def test_markdown() -> None:
     assert as_markdown([{"a": 0.123456, "b": "x|y"}]) == "| a | b |\n| --- | --- |\n| 0.1235 | x\\|y |\n"
     assert as_markdown([]) == ""
-
-
-def test_peak_memory_is_that_since_it_was_reset() -> None:
-    reset_peak_memory()
-    before = peak_memory_mib()
-    block = np.ones(64 << 17)  # 64 MiB
-    assert peak_memory_mib() - before > 50
-    del block
-    if Path("/proc/self/clear_refs").exists():
-        reset_peak_memory()
-        assert peak_memory_mib() - before < 30
 
 
 def test_a_run_leaves_its_table_and_its_files(tones: tuple[Path, Path], tmp_path: Path) -> None:
@@ -155,28 +142,3 @@ def test_commands(tones: tuple[Path, Path], tmp_path: Path) -> None:
     assert "| lr=0.001 |" in found.output
     assert "| lr=0.0001 |" in found.output
     assert run(app, ["sweep", str(path)]).exit_code == 1
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
-def test_freed_memory_is_given_back() -> None:
-    """Small blocks between large ones, which are freed: the heap cannot shrink at its end."""
-    blocks = [bytearray(100_000) for _ in range(1000)]
-    reset_peak_memory()
-    full = peak_memory_mib()
-    kept = blocks[::50]
-    del blocks
-    release_memory()
-    reset_peak_memory()
-    assert full - peak_memory_mib() > 70
-    assert len(kept) == 20
-
-    class Cycle:
-        def __init__(self) -> None:
-            self.itself, self.content = self, bytearray(50 * 2**20)
-
-    Cycle()
-    reset_peak_memory()
-    full = peak_memory_mib()
-    release_memory()
-    reset_peak_memory()
-    assert full - peak_memory_mib() > 40
