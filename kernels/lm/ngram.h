@@ -163,28 +163,22 @@ ASRKERN_HOST_DEVICE inline void ngram_prefetch(const NGramTables& tables, const 
   }
 }
 
-// log10 P(word | in). `out` becomes the state after the word, and must be another object than `in`. word: 0 …
-// vocabulary − 1. matched: null, or set to the length of the n-gram whose probability it is (1: the word alone).
-ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NGramState& in, int32_t word,
-                                             NGramState& out, int32_t* matched = nullptr) {
-#ifndef __CUDA_ARCH__
-  if (tables.trie) [[unlikely]]
-    return ngram_trie_score(*tables.trie, tables.order, in, word, out, matched);
-#endif
-  NGramEntry entry = tables.unigrams[word];
+// ngram_score by entries: `entry` is the word's, and search.longer(n, next, entry) finds that of the n-gram of order n
+// + 2 that begins one word, `next`, before the one found last; false if there is none.
+template <class Search>
+ASRKERN_HOST_DEVICE inline float ngram_walk(int32_t order, NGramEntry entry, Search search, const NGramState& in,
+                                            int32_t word, NGramState& out, int32_t* matched) {
   float log_prob = ngram_log_prob(entry);
   int32_t length = 1, kept = 0;
-  if (tables.order > 1) {
+  if (order > 1) {
     out.words[0] = word;
     out.backoffs[0] = entry.backoff;
     kept = ngram_extends_right(entry.backoff);
-    uint64_t key = uint64_t(word);
     while (length <= in.length && ngram_extends_left(entry.log_prob)) {
       const int32_t next = in.words[length - 1];
-      key = ngram_key(key, next);
-      if (!ngram_find(tables, key, ngram_slot(tables, key), entry)) break;
+      if (!search.longer(length - 1, next, entry)) break;
       log_prob = ngram_log_prob(entry);
-      if (++length == tables.order) break;
+      if (++length == order) break;
       out.words[length - 1] = next;
       out.backoffs[length - 1] = entry.backoff;
       if (ngram_extends_right(entry.backoff)) kept = length;
@@ -196,6 +190,29 @@ ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NG
     if (i >= kept) out.words[i] = 0, out.backoffs[i] = 0;
   if (matched) *matched = length;
   return log_prob;
+}
+
+// Finds n-grams in the tables. key: of the one found last.
+struct NGramTableSearch {
+  const NGramTables& tables;
+  uint64_t key;
+
+  ASRKERN_HOST_DEVICE bool longer(int32_t, int32_t next, NGramEntry& entry) {
+    key = ngram_key(key, next);
+    return ngram_find(tables, key, ngram_slot(tables, key), entry);
+  }
+};
+
+// log10 P(word | in). `out` becomes the state after the word, and must be another object than `in`. word: 0 …
+// vocabulary − 1. matched: null, or set to the length of the n-gram whose probability it is (1: the word alone).
+ASRKERN_HOST_DEVICE inline float ngram_score(const NGramTables& tables, const NGramState& in, int32_t word,
+                                             NGramState& out, int32_t* matched = nullptr) {
+#ifndef __CUDA_ARCH__
+  if (tables.trie) [[unlikely]]
+    return ngram_trie_score(*tables.trie, tables.order, in, word, out, matched);
+#endif
+  const NGramTableSearch search{tables, uint64_t(word)};
+  return ngram_walk(tables.order, tables.unigrams[word], search, in, word, out, matched);
 }
 
 }  // namespace asrkern
