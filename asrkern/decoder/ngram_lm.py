@@ -639,12 +639,13 @@ class NGramLM:
             )
         self._on_cpu().check_values()
         strings = self.tensors["strings"].numpy().tobytes()
-        if strings and strings.count(b"\n") != self.vocabulary_size:
+        if strings and (strings.count(b"\n") != self.vocabulary_size or not strings.endswith(b"\n")):
             raise ValueError(f"strings: expected {self.vocabulary_size} words, received another number")
 
     def _strings(self) -> bytes:
-        """The words with line feeds."""
-        return self.tensors["strings"].cpu().numpy().tobytes().replace(b"\0", b"\n")
+        """The words with line feeds. A mapped trie has zeros in their place; elsewhere a zero is a word's own byte."""
+        strings = self.tensors["strings"].cpu().numpy().tobytes()
+        return strings.replace(b"\0", b"\n") if self.is_mapped else strings
 
     def _trie(self) -> tuple[np.ndarray, np.ndarray]:
         return self.tensors["trie"].numpy(), self.tensors["trie_shape"].numpy()

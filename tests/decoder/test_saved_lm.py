@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from asrkern.decoder import NGramLM, ngram_lm
+from asrkern.decoder import NGramLM, _saved_lm, ngram_lm
 
 save_file = pytest.importorskip("safetensors.torch").save_file
 
@@ -118,6 +118,37 @@ def test_tensors_that_are_not_aligned(lm):
     tensors = {name: moved(tensor) for name, tensor in lm.tensors.items()}
     assert any(tensor.data_ptr() % 8 for tensor in tensors.values())
     assert scores(NGramLM(tensors, lm.order, lm.bos, lm.eos)) == scores(lm)
+
+
+def with_strings(lm, path, strings: bytes) -> None:
+    """The model's file with another table of words, whose checksum is right."""
+    header, data = split(path)
+    begin, end = header["strings"]["data_offsets"]
+    assert len(strings) == end - begin
+    tensors = {**lm.tensors, "strings": torch.frombuffer(bytearray(strings), dtype=torch.uint8)}
+    header["__metadata__"]["checksum"] = _saved_lm.checksum(tensors, header["__metadata__"])
+    join(path, header, data[:begin] + strings + data[end:])
+
+
+def test_a_zero_within_a_word_is_no_end_of_it(lm, path):
+    with_strings(lm, path, lm.tensors["strings"].numpy().tobytes().replace(b"sat\n", b"s\0t\n"))
+    again = NGramLM.load(path, verify=True)
+    assert again.words == ["s\0t" if word == "sat" else word for word in lm.words]
+
+
+@pytest.mark.parametrize("old, new", [(b"sat\n", b"s\nt\n"), (b"sat\n", b"sat ")])
+def test_words_that_are_not_as_many_as_the_model_has(lm, path, old, new):
+    with_strings(lm, path, lm.tensors["strings"].numpy().tobytes().replace(old, new))
+    with pytest.raises(ValueError, match=f"strings: expected {lm.vocabulary_size} words"):
+        NGramLM.load(path, verify=True)
+
+
+def test_words_whose_last_has_no_end(lm, path):
+    """As many line feeds as words, one of them within a word, none at the end."""
+    strings = lm.tensors["strings"].numpy().tobytes().replace(b"sat\n", b"s\nt\n")
+    with_strings(lm, path, strings[:-1] + b"x")
+    with pytest.raises(ValueError, match=f"strings: expected {lm.vocabulary_size} words"):
+        NGramLM.load(path, verify=True)
 
 
 def older(path) -> None:
