@@ -78,23 +78,48 @@ def relative_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> floa
     return worst
 
 
+# A time is that of as many calls in a row as take so long together: one call of a millisecond, after everything else ran,
+# finds caches and branch predictors cold, which utterance after utterance does not.
+BLOCK_SECONDS = 0.005
+
+
+class Block:
+    """As many calls in a row as take ``BLOCK_SECONDS``, at least one."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+        seconds = self._seconds(1)
+        if seconds < 20 * BLOCK_SECONDS:
+            seconds = self._seconds(1)  # without what is done once
+        self.calls = max(1, math.ceil(BLOCK_SECONDS / seconds))
+
+    def _seconds(self, calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.call()
+        return time.perf_counter() - start
+
+    def seconds(self) -> float:
+        """Seconds of one call."""
+        # Idle threads of another runtime spin for a while, on cores that this one needs.
+        time.sleep(0.01)
+        return self._seconds(self.calls) / self.calls
+
+
 def interleaved(
     calls: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Seconds that each call took, in rounds of all of them, another one first each time.
+    """Seconds that each call took, in rounds of a :class:`Block` of each, another one first each time.
 
     At least ``rounds`` are made, and more until ``seconds`` are over.
     """
+    blocks = {name: Block(call) for name, call in calls.items()}
     names, times = list(calls), {name: [] for name in calls}
     end, done = time.perf_counter() + seconds, 0
     while done < rounds or time.perf_counter() < end:
         first = done % len(names)
         for name in [*names[first:], *names[:first]]:
-            # Idle threads of the runtime before spin for a while, on cores that this one needs.
-            time.sleep(0.01)
-            start = time.perf_counter()
-            calls[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(blocks[name].seconds())
         done += 1
     return times
 

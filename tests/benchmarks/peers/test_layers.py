@@ -6,6 +6,8 @@ import dataclasses
 import math
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -173,10 +175,30 @@ def test_missing_runtimes_are_named_and_left_out(monkeypatch, capsys):
 
 def test_every_round_starts_with_another_call():
     order = []
-    calls = {name: lambda name=name: order.append(name) for name in "abc"}
-    times = _timing.interleaved(calls, rounds=3, seconds=0)
-    assert "".join(order) == "abcbcacab"
-    assert all(len(found) == 3 and min(found) >= 0 for found in times.values())
+
+    def call(name):
+        order.append(name)
+        time.sleep(1.1 * _timing.BLOCK_SECONDS)
+
+    times = _timing.interleaved({name: partial(call, name) for name in "abc"}, rounds=3, seconds=0)
+    assert "".join(order) == "aabbcc" + "abcbcacab"  # each twice to see how long it takes
+    assert all(len(found) == 3 and min(found) >= _timing.BLOCK_SECONDS for found in times.values())
+
+
+def test_short_calls_are_timed_in_a_row(monkeypatch):
+    """By a clock that each call moves by a millisecond, and what comes between by a second."""
+    now = [0.0]
+    monkeypatch.setattr(_timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_timing.time, "sleep", lambda _: now.__setitem__(0, now[0] + 1))
+    called = []
+
+    def call():
+        called.append(None)
+        now[0] += 0.001
+
+    times = _timing.interleaved({"short": call}, rounds=2, seconds=0)["short"]
+    assert times == pytest.approx([0.001, 0.001])
+    assert len(called) == 2 + 2 * round(_timing.BLOCK_SECONDS / 0.001)
 
 
 def test_relative_error():
