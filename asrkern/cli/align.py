@@ -80,7 +80,7 @@ def align(
 ) -> None:
     """Times of the words of a text in its recording (forced alignment), as subtitles, CTM, TextGrid or JSON.
 
-    asrkern align best.safetensors talk.flac talk.txt -o talk.TextGrid
+    Example: asrkern align best.safetensors talk.flac talk.txt -o talk.TextGrid
 
     The text is normalised as the model's transcripts; numbers have to be written as they are spoken.
     """

@@ -92,6 +92,8 @@ def evaluate(
 ) -> None:
     """Metrics, worst utterances and confusions of a trained model.
 
+    Example: asrkern evaluate best.safetensors dev.jsonl --lm 4gram.arpa.gz --json result.json
+
     Utterances that cannot be measured are named on stderr and left out, and the exit status is 1.
     """
     with errors():
