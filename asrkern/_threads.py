@@ -17,7 +17,7 @@ SPIN_COUNT = 2000
 class Threads(NamedTuple):
     """count: what torch is to use, None for what it chooses; reason: who says so, for people."""
 
-    count: int | None
+    count: int | None  # type: ignore[assignment]  # hides tuple.count
     reason: str
 
 

@@ -93,7 +93,7 @@ def align(
         from asrkern.recognizer.saved import load
 
         recognizer = load(checkpoint, tokens)
-        recognizer.move(device)
+        recognizer.move(device or "cpu")
         log_priors = None if priors is None else prior_scale * load_log_priors(priors, recognizer)
         samples = load_audio(audio, recognizer.features.sample_rate)
         with bars() as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ from asrkern.cli.train import INTERRUPTED, sweep, train
 from asrkern.cli.transcribe import transcribe
 
 # Of click, which some versions of Typer have inside themselves.
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 DEBUG = "--debug"
 
 
@@ -31,7 +32,13 @@ class Commands(TyperGroup):
     """What goes wrong is said in one line."""
 
     def main(
-        self, args: Any = None, prog_name: str | None = None, *, standalone_mode: bool = True, **extra: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
     ) -> Any:
         """Run the command that the arguments name, and end with its status."""
         arguments = [*(sys.argv[1:] if args is None else args)]
@@ -40,7 +47,7 @@ class Commands(TyperGroup):
             arguments.remove(DEBUG)
             arguments.insert(0, DEBUG)
         try:
-            status = super().main(arguments, prog_name, standalone_mode=False, **extra)
+            status = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
         except UsageError as error:
             status = error.exit_code
             # Empty where help was shown.

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -75,13 +76,13 @@ def warnings_in_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         others = warnings.showwarning
 
-        def show(message: Warning, category: type[Warning], *where: object) -> None:
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
             if category is UserWarning:
                 typer.echo(f"warning: {one_line(as_typed(str(message)))}", err=True)
             else:
                 others(message, category, *where)
 
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]  # the rest is handed on as it comes
         yield
 
 

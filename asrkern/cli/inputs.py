@@ -106,16 +106,17 @@ def _manifest(path: Path, left_out: list[Exception]) -> Iterator[Input]:
     entries = list(iterate_manifest(path, left_out))
     times = Counter(utterance.audio_path for _, utterance in entries)
     for where, utterance in entries:
-        if utterance.audio_path is None:
+        recording = utterance.audio_path
+        if recording is None:
             left_out.append(ValueError(f"{where}: expected a recording, received stored features"))
         else:
-            yield _part(utterance, utterance.offset_seconds > 0 or times[utterance.audio_path] > 1)
+            yield _part(utterance, recording, utterance.offset_seconds > 0 or times[recording] > 1)
     if not entries and not left_out:
         raise ValueError(f"{path}: expected at least one utterance, received none")
 
 
-def _part(utterance: Utterance, is_part: bool) -> Input:
-    path, start = utterance.audio_path, utterance.offset_seconds
+def _part(utterance: Utterance, path: Path, is_part: bool) -> Input:
+    start = utterance.offset_seconds
     load = partial(
         _load,
         path,

@@ -123,7 +123,7 @@ def transcribe(
         from asrkern.recognizer.transcription import Transcriber
 
         recognizer = load(checkpoint, tokens)
-        recognizer.move(device)
+        recognizer.move(device or "cpu")
         if recognizer.task_name == "ctc":
             beam_width = beam_width or 100
         elif srt:

@@ -77,7 +77,7 @@ class CTCContext(NamedTuple):
             if self.hotword_rows is not None:
                 raise ValueError("hotword_rows: expected None on another device than the CPU")
             ctc_beam_search(torch.zeros(0, 0, len(self.token_kinds)), context=self, beam_width=1)
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device) if isinstance(value, Tensor) else tuple(t.to(device) for t in value)
             for name, value in self._asdict().items()
             if isinstance(value, (Tensor, tuple))
