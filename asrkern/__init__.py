@@ -13,27 +13,41 @@ import importlib as _importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from asrkern import _threads
-
-# Before torch is.
-if _threads.is_command():
-    _threads.prepare_command()
-
-from asrkern import _optional, ops
+from asrkern import _optional, _threads
 
 if TYPE_CHECKING:
+    from asrkern import data as data
+    from asrkern import decoder as decoder
+    from asrkern import models as models
+    from asrkern import nn as nn
+    from asrkern import onnx as onnx
+    from asrkern import ops as ops
+    from asrkern import recognizer as recognizer
+    from asrkern import reference as reference
+    from asrkern import training as training
     from asrkern.recognizer import Recognizer
 
 __version__ = _version("asrkern")
 __all__ = ["__version__", "load", "ops"]
-_PARTS = ("data", "decoder", "models", "nn", "onnx", "recognizer", "reference", "training")
+_PARTS = ("data", "decoder", "models", "nn", "onnx", "ops", "recognizer", "reference", "training")
+
+if _threads.is_command():
+    # Before torch is imported; help and wrong usage do without it.
+    _threads.prepare_command()
+else:
+    # Registers the operations, which exported models ask torch for.
+    _importlib.import_module("asrkern.ops")
 
 
 def __getattr__(name: str) -> Any:
-    """The other parts, imported when they are first asked for."""
+    """The parts, imported when they are first asked for."""
     if name in _PARTS:
         return _importlib.import_module(f"asrkern.{name}")
     raise AttributeError(f"module 'asrkern' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PARTS})
 
 
 def load(path: Any, tokens: Any = None, features: Any = None) -> "Recognizer":

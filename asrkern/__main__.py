@@ -2,89 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
-import torch
-
-import asrkern
-from asrkern import _library, _threads
-from asrkern._gpu_kernels import KERNELS
-
-OPTIONAL = (
-    "triton",
-    "soundfile",
-    "soxr",
-    "safetensors",
-    "typer",
-    "rich",
-    "lightning",
-    "lhotse",
-    "pydantic",
-    "rapidfuzz",
-    "tensorboard",
-    "sentencepiece",
-    "matplotlib",
-    "pytest",
-    "hypothesis",
-)
-
-
-def _cuda() -> str:
-    if torch.version.cuda is None:
-        return "none: this torch is built without CUDA"
-    if not torch.cuda.is_available():
-        return f"none: torch has CUDA {torch.version.cuda} but finds no device"
-    built = "built" if _library.CUDA_BUILT else "not built"
-    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, kernels {built}"
-
-
-def _kernel(name: str) -> str:
-    checked = _library.checked_kernels().get(name)
-    state = f"checked on {checked['device']}, {checked['date']}" if checked else "unverified"
-    return f"{'on' if _library.cuda_kernel(name) else 'off'}, {state}"
-
-
-def _package(name: str) -> str:
-    if importlib.util.find_spec(name) is None:
-        return "not installed"
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "installed"
-
-
-def describe() -> dict[str, str]:
-    """Everything that decides what runs here, name → value."""
-    return {
-        "asrkern": asrkern.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "CPU kernels": _library.cpu_isa(),
-        "threads": f"{torch.get_num_threads()}, by {_threads.choose().reason}",
-        "CUDA": _cuda(),
-        **{name: _kernel(name) for name in KERNELS},
-        **{name: _package(name) for name in OPTIONAL},
-    }
+from asrkern import _threads
 
 
 def main() -> None:
     """Run a command, or say what is active."""
+    arguments = sys.argv[1:]
     try:
         count, reason = _threads.choose()
-    except ValueError as error:
-        sys.exit(f"asrkern: {error}")
-    if count is not None and len(sys.argv) > 1:
-        print(f"asrkern: {count} threads, by {reason}", file=sys.stderr)
-    if len(sys.argv) > 1:
-        from asrkern.cli import run
+        if arguments in ([], ["report"]):
+            # Without the extra cli, too: it may be what is missing.
+            from asrkern import _report
 
-        run()
-    else:
-        for name, value in describe().items():
-            print(f"{name:<15} {value}")
+            print(_report.block() if arguments else _report.lines())
+            return
+    except (ImportError, RuntimeError, ValueError) as error:
+        sys.exit(f"asrkern: {error}")
+    if count is not None:
+        print(f"asrkern: {count} threads, by {reason}", file=sys.stderr)
+    from asrkern.cli import run
+
+    run()
 
 
 if __name__ == "__main__":

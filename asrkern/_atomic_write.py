@@ -141,10 +141,10 @@ def _refusal(error: Exception, temporary: Path) -> Exception:
 
 
 def _failure(path: str | os.PathLike[str], target: Path, error: Exception) -> OSError:
-    number = error.errno if isinstance(error, OSError) else None
+    number, name = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
     # Another file's name is kept; the temporary one's says nothing to anyone.
-    known = number is not None and (error.filename is None or _PREFIX in str(error.filename))
-    reason = os.strerror(number) if known else error
+    is_ours = name is None or _PREFIX in str(name)
+    reason: object = os.strerror(number) if number is not None and is_ours else error
     if number in _NO_SPACE:
         with suppress(OSError):
             reason = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 import torch
@@ -53,6 +54,18 @@ def as_integers(name: str, values: object, shape: Sequence[int | str] | None = N
         expected = ", ".join(map(str, shape))
         raise ValueError(f"{name}: expected shape [{expected}], received {list(tensor.shape)}")
     return tensor
+
+
+@overload
+def as_lengths(
+    name: str, lengths: Lengths, rows: int, steps: int | None = None, least: int = 0
+) -> Tensor: ...
+
+
+@overload
+def as_lengths(
+    name: str, lengths: Lengths | None, rows: int, steps: int | None = None, least: int = 0
+) -> Tensor | None: ...
 
 
 def as_lengths(

@@ -67,7 +67,7 @@ def cuda_kernel(name: str) -> bool:
 
 
 # What torch.compiler.assume_constant_result sets; that function imports TorchDynamo, which takes seconds.
-cuda_kernel._dynamo_marked_constant = True
+cuda_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _load("_C")
 # A torch without CUDA lacks the symbols that _C_cuda needs.

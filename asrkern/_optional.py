@@ -22,8 +22,18 @@ def require(package: str, extra: str) -> ModuleType:
 # What the packages of asrkern import of each extra's; tests/test_optional.py compares with pyproject.toml.
 EXTRAS = {
     "cli": ("typer", "rich"),
+    "lm": ("safetensors",),
     "recognizer": ("safetensors", "pydantic"),
     "train": ("lightning", "lhotse", "rapidfuzz", "pydantic", "safetensors", "matplotlib", "tensorboard"),
+    "sentencepiece": ("sentencepiece",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "hf": ("huggingface_hub",),
+}
+# Package → the first extra that has it.
+EXTRA_OF = {
+    package: next(extra for extra, theirs in EXTRAS.items() if package in theirs)
+    for packages in EXTRAS.values()
+    for package in packages
 }
 
 
@@ -35,4 +45,9 @@ def needs(extra: str) -> None:
 
 
 def _missing(package: str, extra: str) -> str:
-    return f"{package} is not installed: pip install 'asrkern[{extra}]'"
+    return f"{package} is not installed: {install(extra)}"
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra's packages."""
+    return f"pip install 'asrkern[{extra}]'"

@@ -17,7 +17,7 @@ SPIN_COUNT = 2000
 class Threads(NamedTuple):
     """count: what torch is to use, None for what it chooses; reason: who says so, for people."""
 
-    count: int | None
+    count: int | None  # type: ignore[assignment]  # hides tuple.count
     reason: str
 
 
@@ -84,8 +84,10 @@ def choose() -> Threads:
 
 def is_command() -> bool:
     """Whether this package is being imported as ``asrkern …`` or ``python -m asrkern …``."""
-    # With -m, that is what stands there while Python looks for the module.
-    return sys.argv[:1] == ["-m"] or Path(sys.argv[0] if sys.argv else "").stem == "asrkern"
+    if sys.argv[:1] == ["-m"]:
+        # What stands there while Python looks for the module, whose name is before the arguments.
+        return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "asrkern"
+    return Path(sys.argv[0] if sys.argv else "").stem == "asrkern"
 
 
 def prepare_command() -> None:

@@ -83,6 +83,43 @@ def test_parts_are_there_when_they_are_asked_for() -> None:
     assert run(code).stdout.split() == ["False", "False", "GRU", "CTCBeamDecoder", "False"]
 
 
+def test_importing_asrkern_registers_the_operations() -> None:
+    code = "import torch, asrkern; print(torch.ops.asrkern.cpu_isa() != '', 'nn' in dir(asrkern))"
+    assert run(code).stdout.split() == ["True", "True"]
+
+
+def test_help_needs_neither_torch_nor_numpy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "asrkern", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "transcribe" in done.stdout
+    imports = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "asrkern.cli.app" in imports and not imports & {"torch", "numpy"}
+
+
+def test_nor_does_help_of_any_command_or_wrong_usage() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['asrkern']\n"
+        "sys.modules.update(torch=None, numpy=None)\n"
+        "from asrkern.cli.app import app\n"
+        "from typer.main import get_command\n"
+        "from typer.testing import CliRunner\n"
+        "commands = get_command(app).commands\n"
+        "paths = [[name] for name in commands] + [['lm', name] for name in commands['lm'].commands]\n"
+        "for path in paths:\n"
+        "    helped = CliRunner().invoke(app, [*path, '--help'])\n"
+        "    assert helped.exit_code == 0 and 'Example: asrkern' in helped.stdout, path\n"
+        "    wrong = CliRunner().invoke(app, [*path, '--nothing'])\n"
+        "    assert wrong.exit_code == 2 and wrong.stderr.count('\\n') == 1, path\n"
+        "print(len(paths))\n"
+    )
+    assert int(run(code).stdout) > 15
+
+
 def test_imports_change_nothing_that_others_see() -> None:
     """Only a recurrent layer that is made lets torch.compile trace it, by a flag of the whole process."""
     code = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import asrkern
-from asrkern.__main__ import describe
+from asrkern._report import describe
 
 
 def run(code_or_module, **environment):

@@ -110,6 +110,8 @@ def test_bad_number_of_threads(value):
 SHOW = """
 import json, os, runpy, sys
 sys.argv = {argv!r}
+# As Python has it, whose -m stands before the module's name.
+sys.orig_argv = ["python", "-X", "dev", "-m", {module!r}, *sys.argv[1:]]
 {start}
 import torch
 names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
@@ -133,8 +135,8 @@ def python(*arguments, **environment):
     )
 
 
-def after_import(argv, start="import asrkern", **environment):
-    result = python("-c", SHOW.format(argv=argv, start=start), **environment)
+def after_import(argv, start="import asrkern", module="asrkern", **environment):
+    result = python("-c", SHOW.format(argv=argv, start=start, module=module), **environment)
     assert result.returncode == 0, result.stderr
     return *json.loads(result.stdout), result.stderr
 
@@ -143,6 +145,8 @@ def test_commands_set_how_threads_wait_before_torch_is_imported():
     waits = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": str(_threads.SPIN_COUNT)}
     assert after_import(["/somewhere/bin/asrkern", "models"])[1] == waits
     assert after_import(["-m"])[1] == waits
+    assert after_import(["-m", "models", "-m"])[1] == waits
+    assert after_import(["-m"], module="theirs.asrkern")[1] == {}
     # What the user has set stays; a library's user is asked nothing.
     assert after_import(["asrkern"], OMP_WAIT_POLICY="active")[1] == {"OMP_WAIT_POLICY": "active"}
     assert after_import(["asrkern"], GOMP_SPINCOUNT="7")[1] == {"GOMP_SPINCOUNT": "7"}

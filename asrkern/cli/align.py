@@ -80,7 +80,7 @@ def align(
 ) -> None:
     """Times of the words of a text in its recording (forced alignment), as subtitles, CTM, TextGrid or JSON.
 
-    asrkern align best.safetensors talk.flac talk.txt -o talk.TextGrid
+    Example: asrkern align best.safetensors talk.flac talk.txt -o talk.TextGrid
 
     The text is normalised as the model's transcripts; numbers have to be written as they are spoken.
     """
@@ -93,7 +93,7 @@ def align(
         from asrkern.recognizer.saved import load
 
         recognizer = load(checkpoint, tokens)
-        recognizer.move(device)
+        recognizer.move(device or "cpu")
         log_priors = None if priors is None else prior_scale * load_log_priors(priors, recognizer)
         samples = load_audio(audio, recognizer.features.sample_rate)
         with bars() as progress:

@@ -8,7 +8,7 @@ import select
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand
@@ -23,7 +23,7 @@ _options: ContextVar[Mapping[str, str]] = ContextVar("options")
 class Command(TyperCommand):
     """A command of asrkern's."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         """Run it."""
         options = {
             p.name: max(p.opts, key=len) for p in self.params if p.name and p.param_type_name == "option"

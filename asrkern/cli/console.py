@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -15,6 +18,9 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from asrkern._memory import out_of_memory
 from asrkern.cli.command import as_typed, closed_outputs
+
+# Whether the running command was typed with --debug.
+debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 
 
 class Screen(Console):
@@ -30,7 +36,7 @@ def errors(*more: type[Exception]) -> Iterator[None]:
     """Errors about files, values and memory, and of these classes, in one line and as exit status 1; warnings
     in one line.
 
-    Others are faults of the program, which show where they come from.
+    Others are faults of the program, which :class:`asrkern.cli.app.Commands` says.
     """
     try:
         with warnings_in_lines():
@@ -40,8 +46,15 @@ def errors(*more: type[Exception]) -> Iterator[None]:
         # A reader that is gone is told nothing: Command ends it.
         if found is None or (isinstance(error, BrokenPipeError) and closed_outputs()):
             raise
+        show_traceback(error)
         typer.echo(f"error: {found}", err=True)
         raise typer.Exit(1) from None
+
+
+def show_traceback(error: Exception) -> None:
+    """Where an error comes from, with ``--debug``."""
+    if debugging.get():
+        traceback.print_exception(error)
 
 
 def said(error: Exception, *more: type[Exception]) -> str | None:
@@ -63,13 +76,13 @@ def warnings_in_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         others = warnings.showwarning
 
-        def show(message: Warning, category: type[Warning], *where: object) -> None:
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
             if category is UserWarning:
                 typer.echo(f"warning: {one_line(as_typed(str(message)))}", err=True)
             else:
                 others(message, category, *where)
 
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]  # the rest is handed on as it comes
         yield
 
 

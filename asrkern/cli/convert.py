@@ -61,6 +61,8 @@ def convert(
 ) -> None:
     """Make a self-contained checkpoint, which evaluate and transcribe take, of one of another project.
 
+    Example: asrkern convert deepspeech.pth deepspeech.safetensors
+
     Nothing in the old file is executed. Features, tokenizer and normalisation of text are those of its lineage.
     """
     with errors(TypeError):

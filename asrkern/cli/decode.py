@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import numpy as np
 import typer
 
 from asrkern._file_kinds import in_words
 from asrkern.cli.console import bars, errors
 from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
-from asrkern.decoder import CTCBeamDecoder, Hypothesis, read_hotwords
-from asrkern.decoder._files import about
-from asrkern.decoder.labels import fields
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from asrkern.decoder import CTCBeamDecoder, Hypothesis
 
 # Utterances decoded at once, on several threads.
 BATCH = 16
 
-
-Found = list[Hypothesis] | ValueError
+Found: TypeAlias = "list[Hypothesis] | ValueError"
 
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".model")
 _CHECKPOINT = (
@@ -42,6 +43,9 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         ValueError: the file is not UTF-8.
     """
+    from asrkern.decoder._files import about
+    from asrkern.decoder.labels import fields
+
     with about(path):
         return list(filter(fields, path.read_text(encoding="utf-8-sig").split("\n")))
 
@@ -52,6 +56,8 @@ def read_lexicon(path: Path) -> list[str] | dict[str, list[list[str]]]:
     Raises:
         ValueError: only some words have spellings.
     """
+    from asrkern.decoder.labels import fields
+
     lines = list(map(fields, read_lines(path)))
     if all(len(line) == 1 for line in lines):
         return [word for [word] in lines]
@@ -71,6 +77,8 @@ def open_arrays(path: Path) -> np.lib.npyio.NpzFile:
     Raises:
         ValueError: the file is no .npz.
     """
+    import numpy as np
+
     received: object = "a single array"
     try:
         arrays = np.load(path)
@@ -86,6 +94,8 @@ def open_arrays(path: Path) -> np.lib.npyio.NpzFile:
 
 def read_utterance(arrays: np.lib.npyio.NpzFile, name: str, labels: Sequence[str]) -> np.ndarray | ValueError:
     """Log-probabilities [T, V], or what is wrong with them."""
+    import numpy as np
+
     try:
         array = arrays[name]
     # Of zip, zlib, Python's tokenizer: whatever damage makes numpy's parsers raise.
@@ -177,10 +187,10 @@ def decode(
     nbest: Annotated[int, typer.Option(min=1, help="Texts of each utterance.")] = 1,
     token_min_logp: Annotated[
         float, typer.Option(max=0, help="Less likely labels are impossible in a frame; -5 is fast.")
-    ] = -np.inf,
+    ] = -math.inf,
     beam_prune_logp: Annotated[
         float, typer.Option(max=0, help="Prefixes that far below the best are dropped; -10 is fast.")
-    ] = -np.inf,
+    ] = -math.inf,
     unk_score: Annotated[
         float | None,
         typer.Option(
@@ -195,10 +205,14 @@ def decode(
 ) -> None:
     """Texts of CTC outputs by beam search.
 
+    Example: asrkern decode outputs.npz --labels labels.txt --lm 4gram.arpa.gz
+
     Prints for each text: utterance, score, text, with tabs between. Utterances that cannot be decoded are named on
     stderr, and the exit status is 1.
     """
     with errors():
+        from asrkern.decoder import CTCBeamDecoder, read_hotwords
+
         arrays = open_arrays(log_probs)
         decoder = CTCBeamDecoder.from_tokens(
             labels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -92,6 +92,8 @@ def evaluate(
 ) -> None:
     """Metrics, worst utterances and confusions of a trained model.
 
+    Example: asrkern evaluate best.safetensors dev.jsonl --lm 4gram.arpa.gz --json result.json
+
     Utterances that cannot be measured are named on stderr and left out, and the exit status is 1.
     """
     with errors():
@@ -104,7 +106,7 @@ def evaluate(
         from asrkern.training.manifests import read_cuts
 
         recognizer = load(checkpoint, tokens)
-        recognizer.move(device)
+        recognizer.move(device or "cpu")
         transcriber = Transcriber(
             recognizer, language_model.open(), beam_width=beam_width, **language_model.weights
         )
@@ -160,9 +162,9 @@ def show(evaluation: Evaluation, worst: int) -> None:
         console.print(_matrix(evaluation))
     else:
         console.print(_edits(evaluation))
-        for unit in ("word", "character"):
-            if unit == "character" or evaluation.has_spaces:
-                console.print(_confusions(evaluation, unit))
+        if evaluation.has_spaces:
+            console.print(_confusions(evaluation, "word"))
+        console.print(_confusions(evaluation, "character"))
     if worst:
         console.print(_worst(evaluation, worst))
 
@@ -201,7 +203,7 @@ def _matrix(evaluation: Evaluation) -> Table:
     return table
 
 
-def _confusions(evaluation: Evaluation, unit: str) -> Table:
+def _confusions(evaluation: Evaluation, unit: Literal["word", "character"]) -> Table:
     table = _table(f"Most frequent errors, {unit}s", "reference", "hypothesis", ">times")
     for meant, said, times in evaluation.confusions(unit).most_common(CONFUSIONS):
         _add(table, _visible(meant), _visible(said), str(times))

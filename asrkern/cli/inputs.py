@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from asrkern.data import Utterance, load_audio, read_stream
-from asrkern.data.manifest import iterate_manifest
+    from asrkern.data import Utterance
 
 STDIN = Path("-")
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
@@ -69,10 +68,20 @@ def _expanded(path: Path, raw: dict[str, Any], left_out: list[Exception]) -> Ite
     elif path.name.removesuffix(".gz").endswith(MANIFESTS):
         yield from _manifest(path, left_out)
     else:
-        yield Input(str(path), path.stem, partial(load_audio, path))
+        yield Input(str(path), path.stem, partial(_load, path))
+
+
+def _load(path: Path, sample_rate: int, **part: float) -> Tensor:
+    from asrkern.data import load_audio
+
+    return load_audio(path, sample_rate, **part)
 
 
 def _standard_input(raw: dict[str, Any], sample_rate: int) -> Tensor:
+    import torch
+
+    from asrkern.data import read_stream
+
     samples = [torch.empty(0), *read_stream(sys.stdin.buffer, sample_rate, **raw)]
     return torch.cat(samples)
 
@@ -84,7 +93,7 @@ def _folder(folder: Path) -> Iterator[Input]:
         hidden = any(part.startswith(".") for part in inside.parts)
         if path.suffix.lower() in RECORDINGS and path.is_file() and not hidden:
             count += 1
-            yield Input(str(path), str(inside.with_suffix("")), partial(load_audio, path))
+            yield Input(str(path), str(inside.with_suffix("")), partial(_load, path))
     if not count:
         raise ValueError(
             f"{folder}: expected recordings in the folder, received none ({' '.join(RECORDINGS)})"
@@ -92,21 +101,24 @@ def _folder(folder: Path) -> Iterator[Input]:
 
 
 def _manifest(path: Path, left_out: list[Exception]) -> Iterator[Input]:
+    from asrkern.data.manifest import iterate_manifest
+
     entries = list(iterate_manifest(path, left_out))
     times = Counter(utterance.audio_path for _, utterance in entries)
     for where, utterance in entries:
-        if utterance.audio_path is None:
+        recording = utterance.audio_path
+        if recording is None:
             left_out.append(ValueError(f"{where}: expected a recording, received stored features"))
         else:
-            yield _part(utterance, utterance.offset_seconds > 0 or times[utterance.audio_path] > 1)
+            yield _part(utterance, recording, utterance.offset_seconds > 0 or times[recording] > 1)
     if not entries and not left_out:
         raise ValueError(f"{path}: expected at least one utterance, received none")
 
 
-def _part(utterance: Utterance, is_part: bool) -> Input:
-    path, start = utterance.audio_path, utterance.offset_seconds
+def _part(utterance: Utterance, path: Path, is_part: bool) -> Input:
+    start = utterance.offset_seconds
     load = partial(
-        load_audio,
+        _load,
         path,
         offset_seconds=start,
         duration_seconds=utterance.duration_seconds,

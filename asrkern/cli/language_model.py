@@ -30,8 +30,8 @@ HotwordWeight = Annotated[float, typer.Option(help="Of hotwords without their ow
 class Case(str, Enum):
     """Of a language model's words."""
 
-    upper = "upper"
-    lower = "lower"
+    upper = "upper"  # type: ignore[assignment]  # hides str.upper
+    lower = "lower"  # type: ignore[assignment]
 
 
 @dataclass

@@ -6,18 +6,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asrkern._decoder import MAX_ORDER
 from asrkern.cli.command import Command
 from asrkern.cli.console import bars, errors
-from asrkern.decoder import NGramLM, read_tokenizer
-from asrkern.decoder._lm_info import describe
-from asrkern.decoder._ngram_estimate import read_sentences
-from asrkern.decoder.ngram_lm import MAX_ORDER, SPACES, perplexity
 
-app = typer.Typer(help="N-gram language models.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from asrkern.decoder import NGramLM
+
+app = typer.Typer(
+    help="N-gram language models.\n\nExample: asrkern lm build text.txt -o 4gram.arpa", no_args_is_help=True
+)
 SUFFIXES = (".arpa", ".arpa.gz", ".safetensors")
 STDIN = Path("-")
 
@@ -97,12 +99,18 @@ def build(
     space: Space = None,
     tokenizer: Tokenizer = None,
 ) -> None:
-    """Estimate a model: interpolated modified Kneser-Ney."""
+    """Estimate a model: interpolated modified Kneser-Ney.
+
+    Example: asrkern lm build text.txt.gz --order 4 --prune 0,0,1 -o 4gram.safetensors
+    """
     thresholds = _thresholds(prune)
     if characters and tokenizer is not None:
         raise typer.BadParameter("expected --characters or --tokenizer, received both")
     began = time.perf_counter()
     with errors():
+        from asrkern.decoder import NGramLM, read_tokenizer
+        from asrkern.decoder.ngram_lm import SPACES
+
         tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
         with bars() as progress:
             lm = NGramLM.estimate(
@@ -139,7 +147,12 @@ def verify(
         ),
     ],
 ) -> None:
-    """Read models whole, of any size, and compare their checksums."""
+    """Read models whole, of any size, and compare their checksums.
+
+    Example: asrkern lm verify 4gram.safetensors
+    """
+    from asrkern.decoder import NGramLM
+
     for model in models:
         with errors():
             typer.echo(f"{model}: no damage found: {NGramLM.open(model, verify=True)}")
@@ -168,6 +181,8 @@ def convert(
 ) -> None:
     """Convert a model to ARPA or .safetensors.
 
+    Example: asrkern lm convert 4gram.arpa.gz 4gram.safetensors --quantize
+
     iARPA is interpolated. KenLM's probing and .safetensors files hold only hashes of n-grams: to make ARPA of them, all
     pairs of words are tried.
     """
@@ -176,6 +191,8 @@ def convert(
             f"expected an output that ends in .safetensors with --quantize, received {output.name!r}"
         )
     with errors():
+        from asrkern.decoder import NGramLM
+
         vocabulary = None if words is None else words.read_text("utf-8", "surrogateescape").split("\n")
         lm = NGramLM.open(
             model,
@@ -209,8 +226,13 @@ def prune(
     characters: Characters = False,
     space: Space = None,
 ) -> None:
-    """Leave out the n-grams that matter least, by relative entropy, as SRILM does."""
+    """Leave out the n-grams that matter least, by relative entropy, as SRILM does.
+
+    Example: asrkern lm prune 4gram.arpa.gz small.arpa.gz --threshold 1e-8
+    """
     with errors():
+        from asrkern.decoder import NGramLM
+
         lm = NGramLM.open(
             model, unit="character" if characters else None, space=space, keep_ngrams=True
         ).prune(threshold, min_order=min_order)
@@ -265,11 +287,17 @@ def interpolate(
     space: Space = None,
     tokenizer: Tokenizer = None,
 ) -> None:
-    """Mix models linearly into one, as SRILM does."""
+    """Mix models linearly into one, as SRILM does.
+
+    Example: asrkern lm interpolate news.arpa talks.arpa --tune dev.txt -o both.arpa
+    """
     given = _weights(weights)
     if given is not None and tune is not None:
         raise typer.BadParameter("expected --weights or --tune, received both")
     with errors():
+        from asrkern.decoder import NGramLM, read_tokenizer
+        from asrkern.decoder._ngram_estimate import read_sentences
+
         unit = "character" if characters else None
         lms = [NGramLM.open(model, unit=unit, space=space, keep_ngrams=True) for model in models]
         if tune is not None:
@@ -290,7 +318,12 @@ def info(
         typer.Argument(metavar="MODEL...", exists=True, dir_okay=False, help="Files of any kind."),
     ],
 ) -> None:
-    """Show what models are: kind, order, n-grams, bits of quantised ones, alpha and beta of scorer packages."""
+    """Show what models are: kind, order, n-grams, bits of quantised ones, alpha and beta of scorer packages.
+
+    Example: asrkern lm info 4gram.safetensors kenlm.binary
+    """
+    from asrkern.decoder._lm_info import describe
+
     for model in models:
         with errors():
             facts = describe(model)
@@ -320,11 +353,16 @@ def query(
 ) -> None:
     """Score the sentences of standard input.
 
+    Example: asrkern lm query 4gram.safetensors --words < sentences.txt
+
     Prints for each: log10 probability, words, unknown words, text, with tabs between. At the end stands what KenLM's
     query has: perplexities with and without unknown words (OOVs), and how many words (tokens) there were, </s> among
     them; and SRILM's ppl1, without unknown words and </s>.
     """
     with errors():
+        from asrkern.decoder import NGramLM, read_tokenizer
+        from asrkern.decoder.ngram_lm import perplexity
+
         lm = NGramLM.open(model, unit="character" if characters else None, space=space)
         tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
     _note_tokens(lm, tokenizer)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def models() -> None:
-    """Names, parameters and operations per second of audio of all models."""
+    """Names, parameters and operations per second of audio of all models.
+
+    Example: asrkern models
+    """
     # Only here: it takes as long to import as torch.
     from asrkern.models import list as names
     from asrkern.models.cost import TOKENS_PER_SECOND, cost

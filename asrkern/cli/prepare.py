@@ -56,6 +56,8 @@ def prepare(
 ) -> None:
     """Write NeMo manifests (train.jsonl and so on, as the corpus has parts) of a corpus in its own layout.
 
+    Example: asrkern prepare librispeech corpora/librispeech --only dev-clean --download
+
     AN4's NIST Sphere files become WAV in the folder audio beside the manifests.
 
     Recordings that are missing or cannot be read are named on stderr and left out, and the exit status is 1.

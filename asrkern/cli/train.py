@@ -42,6 +42,8 @@ def train(
 ) -> None:
     """Train by a recipe.
 
+    Example: asrkern train recipes/s1_grid.toml trainer.epochs=5 --out runs/short
+
     With several processes: torchrun --nproc-per-node 2 -m asrkern train RECIPE.
 
     After Ctrl-C, --resume goes on from the last state that was saved: after each epoch, and every
@@ -79,7 +81,10 @@ def sweep(
     resume: Resume = False,
     device: Device = None,
 ) -> None:
-    """Train variants of a recipe, those that it names or those given here; one table."""
+    """Train variants of a recipe, those that it names or those given here; one table.
+
+    Example: asrkern sweep recipes/s1_grid.toml optimizer.lr=1e-3,1e-4
+    """
     with _interruptible("sweep", recipe, values, out, device), errors():
         needs("train")
         from asrkern._toml import parse_value

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from torch import Tensor
 
 from asrkern._atomic_write import write_text
 from asrkern._optional import needs
-from asrkern.cli.console import bars, errors, said
+from asrkern.cli.console import bars, errors, said, show_traceback
 from asrkern.cli.device import Device
 from asrkern.cli.evaluate import CheckpointPath
 from asrkern.cli.inputs import STDIN, Input, find_inputs
@@ -24,6 +23,8 @@ from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, w
 from asrkern.cli.tokens import Tokens
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from asrkern.recognizer.stream_transcription import Heard
     from asrkern.recognizer.transcription import Transcriber, Transcript
 
@@ -90,6 +91,8 @@ def transcribe(
 ) -> None:
     """Texts of recordings, with words' times and confidences where the model tells them (CTC).
 
+    Example: asrkern transcribe best.safetensors talk.flac recordings/ --json
+
     A CTC model may be an ONNX file of audio (wav2vec 2.0's) or of features that its metadata name as sherpa-onnx's do,
     with --tokens.
 
@@ -120,7 +123,7 @@ def transcribe(
         from asrkern.recognizer.transcription import Transcriber
 
         recognizer = load(checkpoint, tokens)
-        recognizer.move(device)
+        recognizer.move(device or "cpu")
         if recognizer.task_name == "ctc":
             beam_width = beam_width or 100
         elif srt:
@@ -193,6 +196,7 @@ def write_all(
                 if reason is None:
                     raise
                 failed += 1
+                show_traceback(error)
                 typer.echo(f"error: {each.shown}: {reason}", err=True)
                 continue
             finally:

@@ -223,7 +223,7 @@ class Spectrogram(_UtteranceSpectrum):
                 'normalization: expected "running" or a fixed (mean, standard deviation), received "utterance", '
                 "which is known at the utterance's end only"
             )
-        if self.normalization != "running":
+        if not isinstance(self.normalization, str):
             mean, std = self.normalization
             return (features - mean) / std, None
         x = features.double().t()

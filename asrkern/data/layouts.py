@@ -213,7 +213,8 @@ def _fsdd(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:
 
 
 def _speech_commands(first: Path, folder: Path, only: Only, corpus: Corpus) -> None:
-    root, listed = first.parent, {}
+    root = first.parent
+    listed: dict[str, str] = {}
     for part, file in (("dev", "validation_list.txt"), ("test", "testing_list.txt")):
         if not (root / file).is_file():
             raise FileNotFoundError(f"folder: expected {file} in {str(root)!r}, found none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import soxr
 import torch
 from torch import Tensor
@@ -42,7 +44,7 @@ class Resampler:
         self._read = self._written = 0
         self._dtype = dtype if dtype == torch.float64 else torch.float32
         name = str(self._dtype).removeprefix("torch.")
-        self._stream = None
+        self._stream: Any = None
         if original_rate != new_rate:
             self._stream = soxr.ResampleStream(original_rate, new_rate, 1, dtype=name, quality="HQ")
 

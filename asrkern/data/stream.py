@@ -142,7 +142,7 @@ def _spooled(recording: Recording, opened: ExitStack) -> Iterator[Tensor]:
 
 def _plain(source: _Source, header: WavHeader, chunk_seconds: float, *, whole: bool) -> Iterator[Tensor]:
     """Samples; whole: that end with a whole one."""
-    subtype, sample_bytes = RAW[header.encoding]
+    subtype, sample_bytes = RAW[str(header.encoding)]
     frame_bytes = header.channels * sample_bytes
     form = {"channels": header.channels, "subtype": subtype, "endian": "LITTLE", "format": "RAW"}
     chunk = max(1, round(header.sample_rate * chunk_seconds)) * frame_bytes
@@ -181,7 +181,7 @@ def _chunks(blocks: Iterator[Tensor], resampler: Resampler, size: int) -> Iterat
             with _named():
                 block = next(blocks, None)
                 ended = block is None
-                samples = check_finite(resampler.finish() if ended else resampler(block))
+                samples = check_finite(resampler.finish() if block is None else resampler(block))
         except ValueError as error:
             # The first error. What was read before it is still resampled to its end.
             broken, blocks = broken or error, iter(())

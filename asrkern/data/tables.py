@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asrkern.data._files import check_text, decode, find_file, read_lines, recording_seconds, shown
 from asrkern.data.utterance import Utterance
@@ -48,12 +48,13 @@ def read_table(path: Path) -> Iterator[Entry]:
                 continue
             if separator == "\t" or len(fields) != 2:
                 raise ValueError(f"{where}: {_FORMS}; received {shown(line)}")
-        yield where, partial(_row if header else _pair, line, header, separator, path.parent, where)
+        form: Callable[..., Utterance] = _row if header else _pair
+        yield where, partial(form, line, header, separator, path.parent, where)
 
 
 def _fields(line: str, separator: str, where: str) -> list[str]:
     # Common Voice's sentences hold single quotation marks.
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     try:
         return [
             field.strip()
@@ -72,9 +73,9 @@ def _row(line: bytes, header: list[str], separator: str, folder: Path, where: st
     if len(fields) != len(header):
         raise ValueError(f"{where}: expected {len(header)} fields, received {len(fields)}: {shown(line)}")
     row: dict[str, Any] = dict(zip(header, fields, strict=True))
-    name = check_text(row.pop(_column(header, _RECORDING_COLUMNS)), "recording", where)
+    name = check_text(row.pop(str(_column(header, _RECORDING_COLUMNS))), "recording", where)
     recording = find_file(name, where, folder, folder / "clips", "")
-    said = check_text(row.pop(_column(header, _TEXT_COLUMNS)), "transcript", where)
+    said = check_text(row.pop(str(_column(header, _TEXT_COLUMNS))), "transcript", where)
     return Utterance(recording, recording_seconds(recording, where), said, extra=row)
 
 

@@ -58,7 +58,7 @@ def spellings_of(
 ) -> dict[str, list[list[int]]]:
     """Spellings as indices of :func:`_first_index`, without marks of words and without spaces at their ends."""
     index_of = _first_index(tokens)
-    result = {}
+    result: dict[str, list[list[int]]] = {}
     for word, spellings in lexicon.items():
         if not isinstance(word, str) or not word:
             raise ValueError(f"lexicon: expected words, received {word!r}")
@@ -151,7 +151,7 @@ class Hotwords:
         return {"_tokens": self._tokens}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_tokens"])
+        Hotwords.__init__(self, state["_tokens"])
 
     def automaton(
         self, hotwords: Iterable[str] | Mapping[str, float] | None, weight: float
@@ -309,7 +309,7 @@ def build_context(
             if name in lm.tensors
         )
         context = context._replace(language_model=tables, lm_order=lm.order, lm_bos=lm.bos, lm_eos=lm.eos)
-        if not of_words:
+        if unit is not None and not of_words:
             ids = token_ids(lm, tokens, lm_case, unit, lm_token_offset)
             context = context._replace(lm_tokens=torch.tensor(ids, dtype=torch.int32))
 
@@ -318,13 +318,14 @@ def build_context(
     if lexicon is not None or of_words:
         word_ids: dict[str, int] = {}
         if lexicon is None:
+            assert lm is not None  # of words
             word_ids = known_words(lm, tokens, lm_case)
             graph, words = _lexicon_graph(list(word_ids), tokens, known_to_lm=True)
             if not graph["spelled"].any():
                 raise ValueError("lm: expected a model of words that the labels spell, received one without")
         else:
             graph, words = _lexicon_graph(lexicon, tokens, known_to_lm=False)
-            if of_words:
+            if lm is not None and of_words:
                 word_ids = ids_of_words(lm, words, lm_case)
         allow_unknown = unk_score > -math.inf
         lm_words = np.asarray([word_ids[word] if of_words else 0 for word in words], np.int32)
@@ -333,7 +334,9 @@ def build_context(
         look_ahead = np.zeros(nodes, np.float32)
         if smearing and (of_words or beta):
             unigrams = (
-                -lm.tensors["unigrams"][:, 0].cpu().numpy().__abs__() if of_words else np.zeros(1, np.float32)
+                -lm.tensors["unigrams"][:, 0].cpu().numpy().__abs__()
+                if lm is not None and of_words
+                else np.zeros(1, np.float32)
             )
             scores = alpha * _LN10 * unigrams[lm_words] + beta if of_words else np.full(len(words), beta)
             look_ahead = _decoder.best_word_below(

@@ -74,7 +74,7 @@ def _describe_arpa(path: str | os.PathLike[str]) -> dict[str, str]:
     lines = iter(head.decode(errors="replace").splitlines())
     first = next((line.split()[0] for line in lines if line.split()), "")
     found = first == "\\data\\" or any(line.strip() == "\\data\\" for line in lines)
-    counts = []
+    counts: list[int] = []
     for line in lines if found else ():
         if not line.split():
             continue

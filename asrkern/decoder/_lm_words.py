@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
 from asrkern.decoder._tokens import ENDS_WORD, WORD_MARK, WORDPIECE_MARK, Tokens
 from asrkern.decoder._warn import warn
 from asrkern.decoder.ngram_lm import SPACES, UNITS, NGramLM
 
-_CASES = {None: str, "upper": str.upper, "lower": str.lower}
+_CASES: dict[str | None, Callable[[str], str]] = {None: str, "upper": str.upper, "lower": str.lower}
 _OTHER = {"upper": "lower", "lower": "upper"}
 MARKS = ("<unk>", "<s>", "</s>")
 # How many words are looked at to tell the case of all.

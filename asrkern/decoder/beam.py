@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -320,6 +320,25 @@ class CTCBeamDecoder:
         """The text of each token."""
         return self._built.tokens.labels
 
+    @overload
+    def decode(
+        self, log_probs: Array, lengths: Lengths, *, hotwords: Any = None
+    ) -> list[list[Hypothesis]]: ...
+
+    @overload
+    def decode(
+        self, log_probs: np.ndarray[tuple[int, int], Any], lengths: None = None, *, hotwords: Any = None
+    ) -> list[Hypothesis]: ...
+
+    @overload
+    def decode(
+        self, log_probs: np.ndarray[tuple[int, int, int], Any], lengths: None = None, *, hotwords: Any = None
+    ) -> list[list[Hypothesis]]: ...
+
+    # No type tells a tensor's rank.
+    @overload
+    def decode(self, log_probs: Array, lengths: None = None, *, hotwords: Any = None) -> list[Any]: ...
+
     def decode(
         self, log_probs: Array, lengths: Lengths | None = None, *, hotwords: Any = None
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
@@ -449,6 +468,8 @@ class CTCBeamDecoder:
             for score, am_score, *columns in results
         ]
 
+    _made: _decoder.CtcBeamSearch
+
     @property
     def _search(self) -> _decoder.CtcBeamSearch:
         """The search of streams, which points into the tables."""
@@ -549,7 +570,7 @@ class CTCBeamDecoder:
         known = self._built.tokens
         return _decoder.read_hypotheses(Word, self._kinds, known.texts, self._built.words, *columns)
 
-    def _read_one(self, columns: Sequence[Sequence[float]]) -> tuple[Any, ...]:
+    def _read_one(self, columns: Sequence[Any]) -> tuple[Any, ...]:
         """The same of one hypothesis, or a part of one, of a stream: tokens, starts, ends, words and confidences."""
         tokens, starts, ends, words, confidences = columns
         times = [[[*zip(starts, ends)]]] if tokens else np.zeros((1, 1, 0, 2))

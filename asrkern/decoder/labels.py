@@ -189,7 +189,7 @@ def _of_lines(text: str) -> list[str]:
             raise ValueError(
                 f"line {number}: expected a label and a number as in other lines, received {line!r}"
             )
-    labels, gaps, numbers = zip(*(row.groups() for row in rows))
+    labels, gaps, numbers = zip(*(row.groups() for row in rows if row))
     return _of_table([label or " " for label in labels], gaps, numbers)
 
 

@@ -453,7 +453,7 @@ class NGramLM:
 
     def _of(self, strings: bytes, orders: Sequence[NGrams], bos: int, eos: int) -> NGramLM:
         """A model of these n-grams, of this one's unit."""
-        listed = Estimate(strings, [tuple(ngrams) for ngrams in orders])
+        listed = Estimate(strings, [(ngrams.words, ngrams.log_probs, ngrams.backoffs) for ngrams in orders])
         tensors = _as_tensors(_decoder.make_tables(strings, listed.orders))
         return NGramLM(tensors, len(orders), bos, eos, self.unit, self.space, listed)
 
@@ -680,7 +680,7 @@ class NGramLM:
         ]
         if any(tensor.device.type != "cpu" for tensor in self.tensors.values()):
             return
-        tables = {
+        tables: dict[str, Any] = {
             name: self.tensors[name].numpy() if name in self.tensors else None
             for name in ("unigrams", "ngrams", "codebook", "words")
         }

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class Inert(dict):
     """
 
     origin = ""
+    args: Any
+    state: Any
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
         self = super().__new__(cls)
@@ -178,7 +180,7 @@ class Storage:
         """All of the storage as one tensor, of which other tensors are views."""
         return self.data.view(self.dtype)
 
-    def read_from(self, file: BinaryIO) -> int:
+    def read_from(self, file: IO[bytes]) -> int:
         """Read the bytes into memory that the tensors will have, and count them."""
         self.data = torch.empty(self.nbytes, dtype=torch.uint8)
         view, count = memoryview(self.data.numpy()), 0
@@ -303,7 +305,7 @@ class Unpickler(pickle._Unpickler):
         storages: those of the pickle before, if this one refers to them.
     """
 
-    def __init__(self, file: BinaryIO, work: Work, storages: dict[str, Storage] | None = None) -> None:
+    def __init__(self, file: Any, work: Work, storages: dict[str, Storage] | None = None) -> None:
         # Files of Python 2 hold byte strings; some of them (numpy's) are no text.
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self.storages = {} if storages is None else storages

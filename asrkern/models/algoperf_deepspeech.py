@@ -143,7 +143,8 @@ class AlgoPerfDeepSpeech(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> AlgoPerfDeepSpeech:

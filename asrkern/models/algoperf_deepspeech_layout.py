@@ -77,7 +77,7 @@ def parse_checkpoint(container: Mapping[Any, Any]) -> dict[str, Tensor]:
 def options_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The options of :class:`asrkern.models.AlgoPerfDeepSpeech` that keys and shapes tell, except the labels."""
     hidden_size = state["lin.weight"].shape[1]
-    matches = [_KEY.fullmatch(key) for key in state]
+    matches: list[Any] = [_KEY.fullmatch(key) for key in state]
     bands = state["subsample.lin.weight"].shape[1] // max(1, hidden_size)
     return {
         "n_mels": 4 * bands,
@@ -104,7 +104,7 @@ def fit_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
     )
 
 
-def _converted(key: str, value: Tensor, model: nn.Module) -> Tensor:
+def _converted(key: str, value: Tensor, model: Any) -> Tensor:
     """A weight in the model's order of axes."""
     if _SCALE.fullmatch(key):
         return 1 + value.float()  # A half has fewer places at 1 than near 0.

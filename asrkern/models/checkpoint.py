@@ -119,11 +119,11 @@ def _with_tensors(value: Any, done: dict[int, Any]) -> Any:
         value.args, value.state = _with_tensors(value.args, done), _with_tensors(value.state, done)
         value.update({key: _with_tensors(item, done) for key, item in value.items()})
     elif isinstance(value, dict):
-        done[id(value)] = converted = {}
-        converted.update((key, _with_tensors(item, done)) for key, item in value.items())
+        done[id(value)] = mapped = dict[Any, Any]()
+        mapped.update((key, _with_tensors(item, done)) for key, item in value.items())
     elif isinstance(value, list):
-        done[id(value)] = converted = []
-        converted.extend(_with_tensors(item, done) for item in value)
+        done[id(value)] = items = list[Any]()
+        items.extend(_with_tensors(item, done) for item in value)
     elif isinstance(value, tuple):
         done[id(value)] = tuple(_with_tensors(item, done) for item in value)
     else:
@@ -171,7 +171,7 @@ def module_state_dict(module: Inert, file_size: int = 2**22) -> dict[str, Any]:
         for name, value in {**parameters, **kept}.items():
             if value is not None:
                 found[f"{prefix}{name}"] = value
-        following = [
+        following: list[Any] = [
             (f"{prefix}{name}.", child, (*above, id(current)))
             for name, child in children.items()
             if child is not None
@@ -190,7 +190,7 @@ def _is_module(value: Any) -> bool:
 
 def _items(value: Any) -> Any:
     """The items of a set, which protocol 4 writes as such, and earlier ones as a call of ``set`` with a list."""
-    items = (value.args[0] if value.args else ()) if isinstance(value, Inert) else value
+    items: Any = (value.args[0] if value.args else ()) if isinstance(value, Inert) else value
     return items if isinstance(items, list | set | frozenset) else ()
 
 

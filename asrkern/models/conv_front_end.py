@@ -44,7 +44,7 @@ def frame_geometry(stack: Iterable[nn.Module]) -> FrameGeometry:
     step, offset = 1, 0.0
     for module in stack:
         if isinstance(module, nn.Conv2d):
-            offset += step * ((module.kernel_size[1] - 1) / 2 - module.padding[1])
+            offset += step * ((module.kernel_size[1] - 1) / 2 - int(module.padding[1]))
             step *= module.stride[1]
     return FrameGeometry(step, offset)
 

@@ -57,6 +57,8 @@ class _ConvClassifier(nn.Module):
         self.d_model = conv_output_size(n_freq, SAME_PADDING)
         self.conv = make_conv(SAME_PADDING, stats)
 
+    fc: Any
+
     @property
     def n_features(self) -> int:
         """Features per frame of the input."""

@@ -46,7 +46,7 @@ def cost(name: str, seconds: float | None = None) -> Cost:
     system = find(name)
     seconds = system.typical_seconds if seconds is None else seconds
     with torch.device("meta"):
-        model = build(name).eval()
+        model: Any = build(name).eval()
     # Counted before to_empty, which makes two of a tied weight.
     parameters = sum(parameter.numel() for parameter in model.parameters())
     frames = round(seconds * FRAMES_PER_SECOND) + 1

@@ -57,7 +57,7 @@ class LAS(nn.Module):
         if config.speller == "lstm_cells":
             # In the model and in its speller, as in the lineage, whose checkpoints have it twice.
             self.attend = make_attention(config)
-            self.speller = CellSpeller(config, self.attend)
+            self.speller: CellSpeller | GRUSpeller = CellSpeller(config, self.attend)
         else:
             self.speller = GRUSpeller(config)
         if config.tied_output:

@@ -74,12 +74,13 @@ class LASConfig:
     encoder_blocks: int = 2
     encoder_heads: int = 2
     speller: str = "lstm_cells"
-    speller_size: int | None = 512
+    # The three sizes are int, or None until __post_init__.
+    speller_size: Any = 512
     speller_layers: int = 3
-    embedding_size: int | None = 256
+    embedding_size: Any = 256
     use_attention: bool = True
     attention: str = "multi_head"
-    attention_size: int | None = 256
+    attention_size: Any = 256
     attention_heads: int = 1
     attention_smoothing: bool = True
     tied_output: bool = True

@@ -64,7 +64,7 @@ def _hw4_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     else:
         pattern = re.compile(r"listener\.embedding\.([3-9]|\d\d+)\.weight")
         found = [key for key in state if pattern.fullmatch(key) and state[key].dim() == 3]
-        convolutions += sorted(found, key=lambda key: int(pattern.fullmatch(key)[1]))
+        convolutions += sorted(found, key=lambda key: int(key.split(".")[2]))
     channels = tuple(_extent(state, key, 0) for key in convolutions)
     tied = _same(state["speller.embedding.weight"], state.get("speller.char_prob.weight"))
     return {

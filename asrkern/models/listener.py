@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -143,7 +145,7 @@ class InvertedResidual(nn.Module):
 
 def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Run modules over [N, C, T], with the lengths of the rows; zero beyond them."""
-    modules = list(stack)
+    modules: list[Any] = list(stack)
     while modules:
         module = modules.pop(0)
         if isinstance(module, InvertedResidual):
@@ -164,7 +166,7 @@ def _on_running_stats(module: nn.Module) -> bool:
 
 
 def _masked_conv1d(
-    conv: nn.Conv1d, norm: MaskedBatchNorm1d | None, x: Tensor, lengths: Tensor
+    conv: Any, norm: MaskedBatchNorm1d | None, x: Tensor, lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A convolution, and the batch norm on running statistics after it, if that is given."""
     (kernel_size,), (stride,), (padding,) = conv.kernel_size, conv.stride, conv.padding
@@ -209,8 +211,9 @@ class _RecurrentBlock(nn.Module):
         self.dropout = make_dropout(config)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        x, lengths = stack_frames(x, lengths, self.factor, remainder=self.remainder)
-        return self.dropout(self.blstm(x, lengths=lengths)[0]), lengths
+        x, after = stack_frames(x, lengths, self.factor, remainder=self.remainder)
+        assert after is not None
+        return self.dropout(self.blstm(x, lengths=after)[0]), after
 
 
 def sinusoidal_positions(frames: int, size: int) -> Tensor:
@@ -244,12 +247,13 @@ class _SelfAttention(nn.Module):
         self.W_q, self.W_k, self.W_v, self.W_o = (nn.Linear(size, size) for _ in range(4))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        heads = [
+        q, k, v = (
             linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for linear in (self.W_q, self.W_k, self.W_v)
-        ]
-        valid = frame_mask(lengths, *x.shape[:2], x.device)
-        y, _ = scaled_dot_product(*heads, valid[:, None, None])
+        )
+        rows, steps = x.shape[:2]
+        valid = frame_mask(lengths, rows, steps, x.device)
+        y, _ = scaled_dot_product(q, k, v, valid[:, None, None])
         return self.W_o(y.transpose(1, 2).flatten(2))
 
 

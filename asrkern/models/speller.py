@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +125,7 @@ class Speller(nn.Module):
         if known is not None:
             return self.classify(known[0], state), known[1]
         logits, alignments, token = [], [], tokens[:, 0]
-        for index, given in enumerate(forced):
+        for index, given in enumerate(forced or ()):
             token = tokens[:, index] if given else token
             step_logits, step_weights, state = self.step(token, state, memory)
             logits.append(step_logits)
@@ -165,6 +166,7 @@ class CellSpeller(Speller):
             LSTMCell(width if index else size + config.context_size, width)
             for index in range(config.speller_layers)
         )
+        cell: Any
         for cell in self.lstm_cells:
             nn.init.uniform_(cell.weight_ih, -0.1, 0.1)
             nn.init.uniform_(cell.weight_hh, -0.1, 0.1)
@@ -181,7 +183,8 @@ class CellSpeller(Speller):
 
     def start(self, memory: AttentionMemory) -> SpellerState:
         rows = memory.values.shape[0]
-        zeros = memory.values.new_zeros(rows, self.lstm_cells[0].hidden_size)
+        first: Any = self.lstm_cells[0]
+        zeros = memory.values.new_zeros(rows, first.hidden_size)
         masks = ()
         if isinstance(self.dropout, LockedDropout):
             like = memory.values.new_empty(rows, self.linear1.in_features)
@@ -228,8 +231,17 @@ class CellSpeller(Speller):
         return self.char_prob(x)
 
 
-class _Combined:
+if TYPE_CHECKING:
+    # What stands behind it among the bases.
+    _Base = Attention
+else:
+    _Base = object
+
+
+class _Combined(_Base):
     """In front of an attention among the bases: the context becomes ``tanh(W [context; query])``."""
+
+    W: nn.Linear
 
     def forward(
         self, query: Tensor, memory: AttentionMemory, previous: Tensor | None = None
@@ -276,7 +288,10 @@ class GRUSpeller(Speller):
             batch_first=True,
             dropout=config.dropout if config.speller_layers > 1 else 0,
         )
-        combined = {"dot": _CombinedDot, "multi_head": _CombinedMultiHead}
+        combined: dict[str, Callable[[LASConfig], Attention]] = {
+            "dot": _CombinedDot,
+            "multi_head": _CombinedMultiHead,
+        }
         build = combined.get(config.attention, make_attention) if config.use_attention else make_attention
         # The name is twice in the key.
         self.attention = nn.ModuleDict({"attention": build(config)})
@@ -287,7 +302,8 @@ class GRUSpeller(Speller):
         self.out.weight = self.embedding.weight
 
     def remember(self, frames: Tensor, lengths: Tensor) -> AttentionMemory:
-        return self.attention["attention"].remember(frames, lengths)
+        attend: Any = self.attention["attention"]
+        return attend.remember(frames, lengths)
 
     def start(self, memory: AttentionMemory) -> SpellerState:
         rows, layers = memory.values.shape[0], self.rnn.num_layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from asrkern.models.speller import (
 from asrkern.nn import (
     GRU,
     AdditiveAttention,
-    Attention,
     AttentionMemory,
     DotAttention,
     LocationAwareAttention,
@@ -129,14 +128,15 @@ class FusedSteps(Steps):
         self.packed, self.copies = packed, copies
         self._memory = memory.keys, memory.values, memory.valid.sum(1)
 
-    def start(self) -> _FusedState:
+    def start(self) -> Any:
         states, context = self.speller.stacked(super().start(), self.memory)
         return _FusedState(
             states.repeat_interleave(self.copies, 1), context.repeat_interleave(self.copies, 0)
         )
 
-    def step(self, tokens: Tensor, state: _FusedState) -> tuple[Tensor, Tensor, _FusedState]:
-        after = ops.speller_step(self.packed, tokens, *state, *self._memory)
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        states, context, previous = state
+        after = ops.speller_step(self.packed, tokens, states, context, previous, *self._memory)
         return after.logits, after.weights, _FusedState(after.states, after.context, after.weights)
 
     def greedy(self, sos_token: int, eos_token: int, max_length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +163,7 @@ def steps_of(speller: Speller, memory: AttentionMemory, copies: int = 1) -> Step
 
 
 def _can_fuse(speller: Speller, weights: SpellerWeights) -> bool:
-    layers = [*weights.outputs, *(weights.query,) * (weights.query is not None)]
+    layers = [*weights.outputs, *(() if weights.query is None else (weights.query,))]
     for cell in weights.cells:
         layers += cell
     stored = {layer.weight.dtype for layer in layers}
@@ -183,17 +183,17 @@ def _tensors(value: object) -> list[Tensor]:
     return [t for part in value for t in _tensors(part)] if isinstance(value, tuple) else []
 
 
-def _dense(layer: nn.Module, bias: Tensor | None = None) -> Dense:
+def _dense(layer: Any, bias: Tensor | None = None) -> Dense:
     return Dense(layer.weight, getattr(layer, "scale", None), layer.bias if bias is None else bias)
 
 
-def _matrix(layer: nn.Module) -> Tensor:
+def _matrix(layer: Any) -> Tensor:
     """The weight of a small layer in float32."""
     weight = layer.weight.detach()
     return weight if getattr(layer, "scale", None) is None else weight.float() * layer.scale[:, None]
 
 
-def _attention(attend: Attention) -> dict[str, object] | None:
+def _attention(attend: Any) -> dict[str, Any] | None:
     """Fields of :class:`SpellerWeights`; None if it is not an attention of asrkern's."""
     linears = [m for m in attend.children() if not isinstance(m, nn.Conv1d)]
     if any(type(m) not in (nn.Linear, QuantizedLinear) for m in linears):
@@ -212,14 +212,15 @@ def _attention(attend: Attention) -> dict[str, object] | None:
         }
     if not isinstance(attend, AdditiveAttention):
         return None
-    fields = {
+    fields: dict[str, Any] = {
         "scores": "additive",
         "query": _dense(attend.W, attend.b),
         "energy": _matrix(attend.w)[0].float(),
     }
     if isinstance(attend, LocationAwareAttention):
         # Convolution and projection are both linear, so they become one.
-        u, convolution = _matrix(attend.U).float(), attend.loc_conv
+        convolution: Any = attend.loc_conv
+        u = _matrix(attend.U).float()
         fields |= {
             "location": (u @ convolution.weight.detach()[:, 0]).t().contiguous(),
             "location_bias": u @ convolution.bias.detach(),
@@ -262,11 +263,13 @@ def _weights_of(speller: Speller) -> SpellerWeights | None:
         )
     if type(speller) is not GRUSpeller or type(speller.out) not in linear:
         return None
-    attend, rnn = speller.attention["attention"], speller.rnn
+    attend: Any = speller.attention["attention"]
+    rnn = speller.rnn
     fields = _attention(attend)
     if fields is None or getattr(rnn, "merge", None) != "concat":
         return None
-    outputs, features = (_dense(speller.out),), "context" if speller.use_attention else "query"
+    outputs: tuple[Dense, ...] = (_dense(speller.out),)
+    features = "context" if speller.use_attention else "query"
     if hasattr(attend, "W") and not isinstance(attend, AdditiveAttention):
         # The layer takes [context; query], the kernel [query; context].
         size, combine = rnn.hidden_size, _dense(attend.W)

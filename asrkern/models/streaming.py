@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -164,6 +164,7 @@ class StreamingDeepSpeech2:
         """The frames whose context is complete, [frames, 1, H], and the frames whose context is not."""
         if self.model.lookahead is None:
             return x, None
+        lookahead: Any
         lookahead, clamp = self.model.lookahead
         x = x if held is None else torch.cat([held, x])
         complete = len(x) if last else max(0, len(x) - lookahead.context + 1)

@@ -13,11 +13,20 @@ from torch import nn
 class Labels(Protocol):
     """What a model is told about its output: see :mod:`asrkern.recognizer.tokenizer`."""
 
-    labels: tuple[str, ...]
-    blank: int | None
-    pad: int | None
-    sos: int | None
-    eos: int | None
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def blank(self) -> int | None: ...
+
+    @property
+    def pad(self) -> int | None: ...
+
+    @property
+    def sos(self) -> int | None: ...
+
+    @property
+    def eos(self) -> int | None: ...
 
     @property
     def size(self) -> int: ...
@@ -26,10 +35,17 @@ class Labels(Protocol):
 class Features(Protocol):
     """What a model is told about its input: see :class:`asrkern.recognizer.FeatureSettings`."""
 
-    kind: str
-    sample_rate: int
-    hop_seconds: float
-    periodic: bool
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def hop_seconds(self) -> float: ...
+
+    @property
+    def periodic(self) -> bool: ...
 
     @property
     def n_features(self) -> int: ...

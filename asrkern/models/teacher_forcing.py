@@ -39,7 +39,7 @@ class _Plan(NamedTuple):
     choose: Callable[[Tensor], Tensor]
 
 
-def can_spell(speller: nn.Module, memory: AttentionMemory, forced: list[bool] | None) -> bool:
+def can_spell(speller: Any, memory: AttentionMemory, forced: list[bool] | None) -> bool:
     """Whether :func:`spell` computes what ``speller``, a CellSpeller, computes step by step.
 
     That is with gradients, on the CPU, with dot products for scores, and with every layer of its original class and
@@ -66,7 +66,7 @@ def can_spell(speller: nn.Module, memory: AttentionMemory, forced: list[bool] | 
 
 
 def spell(
-    speller: nn.Module,
+    speller: Any,
     tokens: Tensor,
     memory: AttentionMemory,
     forced: list[bool] | None,

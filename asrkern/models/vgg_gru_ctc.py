@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from asrkern.nn import GRU, BatchRNN, LightGRU, MaskConv, SequenceWise
 
 POOLING = 3  # mel bands
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "hardtanh": lambda: nn.Hardtanh(0, 20),
     "softmax": lambda: nn.Softmax(-1),

@@ -65,9 +65,14 @@ def find_state_dict(
         seen: dict[str, str] = {}
         twice = next(key for key in state if seen.setdefault(_INNER.sub("", key), key) != key)
         raise_misfits(kind, malformed=[f"{twice}: expected once, received {seen[_INNER.sub('', twice)]} too"])
-    common = os.path.commonprefix([_OUTER.match(key)[0] for key in named])  # noqa: RUF071
-    outer = len(_OUTER.match(common)[0])
+    common = os.path.commonprefix([_outer(key) for key in named])  # noqa: RUF071
+    outer = len(_outer(common))
     return {key[outer:]: value for key, value in named.items()}
+
+
+def _outer(key: str) -> str:
+    found = _OUTER.match(key)
+    return found[0] if found else ""
 
 
 def check_keys(

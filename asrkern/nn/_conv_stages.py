@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,13 @@ class Stage(NamedTuple):
     """Modules that run together: a Conv2d that the operation can run (or none), its batch norm and its activation; or
     any other module alone."""
 
-    module: nn.Module | None
-    norm: nn.BatchNorm2d | nn.SyncBatchNorm | None = None
+    # A module, or None; a BatchNorm2d or SyncBatchNorm, or None.
+    module: Any
+    norm: Any = None
     activation: tuple[float, float] | None = None
 
 
-def is_fusible(module: nn.Module, kind: type[nn.Conv1d | nn.Conv2d] = nn.Conv2d) -> bool:
+def is_fusible(module: Any, kind: type[nn.Conv1d | nn.Conv2d] = nn.Conv2d) -> bool:
     """Whether the operation can run this module, that is, whether it is a plain convolution of this kind."""
     return (
         type(module) is kind
@@ -32,7 +33,7 @@ def is_fusible(module: nn.Module, kind: type[nn.Conv1d | nn.Conv2d] = nn.Conv2d)
     )
 
 
-def pool_window(module: nn.Module | None) -> tuple[int, int] | None:
+def pool_window(module: Any) -> tuple[int, int] | None:
     """(bins, frames) of a MaxPool2d, (1, frames) of a MaxPool1d that the operation can run after a convolution; None for
     any other module."""
     if type(module) not in (nn.MaxPool1d, nn.MaxPool2d) or is_altered(module):
@@ -54,8 +55,8 @@ def _is_norm(module: nn.Module) -> bool:
 
 def stages_of(stack: nn.Sequential) -> list[Stage]:
     """The modules of a stack in order, grouped into those that run together."""
-    modules = list(stack)
-    stages = []
+    modules: list[Any] = list(stack)
+    stages: list[Stage] = []
     while modules:
         module = None if _is_norm(modules[0]) else modules.pop(0)
         norm = activation = None
@@ -69,7 +70,7 @@ def stages_of(stack: nn.Sequential) -> list[Stage]:
     return stages
 
 
-def folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def folded(norm: Any) -> tuple[Tensor, Tensor]:
     """The scale and the shift of a batch norm on running statistics."""
     # In float32 at least.
     dtype = torch.promote_types(norm.running_var.dtype, torch.float32)

@@ -47,7 +47,7 @@ class _AtImport(MetaPathFinder):
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,15 +17,21 @@ from asrkern.ops._recurrent import RecurrentWeights
 
 State = Tensor | tuple[Tensor, ...]
 
+if TYPE_CHECKING:
+    # What stands behind it among the bases.
+    _Layers = torch.nn.GRU
+else:
+    _Layers = object
 
-class RecurrentLayers:
+
+class RecurrentLayers(_Layers):
     """First among the bases, before torch's layer: torch's has the parameters, this one computes."""
 
     # An operation of asrkern.ops for one layer, called with its weights and initial states.
     _operation: Callable[..., tuple[Tensor, ...]]
     # The same for inference, with what _pack makes of each weight_hh.
     _prepacked_operation: Callable[..., tuple[Tensor, ...]]
-    _pack: Callable[[Tensor], Tensor]
+    _pack: Callable[..., Tensor]
     # How many tensors hx is a tuple of. A single one is passed without a tuple.
     _state_count = 1
 
@@ -63,7 +70,7 @@ class RecurrentLayers:
         self.merge = merge
         self._packed = PackedCache()
 
-    def forward(
+    def forward(  # type: ignore[override]  # takes lengths, too
         self, input: Tensor | PackedSequence, hx: State | None = None, lengths: Lengths | None = None
     ) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers.
@@ -89,6 +96,7 @@ class RecurrentLayers:
             if lengths is not None:
                 raise ValueError("lengths: expected None with a PackedSequence, which has its own")
             data, batch_sizes, sorted_indices, unsorted_indices = input
+            batch_size: int | None
             if sorted_indices is not None:
                 batch_size = sorted_indices.shape[0]
             else:
@@ -142,7 +150,7 @@ class RecurrentLayers:
             expected = "a Tensor" if count == 1 else f"a tuple of {count} tensors"
             received = "a Tensor" if isinstance(hx, Tensor) else f"a {type(hx).__name__} of {len(hx)}"
             raise ValueError(f"hx: expected {expected}, received {received}")
-        states = [hx] if count == 1 else list(hx)
+        states: list[Any] = [hx] if isinstance(hx, Tensor) else list(hx)
         layers = self.num_layers * (2 if self.bidirectional else 1)
         for index, state in enumerate(states):
             name = "hx" if count == 1 else f"hx[{index}]"
@@ -151,9 +159,9 @@ class RecurrentLayers:
                     f"{name}: expected {hx_dim} dimensions with this input, received {list(state.shape)}"
                 )
             rows = [] if hx_dim == 2 else [states[0].shape[1] if batch_size is None else batch_size]
-            expected = [layers, *rows, self.hidden_size]
-            if list(state.shape) != expected:
-                raise ValueError(f"{name}: expected shape {expected}, received {list(state.shape)}")
+            shape = [layers, *rows, self.hidden_size]
+            if list(state.shape) != shape:
+                raise ValueError(f"{name}: expected shape {shape}, received {list(state.shape)}")
         return states
 
     def _weights(self, layer: int, suffix: str = "") -> RecurrentWeights:
@@ -174,7 +182,7 @@ class RecurrentLayers:
     def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: object) -> tuple[Tensor, ...]:
         """One layer: output and final states."""
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
-        weights = [self._weights(layer, suffix) for suffix in suffixes]
+        weights: list[Any] = [self._weights(layer, suffix) for suffix in suffixes]
         tensors = [t for direction in weights for t in direction if t is not None]
         operation = self._operation
         if not self.training and can_pack(x, *tensors):
@@ -195,7 +203,7 @@ class RecurrentLayers:
         batch_sizes: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         directions = 2 if self.bidirectional else 1
-        finals = []
+        finals: list[list[Tensor]] = []
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0:
                 x = torch.nn.functional.dropout(x, self.dropout, self.training)

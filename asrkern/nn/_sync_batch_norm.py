@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from asrkern import ops
 from asrkern.nn._lengths import by_layout, frame_mask
 
 
-def synchronises(module: nn.Module) -> bool:
+def synchronises(module: Any) -> bool:
     """Whether this batch norm, in its present mode, takes its statistics over more ranks than its own."""
     return (
         isinstance(module, nn.SyncBatchNorm)
@@ -25,14 +27,14 @@ class _SumOfRanks(torch.autograd.Function):
     """The sum of a tensor over the ranks of a group."""
 
     @staticmethod
-    def forward(ctx, values: Tensor, group: torch.distributed.ProcessGroup | None) -> Tensor:
+    def forward(ctx: Any, values: Tensor, group: torch.distributed.ProcessGroup | None) -> Tensor:
         ctx.group = group
         values = values.clone()
         torch.distributed.all_reduce(values, group=group)
         return values
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _SumOfRanks.apply(grad, ctx.group), None
 
 
@@ -57,7 +59,8 @@ def synchronised_batch_norm_act(
     valid = None
     if lengths is not None:
         axes = layout.index("N"), layout.index("T")
-        valid = by_layout(frame_mask(lengths, *(input.shape[axis] for axis in axes), input.device), layout)
+        rows, steps = (input.shape[axis] for axis in axes)
+        valid = by_layout(frame_mask(lengths, rows, steps, input.device), layout)
     counted = None if stats == "padded" else valid
 
     def total(values: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 
-def refuse(*layers: type[torch.nn.Module]) -> None:
+def refuse(*layers: type) -> None:
     """Let torch.jit.script of these layers, and of models that have one, raise an error that names the way out.
 
     Otherwise torch stops somewhere inside, for a reason that does not name the layer.
     """
     for layer in layers:
-        layer.__prepare_scriptable__ = _raise
+        layer.__prepare_scriptable__ = _raise  # type: ignore[attr-defined]
 
 
 def _raise(self: torch.nn.Module) -> torch.nn.Module:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asrkern import ops
 from asrkern._lengths import values_are_known
@@ -24,7 +24,7 @@ class Projection(NamedTuple):
     activations: str = "float32"
 
     @classmethod
-    def of(cls, linear: nn.Module) -> Projection:
+    def of(cls, linear: Any) -> Projection:
         """That of a torch.nn.Linear or QuantizedLinear."""
         activations = getattr(linear, "activations", "float32")
         return cls(linear.weight, getattr(linear, "scale", None), linear.bias, activations)
@@ -37,7 +37,9 @@ class Projection(NamedTuple):
     def outputs(self, first: int, last: int) -> Projection:
         """The outputs from first to last."""
         tensors = (self.weight, self.scale, self.bias)
-        return Projection(*(None if t is None else t[first:last] for t in tensors), self.activations)
+        weight, scale, bias = (None if t is None else t[first:last] for t in tensors)
+        assert weight is not None
+        return Projection(weight, scale, bias, self.activations)
 
 
 class Attention(NamedTuple):
@@ -67,7 +69,7 @@ class Batch(NamedTuple):
 
     x: Tensor
     lengths: Tensor
-    index: Tensor | None
+    index: Tensor | None  # type: ignore[assignment]  # hides tuple.index
 
 
 def pack(x: Tensor, lengths: Tensor | None) -> Batch:
@@ -76,8 +78,8 @@ def pack(x: Tensor, lengths: Tensor | None) -> Batch:
     if lengths is None:
         return Batch(x.reshape(-1, size), torch.full((rows,), steps, device=x.device), None)
     valid = torch.arange(steps) < lengths[:, None]
-    index = valid.flatten().nonzero().squeeze(1)
-    if len(index) == rows * steps:
+    index: Tensor | None = valid.flatten().nonzero().squeeze(1)
+    if index is not None and len(index) == rows * steps:
         index = None
     x = x.reshape(-1, size)
     return Batch(x if index is None else x.index_select(0, index), lengths, index)

@@ -235,8 +235,8 @@ class MultiHeadAttention(Attention):
     def forward(
         self, query: Tensor, memory: AttentionMemory, previous: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        heads = [self._heads(x) for x in (self.QW(query), memory.keys, memory.values)]
-        context, weights = scaled_dot_product(*heads, memory.valid[:, None, None])
+        q, k, v = (self._heads(x) for x in (self.QW(query), memory.keys, memory.values))
+        context, weights = scaled_dot_product(q, k, v, memory.valid[:, None, None])
         return context.transpose(1, 2).flatten(2), weights.mean(1)
 
     def _keys(self, memory: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from asrkern._lengths import Lengths, as_lengths, values_are_known
 from asrkern.nn._sync_batch_norm import synchronised_batch_norm_act, synchronises
 
 
-def clamp_range(module: nn.Module) -> tuple[float, float] | None:
+def clamp_range(module: Any) -> tuple[float, float] | None:
     """(min, max) of an activation that only clamps (Hardtanh, ReLU6, ReLU); None for any other module."""
     if type(module) is nn.ReLU:
         return (0.0, float("inf"))
@@ -19,13 +21,13 @@ def clamp_range(module: nn.Module) -> tuple[float, float] | None:
     return None
 
 
-def uses_batch_stats(module: nn.Module) -> bool:
+def uses_batch_stats(module: Any) -> bool:
     """Whether a torch batch norm, in its present mode, normalises by the batch, not by running statistics."""
     return module.training or module.running_mean is None
 
 
 def apply_batch_norm(
-    module: nn.Module,
+    module: Any,
     input: Tensor,
     lengths: Lengths | None = None,
     *,
@@ -79,7 +81,7 @@ def apply_batch_norm(
     return result.output
 
 
-def track_statistics(module: nn.Module, result: ops.BatchNormActResult, lengths: Tensor | None) -> None:
+def track_statistics(module: Any, result: ops.BatchNormActResult, lengths: Tensor | None) -> None:
     """Update running statistics as a torch batch norm does after normalising a batch.
 
     Raises:
@@ -104,7 +106,7 @@ def _check_count(input: Tensor, lengths: Tensor | None, count: Tensor, channels:
 
 
 @torch.no_grad()
-def _update_running_stats(module: nn.Module, mean: Tensor, var: Tensor, count: Tensor) -> None:
+def _update_running_stats(module: Any, mean: Tensor, var: Tensor, count: Tensor) -> None:
     module.num_batches_tracked.add_(1)
     momentum = 1 / module.num_batches_tracked.double() if module.momentum is None else module.momentum
     var = var * (count / (count - 1).clamp(min=1).double())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -58,7 +60,7 @@ class BatchRNN(nn.Module):
         self.num_directions = 2 if bidirectional else 1
         self.returns_hidden = returns_hidden
         self.batch_norm = SequenceWise(nn.BatchNorm1d(input_size), stats) if batch_norm else None
-        options = {"merge": "sum"}
+        options: dict[str, Any] = {"merge": "sum"}
         if issubclass(rnn_type, LightGRU):
             options["stats"] = stats
         elif issubclass(rnn_type, nn.GRU):
@@ -67,7 +69,8 @@ class BatchRNN(nn.Module):
             rnn_type = LSTM
         else:
             options = {}
-        self.rnn = rnn_type(input_size, hidden_size, bidirectional=bidirectional, bias=bias, **options)
+        make: Any = rnn_type
+        self.rnn = make(input_size, hidden_size, bidirectional=bidirectional, bias=bias, **options)
 
     def flatten_parameters(self) -> None:
         """Call the recurrent layer's flatten_parameters."""
@@ -101,7 +104,7 @@ class BatchRNN(nn.Module):
             x, h = self._packed(x, output_lengths, h)
         return (x, h) if self.returns_hidden else x
 
-    def _packed(self, x: Tensor, lengths: Tensor | None, h: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _packed(self, x: Tensor, lengths: Tensor | None, h: Any) -> tuple[Tensor, Tensor]:
         if lengths is None:
             x, h_n = self.rnn(x, h)
         else:

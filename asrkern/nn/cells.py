@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
@@ -9,12 +12,20 @@ from asrkern import ops
 from asrkern.ops._common import check_shape, check_tensor
 from asrkern.ops._recurrent import RecurrentWeights
 
+if TYPE_CHECKING:
+    # What stands behind it among the bases.
+    _Cell = torch.nn.RNNCellBase
+else:
+    _Cell = object
 
-class RecurrentCell:
+
+class RecurrentCell(_Cell):
     """First among the bases, before torch's cell: torch's has the parameters, this one computes."""
 
     # How many states a cell has, an LSTM's in a tuple.
     _state_count = 1
+    # Of asrkern.ops.
+    _operation: Callable[..., Any]
 
     def _rows(self, input: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Input and states, checked, as [N, ·]; states of zeros if there are none."""
@@ -28,7 +39,7 @@ class RecurrentCell:
             states = (input.new_zeros(*batch, self.hidden_size),) * len(names)
         return tuple(t if batch else t[None] for t in (input, *states))
 
-    def _step(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def _step(self, x: Tensor, *states: Tensor) -> Any:
         """The operation."""
         weights = RecurrentWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         return self._operation(x, weights, *states)

@@ -217,8 +217,8 @@ class _Converter:
                 f"{name}.{key}" if name else key, norm, f"not fused with the activation after it: {reason}"
             )
 
-    def _rnn(self, old: nn.RNNBase | nn.RNNCellBase) -> nn.Module:
-        kind = next((kind for kind in (*_RECURRENT, *_CELLS) if isinstance(old, kind)), None)
+    def _rnn(self, old: Any) -> nn.Module:
+        kind: Any = next((kind for kind in (*_RECURRENT, *_CELLS) if isinstance(old, kind)), None)
         if kind is None:
             raise _Left("asrkern has no kernel for it")
         if type(old) is not kind:

@@ -132,7 +132,7 @@ class _FrozenRNN(RecurrentLayers, _Frozen):
         """Does nothing: the packed weights are the weights, not copies."""
 
     @staticmethod
-    def _weight_names(module: RecurrentLayers) -> list[str]:
+    def _weight_names(module: Any) -> list[str]:
         ends = ("", "_reverse")[: 2 if module.bidirectional else 1]
         return [f"weight_hh_l{layer}{end}" for layer in range(module.num_layers) for end in ends]
 
@@ -198,7 +198,12 @@ class _FrozenCell(RecurrentCell, _Frozen):
         packed_ih, packed_hh = self._packed_weights["weight_ih"], self._packed_weights["weight_hh"]
         weights = ops.PackedCellWeights(packed_ih, None, packed_hh, None, self.bias_ih, self.bias_hh)
         # The operation's checks take as long as a step of 256 units. Shapes were checked above, and csrc checks them.
-        floats = (x, *states, packed_hh, *(() if self.bias_ih is None else weights[4:]))
+        floats: tuple[Any, ...] = (
+            x,
+            *states,
+            packed_hh,
+            *(() if self.bias_ih is None else weights[4:]),
+        )
         if not torch.is_grad_enabled() and all(t.dtype is torch.float32 and t.is_cpu for t in floats):
             return call(self._unchecked, x, *states, *weights)
         return self._operation(self._as_before(x, packed_hh), weights, *states)
@@ -320,7 +325,7 @@ def unfreeze(model: nn.Module) -> nn.Module:
                 if issubclass(module._thawed, _PARAMETERS_OF):
                     weight = nn.Parameter(weight, order[name])
                 weights[name] = thawed.setdefault(module._packed_weights[name], weight)
-        module.__class__ = module._thawed
+        module.__class__ = module._thawed  # type: ignore[assignment]
         for name in ("_packed_weights", "_order", "_thawed"):
             del module.__dict__[name]
         own = _own(module)
@@ -332,7 +337,7 @@ def unfreeze(model: nn.Module) -> nn.Module:
     return model
 
 
-def _own(module: nn.Module) -> dict[str, Tensor | None]:
+def _own(module: nn.Module) -> dict[str, Any]:
     """The dictionary in which a layer keeps its own weights."""
     return module._parameters or module._buffers
 
@@ -341,10 +346,11 @@ def _packed_of(
     name: str, module: nn.Module, packs: dict[tuple[Tensor, type[_Frozen]], Tensor]
 ) -> dict[str, Tensor]:
     """The weights of a layer, packed, taken from ``packs`` if they are there. ValueError if one cannot be packed."""
-    packed, kind = {}, KINDS[type(module)]
+    packed: dict[str, Tensor] = {}
+    kind: Any = KINDS[type(module)]
     for key in kind._weight_names(module):
         where = f"{name}.{key}" if name else key
-        weight = _own(module).get(key)
+        weight: Any = _own(module).get(key)
         if type(weight) not in (Tensor, nn.Parameter):
             raise ValueError(
                 f"model: expected {where} to be a plain parameter, received one that is computed (weight_norm?)"

@@ -83,9 +83,9 @@ class LightGRU(RecurrentLayers, _LightParameters):
             raise ValueError(f'stats: expected "valid" or "padded", received {stats!r}')
         super().__init__(*args, **kwargs)
         for module in self.children():
-            module.stats = stats
+            module.stats = stats  # type: ignore[assignment]  # of a MaskedBatchNorm1d
 
-    def _layer(
+    def _layer(  # type: ignore[override]
         self,
         layer: int,
         x: Tensor,

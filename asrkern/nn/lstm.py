@@ -8,7 +8,7 @@ from asrkern import ops
 from asrkern.nn._recurrent import RecurrentLayers
 
 
-class LSTM(RecurrentLayers, torch.nn.LSTM):
+class LSTM(RecurrentLayers, torch.nn.LSTM):  # type: ignore[misc]  # takes lengths, too
     """Drop-in replacement of torch.nn.LSTM: same constructor, state_dict and return values.
 
     On top of torch's:

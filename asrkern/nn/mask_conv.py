@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -102,7 +104,7 @@ class MaskConv(nn.Module):
         pool: tuple[int, int] = (1, 1),
     ) -> Tensor:
         conv, norm, activation = stage
-        options = {
+        options: dict[str, Any] = {
             "lengths": before,
             "output_lengths": after,
             "stride": conv.stride,
@@ -141,11 +143,11 @@ class MaskConv(nn.Module):
             stage.norm, x, lengths, layout="NCFT", stats=self._stats(stage.norm), activation=stage.activation
         )
 
-    def _stats(self, norm: nn.BatchNorm2d) -> str:
+    def _stats(self, norm: nn.Module) -> str:
         return norm.stats if isinstance(norm, MaskedBatchNorm2d) else self.stats
 
 
-def _lengths_after(module: nn.Module | None, lengths: Tensor | None) -> Tensor | None:
+def _lengths_after(module: Any, lengths: Tensor | None) -> Any:
     """Lengths after one module: the same object if the module is assumed to keep the frames."""
     pooling = isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)) and not module.ceil_mode
     if lengths is None or not (pooling or (isinstance(module, nn.Conv2d) and module.padding != "same")):

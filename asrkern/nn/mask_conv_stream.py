@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class MaskConvStream:
         return math.lcm(*(ops.conv_tile(*_geometry(stage.module)[:2]).outputs for stage in self.stages))
 
 
-def _geometry(conv: nn.Conv2d) -> tuple[int, int, int]:
+def _geometry(conv: Any) -> tuple[int, int, int]:
     """Kernel size, stride and padding along time."""
     return conv.kernel_size[1], conv.stride[1], conv.padding[1]
 
@@ -120,6 +121,6 @@ def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[
     return y, x[..., outputs * stride :].clone()
 
 
-def _no_frames(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def _no_frames(conv: Any, x: Tensor) -> Tensor:
     bins = (x.shape[2] + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
     return x.new_empty(1, conv.out_channels, bins, 0)

@@ -40,7 +40,8 @@ def stack_frames(
         raise ValueError(f"input: expected [N, T, C], received {list(input.shape)}")
     if lengths is not None:
         # Checked before: once divided, a length that is too large could pass for a valid one.
-        lengths = as_lengths("lengths", lengths, *input.shape[:2]).to(torch.int64)
+        rows, frames = input.shape[:2]
+        lengths = as_lengths("lengths", lengths, rows, frames).to(torch.int64)
     steps, rounded_up = input.shape[1], factor - 1 if remainder == "pad" else 0
     frames = (steps + rounded_up) // factor
     kept = lengths if lengths is None or remainder == "pad" else lengths // factor * factor

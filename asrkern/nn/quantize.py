@@ -50,6 +50,10 @@ class QuantizedLinear(_EvalOnly):
     Buffers: weight [out_features, in_features], scale [out_features] (int8), bias [out_features] (float32).
     """
 
+    weight: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, weights: str, activations: str = "float32") -> None:
         super().__init__()
         self.in_features, self.out_features, self.format = linear.in_features, linear.out_features, weights
@@ -79,6 +83,13 @@ class QuantizedCell(_EvalOnly):
 
     Buffers: weight_ih, weight_hh, their scales weight_ih_scale, weight_hh_scale (int8), and the biases in float32.
     """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    weight_ih_scale: Tensor | None
+    weight_hh_scale: Tensor | None
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
 
     def __init__(self, cell: nn.LSTMCell | nn.GRUCell, weights: str, activations: str = "float32") -> None:
         super().__init__()
@@ -111,7 +122,7 @@ class QuantizedCell(_EvalOnly):
             raise TypeError(f"hx: expected a pair (h, c), received {type(hx).__name__}")
         for name, state in zip(("h", "c"), states):
             check_shape(name, state, (*rows, self.hidden_size))
-        weights = ops.GRUWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        weights: Any = ops.GRUWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         scales = self.weight_ih_scale, self.weight_hh_scale
         x, *states = (t if rows else t[None] for t in (input, *states))
         if self.gates == 4:
@@ -142,12 +153,12 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
         self.merge, self.format = getattr(rnn, "merge", "concat"), weights
         self.activations = activations
         for name, parameter in rnn.named_parameters():
-            value, scale = parameter.detach(), None
+            value: Tensor | None = parameter.detach()
             if name.startswith("weight"):
-                value, scale = ops.quantize_weight(value, weights)
+                value, scale = ops.quantize_weight(parameter.detach(), weights)
                 self._keep(f"{name}_scale", scale)
             else:
-                value = _bias_of(value)
+                value = _bias_of(parameter.detach())
             self._keep(name, value)
         self._packed = PackedCache()
         self.train(rnn.training)
@@ -233,7 +244,7 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
     # They are made of the layers here.
     from asrkern.nn.quantized_transformer import KINDS
 
-    kinds = {
+    kinds: dict[Any, Any] = {
         **KINDS,
         nn.GRU: QuantizedGRU,
         nn.LSTM: QuantizedLSTM,
@@ -278,7 +289,7 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
 
 def _read_by_others(model: nn.Module) -> set[nn.Module]:
     """Linear layers whose weights torch's attention reads itself: in their place another layer would not be asked."""
-    found = set()
+    found: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
             # Replaced as a whole, or not at all.

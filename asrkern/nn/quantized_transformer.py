@@ -29,7 +29,7 @@ class _QuantizedAttention(_EvalOnly):
 
 
 class _QuantizedLayer(TransformerLayer, _EvalOnly):
-    def __init__(self, layer: nn.Module, weights: str, activations: str = "float32") -> None:
+    def __init__(self, layer: Any, weights: str, activations: str = "float32") -> None:
         super().__init__()
         self.norm_first, self.format, self.activations = layer.norm_first, weights, activations
         for name, part in layer.named_children():
@@ -66,7 +66,8 @@ class _QuantizedLayer(TransformerLayer, _EvalOnly):
         return y.to(like.dtype)
 
     def _rows_and_steps(self, x: Tensor) -> tuple[int, int]:
-        return tuple(self._by_rows(x).shape[:2])
+        rows, steps = self._by_rows(x).shape[:2]
+        return rows, steps
 
     def _check_masks(
         self, names: str, x: Tensor, keys: Tensor, mask: Any, padding: Any, is_causal: bool
@@ -74,7 +75,7 @@ class _QuantizedLayer(TransformerLayer, _EvalOnly):
         """The padding mask, of a batch. ``names``: what the masks' names begin with."""
         (rows, queries), (_, steps) = self._rows_and_steps(x), self._rows_and_steps(keys)
         padding = padding[None] if isinstance(padding, Tensor) and padding.dim() == 1 else padding
-        shapes = {
+        shapes: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
             f"{names}_mask": (mask, [(queries, steps), (rows * self.self_attn.num_heads, queries, steps)]),
             f"{names}_key_padding_mask": (padding, [(rows, steps)]),
         }

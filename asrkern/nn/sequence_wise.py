@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from asrkern import ops
@@ -53,7 +55,8 @@ class SequenceWise(nn.Module):
         lengths = as_lengths("lengths", lengths, x.shape[1])
         x = x.flatten(2)
         unpacked = type(self.module) in (nn.Sequential, FusedSequential) and not is_altered(self.module)
-        for module, activation in with_activations(self.module if unpacked else (self.module,)):
+        modules: Any = self.module if unpacked else (self.module,)
+        for module, activation in with_activations(modules):
             x = self._apply_one(module, activation, x, lengths)
         return zero_padding(x, lengths, "TNC")
 

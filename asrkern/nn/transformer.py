@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ def is_relu(activation: Any) -> bool:
     return activation in (F.relu, torch.relu) or type(activation) is nn.ReLU
 
 
-def is_plain(layer: nn.Module) -> bool:
+def is_plain(layer: Any) -> bool:
     """Whether a layer of torch's or ours is what its constructor made: parts of the usual kinds, without hooks; with
     ReLU, which alone the kernels have."""
     parts = dict(layer.named_children())
@@ -41,10 +41,23 @@ def is_plain(layer: nn.Module) -> bool:
     )
 
 
-class TransformerLayer:
+if TYPE_CHECKING:
+    # What stands behind it among the bases.
+    _Layer = nn.Module
+else:
+    _Layer = object
+
+
+class TransformerLayer(_Layer):
     """What the layers share, quantised ones, too. Goes in front of torch's layer among the bases."""
 
     norm_first: bool
+    linear1: Any
+    linear2: Any
+    norm1: Any
+    norm2: Any
+    norm3: Any
+    self_attn: Any
 
     def _attention(self, name: str) -> Attention:
         attention = getattr(self, name)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from asrkern._transforms import transforming
+from asrkern.ops._log import logged
 
 # Operation → its autograd function for the transforms, which refuse what torch.library.register_autograd makes.
 _FUNCTIONS: dict[str, type[torch.autograd.Function]] = {}
@@ -19,6 +20,7 @@ _FUNCTIONS: dict[str, type[torch.autograd.Function]] = {}
 _WITHOUT_DERIVATIVE: set[str] = set()
 
 
+@logged
 def call(name: str, *args: Any) -> Any:
     """``torch.ops.asrkern.<name>(*args)``, in eager mode, under a transform or in a trace.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -36,6 +37,14 @@ def check_same_device(name: str, value: Tensor, input: Tensor) -> None:
         raise ValueError(f"{name}: expected device {input.device}, that of input, received {value.device}")
 
 
+@overload
+def lengths_on(device: torch.device, name: str, lengths: Lengths, rows: int) -> Tensor: ...
+
+
+@overload
+def lengths_on(device: torch.device, name: str, lengths: Lengths | None, rows: int) -> Tensor | None: ...
+
+
 def lengths_on(device: torch.device, name: str, lengths: Lengths | None, rows: int) -> Tensor | None:
     """``lengths`` as int64 on ``device``; raises unless it holds one integer a row. Values are checked in C++."""
     lengths = as_lengths(name, lengths, rows)
@@ -57,6 +66,14 @@ def compute_dtype(input: Tensor, **others: Tensor | None) -> torch.dtype:
 def output_dtype(input: Tensor, weight: Tensor | None) -> torch.dtype:
     """The dtype of results: that of the caller's tensors, float32 where they differ (as under autocast)."""
     return input.dtype if weight is None else torch.promote_types(input.dtype, weight.dtype)
+
+
+@overload
+def cast(value: Tensor, dtype: torch.dtype) -> Tensor: ...
+
+
+@overload
+def cast(value: Tensor | None, dtype: torch.dtype) -> Tensor | None: ...
 
 
 def cast(value: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ def run_prepacked(
     batch_sizes: Lengths | None,
     batch_first: bool,
     activations: str,
-) -> tuple[Tensor, ...]:
+) -> Any:
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
     int8_activations = takes_int8(activations)
     directions = [weights] if weights_reverse is None else [weights, weights_reverse]

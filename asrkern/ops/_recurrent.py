@@ -57,6 +57,9 @@ class RecurrentWeights(NamedTuple):
     bias_hh: Tensor | None = None
 
 
+_NO_WEIGHTS = RecurrentWeights(None, None)  # type: ignore[arg-type]  # of a direction that is not there
+
+
 class _Arguments(NamedTuple):
     """The arguments of ``torch.ops.asrkern.<name>``: see ``csrc/schema.cpp``."""
 
@@ -176,7 +179,7 @@ def check_batch(
             raise ValueError(
                 f"batch_sizes: expected integers on the CPU, received those on {batch_sizes.device}"
             )
-        rows = None
+        rows = lengths = None
     else:
         rows = input.shape[0 if batch_first else 1]
         lengths = lengths_on(input.device, "lengths", lengths, rows)
@@ -201,7 +204,7 @@ def run_layer(
     lengths: Lengths | None,
     batch_sizes: Lengths | None,
     batch_first: bool,
-) -> tuple[Tensor, ...]:
+) -> Any:
     """Check everything and run one layer: (output, *final states). ``states`` are the initial ones, or None."""
     weights = RecurrentWeights(*weights)
     check_tensor("input", input)
@@ -214,7 +217,7 @@ def run_layer(
     lengths, batch_sizes = check_batch(
         cell, input, features, directions, size, states, lengths, batch_sizes, batch_first
     )
-    reverse = weights_reverse or RecurrentWeights(None, None)
+    reverse = weights_reverse or _NO_WEIGHTS
     initial = dict(zip(cell.states, states))
     dtype = compute_dtype(input, **initial, weight_ih=weights.weight_ih, weight_hh=weights.weight_hh)
     result_dtype = output_dtype(input, weights.weight_hh)
@@ -273,7 +276,7 @@ def _cuda_rows(*layer) -> int:
 
 
 # In a trace it is a number, as _library.cuda_kernel is.
-_cuda_rows._dynamo_marked_constant = True
+_cuda_rows._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def differentiable(input, states, tensors) -> bool:
@@ -393,7 +396,7 @@ def register(cell: Cell) -> None:
 
         def of_direction(d: int) -> RecurrentWeights:
             if d == 1 and saved.weight_hh_reverse is None:
-                return RecurrentWeights(None, None)
+                return _NO_WEIGHTS
             return RecurrentWeights(dw_ih[d], dw_hh[d], *((db_ih[d], db_hh[d]) if ctx.has_bias else ()))
 
         dstates = [None if state is None else grad for state, grad in zip(saved.states, dstates)]

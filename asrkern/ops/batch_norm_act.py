@@ -31,7 +31,7 @@ class BatchNormActResult(NamedTuple):
     output: Tensor
     mean: Tensor
     var: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count
 
 
 def batch_norm_act(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from asrkern import _library
 from asrkern._lengths import Lengths
 from asrkern.ops._common import check_tensor, lengths_on, register_fake
+from asrkern.ops._log import logged
 
 _NO_LIMIT = (1 << 31) - 1
 
@@ -76,7 +77,7 @@ class CTCContext(NamedTuple):
             if self.hotword_rows is not None:
                 raise ValueError("hotword_rows: expected None on another device than the CPU")
             ctc_beam_search(torch.zeros(0, 0, len(self.token_kinds)), context=self, beam_width=1)
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device) if isinstance(value, Tensor) else tuple(t.to(device) for t in value)
             for name, value in self._asdict().items()
             if isinstance(value, (Tensor, tuple))
@@ -208,7 +209,8 @@ def ctc_beam_search(
     lengths = lengths_on(log_probs.device, "lengths", lengths, log_probs.shape[0])
     if context is None:
         context = CTCContext(torch.zeros(vocabulary, dtype=torch.uint8, device=log_probs.device))
-    found = torch.ops.asrkern.ctc_beam_search(
+    found = _call(
+        "ctc_beam_search",
         log_probs.detach().float(),
         lengths,
         **context._asdict(),
@@ -225,6 +227,12 @@ def ctc_beam_search(
         num_threads=num_threads,
     )
     return CTCBeamSearchResult(*found)
+
+
+# Not _autograd.call: it has no derivative that a transform could ask for.
+@logged
+def _call(name: str, *args: Any, **named: Any) -> tuple[Tensor, ...]:
+    return getattr(torch.ops.asrkern, name)(*args, **named)
 
 
 _ARGUMENTS = [argument.name for argument in torch.ops.asrkern.ctc_beam_search.default._schema.arguments]

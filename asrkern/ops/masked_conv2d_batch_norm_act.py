@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,7 +50,12 @@ def masked_conv2d_batch_norm_act(
     Raises:
         TypeError, ValueError: as :func:`masked_conv2d` and :func:`batch_norm_act`.
     """
-    geometry = {"lengths": lengths, "output_lengths": output_lengths, "stride": stride, "padding": padding}
+    geometry: dict[str, Any] = {
+        "lengths": lengths,
+        "output_lengths": output_lengths,
+        "stride": stride,
+        "padding": padding,
+    }
     if not _takes_kernel(input, weight, bias, norm_weight, norm_bias):
         convolved = masked_conv2d(input, weight, bias, **geometry)
         after = resolve_output_lengths(lengths, output_lengths, weight, stride, padding)

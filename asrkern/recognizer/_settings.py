@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asrkern._optional import require
 
-pydantic = require("pydantic", "recognizer")
+if TYPE_CHECKING:
+    import pydantic
+else:
+    pydantic = require("pydantic", "recognizer")
 
 
 class Settings(pydantic.BaseModel):

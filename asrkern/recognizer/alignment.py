@@ -8,6 +8,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ def align(
     recognizer.model.eval()
     window, margin = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
     log_probs = windowed_log_probs(recognizer.model, features, window, margin, progress).cpu()
-    blank = recognizer.tokenizer.blank
+    blank: Any = recognizer.tokenizer.blank
     try:
         found = forced_align(
             log_probs, [t for part in tokens for t in part], blank=blank, log_priors=log_priors
@@ -163,7 +164,8 @@ def estimate_log_priors(recognizer: Recognizer, features: Iterable[Tensor]) -> T
     if recognizer.task_name != "ctc":
         raise ValueError(f"recognizer: expected a CTC model, received {recognizer.model_name}")
     recognizer.model.eval()
-    total, frames = torch.zeros(recognizer.model.n_classes, dtype=torch.float64), 0
+    model: Any = recognizer.model
+    total, frames = torch.zeros(model.n_classes, dtype=torch.float64), 0
     for each in features:
         each = each.to(recognizer.device)
         log_probs, _ = recognizer.model(each[None, None], torch.tensor([each.shape[1]], device=each.device))
@@ -186,7 +188,7 @@ def save_log_priors(path: str | os.PathLike[str], recognizer: Recognizer, log_pr
         OSError: it cannot be written.
     """
     value = {"labels": list(recognizer.tokenizer.labels), "log_priors": log_priors.tolist()}
-    write_text(path, json.dumps(value, ensure_ascii=False) + "\n")
+    write_text(Path(path), json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def load_log_priors(path: str | os.PathLike[str], recognizer: Recognizer) -> Tensor:

@@ -45,7 +45,7 @@ def convert(
         TypeError: an option does not exist.
         ValueError: it is no checkpoint of these kinds, is damaged, or has no labels or a wrong number of them.
     """
-    system = _system(path)
+    system: Any = _system(path)
     found = system.convert(path, labels, dict(options or {}))
     labels = _checked(path, found)
     features, text, unit = FeatureSettings(**found.features), TextNormalization(), "class"

@@ -43,10 +43,10 @@ class FeatureSettings(Settings):
     """
 
     kind: Literal["spectrogram", "log_mel", "mfcc", "fbank", "samples", "stored"] = "spectrogram"
-    sample_rate: int = pydantic.Field(16000, ge=1000, le=384_000)
-    bins: int | None = pydantic.Field(None, ge=1)
-    window_seconds: float | None = pydantic.Field(None, gt=0, le=10)
-    hop_seconds: float = pydantic.Field(0.01, gt=0, le=10)
+    sample_rate: int = pydantic.Field(default=16000, ge=1000, le=384_000)
+    bins: int | None = pydantic.Field(default=None, ge=1)
+    window_seconds: float | None = pydantic.Field(default=None, gt=0, le=10)
+    hop_seconds: float = pydantic.Field(default=0.01, gt=0, le=10)
     periodic: bool = True
     normalization: Literal["utterance", "running"] | tuple[float, float] = "utterance"
     cmvn: bool = True
@@ -108,7 +108,7 @@ class FeatureSettings(Settings):
         if self.kind == "log_mel":
             return LogMelSpectrogram(self.n_features, *timing)
         if self.kind == "fbank":
-            return Fbank(self.n_features, self.convention, *timing, cmvn=self.cmvn)
+            return Fbank(self.n_features, str(self.convention), *timing, cmvn=self.cmvn)
         return MFCC(self.n_features, max(80, self.n_features), *timing)
 
     def _samples(self, samples: Tensor) -> Tensor:

@@ -174,7 +174,8 @@ class OnnxCTC(nn.Module):
         sound = (
             torch.arange(round(2 * _LONGEST_PROBE_SECONDS * rate)).sin().expand(self.features.n_features, -1)
         )
-        length, scores = round(_PROBE_SECONDS * rate), None
+        length = round(_PROBE_SECONDS * rate)
+        scores: Any = None
         while scores is None or len(scores) < 2:
             is_last = 2 * length > _LONGEST_PROBE_SECONDS * rate
             try:
@@ -228,7 +229,8 @@ def _features_of(path: str, inputs: list[Any], metadata: dict[str, str]) -> Feat
         raise ValueError(
             f"normalize_type: expected per_feature or none in the model's metadata, received {normalize!r}"
         )
-    convention, is_nemo = _OTHERS.get(kind), kind in _NEMO
+    convention: Any = _OTHERS.get(kind)
+    is_nemo = kind in _NEMO
     if is_nemo:
         convention = "gigaam" if metadata.get("is_giga_am", "0") == "1" else "nemo"
     size = shape[1 if is_nemo else 2] if len(shape) == 3 else None

@@ -268,7 +268,7 @@ def _of_onnx(
     with about(path):
         model = OnnxCTC(path, tokenizer.size, features).eval()
     letters = "".join(label for label in tokenizer.labels if len(label) == 1)
-    case = "upper" if letters == letters.upper() else "lower" if letters == letters.lower() else "keep"
+    case: Any = "upper" if letters == letters.upper() else "lower" if letters == letters.lower() else "keep"
     text = TextNormalization(case=case)
     return Recognizer(
         model, "onnx", {}, "ctc", tokenizer, model.features, text, info={"metadata": model.metadata}
@@ -322,7 +322,7 @@ def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
     with require("safetensors", "lm").safe_open(path, "pt") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         shapes = {key: (value.get_shape(), value.get_dtype()) for key, value in slices.items()}
-    sketch = outline(partial(build, name, **options), len(shapes))
+    sketch: Any = outline(partial(build, name, **options), len(shapes))
     _check_shapes(sketch, shapes)
     _check_tokenizer(tokenizer, header["task"], name, sketch.n_classes)
     if features.n_features != sketch.n_features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,8 +59,10 @@ class StreamTranscriber:
         self.normalization_differs = settings.normalization == "utterance"
         if self.normalization_differs:
             settings = settings.model_copy(update={"normalization": "running"})
+        self._decoder = transcriber.decoder
         self._transcriber, self._sample_rate = transcriber, settings.sample_rate
-        self._features = SpectrogramStream(settings.make())
+        spectrogram: Any = settings.make()
+        self._features = SpectrogramStream(spectrogram)
         self._model = stream(recognizer.model)
         self._times = FrameTimes.of(recognizer)
 
@@ -73,7 +75,7 @@ class StreamTranscriber:
         Raises:
             ValueError: a chunk is no tensor of this kind, or has values that are no numbers.
         """
-        decoder = self._transcriber.decoder
+        decoder = self._decoder
         features, model, search = self._features.start(), self._model.start(), decoder.start()
         samples = told = 0
         for chunk in chunks:
@@ -89,4 +91,4 @@ class StreamTranscriber:
         seconds = samples / self._sample_rate
         best = decoder.finish(search)[0]
         transcript = self._transcriber.timed(best, seconds)
-        yield Heard(seconds, transcript.words[told:], decoder.join(best.words[told:]), "", transcript)
+        yield Heard(seconds, (transcript.words or [])[told:], decoder.join(best.words[told:]), "", transcript)

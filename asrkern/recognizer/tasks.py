@@ -7,7 +7,7 @@ targets, :meth:`read` the transcripts of such scores, :meth:`predict` the transc
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,12 @@ class Step(NamedTuple):
     infeasible: Tensor
 
 
+def _blank(tokenizer: Tokenizer) -> int:
+    """That of a tokenizer for CTC."""
+    assert tokenizer.blank is not None
+    return tokenizer.blank
+
+
 class CTCTask:
     """Labels by CTC. Transcripts are those of the best path.
 
@@ -64,7 +70,7 @@ class CTCTask:
     def step(self, batch: Targets, teacher_forcing: float = 1.0) -> Step:
         """The loss in float32, and log-probabilities."""
         log_probs, lengths = self.model(batch.features, batch.lengths)
-        loss = ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths, blank=self.tokenizer.blank)
+        loss = ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths, blank=_blank(self.tokenizer))
         needed = frames_needed(batch.targets, batch.target_lengths)
         return Step(loss, self.weight(batch), log_probs.detach(), lengths, needed.cpu() > lengths.cpu())
 
@@ -79,7 +85,7 @@ class CTCTask:
     def transcripts(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
         """Transcripts of log-probabilities [N, T', V] with lengths [N]."""
         # NaN has no best path, and counts as 0.
-        paths = greedy_decode(log_probs.detach().float().nan_to_num(), lengths.cpu(), self.tokenizer.blank)
+        paths = greedy_decode(log_probs.detach().float().nan_to_num(), lengths.cpu(), _blank(self.tokenizer))
         return [self.tokenizer.decode(path.tokens) for path in paths]
 
 
@@ -96,7 +102,8 @@ class AttentionTask:
     name = "attention"
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, tokens_per_frame: float) -> None:
-        self.model, self.tokenizer, self.tokens_per_frame = model, tokenizer, tokens_per_frame
+        self.model: Any = model
+        self.tokenizer, self.tokens_per_frame = tokenizer, tokens_per_frame
 
     def weight(self, batch: Targets) -> int:
         """How many steps the loss of a batch is the mean of."""

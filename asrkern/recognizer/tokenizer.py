@@ -51,7 +51,7 @@ class TokenizerSettings(Settings):
     vocabulary: str = "english"
     model: str | None = None
     model_type: Literal["unigram", "bpe", "word"] = "unigram"
-    pieces: int = pydantic.Field(256, ge=8)
+    pieces: int = pydantic.Field(default=256, ge=8)
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,9 @@ class SentencePieceTokenizer:
             raise ValueError(f"model: expected a sentencepiece model: {error}") from None
         special = (_BLANK,) if task == "ctc" else ("<pad>", "<sos>", "<eos>")
         self.blank = 0 if task == "ctc" else None
+        self.pad: int | None
+        self.sos: int | None
+        self.eos: int | None
         self.pad, self.sos, self.eos = (None, None, None) if task == "ctc" else (0, 1, 2)
         self._offset = len(special)
         pieces = (self._processor.id_to_piece(i) for i in range(self._processor.vocab_size()))
@@ -321,7 +324,7 @@ def make_tokenizer(
         return CharacterTokenizer(tuple(sorted(set(texts))), unit="class")
     if settings.kind == "sentencepiece":
         model = _trained_pieces(texts, settings) if settings.model is None else None
-        return SentencePieceTokenizer(model or path(settings.model).read_bytes(), task)
+        return SentencePieceTokenizer(model or path(str(settings.model)).read_bytes(), task)
     if settings.vocabulary == "texts":
         return _with_special(sorted(set().union(*texts)), task)
     if settings.vocabulary == "english27":

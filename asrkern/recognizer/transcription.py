@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.data import collate
@@ -165,13 +165,14 @@ class Transcriber:
         del samples  # An hour of them has 230 MB, which are freed if the caller keeps none.
         if recognizer.task_name != "ctc":
             return self._checked(features)
-        frames = (round(seconds / settings.hop_seconds) for seconds in (window_seconds, margin_seconds))
+        window, margin = (round(each / settings.hop_seconds) for each in (window_seconds, margin_seconds))
         if self.decoder is None:
-            log_probs = windowed_log_probs(recognizer.model, features, *frames, progress)
+            log_probs = windowed_log_probs(recognizer.model, features, window, margin, progress)
             lengths = torch.tensor([len(log_probs)], device=log_probs.device)
-            return Transcript(recognizer.task.transcripts(log_probs[None], lengths)[0])
+            task: Any = recognizer.task
+            return Transcript(task.transcripts(log_probs[None], lengths)[0])
         search = self.decoder.start()
-        for log_probs in _each_window(recognizer.model, features, *frames, progress):
+        for log_probs in _each_window(recognizer.model, features, window, margin, progress):
             self.decoder.step(search, log_probs)
         return self.timed(self.decoder.finish(search)[0], seconds)
 
@@ -187,8 +188,10 @@ class Transcriber:
     def _beam_search(self, features: Tensor) -> Transcript:
         """Search one utterance [1, 1, F, T], alone, since the limit of the search depends on its length."""
         frames, recognizer = features.shape[-1], self.recognizer
-        limit = recognizer.task.max_tokens(frames)
-        [[best, *_]] = recognizer.model.beam_search(
+        task: Any = recognizer.task
+        model: Any = recognizer.model
+        limit = task.max_tokens(frames)
+        [[best, *_]] = model.beam_search(
             features, torch.tensor([frames], device=features.device), self.beam_width, max_length=limit + 2
         )
         return Transcript(recognizer.tokenizer.decode(best.tokens[:limit]))
@@ -208,7 +211,8 @@ class FrameTimes(NamedTuple):
     @classmethod
     def of(cls, recognizer: Recognizer) -> FrameTimes:
         """The frame times of a recognizer's model and features."""
-        geometry, features = recognizer.model.frame_geometry, recognizer.features
+        model: Any = recognizer.model
+        geometry, features = model.frame_geometry, recognizer.features
         hop = features.hop_seconds
         return cls(geometry.step * hop, geometry.offset * hop + features.first_seconds)
 
@@ -235,7 +239,13 @@ def make_decoder(
     unit: str | None = None,
 ) -> CTCBeamDecoder:
     """A beam search for a tokenizer's labels."""
-    options = {"alpha": alpha, "beta": beta, "beam_width": beam_width, "lm_case": lm_case, "unit": unit}
+    options: dict[str, Any] = {
+        "alpha": alpha,
+        "beta": beta,
+        "beam_width": beam_width,
+        "lm_case": lm_case,
+        "unit": unit,
+    }
     # In texts of characters only " " is a space.
     space = None if tokenizer.unit == "piece" else " " if " " in tokenizer.labels else ""
     return CTCBeamDecoder(tokenizer.labels, lm, blank=tokenizer.blank, space=space, **options)
@@ -249,14 +259,14 @@ def check_window(window_seconds: float, margin_seconds: float) -> None:
         )
 
 
-def check_frames(model: nn.Module, frames: int) -> None:
+def check_frames(model: Any, frames: int) -> None:
     """Raise ValueError unless so many input frames make at least one frame of output."""
     if model.output_length(frames) < 1:
         raise ValueError(f"expected a longer recording, received {frames} frames, too few for the model")
 
 
 def windowed_log_probs(
-    model: nn.Module,
+    model: Any,
     features: Tensor,
     window: int,
     margin: int,
@@ -273,7 +283,8 @@ def windowed_log_probs(
         frame
             depends on input further away than the margin.
     """
-    log_probs, first = None, 0
+    log_probs: Any = None
+    first = 0
     for part in _each_window(model, features, window, margin, progress):
         if log_probs is None:
             log_probs = part.new_empty(model.output_length(features.shape[1]), part.shape[1])
@@ -284,7 +295,7 @@ def windowed_log_probs(
 
 @torch.no_grad()
 def _each_window(
-    model: nn.Module, features: Tensor, window: int, margin: int, progress: Callable[[float], None]
+    model: Any, features: Tensor, window: int, margin: int, progress: Callable[[float], None]
 ) -> Iterator[Tensor]:
     """The same in parts, one for each window."""
     check_frames(model, features.shape[1])
@@ -296,7 +307,7 @@ def _each_window(
         progress((first + kept.stop - kept.start) / total)
 
 
-def _windows(model: nn.Module, frames: int, window: int, margin: int) -> Iterator[tuple[slice, int, slice]]:
+def _windows(model: Any, frames: int, window: int, margin: int) -> Iterator[tuple[slice, int, slice]]:
     """For each window: the input frames to read, the first output frame to keep, and the part of the output to keep."""
     total = model.output_length(frames)
     if frames <= window:

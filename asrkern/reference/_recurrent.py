@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def run_layer(
     batch_sizes: Tensor | None,
     batch_first: bool,
     multiply: Callable = _product,
-) -> tuple[Tensor, ...]:
+) -> Any:
     """(output, *final states); cell(W_ih x + b_ih, W_hh h + b_hh, *states) → the next states, the output's first.
 
     multiply: (x [..., in_features], weight) → [..., out_features].

@@ -76,7 +76,7 @@ def kneser_ney(
     rank = {word: i for i, word in enumerate(vocabulary)}
     counts[0] = Counter({(word,): counts[0][word,] if word != "<s>" else 0 for word in vocabulary})
     model: Model = {}
-    lower = {(): 1 / (len(vocabulary) - 1)}
+    lower: dict[tuple[str, ...], float] = {(): 1 / (len(vocabulary) - 1)}
     last: tuple[str, ...] = ()
     for n, (count, threshold) in enumerate(zip(counts, prune), 1):
         adjusted: dict[tuple[str, ...], int] = count

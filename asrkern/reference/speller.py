@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -78,7 +80,7 @@ def _one_row(w, x, states, context, previous, keys, values, length):
     return y, attended, torch.stack(after), context
 
 
-def _score(w: SpellerWeights, q: Tensor, key: Tensor, previous: Tensor | None, t: int) -> Tensor:
+def _score(w: Any, q: Tensor, key: Tensor, previous: Tensor | None, t: int) -> Tensor:
     if w.scores == "mean":
         return key.new_zeros(())
     if w.scores == "dot":

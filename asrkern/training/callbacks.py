@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import FSDPStrategy
@@ -53,7 +52,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with atomic_write(path) as temporary:
             torch.save(checkpoint, temporary)
 
-    def load_checkpoint(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint.
 
         Raises:
@@ -86,7 +85,7 @@ class Exports(Callback):
     def __init__(self, folder: Path, recognizer: Recognizer) -> None:
         self._folder, self._recognizer = folder, recognizer
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the checkpoint."""
         recognizer = self._recognizer
         if isinstance(trainer.strategy, FSDPStrategy):
@@ -128,23 +127,23 @@ class Records(Checkpoint):
         """Take over the rows of the run that is resumed."""
         self.results.rows = state["rows"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock by which the remaining time is estimated."""
         self._first = time.monotonic(), trainer.global_step
         if trainer.global_step:
             epoch, batches = trainer.datamodule.position
             self.saved = self._place(epoch + (batches > 0), trainer.global_step)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the epoch's clock and its measure of memory."""
         self._began = time.monotonic()
         reset_peak_memory()
 
     def on_train_batch_end(
         self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Any],
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
     ) -> None:
@@ -162,7 +161,7 @@ class Records(Checkpoint):
         if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and not is_last:
             self._save(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the row, the checkpoints and the line of the log."""
         measures = dict(pl_module.measures)
         row = {
@@ -176,19 +175,20 @@ class Records(Checkpoint):
             self.results.write(self._folder)
             log.info(self._line(row, improved) + self._left(trainer.global_step))
         self._save(trainer)
-        best, patience = self.results.best(), self._recipe.trainer.stop_after
+        best: Any = self.results.best()
+        patience = self._recipe.trainer.stop_after
         if patience and row["epoch"] - best["epoch"] >= patience:
             log.info("no improvement for %d epochs: training ends", patience)
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the average of the last epochs."""
         paths = [self._epoch_path(row["epoch"]) for row in self.results.rows[-self._recipe.averaging.last :]]
         paths = [path for path in paths if path.exists()]
         if trainer.is_global_zero and self._recipe.averaging.last and paths:
             average_checkpoints(paths, self._folder / "averaged.safetensors")
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Any) -> None:
         trainer.save_checkpoint(self._folder / LAST_STATE)
         self.saved = self._place(trainer.current_epoch + 1, trainer.global_step)
 
@@ -233,11 +233,11 @@ class Progress(Callback):
     def __init__(self, report: Callable[[str, int, int | None], None], total_steps: int) -> None:
         self._report, self._total_steps = report, total_steps
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Report where training begins."""
         self._report("training", trainer.global_step, self._total_steps)
 
-    def on_train_batch_end(self, trainer: Trainer, *more: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, *more: Any) -> None:
         """Report the step."""
         self._report("training", trainer.global_step, self._total_steps)
 

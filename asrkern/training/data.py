@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from lhotse.cut import Cut
 from lightning.pytorch import LightningDataModule
@@ -51,16 +52,18 @@ class SpeechData(LightningDataModule):
 
     def train_dataloader(self) -> EpochBatches:
         """The batches of the present epoch that have not been taken."""
-        epoch = self.trainer.current_epoch
+        trainer: Any = self.trainer
+        epoch = trainer.current_epoch
         plan = self.epoch_plan(epoch)
-        self._train_loader.plan = share(plan, self.trainer.global_rank, self.trainer.world_size, again=True)
+        self._train_loader.plan = share(plan, trainer.global_rank, trainer.world_size, again=True)
         start = self.position[1] if self.position[0] == epoch else 0
         return EpochBatches(self._train_loader, start, self.recipe.data.workers)
 
     def val_dataloader(self) -> EpochBatches:
         """All batches of valid."""
+        trainer: Any = self.trainer
         plan = plan_valid(self.valid, self.recipe)
-        self._valid_loader.plan = share(plan, self.trainer.global_rank, self.trainer.world_size, again=False)
+        self._valid_loader.plan = share(plan, trainer.global_rank, trainer.world_size, again=False)
         return EpochBatches(self._valid_loader, 0, self.recipe.data.workers)
 
     def epoch_plan(self, epoch: int) -> list[list[Cut]]:
@@ -77,7 +80,8 @@ class SpeechData(LightningDataModule):
 
     def load_state_dict(self, state: dict[str, tuple[int, int]]) -> None:
         """Continue there."""
-        self.position = tuple(state["position"])
+        epoch, batches = state["position"]
+        self.position = (epoch, batches)
 
     def _read(self, paths: list[str]) -> list[Cut]:
         cuts: list[Cut] = []

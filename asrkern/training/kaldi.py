@@ -100,7 +100,7 @@ class _Folder:
             text=_SPACE.sub(" ", self._texts.get(name, "")),
             language=self._languages.get(name),
             speaker=speaker,
-            gender=self._genders.get(speaker),
+            gender=None if speaker is None else self._genders.get(speaker),
         )
 
     def _warn(self, utterances: Collection[str]) -> None:

@@ -135,7 +135,7 @@ def _supervised(line: bytes, folder: Path, where: str, recordings: dict[str, Rec
     )
 
 
-def _item(line: bytes, folder: Path, where: str, kind: type) -> Any:
+def _item(line: bytes, folder: Path, where: str, kind: Any) -> Any:
     """The item of a line; the files of its recordings are found."""
     data = json_object(line, where)
     for source in _sources(data):

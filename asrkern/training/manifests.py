@@ -101,12 +101,11 @@ def _manifest(path: Path, left_out: LeftOut) -> Iterator[Callable[[], Cut]]:
         if utterance.audio_path is None:
             yield partial(_stored_cut, utterance)
         else:
-            yield partial(_recorded_cut, utterance, recordings, where)
+            yield partial(_recorded_cut, utterance, utterance.audio_path, recordings, where)
 
 
-def _recorded_cut(utterance: Utterance, recordings: dict[Path, Recording], where: str) -> Cut:
+def _recorded_cut(utterance: Utterance, path: Path, recordings: dict[Path, Recording], where: str) -> Cut:
     """The cut of an utterance in a recording, which may hold several."""
-    path = utterance.audio_path
     where = f"{where}, {path.stem}"
     if path not in recordings:
         recordings[path] = read_recording(path, where)
@@ -122,7 +121,7 @@ def _recorded_cut(utterance: Utterance, recordings: dict[Path, Recording], where
 
 def _stored_cut(utterance: Utterance) -> MonoCut:
     custom = {"features_path": str(utterance.features_path), "features_key": utterance.features_key}
-    supervision = _supervision(utterance.features_key, utterance)
+    supervision = _supervision(str(utterance.features_key), utterance)
     return MonoCut(supervision.id, 0.0, supervision.duration, 0, [supervision], custom=custom)
 
 

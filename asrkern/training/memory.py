@@ -21,7 +21,7 @@ def release_memory() -> None:
     Batches of many lengths leave gaps in glibc's heap that the next ones do not fill: 60 MiB more every 100 steps.
     """
     gc.collect()
-    if hasattr(_C_LIBRARY, "malloc_trim"):
+    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
 
 

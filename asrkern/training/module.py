@@ -73,7 +73,7 @@ class RecognitionModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The recipe's optimizer."""
         settings = self.recipe.optimizer
-        common = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         if settings.name == "sgd":
             nesterov = settings.nesterov and settings.momentum > 0
             optimizer = torch.optim.SGD(
@@ -84,6 +84,12 @@ class RecognitionModule(LightningModule):
             optimizer = kind(self.parameters(), betas=settings.betas, **common)
         self._rate = LearningRate(optimizer, self.recipe.schedule, self._total_steps, self.recipe.metric)
         return optimizer
+
+    @property
+    def _data(self) -> Any:
+        """The trainer's :class:`asrkern.training.data.SpeechData`, of which Lightning's types know nothing."""
+        trainer: Any = self.trainer
+        return trainer.datamodule
 
     def on_train_epoch_start(self) -> None:
         """Turn dropout on or off, as the schedule says."""
@@ -96,8 +102,8 @@ class RecognitionModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Forward and backward; every ``accumulate`` batches a step of the optimizer."""
-        accumulate, batches = self.recipe.trainer.accumulate, self.trainer.num_training_batches
-        optimizer = self.optimizers()
+        accumulate, batches = self.recipe.trainer.accumulate, int(self.trainer.num_training_batches)
+        optimizer: Any = self.optimizers()
         group_start = batch_idx - batch_idx % accumulate
         group = min(accumulate, batches - group_start)
         last = batch_idx == group_start + group - 1
@@ -113,7 +119,7 @@ class RecognitionModule(LightningModule):
         for part, step in steps:
             self._train.add(self.task, part.texts, step, self.task.read(step))
         self.log("loss", loss, prog_bar=True, batch_size=len(batch))
-        self.trainer.datamodule.position = (self.current_epoch, batch_idx + 1)
+        self._data.position = (self.current_epoch, batch_idx + 1)
         return {"loss": torch.tensor(loss), "steps": steps}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -121,7 +127,8 @@ class RecognitionModule(LightningModule):
         parameters = [p for p in self.parameters() if p.grad is not None]
         clip = self.recipe.optimizer.clip or math.inf
         if isinstance(self.trainer.strategy, FSDPStrategy):
-            norm = float(self.trainer.strategy.model.clip_grad_norm_(clip))
+            sharded: Any = self.trainer.strategy.model
+            norm = float(sharded.clip_grad_norm_(clip))
         else:
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
         self.log("gradient_norm", norm, batch_size=1)
@@ -161,7 +168,8 @@ class RecognitionModule(LightningModule):
                 halves,
             )
             self.parts = halves
-            self.optimizers().zero_grad()
+            optimizer: Any = self.optimizers()
+            optimizer.zero_grad()
             if batch.features.is_cuda:
                 torch.cuda.empty_cache()
 
@@ -174,7 +182,8 @@ class RecognitionModule(LightningModule):
             part = batch if parts == 1 else batch.rows(start, stop)
             part = replace(part, features=augment(part.features, part.lengths, self.recipe.augment))
             step = self.task.step(part, self.teacher_forcing.value)
-            with self.optimizers().toggle_model(sync_grad=last and stop == len(batch)):
+            optimizer: Any = self.optimizers()
+            with optimizer.toggle_model(sync_grad=last and stop == len(batch)):
                 self.manual_backward(step.loss * (step.weight / total / group))
             steps.append((part, step._replace(loss=step.loss.detach())))
         return steps
@@ -193,13 +202,14 @@ class RecognitionModule(LightningModule):
         """Compute the measures of the epoch, and advance the schedules."""
         train, valid = self._train.over_processes(self), self._valid.over_processes(self)
         metric = self.recipe.metric
+        optimizer: Any = self.optimizers()
         self.measures = {
             "epoch": self.current_epoch + 1,
             "train_loss": train.loss,
             "train_metric": train.counts.value(metric),
             "valid_loss": valid.loss,
             "valid_metric": valid.counts.value(metric),
-            "lr": self.optimizers().param_groups[0]["lr"],
+            "lr": optimizer.param_groups[0]["lr"],
             "infeasible": train.infeasible,
             "skipped": train.skipped,
         }
@@ -208,7 +218,7 @@ class RecognitionModule(LightningModule):
         self._rate.epoch_end(self.measures["valid_metric"])
         self.teacher_forcing.epoch_end(self.current_epoch, valid.counts.value("distance"))
         self._train = _Sums()
-        self.trainer.datamodule.position = (self.current_epoch + 1, 0)
+        self._data.position = (self.current_epoch + 1, 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not know about."""

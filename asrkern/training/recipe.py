@@ -65,15 +65,15 @@ class Data(Settings):
     train: list[str] = pydantic.Field(min_length=1)
     valid: list[str] = pydantic.Field(min_length=1)
     label: str = "label"
-    batch_frames: int = pydantic.Field(20_000, ge=1)
-    batch_utterances: int = pydantic.Field(32, ge=1)
-    buckets: int = pydantic.Field(10, ge=1)
-    sorted_epochs: int = pydantic.Field(0, ge=0)
-    max_seconds: float = pydantic.Field(30.0, gt=0)
-    min_seconds: float = pydantic.Field(0.0, ge=0)
+    batch_frames: int = pydantic.Field(default=20_000, ge=1)
+    batch_utterances: int = pydantic.Field(default=32, ge=1)
+    buckets: int = pydantic.Field(default=10, ge=1)
+    sorted_epochs: int = pydantic.Field(default=0, ge=0)
+    max_seconds: float = pydantic.Field(default=30.0, gt=0)
+    min_seconds: float = pydantic.Field(default=0.0, ge=0)
     leave_out_unknown: bool = False
-    workers: int = pydantic.Field(0, ge=0)
-    cache_mib: int = pydantic.Field(0, ge=0)
+    workers: int = pydantic.Field(default=0, ge=0)
+    cache_mib: int = pydantic.Field(default=0, ge=0)
 
 
 class Augment(Settings):
@@ -90,13 +90,13 @@ class Augment(Settings):
     """
 
     speeds: tuple[float, ...] = (1.0,)
-    noise: float = pydantic.Field(0.0, ge=0)
-    time_masks: int = pydantic.Field(0, ge=0)
-    time_mask_frames: int = pydantic.Field(70, ge=0)
-    frequency_masks: int = pydantic.Field(0, ge=0)
-    frequency_mask_bins: int = pydantic.Field(20, ge=1)
-    mask_share: float = pydantic.Field(0.5, gt=0, lt=1)
-    frequency_mask_share: float | None = pydantic.Field(None, gt=0, lt=1)
+    noise: float = pydantic.Field(default=0.0, ge=0)
+    time_masks: int = pydantic.Field(default=0, ge=0)
+    time_mask_frames: int = pydantic.Field(default=70, ge=0)
+    frequency_masks: int = pydantic.Field(default=0, ge=0)
+    frequency_mask_bins: int = pydantic.Field(default=20, ge=1)
+    mask_share: float = pydantic.Field(default=0.5, gt=0, lt=1)
+    frequency_mask_share: float | None = pydantic.Field(default=None, gt=0, lt=1)
 
     @pydantic.field_validator("speeds")
     @classmethod
@@ -118,12 +118,12 @@ class Optimizer(Settings):
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
-    lr: float = pydantic.Field(1e-3, gt=0)
-    weight_decay: float = pydantic.Field(0.0, ge=0)
-    momentum: float = pydantic.Field(0.9, ge=0, lt=1)
+    lr: float = pydantic.Field(default=1e-3, gt=0)
+    weight_decay: float = pydantic.Field(default=0.0, ge=0)
+    momentum: float = pydantic.Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = pydantic.Field(5.0, ge=0)
+    clip: float = pydantic.Field(default=5.0, ge=0)
 
 
 class Schedule(Settings):
@@ -138,12 +138,12 @@ class Schedule(Settings):
         dropout_from_epoch: no dropout before this epoch. Dropout hinders a CTC model whose output is still all blank.
     """
 
-    warmup: float = pydantic.Field(0.0, ge=0)
-    anneal: float = pydantic.Field(1.0, ge=1)
+    warmup: float = pydantic.Field(default=0.0, ge=0)
+    anneal: float = pydantic.Field(default=1.0, ge=1)
     decay: Literal["none", "cosine", "linear"] = "none"
-    plateau_factor: float = pydantic.Field(1.0, gt=0, le=1)
-    plateau_patience: int = pydantic.Field(5, ge=0)
-    dropout_from_epoch: int = pydantic.Field(0, ge=0)
+    plateau_factor: float = pydantic.Field(default=1.0, gt=0, le=1)
+    plateau_patience: int = pydantic.Field(default=5, ge=0)
+    dropout_from_epoch: int = pydantic.Field(default=0, ge=0)
 
 
 class TeacherForcing(Settings):
@@ -156,13 +156,13 @@ class TeacherForcing(Settings):
             valid has been below ``below_distance`` or the epoch is beyond ``after_epoch`` (HW4P2: 0.985, 30, 20).
     """
 
-    start: float = pydantic.Field(1.0, ge=0, le=1)
-    end: float = pydantic.Field(0.0, ge=0, le=1)
-    step: float = pydantic.Field(0.0, ge=0, le=1)
-    every: int = pydantic.Field(20, ge=1)
-    factor: float = pydantic.Field(1.0, gt=0, le=1)
-    below_distance: float = pydantic.Field(0.0, ge=0)
-    after_epoch: int = pydantic.Field(10**9, ge=0)
+    start: float = pydantic.Field(default=1.0, ge=0, le=1)
+    end: float = pydantic.Field(default=0.0, ge=0, le=1)
+    step: float = pydantic.Field(default=0.0, ge=0, le=1)
+    every: int = pydantic.Field(default=20, ge=1)
+    factor: float = pydantic.Field(default=1.0, gt=0, le=1)
+    below_distance: float = pydantic.Field(default=0.0, ge=0)
+    after_epoch: int = pydantic.Field(default=10**9, ge=0)
 
 
 class Averaging(Settings):
@@ -175,8 +175,8 @@ class Averaging(Settings):
             none.
     """
 
-    ema: float = pydantic.Field(0.0, ge=0, lt=1)
-    last: int = pydantic.Field(0, ge=0)
+    ema: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    last: int = pydantic.Field(default=0, ge=0)
 
 
 class Trainer(Settings):
@@ -195,15 +195,15 @@ class Trainer(Settings):
         log_steps: steps between lines of progress in the log.
     """
 
-    epochs: int = pydantic.Field(20, ge=1)
-    accumulate: int = pydantic.Field(1, ge=1)
+    epochs: int = pydantic.Field(default=20, ge=1)
+    accumulate: int = pydantic.Field(default=1, ge=1)
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    checkpoint_steps: int = pydantic.Field(0, ge=0)
-    stop_after: int = pydantic.Field(0, ge=0)
+    checkpoint_steps: int = pydantic.Field(default=0, ge=0)
+    stop_after: int = pydantic.Field(default=0, ge=0)
     tensorboard: bool = True
-    log_steps: int = pydantic.Field(50, ge=1)
+    log_steps: int = pydantic.Field(default=50, ge=1)
 
 
 class Recipe(Settings):
@@ -222,7 +222,7 @@ class Recipe(Settings):
     name: str = pydantic.Field(pattern=r"^[\w.-]+$")
     task: Task
     metric: Metric
-    seed: int = pydantic.Field(0, ge=0)
+    seed: int = pydantic.Field(default=0, ge=0)
     diagnose: bool = True
     model: Model
     data: Data
@@ -344,7 +344,7 @@ def _describe(error: Mapping[str, Any]) -> str:
 
 def _keys(location: Iterable[str | int]) -> list[str]:
     """The keys of a section."""
-    settings: type[Settings] = Recipe
+    settings: Any = Recipe
     for name in location:
         settings = settings.model_fields[str(name)].annotation
     return list(settings.model_fields)

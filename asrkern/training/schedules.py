@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import SGD, Optimizer
@@ -32,7 +32,7 @@ class LearningRate:
         self._lambda = LambdaLR(optimizer, self._factor)
         # torch's class finds the plateaus, on an optimizer of its own: else both would set the same rate.
         probe = SGD([nn.Parameter()], lr=1.0)
-        mode = "max" if metric in HIGHER_IS_BETTER else "min"
+        mode: Literal["min", "max"] = "max" if metric in HIGHER_IS_BETTER else "min"
         factor = schedule.plateau_factor if schedule.plateau_factor < 1 else 0.5
         self._plateau = ReduceLROnPlateau(probe, mode, factor, schedule.plateau_patience)
 

@@ -116,7 +116,7 @@ def _train(
     torch.manual_seed(recipe.seed)
     data = SpeechData(recipe)
     options = model_options(recipe, data.tokenizer)
-    model = _new_model(recipe, options)
+    model: Any = _new_model(recipe, options)
     data.check(model.output_length)
     constant, value = constant_answer(data.train.texts, data.valid.texts, recipe.metric)
     notes = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +14,18 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import asrkern
 from asrkern.cli.app import app
-from asrkern.cli.command import _options, as_typed
+from asrkern.cli.command import Command, _options, as_typed
 from tests.cli.tiny import make_recognizer, write
 from tests.training.tones import write_tones
 
 
 def run(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="asrkern")
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,79 @@ def test_so_does_one_of_both_outputs(tmp_path: Path) -> None:
     with subprocess.Popen(command, **pipes) as process:
         process.stdout.close()
     assert process.returncode == 141
+
+
+def examples() -> list[str]:
+    """Of each command, what its help shows."""
+    top = get_command(app).commands
+    commands = [*(command for command in top.values() if command.name != "lm"), *top["lm"].commands.values()]
+    return [
+        line for command in commands for line in re.findall(r"^ *Example: (asrkern .*)$", command.help, re.M)
+    ]
+
+
+def test_every_command_has_an_example() -> None:
+    top = get_command(app).commands
+    names = [*(name for name in top if name != "lm"), *(f"lm {name}" for name in top["lm"].commands)]
+    assert [re.match(rf"asrkern {name}\b", line) is None for name, line in zip(names, examples())] == [
+        False
+    ] * len(names)
+
+
+@pytest.mark.parametrize("example", examples())
+def test_examples_are_right_usage(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Command, "invoke", lambda *_: print("would run"))
+    (tmp_path / "recipes").mkdir()
+    _, *arguments = shlex.split(example.partition(" < ")[0])
+    for name in arguments:
+        if re.fullmatch(r"[\w/]+(\.\w+)+", name):
+            Path(name).write_text("")
+    result = run(*arguments)
+    assert result.exit_code == 0 and result.stdout == "would run\n", result.stderr
+
+
+def test_wrong_usage_is_one_line() -> None:
+    for arguments, said in (
+        (("transcrib",), "No such command 'transcrib'. Did you mean 'transcribe'? (see asrkern --help)"),
+        (("lm", "build", "--ordr", "4"), "--ordr"),
+        (("transcribe",), "Missing argument 'CHECKPOINT' (see asrkern transcribe --help)"),
+        (("--debug",), "Missing command (see asrkern --help)"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2 and result.stdout == ""
+        assert (
+            result.stderr.startswith("error: ") and said in result.stderr and result.stderr.count("\n") == 1
+        )
+
+
+def test_a_group_alone_shows_its_help() -> None:
+    result = run("lm")
+    assert result.exit_code == 2 and "interpolate" in result.stdout and result.stderr == ""
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_debug_shows_where_an_error_comes_from(place: int, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("name: nothing")
+    arguments = ["train", str(tmp_path / "recipe.toml"), "trainer.epochs=1"]
+    result = run(*arguments)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    line = result.stderr
+    debugged = run(*arguments[:place], "--debug", *arguments[place:])
+    assert debugged.exit_code == 1 and debugged.stderr.endswith(line)
+    assert debugged.stderr.startswith("Traceback") and "load_recipe" in debugged.stderr
+    # For one command alone.
+    assert run(*arguments).stderr == line
+
+
+def test_a_fault_of_the_program_is_one_line_and_says_how_to_see_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrkern.models.list", lambda: {}["a\nb"])
+    result = run("models")
+    assert result.exit_code == 1
+    assert result.stderr == "error: KeyError: 'a\\nb' (--debug shows where)\n"
+    assert "in <lambda>" in run("models", "--debug").stderr
 
 
 def test_the_version() -> None:

@@ -221,7 +221,8 @@ class CallbackDecoder:
             inside = kind != ENDS_WORD
             if inside:
                 spelled[-1] += self._tokens.texts[token]
-        known = [self._names[word] if word != _UNKNOWN else text for word, text in zip(words, spelled)]
+        names = self._names or []
+        known = [names[word] if word != _UNKNOWN else text for word, text in zip(words, spelled)]
         return (*known, *spelled[len(known) :])
 
     def _joined(

@@ -83,7 +83,7 @@ def _tell_transformers() -> None:
     """Correct what transformers has found out before."""
     known = sys.modules.get(_TRANSFORMERS)
     for name in _finder.names if known else ():
-        check = getattr(known, f"is_{name}_available", None)
+        check: Any = getattr(known, f"is_{name}_available", None)
         if hasattr(check, "cache_clear"):
             check.cache_clear()
         if getattr(known, f"_{name}_available", None) is False:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class CTCHypothesis(NamedTuple):
 class _BeamDecoder(CTCBeamDecoder):
     """A decoder whose hypotheses come with the end of their last token."""
 
-    def _hypothesis(self, *values):
+    def _hypothesis(self, *values: Any) -> Any:
         return super()._hypothesis(*values), values[-1]
 
 
@@ -79,7 +79,7 @@ class CTCDecoder:
     ) -> None:
         self._decoder, self._names = decoder, names
         self._sil, self._sil_score, self._unk_word = sil, sil_score, unk_word
-        self._state = None
+        self._state: Any = None
 
     @renamed(**_NAMES)
     def __call__(self, emissions: Tensor, lengths: Lengths | None = None) -> list[list[CTCHypothesis]]:
@@ -119,7 +119,8 @@ class CTCDecoder:
     def get_final_hypothesis(self) -> list[CTCHypothesis]:
         """The n-best of the frames taken."""
         state = self._started()
-        return [self._convert(h, state.frames) for h in self._decoder.finish(state)]
+        found: list[Any] = self._decoder.finish(state)
+        return [self._convert(h, state.frames) for h in found]
 
     def idxs_to_tokens(self, idxs: Tensor) -> list[str]:
         """The names of tokens.
@@ -129,7 +130,7 @@ class CTCDecoder:
         """
         return [self._names[index] for index in idxs.tolist()]
 
-    def _started(self):
+    def _started(self) -> Any:
         if self._state is None:
             raise RuntimeError("decode_begin has not been called")
         return self._state
@@ -166,7 +167,7 @@ def _read_tokens(tokens: str | os.PathLike[str] | Sequence[str]) -> tuple[dict[s
     """Each name's index, and the first name of each index; a file's line may have several names of one index, or a
     name and its index."""
     if isinstance(tokens, (str, os.PathLike)):
-        lines = [line for line in map(fields, _read_lines(tokens)) if line]
+        lines: list[Any] = [line for line in map(fields, _read_lines(tokens)) if line]
         numbers = {line[1]: line[:1] for line in lines if len(line) == 2}
         in_order = [numbers.get(str(index)) for index in range(len(lines))]
         lines = in_order if all(in_order) else lines
@@ -205,7 +206,7 @@ def _lm_words(words: Iterable[str], lm_dict: str | os.PathLike[str] | None, unk_
     """The index of each word in a CTCDecoderLM, and last the unknown word's."""
     if lm_dict is None:
         return list(range(len([*words]) + 1))
-    index = {}
+    index: dict[str, int] = {}
     for line in filter(None, map(fields, _read_lines(lm_dict))):
         index.setdefault(line[0], len(index))
     for word in (*words, unk_word):

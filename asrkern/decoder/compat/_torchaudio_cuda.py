@@ -57,6 +57,12 @@ class CUCTCDecoder:
         ValueError: an argument out of its range.
     """
 
+    vocab_list: list[str]
+    blank_id: int
+    blank_skip_threshold: float
+    _stream: torch.cuda.Stream | None
+    _decoder: CTCBeamDecoder
+
     def __init__(
         self,
         vocab_list: Sequence[str],

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 
 from asrkern.training.batches import Loader
 from asrkern.training.diagnostics.measures import Probe
@@ -44,7 +44,7 @@ class CollapseWatch(Callback):
         """Continue from there."""
         self._restored = state or None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Choose the utterances."""
         # One process alone cannot run a model that is divided among several.
         if not trainer.is_global_zero or pl_module.recipe.trainer.strategy == "fsdp":
@@ -72,14 +72,14 @@ class CollapseWatch(Callback):
         if self._restored:
             self.monitor.restore(self._restored)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Take the gradients of a step that is about to be looked at."""
         last = trainer.fit_loop.epoch_loop.batch_idx + 1 == trainer.num_training_batches
         if self.monitor and (last or self._due(trainer.global_step + 1)):
             self.monitor.take_gradients()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the loss, and look at the model if it is time."""
         if self.monitor and trainer.global_step > len(self.monitor.losses):
@@ -87,7 +87,7 @@ class CollapseWatch(Callback):
             if self._due(trainer.global_step):
                 self._look(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Look at the model, and write the diagnosis."""
         if self.monitor:
             self._look(trainer)
@@ -96,17 +96,18 @@ class CollapseWatch(Callback):
     def _due(self, step: int) -> bool:
         return step in EARLY or step % self._every == 0
 
-    def _look(self, trainer: Trainer) -> None:
+    def _look(self, trainer: Any) -> None:
+        monitor: Any = self.monitor
         if self._looked == trainer.global_step:
             return
         self._looked = trainer.global_step
-        before = self.monitor.verdicts[-1].name if self.monitor.verdicts else None
-        verdict = self.monitor.look()
+        before = monitor.verdicts[-1].name if monitor.verdicts else None
+        verdict = monitor.look()
         if verdict.name != before:
             level = logging.INFO if verdict.normal else logging.WARNING
             log.log(level, "step %d: %s", trainer.global_step, verdict)
         if trainer.logger:
-            m = self.monitor.looks[-1]
+            m = monitor.looks[-1]
             names = ("blank_fraction", "entropy", "dependence", "dropout_noise", "error_rate", "distinct")
             trainer.logger.log_metrics(
                 {f"diagnosis/{name}": getattr(m, name) for name in names}, trainer.global_step

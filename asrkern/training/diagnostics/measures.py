@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -227,7 +227,7 @@ def _recording(model: nn.Module, gradients: Mapping[str, float]) -> Iterator[lis
     # (address, size) → tensor, kept so that no address is used twice
     kept: dict[tuple[int, int], Tensor] = {}
 
-    def hook(name: str):
+    def hook(name: str) -> Callable[..., None]:
         def record(module: nn.Module, _inputs: object, output: object) -> None:
             value = output[0] if isinstance(output, tuple) else output
             if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() < 2:

@@ -82,7 +82,7 @@ class _Words:
             return 0.0
         if part not in self._parts:
             of_hotwords = self._lm is None or part in self._hotwords
-            scorer = self._hotwords if of_hotwords else self._lm
+            scorer: Any = self._hotwords if of_hotwords else self._lm
             self._parts[part] = scorer.score_partial_token(part)
         return self._parts[part]
 

@@ -359,7 +359,7 @@ class BeamSearchDecoderCTC:
             OSError: a file cannot be opened.
             ValueError: a file is missing, or is not what its name says.
         """
-        paths = cls.parse_directory_contents(filepath)
+        paths: dict[str, Any] = cls.parse_directory_contents(filepath)
         with about(paths["alphabet"]):
             alphabet = Alphabet.loads(Path(paths["alphabet"]).read_text("utf-8"))
         folder = paths["language_model"]
@@ -397,7 +397,7 @@ class BeamSearchDecoderCTC:
     @renamed(**_NAMES)
     def _base(self) -> CTCBeamDecoder:
         """The decoder of the language model's parameters as they are now, with default options."""
-        lm = self._language_model
+        lm: Any = self._language_model
         attributes = () if lm is None else (lm.alpha, lm.beta, lm.unk_score_offset)
         if ("base", attributes) in self._decoders:
             return self._decoders["base", attributes]
@@ -471,13 +471,13 @@ class BeamSearchDecoderCTC:
             )
         decoder = self._decoder(width, prune, least, hotwords, weight, 1 if best_only else None)
         utterances = [self._log_probs(logits) for logits in logits_list]
-        lm = self._language_model
+        lm: Any = self._language_model
         if lm is None and lm_state is not None:
             raise ValueError("lm_state: expected None without a language model")
         ends = lm_state is None if end_of_sentence is None else end_of_sentence
         if lm is not None and (not lm.score_boundary or lm_state is not None or not ends):
             start = lm.get_start_state() if lm_state is None else lm_state
-            rows = [_in_text(decoder, u, start, ends and lm.score_boundary) for u in utterances]
+            rows: list[Any] = [_in_text(decoder, u, start, ends and lm.score_boundary) for u in utterances]
         else:
             rows = decoder.decode_batch(utterances)
         for row in rows:
@@ -527,7 +527,7 @@ class BeamSearchDecoderCTC:
 
     def _state_behind(self, found: Hypothesis, start: Any) -> Any:
         """The language model's state behind the last word."""
-        lm = self._language_model
+        lm: Any = self._language_model
         words = [word.text for word in found.words]
         if len(words) >= lm.order - 1:
             words, state = words[len(words) - lm.order + 1 :], lm._kenlm_model.start(bos=False)
@@ -620,9 +620,9 @@ def build_ctcdecoder(
             )
         if unigrams is not None and not isinstance(unigrams, str):
             verify_alphabet_coverage(alphabet, unigrams)
-        is_arpa = not isinstance(kenlm_model_path, NGramLM) and os.fspath(kenlm_model_path).endswith(".arpa")
-        if parity and unigrams is None and is_arpa:
-            unigrams = _words_with_backoff(kenlm_model_path)
+        path = "" if isinstance(kenlm_model_path, NGramLM) else os.fspath(kenlm_model_path)
+        if parity and unigrams is None and path.endswith(".arpa"):
+            unigrams = _words_with_backoff(path)
         lm = LanguageModel(
             kenlm_model_path, unigrams, alpha, beta, unk_score_offset, lm_score_boundary, parity=parity
         )
