@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,15 @@ from asrkern.cli.tokens import Tokens
 if TYPE_CHECKING:
     from asrkern.recognizer.stream_transcription import Heard
     from asrkern.recognizer.transcription import Transcriber, Transcript
+
+
+class Vad(str, Enum):
+    """What finds the pauses at which long recordings are cut."""
+
+    auto = "auto"
+    silero = "silero"
+    energy = "energy"
+    none = "none"
 
 
 @with_language_model
@@ -67,11 +77,19 @@ def transcribe(
         int | None,
         typer.Option(min=1, help="Of the search. Default: 100 for CTC, else 1.", show_default=False),
     ] = None,
+    vad: Annotated[
+        Vad,
+        typer.Option(
+            help="What finds the pauses at which recordings longer than a window are cut: silero's network, their "
+            "energy, or silero where it is installed (auto). none: overlapping windows (CTC)."
+        ),
+    ] = Vad.auto,
     window: Annotated[
-        float, typer.Option(min=1, help="Longer recordings are read in windows of so many seconds.")
+        float, typer.Option(min=1, help="Longer recordings are read in parts of at most so many seconds.")
     ] = 30.0,
     margin: Annotated[
-        float, typer.Option(min=0, help="Seconds of a window, at each end, that are only context (CTC).")
+        float,
+        typer.Option(min=0, help="Seconds of an overlapping window, at each end, that are only context."),
     ] = 3.0,
     encoding: Annotated[
         str | None,
@@ -92,6 +110,8 @@ def transcribe(
 
     A CTC model may be an ONNX file of audio (wav2vec 2.0's) or of features that its metadata name as sherpa-onnx's do,
     with --tokens.
+
+    A recording longer than --window is cut where nobody speaks; --json tells the "segments" that it was cut into.
 
     Prints for each recording: file, text, with a tab between; of a classifier: file, class, probability. Of a manifest,
     each line's part of its recording, as a.wav#t=1.5,3.25 (seconds; words' times begin with it). Files and lines that
@@ -115,6 +135,7 @@ def transcribe(
     _check_outputs(inputs, srt, out)
     with errors():
         needs("recognizer")
+        from asrkern.data import make_detector
         from asrkern.decoder import read_hotwords
         from asrkern.recognizer.saved import load
         from asrkern.recognizer.transcription import Transcriber
@@ -142,7 +163,10 @@ def transcribe(
         for error in left_out:
             typer.echo(f"error: {said(error)}", err=True)
         form = "json" if as_json else "srt" if srt else "txt"
-        failed = len(left_out) + write_all(transcriber, inputs, form, out, window, margin)
+        rate = recognizer.features.sample_rate
+        detector = None if vad is Vad.none else make_detector(vad.value, rate)
+        options = {"window_seconds": window, "margin_seconds": margin, "detector": detector}
+        failed = len(left_out) + write_all(transcriber, inputs, form, out, options)
     if failed:
         total = len(inputs) + len(left_out)
         typer.echo(f"error: {failed} of {total} files were not transcribed", err=True)
@@ -172,9 +196,9 @@ def _check_outputs(inputs: list[Input], srt: bool, out: Path | None) -> None:
 
 
 def write_all(
-    transcriber: Transcriber, inputs: list[Input], form: str, out: Path | None, window: float, margin: float
+    transcriber: Transcriber, inputs: list[Input], form: str, out: Path | None, options: dict[str, Any]
 ) -> int:
-    """Transcribe and write the results; how many failed."""
+    """Transcribe and write the results; how many failed. Options are those of ``Transcriber.recording``."""
     failed, rate = 0, transcriber.recognizer.features.sample_rate
     with bars() as progress:
         for index, each in enumerate(inputs):
@@ -187,7 +211,7 @@ def write_all(
                 # Taken out, so that they do not stay in memory.
                 samples = [each.load(rate)]
                 seconds = len(samples[0]) / rate
-                found = transcriber.recording(samples.pop(), window, margin, part)
+                found = transcriber.recording(samples.pop(), progress=part, **options)
             except Exception as error:
                 reason = said(error)
                 if reason is None:
@@ -223,7 +247,8 @@ def _value(found: Transcript) -> dict[str, Any]:
     if found.probability is not None:
         return {"class": found.text, "probability": found.probability}
     words = None if found.words is None else [asdict(word) for word in found.words]
-    return {"text": found.text, "words": words}
+    value = {"text": found.text, "words": words}
+    return value if found.segments is None else value | {"segments": [asdict(s) for s in found.segments]}
 
 
 def listen(transcriber: Transcriber, raw: dict[str, Any], chunk_seconds: float, as_json: bool) -> None:

@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 from asrkern.cli.app import app
 from asrkern.cli.transcribe import listen
-from asrkern.data import load_audio, read_manifest
+from asrkern.data import load_audio, make_detector, read_manifest
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.recognizer.subtitles import subtitles
 from asrkern.recognizer.transcription import Transcriber
 from asrkern.training.recipe import make_recipe
 from asrkern.training.trainer import train
-from tests.cli.tiny import CLASSES, make_deepspeech2, make_recognizer, write, write_words
+from tests.cli.tiny import CLASSES, make_deepspeech2, make_recognizer, speech, write, write_words
 from tests.decoder.models import small_lm
 from tests.training.tones import RATE, tiny_recipe, write_tones
 
@@ -58,7 +58,7 @@ def test_texts(files: list[Path], tmp_path: Path) -> None:
 
 def test_json_and_windows(files: list[Path], tmp_path: Path) -> None:
     recognizer = make_recognizer("ctc")
-    options = ["--json", "--window", 1, "--margin", 0.2]
+    options = ["--json", "--window", 1, "--margin", 0.2, "--vad", "none"]
     result = run(write(tmp_path, recognizer), *files, *options)
     assert result.exit_code == 0, result.output
     transcriber = Transcriber(recognizer, beam_width=100)
@@ -71,6 +71,24 @@ def test_json_and_windows(files: list[Path], tmp_path: Path) -> None:
             "text": expected.text,
             "words": [asdict(word) for word in expected.words],
         }
+
+
+def test_long_recordings_are_cut_at_pauses(tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    samples = np.concatenate([part for seed in range(3) for part in (speech(4, seed), np.zeros(3 * RATE))])
+    soundfile.write(tmp_path / "long.wav", samples, RATE)
+    given = [write(tmp_path, recognizer), tmp_path / "long.wav", "--json", "--window", 7]
+    value = json.loads(run(*given, "--vad", "energy").stdout)
+    detector = make_detector("energy", RATE)
+    expected = Transcriber(recognizer, beam_width=100).recording(
+        load_audio(tmp_path / "long.wav", RATE), 7.0, detector=detector
+    )
+    assert (
+        value["segments"] == [asdict(segment) for segment in expected.segments]
+        and len(value["segments"]) == 3
+    )
+    assert value["text"] == expected.text != ""
+    assert "segments" not in json.loads(run(*given, "--vad", "none").stdout)
 
 
 def test_subtitles(files: list[Path], tmp_path: Path) -> None:
@@ -213,8 +231,8 @@ def test_too_little_memory_for_a_file_does_not_lose_the_others(
 ) -> None:
     usual = Transcriber.recording
 
-    def recording(self: Transcriber, samples: torch.Tensor, *more: Any) -> Any:
-        return usual(self, samples, *more) if len(samples) != length else torch.empty(2**50)
+    def recording(self: Transcriber, samples: torch.Tensor, **more: Any) -> Any:
+        return usual(self, samples, **more) if len(samples) != length else torch.empty(2**50)
 
     length = len(load_audio(files[1], RATE))
     monkeypatch.setattr(Transcriber, "recording", recording)
