@@ -10,6 +10,7 @@
 ``stream_transcription``  the same while audio comes in
 ``alignment``       times of the words of a given text
 ``subtitles``, ``word_times``  words with times as SubRip, WebVTT, CTM, TextGrid
+``transcript_forms``  each form that a transcript is written in
 ``conversion``      checkpoints of other projects as asrkern's
 
 Nothing here needs Lightning or lhotse; :mod:`asrkern.training` is built on it.

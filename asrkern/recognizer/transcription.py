@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from asrkern.data.segmentation import split_at_pauses
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
 from asrkern.recognizer.saved import Recognizer, device_of
 from asrkern.recognizer.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 # Of a recording that is cut at pauses: how much the detector reads at once, and the model.
 _DETECTED_FRAMES, _BATCH_SECONDS = 512, 60
@@ -216,7 +219,8 @@ class Transcriber:
         chunks = samples.split(_DETECTED_FRAMES * detector.frame_samples)
         spoken: list[SpokenSegment] = []
         words: list[SpokenWord] = []
-        for batch in _batches(speech_segments(chunks, detector, longest_seconds), _BATCH_SECONDS * rate):
+        segments = speech_segments(chunks, detector, longest_seconds)
+        for batch in _ahead(_batches(segments, _BATCH_SECONDS * rate)):
             for segment, found in zip(batch, self._of_segments(batch), strict=True):
                 start, seconds = segment.start / rate, len(segment.samples) / rate
                 spoken.append(SpokenSegment(found.text, start, start + seconds))
@@ -397,3 +401,12 @@ def _batches(segments: Iterable[Segment], most_samples: int) -> Iterator[list[Se
         batch.append(segment)
     if batch:
         yield batch
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same; each is made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
