@@ -19,13 +19,16 @@ from torch import Tensor
 from asrkern._atomic_write import write_text
 from asrkern._optional import needs
 from asrkern.cli.console import bars, errors, said
+from asrkern.cli.corpus import EngineName, Place, transcribe_manifest
 from asrkern.cli.device import Device
 from asrkern.cli.evaluate import CheckpointPath
 from asrkern.cli.inputs import STDIN, Input, find_inputs
 from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
 from asrkern.cli.tokens import Tokens
+from asrkern.cli.transcriber import TranscriberOptions
 
 if TYPE_CHECKING:
+    from asrkern.recognizer.saved import Recognizer
     from asrkern.recognizer.stream_transcription import Heard
     from asrkern.recognizer.transcription import Transcriber, Transcript
 
@@ -115,6 +118,31 @@ def transcribe(
     channels: Annotated[int, typer.Option(min=1, help="Of raw samples.")] = 1,
     chunk_ms: Annotated[int, typer.Option(min=10, help="Of a stream: how often results are shown.")] = 200,
     device: Device = "cpu",
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A corpus, in place of FILES: a row for each entry, in OUT/transcripts.jsonl. The same command goes on "
+            "with what is there. See docs/corpus.md.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Of --manifest: processes of this machine, or actors of Ray Data.")
+    ] = EngineName.local,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes or actors. Default: as many as threads, 1 on a GPU.", show_default=False
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of Ray's cluster; auto is this machine's. Default: a new one.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Texts of recordings, with words' times and confidences where the model tells them (CTC).
 
@@ -142,13 +170,29 @@ def transcribe(
         "textgrid": textgrid,
     }
     forms = [form for form, wanted in asked.items() if wanted] or ["txt"]
-    _check_usage(files, forms, out, stream)
+    if manifest is None:
+        _check_usage(files, forms, out, stream)
+    elif files or stream or out is None or forms not in (["txt"], ["json"]):
+        raise typer.BadParameter("--manifest: expected --out, and neither files nor --stream nor other forms")
     if window <= 2 * margin:
         raise typer.BadParameter(
             f"--window: expected more than twice the margin of {margin} s, received {window}"
         )
     if stream and device != "cpu":
         raise typer.BadParameter(f"--stream: expected the device cpu, received {device}")
+    options = TranscriberOptions(
+        checkpoint, tokens, str(device), language_model, beam_width, hotwords, hotword_weight
+    )
+    if manifest is not None:
+        recording = {
+            "vad": None if vad is Vad.none else vad.value,
+            "window_seconds": window,
+            "margin_seconds": margin,
+        }
+        with errors():
+            needs("recognizer")
+            transcribe_manifest(manifest, out, options, Place(engine, workers, address), recording)
+        return
     raw = {"encoding": encoding, "channels": channels, "original_rate": rate}
     left_out: list[Exception] = []
     inputs = find_inputs(files or [], raw, left_out)
@@ -156,37 +200,18 @@ def transcribe(
     with errors():
         needs("recognizer")
         from asrkern.data import make_detector
-        from asrkern.decoder import read_hotwords
-        from asrkern.recognizer.saved import load
-        from asrkern.recognizer.transcript_forms import TIMED_FORMS
-        from asrkern.recognizer.transcription import Transcriber
 
-        recognizer = load(checkpoint, tokens)
-        recognizer.move(device)
-        if recognizer.task_name == "ctc":
-            beam_width = beam_width or 100
-        elif timed := [form for form in forms if form in TIMED_FORMS]:
-            raise ValueError(
-                f"--{timed[0]}: expected a CTC model, received {recognizer.model_name}, which tells no times"
-            )
-        transcriber = Transcriber(
-            recognizer,
-            language_model.open(),
-            beam_width=beam_width,
-            hotwords=None if hotwords is None else read_hotwords(hotwords, hotword_weight),
-            **language_model.weights,
-        )
-        if as_json and recognizer.task_name == "attention":
-            typer.echo("note: an attention model tells no times and confidences of words", err=True)
+        transcriber = options.open()
+        recognizer = transcriber.recognizer
+        _check_task(recognizer, forms)
         if stream:
             listen(transcriber, raw, chunk_ms / 1000, as_json)
             return
         for error in left_out:
             typer.echo(f"error: {said(error)}", err=True)
-        rate = recognizer.features.sample_rate
-        detector = None if vad is Vad.none else make_detector(vad.value, rate)
-        options = {"window_seconds": window, "margin_seconds": margin, "detector": detector}
-        failed = len(left_out) + write_all(transcriber, inputs, forms, out, options)
+        detector = None if vad is Vad.none else make_detector(vad.value, recognizer.features.sample_rate)
+        reading = {"window_seconds": window, "margin_seconds": margin, "detector": detector}
+        failed = len(left_out) + write_all(transcriber, inputs, forms, out, reading)
     if failed:
         total = len(inputs) + len(left_out)
         typer.echo(f"error: {failed} of {total} files were not transcribed", err=True)
@@ -208,6 +233,18 @@ def _check_usage(files: list[Path] | None, forms: list[str], out: Path | None, s
         raise typer.BadParameter("expected files to transcribe, received none")
     elif files.count(STDIN) > 1:
         raise typer.BadParameter("expected - once, received it twice")
+
+
+def _check_task(recognizer: Recognizer, forms: list[str]) -> None:
+    from asrkern.recognizer.transcript_forms import TIMED_FORMS
+
+    timed = [form for form in forms if form in TIMED_FORMS]
+    if recognizer.task_name != "ctc" and timed:
+        raise ValueError(
+            f"--{timed[0]}: expected a CTC model, received {recognizer.model_name}, which tells no times"
+        )
+    if recognizer.task_name == "attention" and "json" in forms:
+        typer.echo("note: an attention model tells no times and confidences of words", err=True)
 
 
 def _check_outputs(inputs: list[Input], forms: list[str], out: Path | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -225,8 +226,7 @@ class Transcriber:
                 start, seconds = segment.start / rate, len(segment.samples) / rate
                 spoken.append(SpokenSegment(found.text, start, start + seconds))
                 for word in found.words or ():
-                    # The last frame may reach beyond the segment.
-                    begin, end = (start + min(at, seconds) for at in (word.start_seconds, word.end_seconds))
+                    begin, end = start + word.start_seconds, start + word.end_seconds
                     words.append(replace(word, start_seconds=begin, end_seconds=end))
             progress((batch[-1].start + len(batch[-1].samples)) / total)
         progress(1.0)
@@ -238,12 +238,28 @@ class Transcriber:
 
     def _of_segments(self, segments: Sequence[Segment]) -> list[Transcript]:
         """Each one's transcript; an empty one where the model cannot read so little."""
-        extract, model = self.recognizer.features.make(), self.recognizer.model
+        extract, settings = self.recognizer.features.make(), self.recognizer.features
         features = [extract(segment.samples) for segment in segments]
-        readable = [each for each in features if model.output_length(each.shape[1]) > 0]
-        found = iter(self(*collate(readable)) if readable else ())
+        readable = [self.recognizer.model.output_length(each.shape[1]) > 0 for each in features]
+        seconds = [len(segment.samples) / settings.sample_rate for segment in segments]
+        found = iter(self.batch(compress(features, readable), compress(seconds, readable)))
         empty = Transcript("", None if self.decoder is None else [])
-        return [next(found) if model.output_length(each.shape[1]) > 0 else empty for each in features]
+        return [next(found) if each else empty for each in readable]
+
+    def batch(self, features: Iterable[Tensor], seconds: Iterable[float]) -> list[Transcript]:
+        """What :meth:`recording` says of short recordings, read together.
+
+        Args:
+            features: [F, T] of each, as ``recognizer.features`` makes them.
+            seconds: length of each recording.
+
+        Raises:
+            ValueError: features that do not fit the model.
+        """
+        features = list(features)
+        found = self(*collate(features)) if features else []
+        # The last frame may reach beyond the recording.
+        return [_within(each, length) for each, length in zip(found, seconds, strict=True)]
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
         """A hypothesis ``found`` by the decoder; words get times in seconds, within a recording of ``duration_seconds``."""
@@ -293,6 +309,19 @@ class FrameTimes(NamedTuple):
         return SpokenWord(
             word.text, *self.seconds(word.start, word.end, duration_seconds), confidence=word.confidence
         )
+
+
+def _within(transcript: Transcript, seconds: float) -> Transcript:
+    """The transcript, its words within so many seconds."""
+    if not transcript.words:
+        return transcript
+    words = [
+        replace(
+            word, start_seconds=min(word.start_seconds, seconds), end_seconds=min(word.end_seconds, seconds)
+        )
+        for word in transcript.words
+    ]
+    return replace(transcript, words=words)
 
 
 def make_decoder(
