@@ -14,7 +14,7 @@ from asrkern.corpus.plan import Job, Row
 
 # What Ray keeps of each block would else be more than the work.
 _MOST_BLOCKS = 2048
-_TRIES, _STARTS = 2, 20
+_TRIES, _STARTS = 2, 6
 
 
 class RayEngine:
