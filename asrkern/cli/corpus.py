@@ -60,6 +60,7 @@ def transcribe_manifest(
     from asrkern.corpus.rows import digest
 
     apply()
+    options = options.anywhere()
     identity = {"model": digest(options.checkpoint), **options.as_json(), **recording}
     began = time.perf_counter()
     make_worker = partial(Worker, options.open, **recording)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,22 @@ class TranscriberOptions:
             **self.language_model.weights,
         )
 
+    def anywhere(self) -> TranscriberOptions:
+        """The same for processes with other working directories."""
+        return replace(
+            self,
+            checkpoint=self.checkpoint.absolute(),
+            tokens=_absolute(self.tokens),
+            language_model=replace(self.language_model, lm=_absolute(self.language_model.lm)),
+            hotwords=_absolute(self.hotwords),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """What tells the transcripts of two of them apart, beside the model, as JSON."""
         value = asdict(self) | asdict(self.language_model)
         del value["checkpoint"], value["language_model"], value["device"]
         return {name: str(each) if isinstance(each, Path) else each for name, each in value.items()}
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.absolute()

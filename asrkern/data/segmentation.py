@@ -70,7 +70,8 @@ def speech_segments(
             if begin is not None and heard - begin >= 1.25 * longest:
                 *complete, rest = _pieces(held, origin, begin, min(heard, received), rate, longest_seconds)
                 yield from complete
-                begin = rest.start
+                # Behind the last speech there is only the beginning of a pause.
+                begin, end = (rest.start, end) if rest.start < end else (None, rest.start)
         if chunk is None and begin is not None:
             yield from _pieces(held, origin, begin, min(end + margin, received), rate, longest_seconds)
         needed = max(origin, min(heard, received) - margin if begin is None else begin)

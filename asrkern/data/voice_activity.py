@@ -84,7 +84,9 @@ class SileroDetector:
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self.frame_samples = round(_FRAME_SECONDS * sample_rate)
-        self._session = _silero()
+        # It is read when somebody listens: most recordings are short.
+        for package in ("silero_vad", "onnxruntime"):
+            folder_of(package, "vad")
 
     def start(self) -> _Heard:
         """The state of a new recording."""
@@ -102,7 +104,7 @@ class SileroDetector:
         before = numpy.concatenate([state.context, array[:-1, -size:]])
         names = ["speech_probs", "hn", "cn"]
         given = {"input": numpy.concatenate([before, array], 1), "h": state.hidden, "c": state.cell}
-        probabilities, state.hidden, state.cell = self._session.run(names, given)
+        probabilities, state.hidden, state.cell = _silero().run(names, given)
         state.context = array[-1:, -size:].copy()
         return torch.from_numpy(probabilities.reshape(-1))
 

@@ -101,6 +101,46 @@ def test_a_recording_may_begin_with_speech_and_noise_may_rise() -> None:
     assert len(found) == 3 and found[1][1] - found[1][0] < 12
 
 
+class Scripted:
+    """Says what it was told to."""
+
+    sample_rate, frame_samples = 1000, 32
+
+    def __init__(self, probabilities: Tensor) -> None:
+        self.probabilities = probabilities
+
+    def start(self) -> list[int]:
+        return [0]
+
+    def step(self, state: list[int], frames: Tensor) -> Tensor:
+        state[0] += len(frames)
+        return self.probabilities[state[0] - len(frames) : state[0]]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_all_speech_is_in_one_segment(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    runs = torch.randint(1, (2, 10, 40, 120)[seed % 4], (60,), generator=draw).tolist()
+    levels = torch.rand(60, generator=draw).tolist()
+    probabilities = torch.cat([torch.full((n,), p) for n, p in zip(runs, levels)])
+    samples = torch.rand(32 * len(probabilities) - seed % 32, generator=draw)
+    longest = (1.0, 1.1, 3.0, 30.0)[seed // 4 % 4]
+    chunk = (1, 100, 10**6)[seed % 3] if len(samples) < 10_000 else 1000
+    found = list(speech_segments(samples.split(chunk), Scripted(probabilities), longest))
+    heard = torch.zeros(len(samples))
+    for each in found:
+        assert 0 < len(each.samples) <= 1000 * longest
+        part = slice(each.start, each.start + len(each.samples))
+        assert torch.equal(each.samples, samples[part]) and not heard[part].any()
+        heard[part] = 1
+    assert [each.start for each in found] == sorted(each.start for each in found)
+    spoken = (probabilities >= 0.5).repeat_interleave(32)[: len(samples)]
+    assert heard[spoken].all()
+    # Far from speech nothing is read.
+    near = torch.nn.functional.max_pool1d((probabilities >= 0.35).float()[None], 101, 1, 50)[0] > 0
+    assert not heard[~near.repeat_interleave(32)[: len(samples)]].any()
+
+
 def test_what_detectors_there_are() -> None:
     with pytest.raises(ValueError, match="vad: expected one of auto, silero, energy, received 'webrtc'"):
         make_detector("webrtc", RATE)
@@ -111,9 +151,6 @@ def test_without_its_packages_auto_is_energy(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert isinstance(make_detector("auto", RATE), EnergyDetector)
     with pytest.raises(ImportError, match=r"silero_vad is not installed: pip install 'asrkern\[vad\]'"):
-        from asrkern.data.voice_activity import _silero
-
-        _silero.cache_clear()
         make_detector("silero", RATE)
 
 
@@ -151,7 +188,8 @@ def test_silero_leaves_torch_its_threads() -> None:
     pytest.importorskip("silero_vad")
     code = (
         "import sys, torch; torch.set_num_threads(2); from asrkern.data import make_detector\n"
-        "make_detector('silero', 16000); print(torch.get_num_threads(), 'silero_vad' in sys.modules)"
+        "detector = make_detector('silero', 16000); detector.step(detector.start(), torch.zeros(9, 512))\n"
+        "print(torch.get_num_threads(), 'silero_vad' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"]
