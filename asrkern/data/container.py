@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asrkern._optional import require
 from asrkern.data.formats import START_BYTES, recognize, refusal
-from asrkern.data.recording import Recording, check_form, mono
+from asrkern.data.recording import FilePart, Recording, check_form, mono
 
 # How much shorter than it says a recording may be: encoders' delay and padding. Of some forms FFmpeg guesses the length by
 # the size.
@@ -69,11 +69,13 @@ class ContainerRecording:
     def __init__(self, file: io.FileIO, demuxer: str) -> None:
         self._av = require("av", "av")
         with self._refused():
-            self._container = self._av.open(file, format=demuxer, metadata_errors="ignore")
+            # Places that are none, which a damaged file may name, are errors of FFmpeg's.
+            self._container = self._av.open(FilePart(file), format=demuxer, metadata_errors="ignore")
         if not self._container.streams.audio:
-            self._container.close()
             raise ValueError("expected a file with sound, received one without")
         self._stream = self._container.streams.audio[0]
+        if self._stream.codec_context is None:
+            raise ValueError("expected a codec that FFmpeg decodes, received another")
         self.samplerate = self._stream.rate
         self._tells_length = demuxer not in _WITHOUT_LENGTH
         self._rest: Iterator[Tensor] = self._decoded()

@@ -71,6 +71,13 @@ def test_a_film_without_sound(tmp_path: Path) -> None:
         load_audio(tmp_path / "a.mp4")
 
 
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.webm", "libopus").read_bytes()
+    (tmp_path / "a.webm").write_bytes(data.replace(b"A_OPUS", b"A_OXXX"))
+    with pytest.raises(ValueError, match="expected a codec that FFmpeg decodes, received another"):
+        load_audio(tmp_path / "a.webm")
+
+
 def test_playlists_open_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg would follow them to other files and addresses."""
     write(tmp_path / "a.mp4", "aac")
