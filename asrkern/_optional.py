@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 
@@ -17,6 +18,18 @@ def require(package: str, extra: str) -> ModuleType:
     if importlib.util.find_spec(name) is None:
         raise ImportError(_missing(name, extra))
     return importlib.import_module(package)
+
+
+def folder_of(package: str, extra: str) -> Path:
+    """Where the files of a package of one of asrkern's extras are, without importing it.
+
+    Raises:
+        ImportError: it is missing; the message says what to install.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(_missing(package, extra))
+    return Path(spec.submodule_search_locations[0])
 
 
 # What the packages of asrkern import of each extra's; tests/test_optional.py compares with pyproject.toml.

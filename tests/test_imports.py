@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "asrkern"
 # Each room may import those before it.
-ROOMS = ("ops", "reference", "nn", "data", "decoder", "models", "recognizer", "training", "cli")
+ROOMS = ("ops", "reference", "nn", "data", "decoder", "models", "recognizer", "corpus", "training", "cli")
 
 HEAVY = ("lightning", "pytorch_lightning", "lhotse", "rapidfuzz", "matplotlib", "tensorboard", "typer")
 

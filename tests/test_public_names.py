@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 
 MODULES = (
-    "", ".data", ".decoder", ".decoder.compat", ".decoder.compat.pyctcdecode", ".models", ".nn", ".ops", ".recognizer",
+    "", ".corpus", ".data", ".decoder", ".decoder.compat", ".decoder.compat.pyctcdecode", ".models", ".nn", ".ops", ".recognizer",
 )  # fmt: skip
 
 

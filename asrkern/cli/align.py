@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +14,6 @@ from asrkern._optional import needs
 from asrkern.cli.console import bars, errors
 from asrkern.cli.device import Device
 from asrkern.cli.tokens import Tokens
-
-if TYPE_CHECKING:
-    from asrkern.recognizer import Transcript
 
 STDIN = Path("-")
 
@@ -91,6 +86,7 @@ def align(
         from asrkern.recognizer.alignment import align as align_text
         from asrkern.recognizer.alignment import load_log_priors
         from asrkern.recognizer.saved import load
+        from asrkern.recognizer.transcript_forms import formatted
 
         recognizer = load(checkpoint, tokens)
         recognizer.move(device or "cpu")
@@ -106,7 +102,8 @@ def align(
                 margin_seconds=margin,
                 progress=lambda share: progress("reading", round(1000 * share), 1000),
             )
-        written = _formatted(found, form, audio, len(samples) / recognizer.features.sample_rate)
+        seconds = len(samples) / recognizer.features.sample_rate
+        written = formatted(found, form.value, str(audio), seconds)
         if out is None:
             typer.echo(written, nl=False)
         else:
@@ -129,22 +126,3 @@ def _read(text: Path) -> str:
         return text.read_text("utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{text}: expected a text in UTF-8, received other bytes") from None
-
-
-def _formatted(found: Transcript, form: Form, audio: Path, seconds: float) -> str:
-    from asrkern.recognizer.subtitles import subtitles
-    from asrkern.recognizer.word_times import as_ctm, as_textgrid, as_tsv
-
-    if form in (Form.srt, Form.vtt):
-        return subtitles(found, form.value)
-    if form is Form.ctm:
-        return as_ctm(found, audio.stem)
-    if form is Form.textgrid:
-        return as_textgrid(found, seconds)
-    if form is Form.tsv:
-        return as_tsv(found)
-    value = {"file": str(audio), "seconds": round(seconds, 3), "text": found.text}
-    return (
-        json.dumps({**value, "words": [asdict(word) for word in found.words or ()]}, ensure_ascii=False)
-        + "\n"
-    )

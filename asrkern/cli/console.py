@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID, TimeElapsedColumn
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from asrkern._memory import out_of_memory
 from asrkern.cli.command import as_typed, closed_outputs
@@ -87,20 +87,21 @@ def warnings_in_lines() -> Iterator[None]:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Progress bars, one a stage: a function of stage, done and total."""
+def bars() -> Iterator[Callable[..., None]]:
+    """Progress bars, one a stage: a function of stage, done and total, and what more there is to say."""
     tasks: dict[str, TaskID] = {}
     with Progress(
         *Progress.get_default_columns(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[more]}"),
         console=Screen(stderr=True),
         # Else what is written to a file or pipe would end up in the terminal.
         redirect_stdout=sys.stdout.isatty(),
     ) as progress:
 
-        def report(stage: str, done: int, total: int | None) -> None:
+        def report(stage: str, done: int, total: int | None, more: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = progress.add_task(stage)
-            progress.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = progress.add_task(stage, more=more)
+            progress.update(tasks[stage], completed=done, total=total, more=more)
 
         yield report

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 STDIN = Path("-")
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
-# What is taken of a folder. libsndfile does not read those of the last line, of which each file is then named as an error.
+# What is taken of a folder. Those of the last lines are read by PyAV; without it each file is named as an error.
 RECORDINGS = (
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",
     ".rf64", ".sph", ".voc",
-    ".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm",
+    ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".aac", ".wma", ".wmv", ".amr", ".webm", ".mkv", ".mka", ".avi", ".flv",
+    ".mpg", ".mpeg", ".wv", ".ape",
 )  # fmt: skip
 
 # Manifests round durations.

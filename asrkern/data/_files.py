@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import soundfile
+
+from asrkern.data.container import open_recording
+from asrkern.data.formats import is_readable
 
 _BOM = b"\xef\xbb\xbf"
 # The longest line in a gzip file: two megabytes of gzip can hold a line of two gigabytes.
@@ -90,6 +95,11 @@ def shown(value: Any) -> str:
     return written if len(written) <= 200 else written[:197] + "..."
 
 
+def url_in(name: str) -> bool:
+    """Whether a name that is no file's is a URL, perhaps one that a path library has taken a slash from."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name) is not None
+
+
 def find_file(name: str, where: str, *folders: str | os.PathLike[str]) -> Path:
     """The file of this name in the first folder that has it. The name may be absolute or begin with ~.
 
@@ -101,26 +111,38 @@ def find_file(name: str, where: str, *folders: str | os.PathLike[str]) -> Path:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
             return Path(path)
+    if url_in(name):
+        raise FileNotFoundError(f"{where}: expected a file, received the URL {name!r}: download it first")
     raise FileNotFoundError(
         f"{where}: expected a file, received {os.path.join(folders[0], name)!r}, which does not exist"
     )
 
 
 def recording_seconds(path: Path, where: str) -> float:
-    """Length of a recording, by its header.
+    """Length of a recording, by its header; of one that libsndfile does not read, by all of its samples.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is none, or has no samples.
     """
     try:
-        # By a descriptor, since soundfile takes a name ending in .raw for headerless samples.
-        with open(path, "rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
-            seconds = file.frames / file.samplerate
+        with open(path, "rb", buffering=0) as file:
+            seconds = _seconds(file, readable=is_readable(path))
     except soundfile.LibsndfileError as error:
         raise ValueError(
             f"{where}: expected a recording, received {str(path)!r}: {error.error_string}"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error} in {str(path)!r}") from None
     if seconds <= 0:
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
     return seconds
+
+
+def _seconds(file: io.FileIO, readable: bool) -> float:
+    if not readable:
+        with open_recording(file) as recording:
+            return sum(map(len, recording.mono())) / recording.samplerate
+    # By a descriptor, since soundfile takes a name ending in .raw for headerless samples.
+    with soundfile.SoundFile(file.fileno(), closefd=False) as recording:
+        return recording.frames / recording.samplerate

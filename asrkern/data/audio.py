@@ -9,6 +9,8 @@ import soundfile
 import torch
 from torch import Tensor
 
+from asrkern.data._files import url_in
+from asrkern.data.container import ContainerRecording, open_recording
 from asrkern.data.recording import Recording, check_finite
 from asrkern.data.resampling import Resampler
 
@@ -21,7 +23,8 @@ def load_audio(
     duration_seconds: float | None = None,
     tolerance_seconds: float = 0.0005,
 ) -> Tensor:
-    """Read an audio file (whatever libsndfile reads: WAV, FLAC, Ogg, MP3, ...) as mono float32.
+    """Read an audio file as mono float32: whatever libsndfile reads (WAV, FLAC, Ogg, MP3, ...), and with the extra ``av``
+    the sound of MPEG-4, Matroska, WebM, Windows Media, AAC and video files.
 
     Channels are averaged and other rates are resampled by :class:`asrkern.data.Resampler`. Integer samples are
     divided by 2**(bits - 1), so that full scale is 1 (deepspeech.pytorch divides by 32767 instead). Memory is that of
@@ -38,12 +41,16 @@ def load_audio(
         ``[samples]`` float32 on the CPU, at least one sample.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is empty, has no samples, is truncated, not audio, or of a form that libsndfile does not
+        FileNotFoundError: there is no such file; also if ``path`` is a URL, which is not opened.
+        ValueError: the file is empty, has no samples, is truncated, not audio, or of a form that is not
             read, holds NaN or infinity, or ends before the requested part does.
     """
     name = os.fspath(path)
     if not os.path.exists(path):
+        if url_in(name):
+            raise FileNotFoundError(
+                f"path: expected an audio file, received the URL {name!r}: download it first"
+            )
         raise FileNotFoundError(f"path: expected an audio file, received {name!r}, which does not exist")
     if not os.path.isfile(path):
         raise ValueError(f"path: expected a regular file, received {name!r}")
@@ -56,7 +63,7 @@ def load_audio(
     if sample_rate < 1:
         raise ValueError(f"sample_rate: expected positive Hz, received {sample_rate}")
     try:
-        with open(path, "rb", buffering=0) as file, Recording(file) as recording:
+        with open(path, "rb", buffering=0) as file, open_recording(file) as recording:
             return _load(recording, sample_rate, offset_seconds, duration_seconds, tolerance_seconds)
     except soundfile.LibsndfileError as error:
         raise ValueError(
@@ -67,7 +74,7 @@ def load_audio(
 
 
 def _load(
-    recording: Recording,
+    recording: Recording | ContainerRecording,
     sample_rate: int,
     offset_seconds: float,
     duration_seconds: float | None,

@@ -43,16 +43,26 @@ def iterate_manifest(
     path: str | os.PathLike[str], left_out: list[Exception] | None = None
 ) -> Iterator[tuple[str, Utterance]]:
     """Utterances one by one, each after its place (file and line). There may be none."""
+    for where, entry in manifest_entries(path):
+        if isinstance(entry, Utterance):
+            yield where, entry
+        elif left_out is None:
+            raise entry
+        else:
+            left_out.append(entry)
+
+
+def manifest_entries(path: str | os.PathLike[str]) -> Iterator[tuple[str, Utterance | OSError | ValueError]]:
+    """All entries one by one, each after its place: an utterance, or what is wrong with it."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: expected a manifest, received {str(path)!r}, which is not a file")
     for where, entry in _entries(path):
         try:
-            yield where, entry()
+            found = entry()
         except (OSError, ValueError) as error:
-            if left_out is None:
-                raise
-            left_out.append(error)
+            found = error
+        yield where, found
 
 
 def _entries(path: Path) -> Iterator[Entry]:

@@ -99,7 +99,7 @@ class Recording(soundfile.SoundFile):
         endless = found is not None and found.name == "MP3" and not _mp3_tells_length(file)
         file.seek(0)
         # By a descriptor: soundfile would take a name ending in .raw for headerless PCM.
-        super().__init__(_Part(file, stretch=64) if endless else file.fileno(), closefd=False)
+        super().__init__(FilePart(file, stretch=64) if endless else file.fileno(), closefd=False)
         if not self.frames and found is not None and found.name in ("WAV", "RF64"):
             self._open_without_size(file)
         self.length = None if endless or self.frames > _MOST_BYTES else self.frames
@@ -121,7 +121,7 @@ class Recording(soundfile.SoundFile):
         self.close()
         file.seek(data)
         super().__init__(
-            _Part(file, data),
+            FilePart(file, data),
             samplerate=header.sample_rate,
             channels=header.channels,
             subtype=RAW[header.encoding][0],
@@ -195,7 +195,7 @@ class Recording(soundfile.SoundFile):
             yield block
 
 
-class _Part:
+class FilePart:
     """A file from some byte on, whose end may seem further away than it is.
 
     For an MP3 file without a Xing header libsndfile computes the length from the file's size, and reads no more. If the

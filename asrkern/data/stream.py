@@ -12,6 +12,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from asrkern.data.container import ContainerRecording, is_installed, open_recording
 from asrkern.data.formats import START_BYTES, recognize, refusal
 from asrkern.data.recording import RAW, Recording, check_finite, check_form, mono
 from asrkern.data.resampling import Resampler
@@ -37,7 +38,7 @@ def read_stream(
     """Read audio in chunks from a pipe, a socket's file or ``sys.stdin.buffer``; nothing is sought.
 
     The stream's first bytes tell what it is. WAV and RF64 of plain samples are read as they arrive, and their size may
-    be unknown. All other forms that libsndfile reads (FLAC, Ogg, MP3, AIFF, AU, ...) are first read to their end, into
+    be unknown. All other forms that load_audio reads (FLAC, Ogg, MP3, AIFF, AU, ...) are first read to their end, into
     a temporary file. Samples without a header are read only if ``encoding`` says what they are; with a header it is
     ignored. Values, channels and other rates become bit for bit what :func:`asrkern.data.load_audio` makes of them.
 
@@ -53,7 +54,7 @@ def read_stream(
             :class:`asrkern.data.Resampler`); the last one may be shorter. An empty stream gives none.
 
     Raises:
-        ValueError: an argument out of range; a stream that is neither audio that libsndfile reads nor, by ``encoding``,
+        ValueError: an argument out of range; a stream that is neither audio that load_audio reads nor, by ``encoding``,
             samples; or a header that is cut off. While reading: the stream ends within a sample, or before the size
             that it declares, or holds NaN or infinity. All complete samples before that have been returned.
     """
@@ -109,7 +110,7 @@ def _open(
             f"expected WAV, FLAC, Ogg, MP3 or another form of audio, received {start[:16]!r}; samples without a header "
             "are read where encoding (--encoding), channels and original_rate (--rate) say what they are"
         )
-    if not found.readable:
+    if not found.readable and (found.demuxer is None or not is_installed()):
         raise ValueError(refusal(found))
     with ExitStack() as opened:
         spool = opened.enter_context(tempfile.TemporaryFile(buffering=0))
@@ -125,7 +126,7 @@ def _open(
                     "convert it: ffmpeg -i - -f wav -"
                 )
         spool.seek(0)
-        recording = opened.enter_context(Recording(spool))
+        recording = opened.enter_context(open_recording(spool))
         return recording.samplerate, _spooled(recording, opened.pop_all())
 
 
@@ -135,7 +136,7 @@ def _copy(source: _Source, spool: BinaryIO, size: int) -> bytes:
     return data
 
 
-def _spooled(recording: Recording, opened: ExitStack) -> Iterator[Tensor]:
+def _spooled(recording: Recording | ContainerRecording, opened: ExitStack) -> Iterator[Tensor]:
     with opened:
         yield from recording.mono()
 

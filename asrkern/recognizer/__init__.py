@@ -6,10 +6,11 @@
 ``feature_settings``  which features; recorded in the file
 ``text``            transcripts made uniform; recorded in the file
 ``tasks``           loss and transcripts of CTC models, attention models and classifiers
-``transcription``   texts, words with times, classes; long recordings in windows
+``transcription``   texts, words with times, classes; long recordings cut at pauses, or in windows
 ``stream_transcription``  the same while audio comes in
 ``alignment``       times of the words of a given text
 ``subtitles``, ``word_times``  words with times as SubRip, WebVTT, CTM, TextGrid
+``transcript_forms``  each form that a transcript is written in
 ``conversion``      checkpoints of other projects as asrkern's
 
 Nothing here needs Lightning or lhotse; :mod:`asrkern.training` is built on it.
@@ -28,7 +29,7 @@ from asrkern.recognizer.saved import Recognizer, load, save
 from asrkern.recognizer.stream_transcription import Heard, StreamTranscriber
 from asrkern.recognizer.text import TextNormalization
 from asrkern.recognizer.tokenizer import CharacterTokenizer, SentencePieceTokenizer
-from asrkern.recognizer.transcription import SpokenWord, Transcriber, Transcript
+from asrkern.recognizer.transcription import SpokenSegment, SpokenWord, Transcriber, Transcript
 
 __all__ = [
     "CharacterTokenizer",
@@ -36,6 +37,7 @@ __all__ = [
     "Heard",
     "Recognizer",
     "SentencePieceTokenizer",
+    "SpokenSegment",
     "SpokenWord",
     "StreamTranscriber",
     "TextNormalization",

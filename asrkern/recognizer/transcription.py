@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from asrkern._lengths import Lengths, as_lengths
-from asrkern.data import collate
+from asrkern.data import Detector, Segment, collate, speech_segments
+from asrkern.data.features import check_samples
+from asrkern.data.segmentation import split_at_pauses
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
 from asrkern.recognizer.saved import Recognizer, device_of
 from asrkern.recognizer.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+# Of a recording that is cut at pauses: how much the detector reads at once, and the model.
+_DETECTED_FRAMES, _BATCH_SECONDS = 512, 60
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,18 @@ class SpokenWord:
 
 
 @dataclass(frozen=True)
+class SpokenSegment:
+    """What was said between two pauses.
+
+    text: of the segment; start_seconds, end_seconds: where it begins and ends in the recording.
+    """
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
 class Transcript:
     """What was said.
 
@@ -39,11 +60,13 @@ class Transcript:
         text: the transcript, or the class.
         words: its words; None if the model tells no times.
         probability: of the class; None for transcripts.
+        segments: where a long recording was cut at pauses, its parts; else None.
     """
 
     text: str
     words: list[SpokenWord] | None = None
     probability: float | None = None
+    segments: list[SpokenSegment] | None = None
 
 
 class Transcriber:
@@ -129,22 +152,27 @@ class Transcriber:
         window_seconds: float = 30.0,
         margin_seconds: float = 3.0,
         progress: Callable[[float], None] = lambda share: None,
+        detector: Detector | None = None,
     ) -> Transcript:
         """The transcript of a recording of any length.
 
-        A CTC model reads it in overlapping windows. Their log-probabilities, without the margins, are decoded as one;
-        features are those of the whole. An attention model reads pieces that end where it is quietest. A classifier
-        reads it whole.
+        With a detector of speech, a recording longer than a window is cut at pauses into segments of at most a window,
+        which are transcribed each for itself, several at once.
+
+        Without one, a CTC model reads it in overlapping windows. Their log-probabilities, without the margins, are
+        decoded as one; features are those of the whole. An attention model reads pieces that end where it is quietest.
+        A classifier reads it whole in any case.
 
         Args:
             samples: [samples] at ``recognizer.features.sample_rate``.
             window_seconds: how much the model reads at once.
             margin_seconds: how much of a window, at each end, is only context.
             progress: called with the share that is done, 0 to 1.
+            detector: of :func:`asrkern.data.make_detector`.
 
         Raises:
             TypeError: samples are no tensor.
-            ValueError: too short for the model, or a window not longer than its margins.
+            ValueError: too short for the model, a window not longer than its margins, or a detector for another rate.
         """
         recognizer, settings = self.recognizer, self.recognizer.features
         check_window(window_seconds, margin_seconds)
@@ -154,6 +182,10 @@ class Transcriber:
                 "of which asrkern does not know how they are made"
             )
         extract = settings.make()
+        check_samples(samples)
+        longer = len(samples) > window_seconds * settings.sample_rate
+        if detector is not None and longer and recognizer.task_name != "classify":
+            return self._in_segments(samples, detector, window_seconds, progress)
         if recognizer.task_name == "attention":
             pieces = split_at_pauses(samples, settings.sample_rate, window_seconds)
             texts = []
@@ -175,6 +207,61 @@ class Transcriber:
         for log_probs in _each_window(recognizer.model, features, window, margin, progress):
             self.decoder.step(search, log_probs)
         return self.timed(self.decoder.finish(search)[0], seconds)
+
+    def _in_segments(
+        self,
+        samples: Tensor,
+        detector: Detector,
+        longest_seconds: float,
+        progress: Callable[[float], None],
+    ) -> Transcript:
+        rate, total = self.recognizer.features.sample_rate, len(samples)
+        if detector.sample_rate != rate:
+            raise ValueError(f"detector: expected one for {rate} Hz, received one for {detector.sample_rate}")
+        chunks = samples.split(_DETECTED_FRAMES * detector.frame_samples)
+        spoken: list[SpokenSegment] = []
+        words: list[SpokenWord] = []
+        segments = speech_segments(chunks, detector, longest_seconds)
+        for batch in _ahead(_batches(segments, _BATCH_SECONDS * rate)):
+            for segment, found in zip(batch, self._of_segments(batch), strict=True):
+                start, seconds = segment.start / rate, len(segment.samples) / rate
+                spoken.append(SpokenSegment(found.text, start, start + seconds))
+                for word in found.words or ():
+                    begin, end = start + word.start_seconds, start + word.end_seconds
+                    words.append(replace(word, start_seconds=begin, end_seconds=end))
+            progress((batch[-1].start + len(batch[-1].samples)) / total)
+        progress(1.0)
+        # Without a space words are single characters, as in subtitles.
+        tokenizer = self.recognizer.tokenizer
+        joiner = " " if tokenizer.unit == "piece" or " " in tokenizer.labels else ""
+        text = joiner.join(filter(None, (segment.text for segment in spoken)))
+        return Transcript(text, None if self.decoder is None else words, segments=spoken)
+
+    def _of_segments(self, segments: Sequence[Segment]) -> list[Transcript]:
+        """Each one's transcript; an empty one where the model cannot read so little."""
+        extract, settings = self.recognizer.features.make(), self.recognizer.features
+        model: Any = self.recognizer.model
+        features = [extract(segment.samples) for segment in segments]
+        readable = [model.output_length(each.shape[1]) > 0 for each in features]
+        seconds = [len(segment.samples) / settings.sample_rate for segment in segments]
+        found = iter(self.batch(compress(features, readable), compress(seconds, readable)))
+        empty = Transcript("", None if self.decoder is None else [])
+        return [next(found) if each else empty for each in readable]
+
+    def batch(self, features: Iterable[Tensor], seconds: Iterable[float]) -> list[Transcript]:
+        """What :meth:`recording` says of short recordings, read together.
+
+        Args:
+            features: [F, T] of each, as ``recognizer.features`` makes them.
+            seconds: length of each recording.
+
+        Raises:
+            ValueError: features that do not fit the model.
+        """
+        features = list(features)
+        found = self(*collate(features)) if features else []
+        # The last frame may reach beyond the recording.
+        return [_within(each, length) for each, length in zip(found, seconds, strict=True)]
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
         """A hypothesis ``found`` by the decoder; words get times in seconds, within a recording of ``duration_seconds``."""
@@ -227,6 +314,19 @@ class FrameTimes(NamedTuple):
         return SpokenWord(
             word.text, *self.seconds(word.start, word.end, duration_seconds), confidence=word.confidence
         )
+
+
+def _within(transcript: Transcript, seconds: float) -> Transcript:
+    """The transcript, its words within so many seconds."""
+    if not transcript.words:
+        return transcript
+    words = [
+        replace(
+            word, start_seconds=min(word.start_seconds, seconds), end_seconds=min(word.end_seconds, seconds)
+        )
+        for word in transcript.words
+    ]
+    return replace(transcript, words=words)
 
 
 def make_decoder(
@@ -332,19 +432,22 @@ def _windows(model: Any, frames: int, window: int, margin: int) -> Iterator[tupl
         )
 
 
-def split_at_pauses(samples: Tensor, sample_rate: int, longest_seconds: float) -> list[Tensor]:
-    """Pieces of at most that length. Each ends in the middle of the quietest tenth of a second near the limit.
+def _batches(segments: Iterable[Segment], most_samples: int) -> Iterator[list[Segment]]:
+    """Segments that are read at once: at least one, and not more samples than that."""
+    batch: list[Segment] = []
+    for segment in segments:
+        if batch and sum(len(each.samples) for each in (*batch, segment)) > most_samples:
+            yield batch
+            batch = []
+        batch.append(segment)
+    if batch:
+        yield batch
 
-    Args:
-        samples: [samples].
-    """
-    longest, hop = round(longest_seconds * sample_rate), max(1, sample_rate // 10)
-    pieces = []
-    while len(samples) > longest:
-        # The last piece is not too short.
-        low, high = longest // 2, min(longest, len(samples) - longest // 4)
-        energy = samples[low:high].unfold(0, min(hop, high - low), max(1, hop // 4)).square().mean(1)
-        cut = low + int(energy.argmin()) * max(1, hop // 4) + hop // 2
-        pieces.append(samples[:cut])
-        samples = samples[cut:]
-    return [*pieces, samples]
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same; each is made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item

@@ -136,7 +136,8 @@ def test_a_header_counts_more_than_what_is_said_of_samples(tmp_path):
     "start", [b"\0\0\0\x20ftypM4A \0\0", b"\x1a\x45\xdf\xa3\x9f", b"\xff\xf1\x50\x80\x2e"]
 )
 @pytest.mark.parametrize("encoding", [None, "s16le"])
-def test_what_would_read_other_forms_is_said(start, encoding):
+def test_what_would_read_other_forms_is_said(start, encoding, monkeypatch):
+    monkeypatch.setattr("asrkern.data.stream.is_installed", lambda: False)
     if encoding is not None and start[0] == 0xFF:
         return  # It might be samples.
     with pytest.raises(ValueError, match=r"file: expected a form of audio that libsndfile reads.*ffmpeg -i"):
@@ -229,7 +230,7 @@ def test_what_a_broken_stream_of_another_rate_holds_comes_first(tmp_path):
     [
         (b"RIFF", "expected WAV, FLAC, .* received b'RIFF'"),
         (b"RIFF\0\0\0\0WAVE", "expected 8 more bytes of WAV header, received 0 before the end"),
-        (b"RIFF\0\0\0\0AVI ", "received AVI; convert it: ffmpeg"),
+        (b"RIFF\0\0\0\0AVI ", r"expected a complete audio file|received AVI; pip install"),
         (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 0, 8000, 0, 0, 16), "received 0"),
         (
             b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 1, 7, 0, 0, 16) + b"data\0\0\0\0",

@@ -11,6 +11,8 @@ import soundfile
 import torch
 
 from asrkern.data import load_audio, read_stream
+from asrkern.data.container import is_installed
+from tests.data.films import FORMS, write
 
 REFUSALS = (ValueError,)
 
@@ -49,6 +51,10 @@ def prepare(folder: Path) -> list[tuple[bytes, torch.Tensor]]:
             path = folder / "valid"
             samples = draw.uniform(-0.5, 0.5, (frames, channels))
             soundfile.write(path, samples, rate, format=kind, subtype=subtype)
+            valid.append((path.read_bytes(), load_audio(path)))
+    if is_installed():
+        for suffix, codec, pictures in FORMS:
+            path = write(folder / f"valid.{suffix}", codec, pictures, seconds=0.3)
             valid.append((path.read_bytes(), load_audio(path)))
     return valid
 

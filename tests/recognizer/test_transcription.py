@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from asrkern.data import collate
+from asrkern.data import collate, make_detector, speech_segments
+from asrkern.data.segmentation import split_at_pauses
 from asrkern.models import DeepSpeech2
 from asrkern.models.conv_front_end import FrameGeometry, frame_geometry
 from asrkern.nn.mask_conv_stream import MaskConvStream
@@ -20,11 +22,11 @@ from asrkern.recognizer.text import TextNormalization
 from asrkern.recognizer.tokenizer import CharacterTokenizer
 from asrkern.recognizer.transcription import (
     FrameTimes,
+    SpokenSegment,
     SpokenWord,
     Transcriber,
     Transcript,
     make_decoder,
-    split_at_pauses,
     windowed_log_probs,
 )
 from tests.cli.tiny import make_deepspeech2, make_recognizer, speech, write_words
@@ -177,6 +179,49 @@ def test_attention_models_read_pieces() -> None:
     expected = [text for text in recognizer.predict_audio(pieces) if text]
     found = Transcriber(recognizer).recording(samples, 3.0, 0.0)
     assert found == Transcript(" ".join(expected), None, None)
+
+
+@pytest.mark.parametrize("task", ["ctc", "best path", "attention"])
+def test_segments_are_transcribed_each_for_itself(task: str) -> None:
+    recognizer = make_recognizer("attention" if task == "attention" else "ctc")
+    if task == "ctc":
+        write_words(recognizer)
+    transcriber = Transcriber(recognizer, beam_width=8 if task == "ctc" else None)
+    silence = 1e-4 * torch.randn(3 * RATE)
+    # More than the model reads at once; the last one ends while it is loud.
+    parts = [part for seed in range(16) for part in (silence, speech(3 + seed, seed))]
+    samples, shares = torch.cat([torch.zeros(2 * RATE), *parts]), []
+    found = transcriber.recording(samples, 30, 3, shares.append, make_detector("energy", RATE))
+    expected = list(speech_segments([samples], make_detector("energy", RATE)))
+    assert len(expected) == len(found.segments) == 16
+    words = []
+    for segment, heard in zip(expected, found.segments, strict=True):
+        alone = transcriber.recording(segment.samples)
+        start = segment.start / RATE
+        assert heard == SpokenSegment(alone.text, start, start + len(segment.samples) / RATE)
+        words += [
+            replace(word, start_seconds=start + word.start_seconds, end_seconds=start + word.end_seconds)
+            for word in alone.words or ()
+        ]
+    assert found.text == " ".join(heard.text for heard in found.segments if heard.text) != ""
+    assert found.words == (words if task == "ctc" else None) and (task != "ctc" or len(words) > 16)
+    assert len(shares) > 3 and shares == sorted(shares) and shares[-1] == 1
+    assert found.segments[-1].end_seconds == len(samples) / RATE
+
+
+def test_what_is_not_cut() -> None:
+    samples, energy = speech(6), make_detector("energy", RATE)
+    for task in ("ctc", "attention", "classify"):
+        transcriber = Transcriber(make_recognizer(task))
+        assert transcriber.recording(samples, 6.5, detector=energy) == transcriber.recording(samples, 6.5)
+    # A classifier reads all of it.
+    assert transcriber.recording(samples, 6.5) == transcriber.recording(samples, 1.0, 0.1, detector=energy)
+    silent = Transcriber(make_recognizer("ctc"), beam_width=3).recording(
+        torch.zeros(9 * RATE), 7, detector=energy
+    )
+    assert silent == Transcript("", [], segments=[])
+    with pytest.raises(ValueError, match="detector: expected one for 8000 Hz, received one for 16000"):
+        Transcriber(make_recognizer("ctc")).recording(samples, 5, 1, detector=make_detector("energy", 16000))
 
 
 def test_pieces_end_where_it_is_quiet() -> None:

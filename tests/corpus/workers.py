@@ -1,0 +1,77 @@
+"""Workers that die, and a corpus for them. Other processes import this."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from asrkern.corpus import LocalEngine, Worker, transcribe_corpus
+from asrkern.corpus.plan import Job, Row
+from asrkern.recognizer import Transcriber, load
+from tests.cli.tiny import make_recognizer, write
+from tests.training.tones import write_tones
+
+
+def open_transcriber(checkpoint: Path) -> Transcriber:
+    return Transcriber(load(checkpoint), beam_width=8)
+
+
+def make_corpus(folder: Path, utterances: int) -> tuple[Path, Path]:
+    """A manifest and a checkpoint."""
+    return write_tones(folder, utterances), write(folder, make_recognizer("ctc"))
+
+
+@dataclass
+class Mortal:
+    """A worker that is killed when it has an entry: once, where the file ``killed`` is given, else each time."""
+
+    checkpoint: Path
+    entry: int
+    killed: Path | None = None
+
+    def __call__(self) -> Callable[[Sequence[Job]], list[Row]]:
+        return partial(self._rows, Worker(partial(open_transcriber, self.checkpoint)))
+
+    def _rows(self, worker: Worker, jobs: Sequence[Job]) -> list[Row]:
+        if any(job.entry == self.entry for job in jobs) and self._dies():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return worker(jobs)
+
+    def _dies(self) -> bool:
+        if self.killed is None:
+            return True
+        try:
+            self.killed.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+@dataclass
+class Stillborn:
+    """Dies, or fails, before it is a worker."""
+
+    how: str
+
+    def __call__(self) -> Worker:
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("no such model")
+
+
+def rows_of(out: Path) -> list[Row]:
+    """In the order of their entries."""
+    lines = (out / "transcripts.jsonl").read_text("utf-8").splitlines()
+    return sorted(map(json.loads, lines), key=lambda row: row["entry"])
+
+
+def run(manifest: str, checkpoint: str, out: str) -> None:
+    """A driver that says on standard output how many rows there are."""
+    make_worker = partial(Worker, partial(open_transcriber, Path(checkpoint)))
+    with LocalEngine(make_worker, 2) as engine:
+        transcribe_corpus(manifest, out, engine, {}, lambda entries, seconds: print(entries, flush=True))
