@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from asrkern._lengths import Lengths, as_lengths
 from asrkern.data import collate
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
+from asrkern.recognizer.onnx_model import OnnxCTC
 from asrkern.recognizer.saved import Recognizer, device_of
 from asrkern.recognizer.tokenizer import Tokenizer
 
@@ -174,6 +176,65 @@ class Transcriber:
         for log_probs in _each_window(recognizer.model, features, *frames, progress):
             self.decoder.step(search, log_probs)
         return self.timed(self.decoder.finish(search)[0], seconds)
+
+    @torch.no_grad()
+    def recordings(
+        self, samples: Sequence[Tensor], window_seconds: float = 30.0, margin_seconds: float = 3.0
+    ) -> list[Transcript]:
+        """The transcripts of several recordings, each as :meth:`recording` gives it.
+
+        A CTC model reads those that fit into a window together. On the CPU the result is the same, to the last bit. A
+        model in an ONNX file, whose rows may depend on their batch, reads one after another.
+
+        Args:
+            samples: [samples] each, at ``recognizer.features.sample_rate``.
+            window_seconds, margin_seconds: as of :meth:`recording`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`recording`, of any of them.
+        """
+        check_window(window_seconds, margin_seconds)
+        recognizer, settings = self.recognizer, self.recognizer.features
+        longest = round(window_seconds * settings.sample_rate)
+        alone = recognizer.task_name != "ctc" or isinstance(recognizer.model, OnnxCTC)
+        together = [] if alone else [i for i, each in enumerate(samples) if len(each) <= longest]
+        found: dict[int, Transcript] = {}
+        if len(together) > 1 and settings.kind != "stored":
+            extract = settings.make()
+            features = [extract(samples[i]) for i in together]
+            for each in features:
+                check_frames(recognizer.model, each.shape[1])
+            seconds = [len(samples[i]) / settings.sample_rate for i in together]
+            found = dict(zip(together, self._together(features, seconds), strict=True))
+        return [
+            found[i] if i in found else self.recording(each, window_seconds, margin_seconds)
+            for i, each in enumerate(samples)
+        ]
+
+    def _together(self, features: Sequence[Tensor], seconds: Sequence[float]) -> list[Transcript]:
+        batch, lengths = collate(features)
+        device = self.recognizer.device
+        log_probs, frames = self.recognizer.model(batch.to(device), lengths.to(device))
+        if self.decoder is None:
+            return [Transcript(text) for text in self.recognizer.task.transcripts(log_probs, frames)]
+        found = self.decoder.decode(log_probs, frames)
+        return [self.timed(best, duration) for [best, *_], duration in zip(found, seconds, strict=True)]
+
+    def replace(self, **options: Any) -> Transcriber:
+        """This transcriber with other options of its search, as :meth:`asrkern.decoder.CTCBeamDecoder.replace` takes them.
+
+        Args:
+            options: hotwords, hotword_weight, beam_width and others.
+
+        Raises:
+            TypeError: another option.
+            ValueError: an option out of its range, or there is no beam search.
+        """
+        if self.decoder is None:
+            raise ValueError(f"{', '.join(options)}: expected none, since there is no beam search")
+        other = copy.copy(self)
+        other.decoder = self.decoder.replace(**options)
+        return other
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
         """A hypothesis ``found`` by the decoder; words get times in seconds, within a recording of ``duration_seconds``."""

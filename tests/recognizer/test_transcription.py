@@ -275,3 +275,40 @@ def test_input_goes_to_where_the_model_is(task: str) -> None:
         with pytest.raises(InterruptedError):
             call()
     assert len(devices) >= len(calls) and set(devices) == {"meta"}
+
+
+@pytest.mark.parametrize("beam_width", [None, 8])
+def test_recordings_together_are_those_alone(beam_width: int | None) -> None:
+    recognizer = make_recognizer("ctc")
+    write_words(recognizer)
+    transcriber = Transcriber(recognizer, beam_width=beam_width)
+    # One is longer than a window.
+    samples = [speech(seconds, seed) for seed, seconds in enumerate((1.3, 0.4, 2.9, 0.9, 2.0))]
+    together = transcriber.recordings(samples, 2.5, 0.5)
+    assert together == [transcriber.recording(each, 2.5, 0.5) for each in samples]
+    assert len({found.text for found in together}) == len(samples)
+    with pytest.raises(ValueError, match="expected more than half a window"):
+        transcriber.recordings([*samples, torch.zeros(9)])
+
+
+def test_streams_side_by_side_do_not_meet() -> None:
+    transcriber = Transcriber(make_deepspeech2(), beam_width=8)
+    listener = StreamTranscriber(transcriber)
+    samples = [speech(2, seed) for seed in range(3)]
+    states = [listener.start() for _ in samples]
+    for chunks in zip(*(each.split(1700) for each in samples)):
+        for state, chunk in zip(states, chunks):
+            listener.step(state, chunk)
+    for state, each in zip(states, samples):
+        assert listener.finish(state).transcript == transcriber.recording(each)
+
+
+def test_other_options_of_a_search() -> None:
+    transcriber = Transcriber(make_recognizer("ctc"), beam_width=8)
+    narrow = transcriber.replace(beam_width=1)
+    assert narrow.decoder is not transcriber.decoder and narrow.recognizer is transcriber.recognizer
+    assert narrow.recording(speech(2)) == Transcriber(transcriber.recognizer, beam_width=1).recording(
+        speech(2)
+    )
+    with pytest.raises(ValueError, match="hotwords: expected none, since there is no beam search"):
+        Transcriber(make_recognizer("attention")).replace(hotwords=["a"])
