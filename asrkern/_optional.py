@@ -23,6 +23,7 @@ def require(package: str, extra: str) -> ModuleType:
 EXTRAS = {
     "cli": ("typer", "rich"),
     "recognizer": ("safetensors", "pydantic"),
+    "serve": ("starlette", "uvicorn", "websockets", "python_multipart"),
     "train": ("lightning", "lhotse", "rapidfuzz", "pydantic", "safetensors", "matplotlib", "tensorboard"),
 }
 

@@ -15,6 +15,7 @@ from asrkern.cli.decode import decode
 from asrkern.cli.evaluate import evaluate
 from asrkern.cli.models import models
 from asrkern.cli.prepare import prepare
+from asrkern.cli.serve import serve
 from asrkern.cli.train import sweep, train
 from asrkern.cli.transcribe import transcribe
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-for command in (models, decode, prepare, train, sweep, evaluate, transcribe, align, convert):
+for command in (models, decode, prepare, train, sweep, evaluate, transcribe, align, serve, convert):
     app.command(cls=Command)(command)
 app.add_typer(lm.app, name="lm")
 
