@@ -64,16 +64,18 @@ def make_app(
 
     description = describe(key is not None)
     about = {
+        "status": "ok",
         "model": searches.recognizer.model_name,
         "streams": searches.no_streams is None,
         "word_times": searches.has_times,
         "language_model": searches.has_language_model,
+        "key_needed": key is not None,
     }
     pages = page_routes(description)
     routes = [
         *pages,
         Route("/openapi.json", _constant(description)),
-        Route("/healthz", _constant({"status": "ok", **about})),
+        Route("/healthz", _constant(about)),
         Route("/metrics", _metrics(metrics)),
         Route(transcriptions.PATH, transcribe.answer, methods=["POST"]),
         WebSocketRoute(streams.PATH, stream.serve),

@@ -21,7 +21,8 @@ class SearchFields(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     hotwords: Annotated[tuple[Hotword, ...], Field(max_length=1000)] = Field(
-        (), description="Words or phrases that are likelier; the field may be there several times."
+        (),
+        description="Words or phrases that are likelier, in place of the server's; the field may be there several times.",
     )
     hotword_weight: Weight = Field(10.0, description="Of each hotword, in nats.")
     alpha: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = Field(

@@ -75,8 +75,10 @@ class Searches:
         transcriber = self._weighted(fields.alpha, fields.beta)
         if not fields.hotwords:
             return transcriber
+        # As transcripts were made uniform for training.
+        hotwords = [word for word in map(self.recognizer.text, fields.hotwords) if word]
         try:
-            return transcriber.replace(hotwords=fields.hotwords, hotword_weight=fields.hotword_weight)
+            return transcriber.replace(hotwords=hotwords, hotword_weight=fields.hotword_weight)
         except ValueError as error:
             raise Refusal(400, str(error), "hotwords") from None
 
