@@ -59,7 +59,7 @@ def documentation(description: dict[str, Any]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="stylesheet" href="/page/style.css"></head>\n'
+        '<link rel="icon" href="/page/icon.svg"><link rel="stylesheet" href="/page/style.css"></head>\n'
         f'<body><main class="docs"><h1>{title}</h1>\n<p>{html.escape(description["info"]["description"])} '
         'The same for programs: <a href="/openapi.json">openapi.json</a>. <a href="/">The page</a>.</p>\n'
         + "\n".join(parts)

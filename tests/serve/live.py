@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 import urllib3
 from torch import Tensor
 from websockets.sync.client import connect
@@ -65,8 +67,9 @@ class Live:
 
     def wait_for(self, name: str, value: float) -> None:
         """Ask until a figure is this."""
-        while self.count(name) != value:
-            pass
+        end = time.monotonic() + 30
+        while (now := self.count(name)) != value:
+            assert time.monotonic() < end, f"{name} is {now}"
 
 
 @contextmanager
@@ -100,8 +103,6 @@ def as_pcm(samples: Tensor) -> bytes:
 
 
 def from_pcm(pcm: bytes) -> Tensor:
-    import torch
-
     return torch.from_numpy(np.frombuffer(pcm, "<i2").astype(np.float32) / 32768)
 
 
