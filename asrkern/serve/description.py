@@ -51,7 +51,9 @@ def describe(key_needed: bool) -> dict[str, Any]:
         "format": "binary",
         "description": "The recording, of any form that libsndfile reads.",
     }
-    form["properties"] = {"file": file, **form["properties"]}
+    form["properties"] = {"file": file} | {
+        name: _present(field) for name, field in form["properties"].items()
+    }
     form["required"] = ["file"]
     text = {"schema": {"type": "string"}}
     answer = {
@@ -173,6 +175,14 @@ _TRANSCRIPTION = {
         },
     },
 }
+
+
+def _present(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field that is there: forms have no null."""
+    if "anyOf" not in field:
+        return field
+    kept = {key: field[key] for key in field if key not in ("anyOf", "default")}
+    return {**field["anyOf"][0], **kept}
 
 
 def _refusal(meaning: str) -> dict[str, Any]:

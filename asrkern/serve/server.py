@@ -25,11 +25,12 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except (OSError, UnicodeError) as error:
+        raise OSError(f"host: expected an address of this machine, received {host!r}: {error}") from None
+    try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
-        raise OSError(
-            f"host, port: expected an address that is free, received {host}, {port}: {error}"
-        ) from None
+        raise OSError(f"port: expected one that is free at {host}, received {port}: {error}") from None
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:

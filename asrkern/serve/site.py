@@ -91,8 +91,6 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> list[str]:
 
 def _kind(field: dict[str, Any]) -> str:
     """A field's values in words."""
-    if "anyOf" in field:
-        return _kind(field["anyOf"][0])
     if "enum" in field:
         return " | ".join(map(str, field["enum"]))
     if field["type"] == "array":

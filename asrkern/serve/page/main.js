@@ -9,7 +9,7 @@ const spectrogram = new Spectrogram($("tiles"));
 const transcript = new Transcript($("words"), $("tail"), $("labels"), $("detail"), document.querySelectorAll("[data-form]"));
 // Settings that the user has touched; the server's own count for the others.
 const touched = new Set();
-let about = {};
+const about = fetch("/healthz").then((answer) => answer.json());
 let recording = null;
 let live = null;
 let request = null;
@@ -41,7 +41,7 @@ async function transcribe(blob) {
   const form = new FormData();
   form.append("file", blob, "recording");
   form.append("response_format", "verbose_json");
-  if (about.word_times) for (const each of ["word", "segment"]) form.append("timestamp_granularities[]", each);
+  if ((await about).word_times) for (const each of ["word", "segment"]) form.append("timestamp_granularities[]", each);
   for (const [name, value] of Object.entries(settings())) for (const each of [value].flat()) form.append(name, each);
   const headers = $("key").value ? { Authorization: `Bearer ${$("key").value}` } : {};
   say("Listening to the recording …");
@@ -156,7 +156,7 @@ function stop() {
 }
 
 function show(id) {
-  document.querySelector(`output[for=${id}]`).textContent = touched.has(id) || id === "hotword_weight" ? $(id).value : "as the server has it";
+  document.querySelector(`output[for=${id}]`).textContent = touched.has(id) || id === "hotword_weight" ? $(id).value : "(the server's)";
 }
 
 $("microphone").addEventListener("click", () => (live ? stop() : listen().catch((error) => say(`Error: ${error.message}`))));
@@ -178,10 +178,10 @@ for (const id of ["hotwords", "hotword_weight", "alpha", "beta"]) {
   $(id).addEventListener("change", () => recording && transcribe(recording));
 }
 
-about = await (await fetch("/healthz")).json();
-$("model").textContent = about.model;
-$("key_label").hidden = !about.key_needed;
-$("alpha").disabled = !about.language_model;
-for (const id of ["hotwords", "hotword_weight", "beta"]) $(id).disabled = !about.word_times;
-$("microphone").disabled = !about.streams;
-if (!about.streams) say("Choose or drop a recording: this model does not hear live speech.");
+const { model, key_needed, language_model, word_times, streams } = await about;
+$("model").textContent = model;
+$("key_label").hidden = !key_needed;
+$("alpha").disabled = !language_model;
+for (const id of ["hotwords", "hotword_weight", "beta"]) $(id).disabled = !word_times;
+$("microphone").disabled = !streams;
+if (!streams) say("Choose or drop a recording: this model does not hear live speech.");

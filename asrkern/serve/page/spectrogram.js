@@ -83,7 +83,7 @@ export class Spectrogram {
     const image = this.context.createImageData(1, this.bins);
     for (let bin = 0; bin < this.bins; bin++) {
       const db = 10 * Math.log10((re[bin] ** 2 + im[bin] ** 2) / SIZE + 1e-12);
-      const level = Math.max(0, Math.min(1, 1 - (db - 0) / FLOOR_DB));
+      const level = Math.max(0, Math.min(1, 1 - db / FLOOR_DB));
       const at = 4 * (this.bins - 1 - bin);
       image.data.set([255 * level ** 2, 255 * level ** 1.2, 255 * (0.25 + 0.5 * level), 255], at);
     }
