@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -46,8 +47,10 @@ def make_app(
         loopback: the server is bound to this machine alone.
     """
     metrics = Metrics()
-    batcher = Batcher(searches, limits.audio_seconds, metrics)
-    listening = ThreadPoolExecutor(1, thread_name_prefix="streams")
+    threads = torch.get_num_threads()
+    batcher = Batcher(searches, limits.audio_seconds, threads, metrics)
+    # A chunk is too little for several threads. Torch keeps the number for each thread.
+    listening = ThreadPoolExecutor(threads, "streams", initializer=torch.set_num_threads, initargs=(1,))
     transcribe = Transcriptions(searches, batcher, limits, metrics)
     stream = Streams(searches, listening, limits, metrics)
     metrics.gauge(

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from asrkern._memory import out_of_memory
@@ -64,14 +65,15 @@ class Batcher:
     Args:
         searches: the model.
         longest_seconds: of a recording.
+        threads: of torch, for one batch.
         metrics: what it counts in.
     """
 
-    def __init__(self, searches: Searches, longest_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, searches: Searches, longest_seconds: float, threads: int, metrics: Metrics) -> None:
         self._searches, self._longest_seconds, self._metrics = searches, longest_seconds, metrics
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="recordings", daemon=True)
-        self._stopped = False
+        self._threads, self._stopped = threads, False
 
     def start(self) -> None:
         """Begin."""
@@ -90,6 +92,7 @@ class Batcher:
         return job
 
     def _run(self) -> None:
+        torch.set_num_threads(self._threads)
         while (job := self._waiting.get()) is not None:
             batch: list[tuple[Job, Tensor]] = []
             while job is not None and self._read(job, batch) and len(batch) < _MOST_TOGETHER:

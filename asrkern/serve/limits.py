@@ -18,7 +18,7 @@ class Limits:
         upload_mib: size of a request's body.
         audio_seconds: length of a recording, and of a stream.
         requests: recordings that come in, wait and are computed at once.
-        request_seconds: from a request's last byte to its answer.
+        request_seconds: for an upload, and from its last byte to the answer.
         idle_seconds: without a byte of an upload, or a message of a stream.
         streams: at once.
 

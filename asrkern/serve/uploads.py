@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -40,14 +41,16 @@ async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
     declared = request.headers.get("Content-Length", "0")
     if declared.isdecimal() and int(declared) > most:
         raise Refusal(413, f"body: expected at most {most} bytes, received {declared}")
-    received = 0
+    received, end = 0, time.monotonic() + limits.request_seconds
 
     async def receive() -> Any:
         nonlocal received
+        # Neither silence nor a trickle holds a place for long.
+        patience = min(limits.idle_seconds, end - time.monotonic())
         try:
-            message = await asyncio.wait_for(request.receive(), limits.idle_seconds)
+            message = await asyncio.wait_for(request.receive(), patience)
         except asyncio.TimeoutError:
-            raise Refusal(408, f"body: expected more of it within {limits.idle_seconds} s") from None
+            raise Refusal(408, "body: expected more of it in time, received none") from None
         received += len(message.get("body", b""))
         if received > most:
             raise Refusal(413, f"body: expected at most {most} bytes, received more")

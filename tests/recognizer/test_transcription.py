@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor, nn
 
@@ -312,3 +315,32 @@ def test_other_options_of_a_search() -> None:
     )
     with pytest.raises(ValueError, match="hotwords: expected none, since there is no beam search"):
         Transcriber(make_recognizer("attention")).replace(hotwords=["a"])
+
+
+def test_paths_arrays_and_lists_are_transcribed(tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    samples = speech(2)
+    soundfile.write(tmp_path / "a.wav", samples.numpy(), RATE, subtype="FLOAT")
+    path = tmp_path / "a.wav"
+    expected = Transcriber(recognizer, beam_width=100).recording(samples)
+    for audio in (str(path), path, samples, samples.numpy(), samples.numpy().astype(np.float64)):
+        assert recognizer.transcribe(audio) == expected
+    assert recognizer.transcribe([path, samples[:9000]]) == [expected, recognizer.transcribe(samples[:9000])]
+    narrow = Transcriber(recognizer, beam_width=2, hotwords=["AB"]).recording(samples)
+    assert recognizer.transcribe(path, beam_width=2, hotwords=["AB"]) == narrow
+    assert recognizer.transcribe(path, beam_width=None).words is None
+    assert make_recognizer("attention").transcribe(path).words is None
+    with pytest.raises(
+        TypeError, match="audio: expected a path, a tensor or an array, or a list of these, received int"
+    ):
+        recognizer.transcribe([3])
+    with pytest.raises(ValueError, match=r"received torch\.int16"):
+        recognizer.transcribe(samples.to(torch.int16))
+
+
+def test_a_recognizer_hears_chunks() -> None:
+    recognizer, samples = make_deepspeech2(), speech(2)
+    *_, last = recognizer.stream(beam_width=8)(samples.split(999))
+    assert last.transcript == recognizer.transcribe(samples, beam_width=8)
+    with pytest.raises(ValueError, match="expected a unidirectional DeepSpeech2"):
+        make_recognizer("ctc").stream()
