@@ -66,7 +66,7 @@ class StreamFields(SearchFields):
     """The message ``start`` of a stream."""
 
     type: Literal["start"]
-    rate: int = Field(16000, ge=8000, le=48000, description="Of the samples, in Hz.")
+    rate: int = Field(16000, ge=8000, le=192_000, description="Of the samples, in Hz.")
 
 
 Fields = TypeVar("Fields", bound=SearchFields)

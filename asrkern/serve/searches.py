@@ -20,6 +20,9 @@ class Searches:
         recognizer: the model.
         options: of :class:`asrkern.recognizer.Transcriber`, what counts where a request says nothing.
 
+    Attributes:
+        no_streams: why the model hears no live speech; None if it does.
+
     Raises:
         ValueError: an option out of range, a classifier, or a model that does not read audio.
     """
@@ -38,11 +41,7 @@ class Searches:
         self._weights = {name: options.get(name) for name in ("alpha", "beta")}
         self._weighted = lru_cache(_KEPT_WEIGHTS)(self._with_weights)
         self.of = lru_cache(_KEPT_SEARCHES)(self._of)
-        try:
-            StreamTranscriber(self._usual)
-            self.no_streams = None
-        except ValueError as error:
-            self.no_streams = str(error)
+        self.no_streams = self._why_no_streams()
 
     @property
     def sample_rate(self) -> int:
@@ -65,6 +64,15 @@ class Searches:
         if wanted and not self.has_times:
             name = next(iter(wanted))
             raise Refusal(400, f"{name}: expected none, since the model is no CTC model", name)
+
+    def _why_no_streams(self) -> str | None:
+        if self.recognizer.device.type != "cpu":
+            return f"device: expected cpu for live speech, received {self.recognizer.device}"
+        try:
+            StreamTranscriber(self._usual)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def _of(self, fields: SearchFields) -> Transcriber:
         """The transcriber of a request.

@@ -83,6 +83,8 @@ class Streams:
                 await reading
             finally:
                 reading.cancel()
+            await websocket.close()
+            return "200"
         except WebSocketDisconnect:
             return "gone"
         except Refusal as refusal:
@@ -92,8 +94,6 @@ class Streams:
                     _CODES[refusal.status], refusal.message.encode()[:100].decode(errors="ignore")
                 )
             return str(refusal.status)
-        await websocket.close()
-        return "200"
 
     async def _listen(self, websocket: WebSocket, incoming: _Incoming, ears: _Ears) -> None:
         """Answer until the stream ends, whatever ends it: what has come is heard to its end."""
@@ -113,9 +113,7 @@ class Streams:
                 }
             )
         if not incoming.gone:
-            heard = await self._compute(ears.finish)
-            whole = verbose(heard.transcript, incoming.taken_seconds, ("word", "segment"))
-            await websocket.send_json({"type": "final", **whole})
+            await websocket.send_json({"type": "final", **await self._compute(ears.finish)})
 
     async def _compute(self, function: Callable[[], Any]) -> Any:
         try:
@@ -240,7 +238,7 @@ class _Ears:
         self.rate = fields.rate
         self._resampler = Resampler(fields.rate, searches.sample_rate)
         self._listener = StreamTranscriber(searches.of(fields.search))
-        self._state = self._listener.start()
+        self._state, self._samples = self._listener.start(), 0
 
     @property
     def note(self) -> dict[str, Any]:
@@ -249,10 +247,13 @@ class _Ears:
 
     def hear(self, samples: bytes) -> Heard:
         """The next samples."""
+        self._samples += len(samples) // _SAMPLE_BYTES
         pcm = np.frombuffer(samples, "<i2").astype(np.float32) / 32768
         return self._listener.step(self._state, self._resampler(torch.from_numpy(pcm)))
 
-    def finish(self) -> Heard:
-        """The end."""
+    def finish(self) -> dict[str, Any]:
+        """The whole, at the end, as it is told."""
         self._listener.step(self._state, self._resampler.finish())
-        return self._listener.finish(self._state)
+        transcript = self._listener.finish(self._state).transcript
+        assert transcript is not None
+        return verbose(transcript, self._samples / self.rate, ("word", "segment"))

@@ -63,7 +63,9 @@ class Transcriptions:
                 self._searches.check(fields)
                 check_form(fields, self._searches.has_times)
                 job = self._batcher.submit(anonymous_file(uploads[0][1]), fields.search)
-            return answer(await self._wait(job, request), fields)
+            heard = await self._wait(job, request)
+            # Subtitles of hours take a while.
+            return await asyncio.to_thread(answer, heard, fields)
 
     async def _wait(self, job: Job, request: Request) -> Heard:
         """The result; a Refusal, 503, if it takes too long. Nothing is computed for a client who has gone."""

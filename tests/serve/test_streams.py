@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from asrkern.recognizer import Transcriber
+from asrkern.serve.fields import StreamFields
 from asrkern.serve.limits import Limits
 from asrkern.serve.searches import Searches
 from tests.cli.tiny import make_deepspeech2, make_recognizer, speech
@@ -29,6 +33,7 @@ from tests.training.tones import RATE
 PCM = as_pcm(speech(3))
 START = json.dumps({"type": "start", "rate": RATE})
 END = json.dumps({"type": "end"})
+FIELD = st.sampled_from(list(StreamFields.model_fields))
 
 
 def messages(websocket: Any) -> list[dict[str, Any]]:
@@ -128,6 +133,32 @@ def test_bad_messages(live: Live, kind: str) -> None:
         assert error["type"] == "error" and said in error["error"]["message"]
         assert websocket.protocol.close_code == 1007
     assert listen(live, PCM, 16_000)[-1]["type"] == "final"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(FIELD | st.text(max_size=9), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+MESSAGE = (
+    st.binary(max_size=4000)
+    | st.text(max_size=50)
+    | JSON.map(json.dumps)
+    | st.sampled_from([START, END, PCM[:9000]])
+)
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(st.lists(MESSAGE, max_size=5))
+def test_generated_messages(live: Live, sent: list[bytes | str]) -> None:
+    with live.stream() as websocket:
+        with suppress(ConnectionClosed):
+            for message in [*sent, END]:
+                websocket.send(message)
+        last = messages(websocket)[-1]
+        assert (last["type"], websocket.protocol.close_code) in {("final", 1000), ("error", 1007)}
 
 
 def test_what_was_heard_before_a_bad_message_is_told(live: Live) -> None:

@@ -2,6 +2,7 @@
 import { Spectrogram } from "/page/spectrogram.js";
 import { Transcript } from "/page/transcript.js";
 
+const MOST_DRAWN_BYTES = 64e6;
 const $ = (id) => document.getElementById(id);
 const say = (text) => ($("status").textContent = text);
 
@@ -26,6 +27,8 @@ function toEnd() {
 }
 
 async function draw(blob) {
+  // Hours would fill the browser's memory.
+  if (blob.size > MOST_DRAWN_BYTES) return;
   const context = new OfflineAudioContext(1, 1, 16000);
   const samples = (await context.decodeAudioData(await blob.arrayBuffer())).getChannelData(0);
   spectrogram.clear(16000);
