@@ -57,7 +57,7 @@ def serve(
         from asrkern.decoder import read_hotwords
         from asrkern.recognizer import load
         from asrkern.serve.app import make_app
-        from asrkern.serve.guard import KEY_VARIABLE, is_loopback
+        from asrkern.serve.guard import is_loopback, key_from
         from asrkern.serve.limits import Limits
         from asrkern.serve.searches import Searches
         from asrkern.serve.server import listen, make_server
@@ -71,7 +71,7 @@ def serve(
             hotwords=None if hotwords is None else read_hotwords(hotwords, hotword_weight),
             **language_model.weights,
         )
-        key = os.environ.get(KEY_VARIABLE) or None
+        key = key_from(os.environ)
         limits = Limits(upload_mib, audio_seconds, requests, request_seconds, idle_seconds, streams)
         app = make_app(searches, limits, key=key, origins=allow_origin or (), loopback=is_loopback(host))
         with listen(host, port) as socket:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +18,18 @@ KEY_VARIABLE = "ASRKERN_API_KEY"
 # Of a WebSocket's subprotocols: browsers cannot set its headers.
 KEY_PREFIX = "key."
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def key_from(environment: Mapping[str, str]) -> str | None:
+    """The key that clients must have; None if there is none.
+
+    Raises:
+        ValueError: it has characters that headers do not carry alike from all clients.
+    """
+    key = environment.get(KEY_VARIABLE, "")
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError(f"{KEY_VARIABLE}: expected ASCII characters without spaces, received others")
+    return key or None
 
 
 def is_loopback(host: str) -> bool:

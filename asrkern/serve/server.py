@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 
 import uvicorn
@@ -33,6 +34,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"port: expected one that is free at {host}, received {port}: {error}") from None
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """False of what uvicorn says of each WebSocket that is refused by an answer with a status."""
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """A server for the application; ``run(sockets=[socket])`` serves, ``should_exit = True`` ends it."""
     config = uvicorn.Config(
@@ -46,4 +52,5 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         proxy_headers=False,
         timeout_graceful_shutdown=_ENDING_SECONDS,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Server(config)

@@ -46,8 +46,11 @@ class Page:
         answer = json.loads(self._websocket.recv(_SECONDS))
         if answer.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(answer["params"]))
-        if answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] != "verbose":
-            self.complaints.append(json.dumps(answer["params"]))
+        if answer.get("method") == "Log.entryAdded":
+            entry = answer["params"]["entry"]
+            # Refusals of the server are logged, too.
+            if entry["level"] != "verbose" and entry["source"] != "network":
+                self.complaints.append(json.dumps(entry))
         self._loaded |= answer.get("method") == "Page.loadEventFired"
         return answer
 

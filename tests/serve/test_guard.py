@@ -9,10 +9,11 @@ import pytest
 import urllib3
 from websockets.exceptions import InvalidStatus
 
+from asrkern.serve.guard import KEY_VARIABLE, key_from
 from tests.cli.tiny import speech
 from tests.serve.live import TRANSCRIPTIONS, Live, as_file, error_of, serving, streaming_searches
 
-KEY = "sesame-öffne:dich"
+KEY = "sesame+open/{0}"
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +64,10 @@ def test_the_key(locked: Live) -> None:
         {"Authorization": f"Basic {KEY}"},
         {"Authorization": "Bearer"},
     ):
-        given = {name: value.encode().decode("latin-1") for name, value in given.items()}
         refused = locked.post(audio, **given)
         error_of(refused, 401, "expected 'Bearer KEY'")
         assert refused.headers["WWW-Authenticate"] == "Bearer"
-    right = {"Authorization": f"Bearer {KEY}".encode().decode("latin-1")}
+    right = {"Authorization": f"Bearer {KEY}"}
     assert locked.post(audio, **right).status == 200
     assert locked.get("/metrics").status == 401 and locked.get("/metrics", **right).status == 200
     for path in ("/", "/docs", "/openapi.json", "/healthz", "/page/main.js"):
@@ -82,13 +82,28 @@ def test_the_key_of_a_websocket(locked: Live) -> None:
     assert handshake(locked, subprotocols=["asrkern", "key.AAAA"]) == 401
     assert handshake(locked, subprotocols=["asrkern", "key.!"]) == 401
     assert handshake(locked, subprotocols=["asrkern", f"key.{encoded}"]) == 101
-    bearer = {"Authorization": f"Bearer {KEY}".encode().decode("latin-1")}
+    bearer = {"Authorization": f"Bearer {KEY}"}
     assert handshake(locked, additional_headers=bearer) == 101
+
+
+def test_keys_that_headers_do_not_carry() -> None:
+    assert key_from({}) is key_from({KEY_VARIABLE: ""}) is None and key_from({KEY_VARIABLE: KEY}) == KEY
+    for key in ("öffne", "two words", "a\n"):
+        with pytest.raises(
+            ValueError, match="ASRKERN_API_KEY: expected ASCII characters without spaces"
+        ) as raised:
+            key_from({KEY_VARIABLE: key})
+        assert key not in str(raised.value)
+
+
+def test_refusals_are_no_faults(locked: Live, caplog: pytest.LogCaptureFixture) -> None:
+    assert handshake(locked) == 401 and handshake(locked, origin="https://evil.example") == 403
+    assert not caplog.records
 
 
 def test_pages_that_are_named_may_ask(locked: Live) -> None:
     friend = "https://friend.example"
-    right = {"Authorization": f"Bearer {KEY}".encode().decode("latin-1"), "Origin": friend}
+    right = {"Authorization": f"Bearer {KEY}", "Origin": friend}
     response = locked.post(as_file(speech(0.5)), **right)
     assert response.status == 200 and response.headers["Access-Control-Allow-Origin"] == friend
     assert locked.post(as_file(speech(0.5)), **{**right, "Origin": "https://other.example"}).status == 403

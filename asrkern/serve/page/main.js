@@ -22,8 +22,9 @@ function settings() {
   return values;
 }
 
+// What was heard last is at the right edge.
 function toEnd() {
-  $("strip").scrollLeft = $("strip").scrollWidth;
+  $("strip").scrollLeft = spectrogram.column - $("strip").clientWidth;
 }
 
 async function draw(blob) {
