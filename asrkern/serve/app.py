@@ -56,6 +56,7 @@ def make_app(
     metrics.gauge(
         "asrkern_recordings", "Recordings that come in, wait or are computed.", lambda: transcribe.slots.taken
     )
+    metrics.gauge("asrkern_waiting", "Recordings that wait to be computed.", lambda: batcher.waiting)
     metrics.gauge("asrkern_streams", "Streams that are open.", lambda: stream.slots.taken)
 
     @contextlib.asynccontextmanager

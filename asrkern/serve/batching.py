@@ -85,6 +85,11 @@ class Batcher:
         self._waiting.put(None)
         self._thread.join()
 
+    @property
+    def waiting(self) -> int:
+        """How many recordings wait."""
+        return self._waiting.qsize()
+
     def submit(self, file: io.FileIO, fields: SearchFields) -> Job:
         """A job for the recording, which is closed when that is over."""
         job = Job(file, fields)

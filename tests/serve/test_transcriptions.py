@@ -192,7 +192,7 @@ HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\
 
 def test_uploads_that_stop() -> None:
     """Of a client that is silent, and of one that goes; also one without a declared size that never ends."""
-    with serving(streaming_searches(), Limits(upload_mib=1, requests=2, idle_seconds=0.3)) as live:
+    with serving(streaming_searches(), Limits(upload_mib=1, requests=2, idle_seconds=1)) as live:
         silent = live.raw(chunked(TRANSCRIPTIONS, HEAD, as_file(SPEECH)[:1000]))
         assert silent.recv(12) == b"HTTP/1.1 408"
         silent.close()
@@ -237,9 +237,9 @@ class Held(Searches):
 
 def test_computing_that_takes_too_long() -> None:
     searches = Held()
-    with serving(searches, Limits(request_seconds=0.2)) as live:
+    with serving(searches, Limits(request_seconds=2)) as live:
         late = live.post(as_file(SPEECH))
-        error_of(late, 503, "expected a result within 0.2 s")
+        error_of(late, 503, "expected a result within 2 s")
         assert int(late.headers["Retry-After"]) > 0
         searches.may_go.set()
         assert live.post(as_file(SPEECH)).status == 200
@@ -253,7 +253,7 @@ def test_clients_that_vanish_while_they_wait() -> None:
         first = live.raw(chunked(TRANSCRIPTIONS, body), b"0\r\n\r\n")
         searches.reached.wait()
         gone = [live.raw(chunked(TRANSCRIPTIONS, body), b"0\r\n\r\n") for _ in range(3)]
-        live.wait_for("asrkern_recordings", 4)
+        live.wait_for("asrkern_waiting", 3)
         for each in gone:
             each.close()
         live.wait_for("asrkern_recordings", 1)
@@ -283,7 +283,7 @@ def test_requests_that_wait_together_have_the_bits_of_those_alone() -> None:
             more = [("hotwords[]", "ab"), ("hotword_weight", "3")] if index == 5 else []
             threads.append(threading.Thread(target=ask, args=(live, index, *more)))
             threads[-1].start()
-        live.wait_for("asrkern_recordings", 6)
+        live.wait_for("asrkern_waiting", 5)
         searches.may_go.set()
         for thread in threads:
             thread.join()
@@ -311,7 +311,7 @@ def test_one_bad_recording_harms_no_other_in_its_batch() -> None:
         searches.reached.wait()
         for thread in threads[1:]:
             thread.start()
-        live.wait_for("asrkern_recordings", 4)
+        live.wait_for("asrkern_waiting", 3)
         searches.may_go.set()
         for thread in threads:
             thread.join()
