@@ -155,6 +155,9 @@ def test_other_paths_and_methods(live: Live, method: str, path: str, status: int
     "name", ["/etc/passwd", "../../../../etc/passwd", "a\0b", "", "\r\nX: y", "ü" * 300, "-"]
 )
 def test_hostile_file_names_are_only_names(live: Live, name: str) -> None:
+    audio = as_file(SPEECH.repeat(8), subtype="DOUBLE")
+    # What is imported at first use is imported.
+    assert live.post(audio).status == 200
     opened: list[str] = []
     watching = True
 
@@ -165,7 +168,6 @@ def test_hostile_file_names_are_only_names(live: Live, name: str) -> None:
     # It cannot be taken away again.
     sys.addaudithook(watch)
     try:
-        audio = as_file(SPEECH.repeat(40))
         response = live.post(audio, name=name)
     finally:
         watching = False
