@@ -37,6 +37,7 @@ EXTRAS = {
     "cli": ("typer", "rich"),
     "lm": ("safetensors",),
     "recognizer": ("safetensors", "pydantic"),
+    "serve": ("starlette", "uvicorn", "websockets", "python_multipart"),
     "train": ("lightning", "lhotse", "rapidfuzz", "pydantic", "safetensors", "matplotlib", "tensorboard"),
     "sentencepiece": ("sentencepiece",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),

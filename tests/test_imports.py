@@ -10,7 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "asrkern"
 # Each room may import those before it.
-ROOMS = ("ops", "reference", "nn", "data", "decoder", "models", "recognizer", "corpus", "training", "cli")
+ROOMS = (
+    "ops",
+    "reference",
+    "nn",
+    "data",
+    "decoder",
+    "models",
+    "recognizer",
+    "corpus",
+    "serve",
+    "training",
+    "cli",
+)
 
 HEAVY = ("lightning", "pytorch_lightning", "lhotse", "rapidfuzz", "matplotlib", "tensorboard", "typer")
 
@@ -36,7 +48,7 @@ def test_no_import_runs_up(room: str) -> None:
 
 
 def test_commands_for_trained_models_need_nothing_of_training() -> None:
-    for name in ("transcribe", "convert", "decode", "lm"):
+    for name in ("transcribe", "serve", "convert", "decode", "lm"):
         assert "training" not in set(rooms_of(ROOT / "cli" / f"{name}.py")), name
 
 

@@ -31,7 +31,7 @@ def test_the_extras_are_those_of_the_project():
     def packages(extra):
         found = set()
         for package, extras in declared[extra]:
-            found |= set().union(*map(packages, extras.split(","))) if extras else {package}
+            found |= set().union(*map(packages, extras.split(","))) if extras else {package.replace("-", "_")}
         return found
 
     for extra, needed in EXTRAS.items():

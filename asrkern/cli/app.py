@@ -20,6 +20,7 @@ from asrkern.cli.evaluate import evaluate
 from asrkern.cli.models import models
 from asrkern.cli.prepare import prepare
 from asrkern.cli.report import report
+from asrkern.cli.serve import serve
 from asrkern.cli.train import INTERRUPTED, sweep, train
 from asrkern.cli.transcribe import transcribe
 
@@ -65,7 +66,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False)
-for command in (models, decode, prepare, train, sweep, evaluate, transcribe, align, convert, report):
+for command in (models, decode, prepare, train, sweep, evaluate, transcribe, align, serve, convert, report):
     app.command(cls=Command)(command)
 app.add_typer(lm.app, name="lm")
 

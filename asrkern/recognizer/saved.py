@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import pydantic
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ from asrkern._atomic_write import atomic_write
 from asrkern._lengths import Lengths, as_lengths
 from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
-from asrkern.data import collate
+from asrkern.data import collate, load_audio
+from asrkern.data.features import check_samples
 from asrkern.decoder._files import about
 from asrkern.models import build
 from asrkern.models.registry import find
@@ -40,6 +42,11 @@ from asrkern.recognizer.tasks import RecognitionTask, make_task
 from asrkern.recognizer.text import TextNormalization
 from asrkern.recognizer.tokenizer import Tokenizer, read_tokenizer, tokenizer_from_json
 
+if TYPE_CHECKING:
+    from asrkern.recognizer.stream_transcription import StreamTranscriber
+    from asrkern.recognizer.transcription import Transcript
+
+Audio = str | os.PathLike[str] | Tensor | np.ndarray
 _KEY, _FORMAT = "asrkern", 1
 
 
@@ -179,6 +186,58 @@ class Recognizer:
         """
         extract = self.features.make()
         return self.predict(*collate([extract(x) for x in samples]))
+
+    def transcribe(self, audio: Audio | Sequence[Audio], **options: Any) -> Transcript | list[Transcript]:
+        """What is said in recordings of any length, with words' times and confidences where the model tells them (CTC).
+
+        Args:
+            audio: the path of a recording; or its samples, a tensor or an array [samples] at ``features.sample_rate``,
+                floating point; or a list of these.
+            options: of :class:`Transcriber`: ``lm``, ``hotwords`` and others. Of a CTC model ``beam_width`` is 100
+                unless it is given, also as None.
+
+        Returns:
+            A :class:`Transcript`, or one for each of a list.
+
+        Raises:
+            TypeError: audio is none of these.
+            OSError, ValueError: a recording cannot be read or is too short for the model, or an option is wrong.
+        """
+        from asrkern.recognizer.transcription import Transcriber
+
+        transcriber = Transcriber(self, **self._searching(options))
+        if isinstance(audio, list | tuple):
+            return transcriber.recordings([self._samples(each) for each in audio])
+        return transcriber.recording(self._samples(audio))
+
+    def stream(self, **options: Any) -> StreamTranscriber:
+        """What a unidirectional DeepSpeech2 hears while audio comes in: :class:`StreamTranscriber`, called with chunks.
+
+        Args:
+            options: as of :meth:`transcribe`.
+
+        Raises:
+            ValueError: as :class:`StreamTranscriber` and :class:`Transcriber`.
+        """
+        from asrkern.recognizer.stream_transcription import StreamTranscriber
+        from asrkern.recognizer.transcription import Transcriber
+
+        return StreamTranscriber(Transcriber(self, **self._searching(options)))
+
+    def _searching(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"beam_width": 100, **options} if self.task_name == "ctc" else options
+
+    def _samples(self, audio: Audio) -> Tensor:
+        if isinstance(audio, str | os.PathLike):
+            return load_audio(audio, self.features.sample_rate)
+        if isinstance(audio, np.ndarray):
+            audio = torch.from_numpy(audio)
+        if not isinstance(audio, Tensor):
+            raise TypeError(
+                f"audio: expected a path, a tensor or an array, or a list of these, received {type(audio).__name__}"
+            )
+        check_samples(audio)
+        return audio.float()
 
 
 def save(path: str | os.PathLike[str], recognizer: Recognizer) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from asrkern._decoder import CtcBeamState
 from asrkern.data import SpectrogramStream
+from asrkern.data.feature_stream import SpectrogramState
 from asrkern.models.registry import find
+from asrkern.models.streaming import StreamState
 from asrkern.recognizer.onnx_model import OnnxCTC
 from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
 
@@ -32,8 +36,25 @@ class Heard(NamedTuple):
     transcript: Transcript | None = None
 
 
+@dataclass
+class ListeningState:
+    """Where one stream is; can be pickled and copied.
+
+    Attributes:
+        features, model, search: where its parts are.
+        samples: how many have come.
+        told: how many words have been told.
+    """
+
+    features: SpectrogramState
+    model: StreamState
+    search: CtcBeamState
+    samples: int = 0
+    told: int = 0
+
+
 class StreamTranscriber:
-    """A model and its beam search over chunks of audio.
+    """A model and its beam search over chunks of audio, of one stream or of several, each with a state of its own.
 
     If the model's features are normalised by whole utterances, which a stream does not have, they are normalised by the
     frames so far, and ``normalization_differs`` is True. Else the transcript at the end is that of the whole recording.
@@ -75,20 +96,49 @@ class StreamTranscriber:
         Raises:
             ValueError: a chunk is no tensor of this kind, or has values that are no numbers.
         """
-        decoder = self._decoder
-        features, model, search = self._features.start(), self._model.start(), decoder.start()
-        samples = told = 0
+        state = self.start()
         for chunk in chunks:
-            samples += len(chunk)
-            decoder.step(search, self._model.step(model, self._features.step(features, chunk)))
-            found = decoder.partial(search, after=told)
-            told = found.word_count
-            seconds = samples / self._sample_rate
-            words = [self._times.spoken(word, seconds) for word in found.words]
-            yield Heard(seconds, words, decoder.join(found.words), found.tail)
-        ending = [self._model.step(model, self._features.finish(features)), self._model.finish(model)]
-        decoder.step(search, torch.cat(ending))
-        seconds = samples / self._sample_rate
-        best = decoder.finish(search)[0]
+            yield self.step(state, chunk)
+        yield self.finish(state)
+
+    def start(self) -> ListeningState:
+        """The state before a stream."""
+        decoder = self._transcriber.decoder
+        return ListeningState(self._features.start(), self._model.start(), decoder.start())
+
+    def step(self, state: ListeningState, chunk: Tensor) -> Heard:
+        """What is heard after the next chunk.
+
+        Args:
+            state: of :meth:`start`; it goes on.
+            chunk: [samples] float32, at ``features.sample_rate``, of any length.
+
+        Raises:
+            ValueError: the chunk is no tensor of this kind, or has values that are no numbers.
+        """
+        decoder = self._transcriber.decoder
+        decoder.step(state.search, self._model.step(state.model, self._features.step(state.features, chunk)))
+        state.samples += len(chunk)
+        found = decoder.partial(state.search, after=state.told)
+        state.told = found.word_count
+        seconds = state.samples / self._sample_rate
+        words = [self._times.spoken(word, seconds) for word in found.words]
+        return Heard(seconds, words, decoder.join(found.words), found.tail)
+
+    def finish(self, state: ListeningState) -> Heard:
+        """The rest of a stream that ends here, and its transcript.
+
+        Args:
+            state: the stream's; it cannot go on.
+        """
+        decoder = self._transcriber.decoder
+        ending = [
+            self._model.step(state.model, self._features.finish(state.features)),
+            self._model.finish(state.model),
+        ]
+        decoder.step(state.search, torch.cat(ending))
+        seconds = state.samples / self._sample_rate
+        best = decoder.finish(state.search)[0]
         transcript = self._transcriber.timed(best, seconds)
-        yield Heard(seconds, (transcript.words or [])[told:], decoder.join(best.words[told:]), "", transcript)
+        words = (transcript.words or [])[state.told :]
+        return Heard(seconds, words, decoder.join(best.words[state.told :]), "", transcript)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from asrkern.data import Detector, Segment, collate, speech_segments
 from asrkern.data.features import check_samples
 from asrkern.data.segmentation import split_at_pauses
 from asrkern.decoder import CTCBeamDecoder, Hypothesis, NGramLM, Word
+from asrkern.recognizer.onnx_model import OnnxCTC
 from asrkern.recognizer.saved import Recognizer, device_of
 from asrkern.recognizer.tokenizer import Tokenizer
 
@@ -262,6 +264,56 @@ class Transcriber:
         found = self(*collate(features)) if features else []
         # The last frame may reach beyond the recording.
         return [_within(each, length) for each, length in zip(found, seconds, strict=True)]
+
+    @torch.no_grad()
+    def recordings(
+        self, samples: Sequence[Tensor], window_seconds: float = 30.0, margin_seconds: float = 3.0
+    ) -> list[Transcript]:
+        """The transcripts of several recordings, each as :meth:`recording` gives it.
+
+        A CTC model reads those that fit into a window together. On the CPU the result is the same, to the last bit. A
+        model in an ONNX file, whose rows may depend on their batch, reads one after another.
+
+        Args:
+            samples: [samples] each, at ``recognizer.features.sample_rate``.
+            window_seconds, margin_seconds: as of :meth:`recording`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`recording`, of any of them.
+        """
+        check_window(window_seconds, margin_seconds)
+        recognizer, settings = self.recognizer, self.recognizer.features
+        longest = round(window_seconds * settings.sample_rate)
+        alone = recognizer.task_name != "ctc" or isinstance(recognizer.model, OnnxCTC)
+        together = [] if alone else [i for i, each in enumerate(samples) if len(each) <= longest]
+        found: dict[int, Transcript] = {}
+        if len(together) > 1 and settings.kind != "stored":
+            extract = settings.make()
+            features = [extract(samples[i]) for i in together]
+            for each in features:
+                check_frames(recognizer.model, each.shape[1])
+            seconds = [len(samples[i]) / settings.sample_rate for i in together]
+            found = dict(zip(together, self.batch(features, seconds), strict=True))
+        return [
+            found[i] if i in found else self.recording(each, window_seconds, margin_seconds)
+            for i, each in enumerate(samples)
+        ]
+
+    def replace(self, **options: Any) -> Transcriber:
+        """This transcriber with other options of its search, as :meth:`asrkern.decoder.CTCBeamDecoder.replace` takes them.
+
+        Args:
+            options: hotwords, hotword_weight, beam_width and others.
+
+        Raises:
+            TypeError: another option.
+            ValueError: an option out of its range, or there is no beam search.
+        """
+        if self.decoder is None:
+            raise ValueError(f"{', '.join(options)}: expected none, since there is no beam search")
+        other = copy.copy(self)
+        other.decoder = self.decoder.replace(**options)
+        return other
 
     def timed(self, found: Hypothesis, duration_seconds: float) -> Transcript:
         """A hypothesis ``found`` by the decoder; words get times in seconds, within a recording of ``duration_seconds``."""

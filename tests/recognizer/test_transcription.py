@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor, nn
 
@@ -320,3 +323,69 @@ def test_input_goes_to_where_the_model_is(task: str) -> None:
         with pytest.raises(InterruptedError):
             call()
     assert len(devices) >= len(calls) and set(devices) == {"meta"}
+
+
+@pytest.mark.parametrize("beam_width", [None, 8])
+def test_recordings_together_are_those_alone(beam_width: int | None) -> None:
+    recognizer = make_recognizer("ctc")
+    write_words(recognizer)
+    transcriber = Transcriber(recognizer, beam_width=beam_width)
+    # One is longer than a window.
+    samples = [speech(seconds, seed) for seed, seconds in enumerate((1.3, 0.4, 2.9, 0.9, 2.0))]
+    together = transcriber.recordings(samples, 2.5, 0.5)
+    assert together == [transcriber.recording(each, 2.5, 0.5) for each in samples]
+    assert len({found.text for found in together}) == len(samples)
+    with pytest.raises(ValueError, match="expected more than half a window"):
+        transcriber.recordings([*samples, torch.zeros(9)])
+
+
+def test_streams_side_by_side_do_not_meet() -> None:
+    transcriber = Transcriber(make_deepspeech2(), beam_width=8)
+    listener = StreamTranscriber(transcriber)
+    samples = [speech(2, seed) for seed in range(3)]
+    states = [listener.start() for _ in samples]
+    for chunks in zip(*(each.split(1700) for each in samples)):
+        for state, chunk in zip(states, chunks):
+            listener.step(state, chunk)
+    for state, each in zip(states, samples):
+        assert listener.finish(state).transcript == transcriber.recording(each)
+
+
+def test_other_options_of_a_search() -> None:
+    transcriber = Transcriber(make_recognizer("ctc"), beam_width=8)
+    narrow = transcriber.replace(beam_width=1)
+    assert narrow.decoder is not transcriber.decoder and narrow.recognizer is transcriber.recognizer
+    assert narrow.recording(speech(2)) == Transcriber(transcriber.recognizer, beam_width=1).recording(
+        speech(2)
+    )
+    with pytest.raises(ValueError, match="hotwords: expected none, since there is no beam search"):
+        Transcriber(make_recognizer("attention")).replace(hotwords=["a"])
+
+
+def test_paths_arrays_and_lists_are_transcribed(tmp_path: Path) -> None:
+    recognizer = make_recognizer("ctc")
+    samples = speech(2)
+    soundfile.write(tmp_path / "a.wav", samples.numpy(), RATE, subtype="FLOAT")
+    path = tmp_path / "a.wav"
+    expected = Transcriber(recognizer, beam_width=100).recording(samples)
+    for audio in (str(path), path, samples, samples.numpy(), samples.numpy().astype(np.float64)):
+        assert recognizer.transcribe(audio) == expected
+    assert recognizer.transcribe([path, samples[:9000]]) == [expected, recognizer.transcribe(samples[:9000])]
+    narrow = Transcriber(recognizer, beam_width=2, hotwords=["AB"]).recording(samples)
+    assert recognizer.transcribe(path, beam_width=2, hotwords=["AB"]) == narrow
+    assert recognizer.transcribe(path, beam_width=None).words is None
+    assert make_recognizer("attention").transcribe(path).words is None
+    with pytest.raises(
+        TypeError, match="audio: expected a path, a tensor or an array, or a list of these, received int"
+    ):
+        recognizer.transcribe([3])
+    with pytest.raises(ValueError, match=r"received torch\.int16"):
+        recognizer.transcribe(samples.to(torch.int16))
+
+
+def test_a_recognizer_hears_chunks() -> None:
+    recognizer, samples = make_deepspeech2(), speech(2)
+    *_, last = recognizer.stream(beam_width=8)(samples.split(999))
+    assert last.transcript == recognizer.transcribe(samples, beam_width=8)
+    with pytest.raises(ValueError, match="expected a unidirectional DeepSpeech2"):
+        make_recognizer("ctc").stream()
