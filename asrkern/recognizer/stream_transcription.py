@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,8 +80,10 @@ class StreamTranscriber:
         self.normalization_differs = settings.normalization == "utterance"
         if self.normalization_differs:
             settings = settings.model_copy(update={"normalization": "running"})
+        self._decoder = transcriber.decoder
         self._transcriber, self._sample_rate = transcriber, settings.sample_rate
-        self._features = SpectrogramStream(settings.make())
+        spectrogram: Any = settings.make()
+        self._features = SpectrogramStream(spectrogram)
         self._model = stream(recognizer.model)
         self._times = FrameTimes.of(recognizer)
 
@@ -101,7 +103,7 @@ class StreamTranscriber:
 
     def start(self) -> ListeningState:
         """The state before a stream."""
-        decoder = self._transcriber.decoder
+        decoder = self._decoder
         return ListeningState(self._features.start(), self._model.start(), decoder.start())
 
     def step(self, state: ListeningState, chunk: Tensor) -> Heard:
@@ -114,7 +116,7 @@ class StreamTranscriber:
         Raises:
             ValueError: the chunk is no tensor of this kind, or has values that are no numbers.
         """
-        decoder = self._transcriber.decoder
+        decoder = self._decoder
         decoder.step(state.search, self._model.step(state.model, self._features.step(state.features, chunk)))
         state.samples += len(chunk)
         found = decoder.partial(state.search, after=state.told)
@@ -129,7 +131,7 @@ class StreamTranscriber:
         Args:
             state: the stream's; it cannot go on.
         """
-        decoder = self._transcriber.decoder
+        decoder = self._decoder
         ending = [
             self._model.step(state.model, self._features.finish(state.features)),
             self._model.finish(state.model),
@@ -139,5 +141,9 @@ class StreamTranscriber:
         best = decoder.finish(state.search)[0]
         transcript = self._transcriber.timed(best, seconds)
         return Heard(
-            seconds, transcript.words[state.told :], decoder.join(best.words[state.told :]), "", transcript
+            seconds,
+            (transcript.words or [])[state.told :],
+            decoder.join(best.words[state.told :]),
+            "",
+            transcript,
         )
