@@ -49,6 +49,8 @@ def serve(
 ) -> None:
     """Serve a model: a page for the browser at /, recordings and live speech for programs; /docs describes them.
 
+    Example: asrkern serve best.safetensors --lm lm.safetensors --port 8000
+
     Listens at this machine's own address unless --host says otherwise. With ASRKERN_API_KEY in the environment clients
     must have that key. Pages of other servers are refused. Ctrl-C ends it.
     """
@@ -63,7 +65,7 @@ def serve(
         from asrkern.serve.server import listen, make_server
 
         recognizer = load(checkpoint, tokens)
-        recognizer.move(device)
+        recognizer.move(device or "cpu")
         searches = Searches(
             recognizer,
             lm=language_model.open(),

@@ -103,7 +103,7 @@ class StreamTranscriber:
 
     def start(self) -> ListeningState:
         """The state before a stream."""
-        decoder = self._transcriber.decoder
+        decoder = self._decoder
         return ListeningState(self._features.start(), self._model.start(), decoder.start())
 
     def step(self, state: ListeningState, chunk: Tensor) -> Heard:
@@ -116,7 +116,7 @@ class StreamTranscriber:
         Raises:
             ValueError: the chunk is no tensor of this kind, or has values that are no numbers.
         """
-        decoder = self._transcriber.decoder
+        decoder = self._decoder
         decoder.step(state.search, self._model.step(state.model, self._features.step(state.features, chunk)))
         state.samples += len(chunk)
         found = decoder.partial(state.search, after=state.told)
@@ -131,7 +131,7 @@ class StreamTranscriber:
         Args:
             state: the stream's; it cannot go on.
         """
-        decoder = self._transcriber.decoder
+        decoder = self._decoder
         ending = [
             self._model.step(state.model, self._features.finish(state.features)),
             self._model.finish(state.model),
