@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 import pydantic
@@ -208,7 +208,7 @@ class Recognizer:
         transcriber = Transcriber(self, **self._searching(options))
         if isinstance(audio, list | tuple):
             return transcriber.recordings([self._samples(each) for each in audio])
-        return transcriber.recording(self._samples(audio))
+        return transcriber.recording(self._samples(cast("Audio", audio)))
 
     def stream(self, **options: Any) -> StreamTranscriber:
         """What a unidirectional DeepSpeech2 hears while audio comes in: :class:`StreamTranscriber`, called with chunks.

@@ -21,14 +21,14 @@ class SearchFields(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     hotwords: Annotated[tuple[Hotword, ...], Field(max_length=1000)] = Field(
-        (),
+        default=(),
         description="Words or phrases that are likelier, in place of the server's; the field may be there several times.",
     )
-    hotword_weight: Weight = Field(10.0, description="Of each hotword, in nats.")
+    hotword_weight: Weight = Field(default=10.0, description="Of each hotword, in nats.")
     alpha: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = Field(
-        None, description="Weight of the language model. Default: the server's."
+        default=None, description="Weight of the language model. Default: the server's."
     )
-    beta: Weight | None = Field(None, description="Added for each word. Default: the server's.")
+    beta: Weight | None = Field(default=None, description="Added for each word. Default: the server's.")
 
     @property
     def search(self) -> SearchFields:
@@ -39,19 +39,21 @@ class SearchFields(pydantic.BaseModel):
 class TranscriptionFields(SearchFields):
     """The form of ``POST /v1/audio/transcriptions``, but for the file."""
 
-    model: str = Field("", max_length=1000, description="Any: the server has one model.")
-    language: str = Field("", max_length=100, description="Not used: the model's language counts.")
-    prompt: str = Field("", max_length=10_000, description="Not used; hotwords are what helps.")
+    model: str = Field(default="", max_length=1000, description="Any: the server has one model.")
+    language: str = Field(default="", max_length=100, description="Not used: the model's language counts.")
+    prompt: str = Field(default="", max_length=10_000, description="Not used; hotwords are what helps.")
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.0, description="Not used: the search is deterministic."
+        default=0.0, description="Not used: the search is deterministic."
     )
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = Field(
-        "json", description="srt, vtt and word times need a CTC model."
+        default="json", description="srt, vtt and word times need a CTC model."
     )
     timestamp_granularities: Annotated[tuple[Literal["word", "segment"], ...], Field(max_length=2)] = Field(
-        (), description="Of verbose_json; also as timestamp_granularities[]. Default: segment."
+        default=(), description="Of verbose_json; also as timestamp_granularities[]. Default: segment."
     )
-    stream: Literal["false", "False", "0"] = Field("false", description="Live results are the WebSocket's.")
+    stream: Literal["false", "False", "0"] = Field(
+        default="false", description="Live results are the WebSocket's."
+    )
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> TranscriptionFields:
@@ -66,7 +68,7 @@ class StreamFields(SearchFields):
     """The message ``start`` of a stream."""
 
     type: Literal["start"]
-    rate: int = Field(16000, ge=8000, le=192_000, description="Of the samples, in Hz.")
+    rate: int = Field(default=16000, ge=8000, le=192_000, description="Of the samples, in Hz.")
 
 
 Fields = TypeVar("Fields", bound=SearchFields)
