@@ -187,7 +187,9 @@ class Recognizer:
         extract = self.features.make()
         return self.predict(*collate([extract(x) for x in samples]))
 
-    def transcribe(self, audio: Audio | Sequence[Audio], **options: Any) -> Transcript | list[Transcript]:
+    def transcribe(
+        self, audio: Audio | list[Audio] | tuple[Audio, ...], **options: Any
+    ) -> Transcript | list[Transcript]:
         """What is said in recordings of any length, with words' times and confidences where the model tells them (CTC).
 
         Args:

@@ -216,7 +216,8 @@ class Transcriber:
         device = self.recognizer.device
         log_probs, frames = self.recognizer.model(batch.to(device), lengths.to(device))
         if self.decoder is None:
-            return [Transcript(text) for text in self.recognizer.task.transcripts(log_probs, frames)]
+            task: Any = self.recognizer.task
+            return [Transcript(text) for text in task.transcripts(log_probs, frames)]
         found = self.decoder.decode(log_probs, frames)
         return [self.timed(best, duration) for [best, *_], duration in zip(found, seconds, strict=True)]
 

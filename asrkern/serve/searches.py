@@ -56,7 +56,8 @@ class Searches:
     @property
     def has_language_model(self) -> bool:
         """Whether there is one, which alpha weighs."""
-        return self.has_times and self._usual.decoder.lm is not None
+        decoder = self._usual.decoder
+        return decoder is not None and decoder.lm is not None
 
     def check(self, fields: SearchFields) -> None:
         """Raise a Refusal, 400, of fields that this model has no use for."""
@@ -91,7 +92,9 @@ class Searches:
             raise Refusal(400, str(error), "hotwords") from None
 
     def _with_weights(self, alpha: float | None, beta: float | None) -> Transcriber:
-        given = {name: value for name, value in (("alpha", alpha), ("beta", beta)) if value is not None}
+        given: dict[str, Any] = {
+            name: value for name, value in (("alpha", alpha), ("beta", beta)) if value is not None
+        }
         # Without a language model alpha weighs nothing.
         if all(self._weights[name] == value for name, value in given.items()):
             return self._usual

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class Streams:
             samples, since = await incoming.waiting()
             if not samples:
                 continue
-            heard = await self._compute(lambda samples=samples: ears.hear(samples))
+            heard = await self._compute(partial(ears.hear, samples))
             self._metrics.heard(len(samples) / _SAMPLE_BYTES / ears.rate, time.perf_counter() - since)
             await websocket.send_json(
                 {
@@ -170,7 +171,7 @@ class _Incoming:
             self._add(message)
         else:
             self._over = True
-        return StreamFields(type="start")
+        return StreamFields.model_validate({"type": "start"})
 
     async def read(self) -> None:
         """Read until the end.

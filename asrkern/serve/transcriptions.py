@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -70,10 +71,9 @@ class Transcriptions:
     async def _wait(self, job: Job, request: Request) -> Heard:
         """The result; a Refusal, 503, if it takes too long. Nothing is computed for a client who has gone."""
         result, gone = asyncio.wrap_future(job.result), asyncio.ensure_future(_gone(request))
+        either: set[asyncio.Future[Any]] = {result, gone}
         try:
-            waited = asyncio.wait(
-                {result, gone}, timeout=self._limits.request_seconds, return_when="FIRST_COMPLETED"
-            )
+            waited = asyncio.wait(either, timeout=self._limits.request_seconds, return_when="FIRST_COMPLETED")
             done, _ = await waited
             if result in done:
                 return result.result()
