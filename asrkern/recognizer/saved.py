@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -187,7 +187,9 @@ class Recognizer:
         extract = self.features.make()
         return self.predict(*collate([extract(x) for x in samples]))
 
-    def transcribe(self, audio: Audio | Sequence[Audio], **options: Any) -> Transcript | list[Transcript]:
+    def transcribe(
+        self, audio: Audio | list[Audio] | tuple[Audio, ...], **options: Any
+    ) -> Transcript | list[Transcript]:
         """What is said in recordings of any length, with words' times and confidences where the model tells them (CTC).
 
         Args:
@@ -208,7 +210,7 @@ class Recognizer:
         transcriber = Transcriber(self, **self._searching(options))
         if isinstance(audio, list | tuple):
             return transcriber.recordings([self._samples(each) for each in audio])
-        return transcriber.recording(self._samples(cast("Audio", audio)))
+        return transcriber.recording(self._samples(audio))
 
     def stream(self, **options: Any) -> StreamTranscriber:
         """What a unidirectional DeepSpeech2 hears while audio comes in: :class:`StreamTranscriber`, called with chunks.

@@ -88,12 +88,10 @@ def make_app(
     open_paths = {route.path for route in pages} | {"/openapi.json", "/healthz"}
     middleware = [Middleware(Guard, key, open_paths, origins, loopback)]
     if origins:
-        allowed: dict[str, Any] = {
-            "allow_origins": list(origins),
-            "allow_methods": ["*"],
-            "allow_headers": ["Authorization"],
-        }
-        middleware.insert(0, Middleware(CORSMiddleware, **allowed))
+        cors = Middleware(
+            CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["Authorization"]
+        )
+        middleware.insert(0, cors)
     handlers: dict[Any, Any] = {Refusal: on_refusal, HTTPException: on_http_error, Exception: on_fault}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -116,7 +116,7 @@ def _code(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     cells = ["".join(f"<th>{cell}</th>" for cell in head)]
     cells += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
     return '<div class="wide"><table>' + "".join(f"<tr>{each}</tr>" for each in cells) + "</table></div>"

@@ -171,7 +171,7 @@ class _Incoming:
             self._add(message)
         else:
             self._over = True
-        return StreamFields(type="start")
+        return StreamFields.model_validate({"type": "start"})
 
     async def read(self) -> None:
         """Read until the end.

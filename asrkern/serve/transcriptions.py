@@ -70,12 +70,10 @@ class Transcriptions:
 
     async def _wait(self, job: Job, request: Request) -> Heard:
         """The result; a Refusal, 503, if it takes too long. Nothing is computed for a client who has gone."""
-        result: asyncio.Future[Any] = asyncio.wrap_future(job.result)
-        gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
+        result, gone = asyncio.wrap_future(job.result), asyncio.ensure_future(_gone(request))
+        either: set[asyncio.Future[Any]] = {result, gone}
         try:
-            waited = asyncio.wait(
-                {result, gone}, timeout=self._limits.request_seconds, return_when="FIRST_COMPLETED"
-            )
+            waited = asyncio.wait(either, timeout=self._limits.request_seconds, return_when="FIRST_COMPLETED")
             done, _ = await waited
             if result in done:
                 return result.result()
