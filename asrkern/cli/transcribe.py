@@ -29,6 +29,7 @@ from asrkern.cli.transcriber import TranscriberOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from asrkern.data import Detector
     from asrkern.recognizer.saved import Recognizer
     from asrkern.recognizer.stream_transcription import Heard
     from asrkern.recognizer.transcription import Transcriber, Transcript
@@ -213,8 +214,7 @@ def transcribe(
         for error in left_out:
             typer.echo(f"error: {said(error)}", err=True)
         detector = None if vad is Vad.none else make_detector(vad.value, recognizer.features.sample_rate)
-        reading = {"window_seconds": window, "margin_seconds": margin, "detector": detector}
-        failed = len(left_out) + write_all(transcriber, inputs, forms, out, reading)
+        failed = len(left_out) + write_all(transcriber, inputs, forms, out, window, margin, detector)
     if failed:
         total = len(inputs) + len(left_out)
         typer.echo(f"error: {failed} of {total} files were not transcribed", err=True)
@@ -279,19 +279,25 @@ class _Meter:
 
 
 def write_all(
-    transcriber: Transcriber, inputs: list[Input], forms: list[str], out: Path | None, options: dict[str, Any]
+    transcriber: Transcriber,
+    inputs: list[Input],
+    forms: list[str],
+    out: Path | None,
+    window: float,
+    margin: float,
+    detector: Detector | None,
 ) -> int:
-    """Transcribe and write the results; how many failed. Options are those of ``Transcriber.recording``."""
+    """Transcribe and write the results; how many failed."""
     failed, rate = 0, transcriber.recognizer.features.sample_rate
     with bars() as progress:
         meter = _Meter(progress, len(inputs))
         for each in inputs:
             meter(0)
             try:
-                # Taken out, so that they do not stay in memory.
+                # Taken out, so that they do not stay in memory, as they would in the tuple of a call with *.
                 samples = [each.load(rate)]
                 seconds = meter.seconds = len(samples[0]) / rate
-                found = transcriber.recording(samples.pop(), progress=meter, **options)
+                found = transcriber.recording(samples.pop(), window, margin, meter, detector)
             except Exception as error:
                 reason = said(error)
                 if reason is None:

@@ -279,8 +279,8 @@ def test_too_little_memory_for_a_file_does_not_lose_the_others(
 ) -> None:
     usual = Transcriber.recording
 
-    def recording(self: Transcriber, samples: torch.Tensor, **more: Any) -> Any:
-        return usual(self, samples, **more) if len(samples) != length else torch.empty(2**50)
+    def recording(self: Transcriber, samples: torch.Tensor, *more: Any) -> Any:
+        return usual(self, samples, *more) if len(samples) != length else torch.empty(2**50)
 
     length = len(load_audio(files[1], RATE))
     monkeypatch.setattr(Transcriber, "recording", recording)
