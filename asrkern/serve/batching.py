@@ -163,7 +163,9 @@ class Batcher:
 
         seconds, started = len(samples) / self._searches.sample_rate, time.perf_counter()
         try:
-            found = transcriber.recording(samples, _WINDOW_SECONDS, _MARGIN_SECONDS, progress)
+            found = transcriber.recording(
+                samples, _WINDOW_SECONDS, _MARGIN_SECONDS, progress, self._searches.detector
+            )
         except _Abandoned:
             _fail([job], _ending())
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import Any
 
+from asrkern.data import make_detector
 from asrkern.recognizer import Recognizer, StreamTranscriber, Transcriber
 from asrkern.serve.fields import SearchFields
 from asrkern.serve.refusal import Refusal
@@ -21,6 +22,7 @@ class Searches:
         options: of :class:`asrkern.recognizer.Transcriber`, what counts where a request says nothing.
 
     Attributes:
+        detector: of the pauses at which long recordings are cut.
         no_streams: why the model hears no live speech; None if it does.
 
     Raises:
@@ -37,6 +39,7 @@ class Searches:
             options["beam_width"] = options.get("beam_width") or 100
         self.recognizer = recognizer
         self._usual = Transcriber(recognizer, **options)
+        self.detector = make_detector("auto", recognizer.features.sample_rate)
         self._make = partial(Transcriber, recognizer, **options)
         self._weights = {name: options.get(name) for name in ("alpha", "beta")}
         self._weighted = lru_cache(_KEPT_WEIGHTS)(self._with_weights)

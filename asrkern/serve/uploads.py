@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from torch import Tensor
 
+from asrkern.data.container import ContainerRecording, open_recording
 from asrkern.data.recording import Recording, check_finite
 from asrkern.data.resampling import Resampler
 from asrkern.serve.limits import Limits
@@ -76,13 +77,13 @@ def anonymous_file(upload: UploadFile) -> io.FileIO:
 
 
 def read_recording(file: io.FileIO, sample_rate: int, longest_seconds: float) -> Tensor:
-    """A recording as [samples] float32, mono, at that rate.
+    """A recording of any form that :func:`asrkern.data.load_audio` reads, as [samples] float32, mono, at that rate.
 
     Raises:
         Refusal: 400, it is no audio, broken or empty; 413, it is longer.
     """
     try:
-        with Recording(file) as recording:
+        with open_recording(file) as recording:
             return _mono(recording, sample_rate, longest_seconds)
     except soundfile.LibsndfileError as error:
         raise Refusal(400, f"file: expected a complete audio file: {error.error_string}", "file") from None
@@ -90,7 +91,7 @@ def read_recording(file: io.FileIO, sample_rate: int, longest_seconds: float) ->
         raise Refusal(400, f"file: {error}", "file") from None
 
 
-def _mono(recording: Recording, sample_rate: int, longest_seconds: float) -> Tensor:
+def _mono(recording: Recording | ContainerRecording, sample_rate: int, longest_seconds: float) -> Tensor:
     rate = recording.samplerate
     most = int(longest_seconds * rate)
     too_long = Refusal(413, f"file: expected at most {longest_seconds:g} s of audio, received more", "file")

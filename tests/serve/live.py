@@ -20,6 +20,7 @@ import urllib3
 from torch import Tensor
 from websockets.sync.client import connect
 
+from asrkern.data import Detector
 from asrkern.recognizer import Recognizer, StreamTranscriber, Transcriber
 from asrkern.serve.app import make_app
 from asrkern.serve.limits import Limits
@@ -115,8 +116,10 @@ def error_of(response: urllib3.BaseHTTPResponse, status: int, message: str) -> d
     return error
 
 
-def expected(recognizer: Recognizer, samples: Tensor, **options: Any) -> Any:
-    return Transcriber(recognizer, **{"beam_width": 8, **options}).recording(samples)
+def expected(
+    recognizer: Recognizer, samples: Tensor, detector: Detector | None = None, **options: Any
+) -> Any:
+    return Transcriber(recognizer, **{"beam_width": 8, **options}).recording(samples, detector=detector)
 
 
 def expected_live(recognizer: Recognizer, pcm: bytes, **options: Any) -> Any:
