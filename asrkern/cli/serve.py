@@ -45,6 +45,13 @@ def serve(
     request_seconds: Annotated[int, typer.Option(min=1, help="Until a recording is given up.")] = 600,
     idle_seconds: Annotated[int, typer.Option(min=1, help="Until a silent client is given up.")] = 30,
     streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
+    low_latency: Annotated[
+        bool,
+        typer.Option(
+            "--low-latency",
+            help="Words of streams come half a second sooner, from numbers that are the whole's to within rounding.",
+        ),
+    ] = False,
     device: Device = "cpu",
 ) -> None:
     """Serve a model: a page for the browser at /, recordings and live speech for programs; /docs describes them.
@@ -68,6 +75,7 @@ def serve(
         recognizer.move(device or "cpu")
         searches = Searches(
             recognizer,
+            low_latency=low_latency,
             lm=language_model.open(),
             beam_width=beam_width,
             hotwords=None if hotwords is None else read_hotwords(hotwords, hotword_weight),

@@ -59,13 +59,15 @@ class StreamingDeepSpeech2:
 
     Args:
         model: in eval mode. It may be quantised (:func:`asrkern.nn.quantize`).
+        low_latency: frames come as soon as the convolutions' windows are there, without waiting for their tiles. They are
+            the whole utterance's to within rounding, not to the bit: see :class:`asrkern.nn.MaskConvStream`.
 
     Raises:
         TypeError: the model is no DeepSpeech2.
         ValueError: it is bidirectional, in training mode, or has convolutions that cannot be cut.
     """
 
-    def __init__(self, model: DeepSpeech2) -> None:
+    def __init__(self, model: DeepSpeech2, *, low_latency: bool = False) -> None:
         if not isinstance(model, DeepSpeech2):
             raise TypeError(f"model: expected a DeepSpeech2, received {type(model).__name__}")
         if model.config.bidirectional:
@@ -75,11 +77,12 @@ class StreamingDeepSpeech2:
             )
         self.model = model
         self._check_mode()
-        self._conv = MaskConvStream(model.conv)
+        self._conv = MaskConvStream(model.conv, low_latency=low_latency)
 
     @property
     def latency(self) -> Latency:
-        """How far the output is behind the audio, by windows, tiles of the convolutions and lookahead.
+        """How far the output is behind the audio, by windows, tiles of the convolutions (unless of low latency) and
+        lookahead.
 
         Time for computing, and for filling a chunk, comes on top. At the end of the utterance nothing is waited for.
         """

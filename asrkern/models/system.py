@@ -102,7 +102,8 @@ class System:
         sign: a key that, among all kinds of models, only its checkpoints have; None if no other project has any.
         convert: reads checkpoints of other projects. Raises OSError, TypeError and ValueError as
             :func:`asrkern.recognizer.convert`.
-        stream: runs a model over chunks, as :class:`asrkern.models.StreamingDeepSpeech2` does; None if nothing does.
+        stream: runs a model over chunks, as :class:`asrkern.models.StreamingDeepSpeech2` does, with its argument
+            ``low_latency``; None if nothing does.
     """
 
     title: str
@@ -114,4 +115,4 @@ class System:
     typical_seconds: float = 10.0
     sign: str | None = None
     convert: Convert | None = None
-    stream: Callable[[Any], Any] | None = None
+    stream: Callable[..., Any] | None = None

@@ -12,6 +12,7 @@ from asrkern import ops
 from asrkern.nn._conv_stages import Stage, folded, is_fusible, stages_of
 from asrkern.nn.batch_norm import uses_batch_stats
 from asrkern.nn.mask_conv import MaskConv
+from asrkern.ops import ConvTile, conv_tile
 
 # For each convolution the input frames [1, C, F, frames] that later outputs need; None before the first frame.
 ConvState = tuple[Tensor | None, ...]
@@ -25,13 +26,17 @@ class MaskConvStream:
 
     Args:
         conv: a :class:`MaskConv` in eval mode.
+        low_latency: each frame is returned as soon as its window is there. It is the whole utterance's to within the
+            rounding of a convolution (1e-6 of the largest value), which depends on the chunks. A step computes whole
+            tiles nevertheless, so that short chunks take more time.
 
     Raises:
         ValueError: a part of the stack is not a plain convolution, with or without a batch norm on running statistics
             and a clamping activation.
     """
 
-    def __init__(self, conv: MaskConv) -> None:
+    def __init__(self, conv: MaskConv, *, low_latency: bool = False) -> None:
+        self.low_latency = low_latency
         self.stages = stages_of(conv.seq_module)
         for stage in self.stages:
             if stage.module is None or not is_fusible(stage.module):
@@ -56,15 +61,15 @@ class MaskConvStream:
         """
         following = []
         for stage, held in zip(self.stages, state, strict=True):
-            x, held = _advance(stage, held, x, last)
+            x, held = self._advance(stage, held, x, last)
             following.append(held)
         return x, tuple(following)
 
     def frames_needed(self, frame: int) -> int:
         """How many input frames have to come until output frame ``frame`` is returned, while the utterance goes on."""
         for stage in reversed(self.stages):
-            kernel_size, stride, padding = _geometry(stage.module)
-            tile = ops.conv_tile(kernel_size, stride)
+            _, stride, padding = _geometry(stage.module)
+            tile = self._tile(stage.module)
             frame = frame // tile.outputs * tile.outputs * stride - padding + tile.inputs - 1
         return frame + 1
 
@@ -79,46 +84,52 @@ class MaskConvStream:
     @property
     def period(self) -> int:
         """After how many output frames :meth:`frames_needed`, relative to the frame, repeats itself."""
-        return math.lcm(*(ops.conv_tile(*_geometry(stage.module)[:2]).outputs for stage in self.stages))
+        return math.lcm(*(self._tile(stage.module).outputs for stage in self.stages))
+
+    def _tile(self, conv: Any) -> ConvTile:
+        """What is returned together."""
+        kernel_size, stride, _ = _geometry(conv)
+        return ConvTile(1, max(kernel_size, stride)) if self.low_latency else conv_tile(kernel_size, stride)
+
+    def _advance(
+        self, stage: Stage, held: Tensor | None, x: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """One convolution: its next outputs, and the input that later outputs need."""
+        kernel_size, stride, padding = _geometry(stage.module)
+        tile = self._tile(stage.module)
+        if held is not None:
+            x = torch.cat([held, x], -1)
+        elif x.shape[-1]:
+            x = nn.functional.pad(x, (padding, 0))
+        else:
+            # Without input there is no output, even if the padding alone would fill a window.
+            return _no_frames(stage.module, x), None
+        if last:
+            x = window = nn.functional.pad(x, (0, padding))
+            outputs = max(0, (x.shape[-1] - kernel_size) // stride + 1)
+        else:
+            tiles = max(0, (x.shape[-1] - tile.inputs) // (tile.outputs * stride) + 1)
+            outputs = tiles * tile.outputs
+            window = x[..., : (outputs - tile.outputs) * stride + tile.inputs]
+        if not outputs:
+            return _no_frames(stage.module, x), x
+        conv = stage.module
+        y = ops.masked_conv2d(
+            window,
+            conv.weight,
+            conv.bias,
+            *((None, None) if stage.norm is None else folded(stage.norm)),
+            stride=conv.stride,
+            padding=(conv.padding[0], 0),
+            activation=stage.activation,
+        )
+        # A copy: a view would keep all of x in memory.
+        return y, x[..., outputs * stride :].clone()
 
 
 def _geometry(conv: Any) -> tuple[int, int, int]:
     """Kernel size, stride and padding along time."""
     return conv.kernel_size[1], conv.stride[1], conv.padding[1]
-
-
-def _advance(stage: Stage, held: Tensor | None, x: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
-    """One convolution: its next outputs, and the input that later outputs need."""
-    kernel_size, stride, padding = _geometry(stage.module)
-    tile = ops.conv_tile(kernel_size, stride)
-    if held is not None:
-        x = torch.cat([held, x], -1)
-    elif x.shape[-1]:
-        x = nn.functional.pad(x, (padding, 0))
-    else:
-        # Without input there is no output, even if the padding alone would fill a window.
-        return _no_frames(stage.module, x), None
-    if last:
-        x = window = nn.functional.pad(x, (0, padding))
-        outputs = max(0, (x.shape[-1] - kernel_size) // stride + 1)
-    else:
-        tiles = max(0, (x.shape[-1] - tile.inputs) // (tile.outputs * stride) + 1)
-        outputs = tiles * tile.outputs
-        window = x[..., : (outputs - tile.outputs) * stride + tile.inputs]
-    if not outputs:
-        return _no_frames(stage.module, x), x
-    conv = stage.module
-    y = ops.masked_conv2d(
-        window,
-        conv.weight,
-        conv.bias,
-        *((None, None) if stage.norm is None else folded(stage.norm)),
-        stride=conv.stride,
-        padding=(conv.padding[0], 0),
-        activation=stage.activation,
-    )
-    # A copy: a view would keep all of x in memory.
-    return y, x[..., outputs * stride :].clone()
 
 
 def _no_frames(conv: Any, x: Tensor) -> Tensor:

@@ -212,10 +212,11 @@ class Recognizer:
             return transcriber.recordings([self._samples(each) for each in audio])
         return transcriber.recording(self._samples(audio))
 
-    def stream(self, **options: Any) -> StreamTranscriber:
+    def stream(self, *, low_latency: bool = False, **options: Any) -> StreamTranscriber:
         """What a unidirectional DeepSpeech2 hears while audio comes in: :class:`StreamTranscriber`, called with chunks.
 
         Args:
+            low_latency: as of :class:`StreamTranscriber`.
             options: as of :meth:`transcribe`.
 
         Raises:
@@ -224,7 +225,7 @@ class Recognizer:
         from asrkern.recognizer.stream_transcription import StreamTranscriber
         from asrkern.recognizer.transcription import Transcriber
 
-        return StreamTranscriber(Transcriber(self, **self._searching(options)))
+        return StreamTranscriber(Transcriber(self, **self._searching(options)), low_latency=low_latency)
 
     def _searching(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"beam_width": 100, **options} if self.task_name == "ctc" else options

@@ -19,6 +19,7 @@ class Searches:
 
     Args:
         recognizer: the model.
+        low_latency: of streams, see :class:`asrkern.recognizer.StreamTranscriber`.
         options: of :class:`asrkern.recognizer.Transcriber`, what counts where a request says nothing.
 
     Attributes:
@@ -29,7 +30,7 @@ class Searches:
         ValueError: an option out of range, a classifier, or a model that does not read audio.
     """
 
-    def __init__(self, recognizer: Recognizer, **options: Any) -> None:
+    def __init__(self, recognizer: Recognizer, *, low_latency: bool = False, **options: Any) -> None:
         if recognizer.task_name == "classify" or recognizer.features.kind == "stored":
             raise ValueError(
                 f"model: expected one that writes what it hears, received {recognizer.model_name}, "
@@ -38,6 +39,7 @@ class Searches:
         if recognizer.task_name == "ctc":
             options["beam_width"] = options.get("beam_width") or 100
         self.recognizer = recognizer
+        self.low_latency = low_latency
         self._usual = Transcriber(recognizer, **options)
         self.detector = make_detector("auto", recognizer.features.sample_rate)
         self._make = partial(Transcriber, recognizer, **options)

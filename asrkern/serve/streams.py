@@ -238,7 +238,7 @@ class _Ears:
         searches.check(fields)
         self.rate = fields.rate
         self._resampler = Resampler(fields.rate, searches.sample_rate)
-        self._listener = StreamTranscriber(searches.of(fields.search))
+        self._listener = StreamTranscriber(searches.of(fields.search), low_latency=searches.low_latency)
         self._state, self._samples = self._listener.start(), 0
 
     @property

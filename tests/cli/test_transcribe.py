@@ -350,6 +350,16 @@ def test_a_trained_model_can_be_streamed(files: list[Path], tmp_path: Path) -> N
     assert result.exit_code == 0 and "note" not in result.stderr
     last = json.loads(result.stdout.splitlines()[-1])
     assert (last["text"], last["words"]) == (whole["text"], whole["words"])
+    options = ("--stream", "--low-latency", "--json", "--encoding", "s16le")
+    soon = [
+        json.loads(line) for line in run(checkpoint, *options, input=samples.tobytes()).stdout.splitlines()
+    ]
+    assert soon[-1]["text"] == whole["text"]
+
+    def first_heard(values: list[dict[str, Any]]) -> float:
+        return next(value["seconds"] for value in values if value.get("stable") or value.get("tail"))
+
+    assert first_heard(soon) < first_heard([json.loads(line) for line in result.stdout.splitlines()]) - 0.2
 
 
 class Terminal(io.StringIO):
@@ -440,6 +450,7 @@ def test_a_stream_that_breaks_off(files: list[Path], tmp_path: Path) -> None:
         (["a.wav", "b.wav", "--srt"], 2, "expected --out with several files"),
         (["a.wav", "x/a.flac", "--out", "."], 2, "received 'a' twice"),
         (["a.wav", "--stream"], 2, "expected no files"),
+        (["a.wav", "--low-latency"], 2, "--low-latency: expected with --stream"),
         (["--stream", "--srt"], 2, "expected neither --out nor another form than --txt"),
         (["a.wav", "--window", "6"], 2, "expected more than twice the margin"),
         (["--stream"], 1, "expected a unidirectional DeepSpeech2 for a stream, received vgg_gru_ctc"),

@@ -195,6 +195,30 @@ def test_latency_is_what_frames_wait_for(layout):
     assert stream.latency.mean_ms == pytest.approx(mean)
 
 
+def test_low_latency_waits_for_windows_alone():
+    """100 ms for the second convolution, 50 for the first, 10 for the spectrogram, less what ends of windows overlap."""
+    model = DeepSpeech2.preset("mlperf", hidden_size=8, num_layers=1).eval()
+    exact, quick = StreamingDeepSpeech2(model), StreamingDeepSpeech2(model, low_latency=True)
+    assert exact.latency.mean_ms > 600
+    assert quick.latency.mean_ms == quick.latency.max_ms == pytest.approx(160)
+    padding = [pad[1] for pad in model.config.conv_padding]
+    features, state, output = features_for(quick, 100), quick.start(), []
+    for count in range(1, 101):
+        output.append(quick.step(state, features[:, count - 1 : count]))
+        first = max(0, (count + padding[0] - 11) // 2 + 1)  # frames whose windows are complete
+        assert state.frames == max(0, first + padding[1] - 11 + 1)
+    output.append(quick.finish(state))
+    assert_close(torch.cat(output), offline(model, features), 1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("sizes", [[1], [10, 0, 3], [64]])
+def test_low_latency_is_the_whole_within_rounding(layout, sizes):
+    stream = StreamingDeepSpeech2(streamed(layout).model, low_latency=True)
+    features = features_for(stream, 211)
+    assert_close(in_chunks(stream, features, sizes), offline(stream.model, features), 1e-5)
+
+
 def chain(
     transform: SpectrogramStream,
     stream: StreamingDeepSpeech2,

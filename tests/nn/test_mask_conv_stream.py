@@ -54,7 +54,27 @@ def test_any_chunks_give_the_same_bits(geometry, frames, sizes):
     # Padded, so that none is too short for the operation.
     padded = nn.functional.pad(x, (0, 400))
     expected, lengths = conv(padded, input_lengths=torch.tensor([frames]))
-    assert_same_bits(in_chunks(MaskConvStream(conv), x, sizes), expected[..., : lengths[0]])
+    expected = expected[..., : lengths[0]]
+    assert_same_bits(in_chunks(MaskConvStream(conv), x, sizes), expected)
+    found = in_chunks(MaskConvStream(conv, low_latency=True), x, sizes)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)  # of values up to 20
+
+
+@pytest.mark.parametrize("low_latency", [False, True])
+@torch.no_grad()
+def test_frames_come_when_their_input_is_there(low_latency):
+    conv = make_conv([(11, 2, 5), (11, 1, 5)])
+    stream = MaskConvStream(conv, low_latency=low_latency)
+    x = torch.randn(1, 1, 4, 160)
+    state, done = stream.start(), 0
+    for received in range(1, 161):
+        y, state = stream.step(state, x[..., received - 1 : received])
+        for frame in range(done, done + y.shape[3]):
+            assert stream.frames_needed(frame) == received
+        done += y.shape[3]
+    assert stream.period == (1 if low_latency else 27 * 22)
+    # The windows of both: 11 frames of 2, and 11.
+    assert done == (160 + 5 - 11 - 2 * 5) // 2 + 1 if low_latency else done < 70
 
 
 @torch.no_grad()

@@ -17,6 +17,13 @@ def test_table(capsys):
     assert all(float(cell) > 0 for cell in rows[2])
 
 
+def test_low_latency(capsys):
+    assert run("--low-latency") == 0
+    printed = capsys.readouterr().out
+    assert "output behind the audio: 540 ms on average, at most 540 ms" in printed
+    assert "Log-probabilities (to 0.0001)" in printed
+
+
 def test_a_lost_frame_is_not_timed(capsys, monkeypatch):
     finish = StreamingDeepSpeech2.finish
     monkeypatch.setattr(StreamingDeepSpeech2, "finish", lambda self, state: finish(self, state)[:-1])
