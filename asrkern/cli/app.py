@@ -41,7 +41,9 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command that the arguments name, and end with its status."""
+        """Run the command that the arguments name, and end with its status; if not ``standalone_mode``, as click does."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         arguments = [*(sys.argv[1:] if args is None else args)]
         if DEBUG in arguments:
             # Typed anywhere, as behind a command that has just failed.

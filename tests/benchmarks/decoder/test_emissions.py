@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_table(files: list[str], capsys) -> None:
 
 def test_more_errors_than_a_peer_fail(files: list[str], capsys, monkeypatch) -> None:
     def all_right(*_: object) -> object:
-        texts = iter(["A BAD CAB", "DEAD"] * 9)
+        texts = itertools.cycle(["A BAD CAB", "DEAD"])
         return lambda log_probs: Best(next(texts), 0.0)
 
     monkeypatch.setattr(emissions.peers, "missing", lambda name: None)
