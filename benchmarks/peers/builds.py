@@ -16,8 +16,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +45,13 @@ def difference(group: str, expected: Sequence[np.ndarray], actual: Sequence[np.n
     return worst
 
 
+def _told(end: Connection, tree: Path) -> Any:
+    try:
+        return end.recv()
+    except EOFError:
+        sys.exit(f"{tree}: this build failed, see above; it may lack names that the benchmarks here import")
+
+
 def rows(
     trees: Sequence[Path], group: str, wanted: str, data: str | None, threads: int, seconds: float
 ) -> Iterator[dict[str, str]]:
@@ -58,7 +67,7 @@ def rows(
         theirs.close()
         ends.append(ours)
         processes.append(process)
-    while all(found := [end.recv() for end in ends]):
+    while all(found := [_told(end, tree) for end, tree in zip(ends, trees)]):
         (name, text, expected), (_, other, actual) = found
         apart = difference(group, expected, actual)
         row = {"": name, "difference": f"{apart:.0e}" if text == other else "another text"}
@@ -70,7 +79,7 @@ def rows(
                 pair = [0.0, 0.0]
                 for side in order:
                     ends[side].send(True)
-                    pair[side] = ends[side].recv()
+                    pair[side] = _told(ends[side], trees[side])
                 times.append((pair[0], pair[1]))
             low, middle, high = quantiles([after / before for before, after in times], n=4)
             least = [1000 * min(pair[side] for pair in times) for side in (0, 1)]
