@@ -356,10 +356,8 @@ def test_a_trained_model_can_be_streamed(files: list[Path], tmp_path: Path) -> N
     ]
     assert soon[-1]["text"] == whole["text"]
 
-    def first_heard(values: list[dict[str, Any]]) -> float:
-        return next(value["seconds"] for value in values if value.get("stable") or value.get("tail"))
-
-    assert first_heard(soon) < first_heard([json.loads(line) for line in result.stdout.splitlines()]) - 0.2
+    # A line whenever something new is heard: exact ones wait for whole tiles.
+    assert len(soon) > len(result.stdout.splitlines())
 
 
 class Terminal(io.StringIO):
