@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+
+def command_line(script: str, argv: Sequence[str]) -> str:
+    """The command as results tell it: absolute paths, which are one machine's, as seen from the working directory."""
+    shown = []
+    for argument in argv:
+        option, equals, value = argument.rpartition("=") if argument.startswith("-") else ("", "", argument)
+        shown.append(option + equals + (os.path.relpath(value) if os.path.isabs(value) else value))
+    return shlex.join(["python", script, *shown])
 
 
 class Progress:

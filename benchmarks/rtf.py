@@ -25,7 +25,6 @@ import gc
 import importlib.util
 import json
 import math
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import freeze, quantize
 from asrkern.nn.freeze import KINDS as FREEZABLE
 from benchmarks._formats import FORMATS
-from benchmarks._report import Progress, format_models, format_report, plot_reports
+from benchmarks._report import Progress, command_line, format_models, format_report, plot_reports
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory, percentiles
 from benchmarks.models._systems import Stages, depends_on_padding, stock_stages, system_of
 from benchmarks.models._torch_twin import sharing_weights
@@ -486,7 +485,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rtf.py: error: {error}", file=sys.stderr)
         return 2
     if arguments.model == ALL:
-        command = shlex.join(["python", "benchmarks/rtf.py", *(sys.argv[1:] if argv is None else argv)])
+        command = command_line("benchmarks/rtf.py", sys.argv[1:] if argv is None else argv)
         text = format_models(command, reports)
         print(f"\n{text}")
         if arguments.write:

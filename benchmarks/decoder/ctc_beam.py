@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import random
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -36,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import asrkern
 from asrkern.decoder import CTCBeamDecoder, NGramLM
-from benchmarks._report import Progress, markdown_table, section, write_sections
+from benchmarks._report import Progress, command_line, markdown_table, section, write_sections
 from benchmarks._timing import interleaved, machine, peak_memory_mib
 from benchmarks.decoder import _peers as peers
 from benchmarks.decoder._made_data import make_log_probs, make_sentences
@@ -280,7 +279,7 @@ def describe(argv: tuple[str, ...]) -> str:
     about = machine(CPU)
     versions = [f"{name} {version(name)}" for name in (FLASHLIGHT, PYCTCDECODE) if not peers.missing(name)]
     return (
-        f"`{shlex.join(['python', 'benchmarks/decoder/ctc_beam.py', *argv])}` on {about['cpu']}, one thread: "
+        f"`{command_line('benchmarks/decoder/ctc_beam.py', argv)}` on {about['cpu']}, one thread: "
         + ", ".join([f"torch {about['torch']}", *versions, f"asrkern {asrkern.__version__}"])
         + ". Medians (least..most)."
     )

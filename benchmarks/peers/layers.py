@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ import asrkern
 from asrkern.models import DeepSpeech2, DeepSpeech2Config
 from asrkern.nn import convert, quantize
 from benchmarks import rtf
-from benchmarks._report import Progress, markdown_table, milliseconds, section, write_sections
+from benchmarks._report import Progress, command_line, markdown_table, milliseconds, section, write_sections
 from benchmarks._timing import interleaved, machine, peak_memory_mib, relative_error
 from benchmarks.models._deepspeech2_twin import stock_deepspeech2
 from benchmarks.ops.batch_norm_act import BatchNormAct
@@ -376,7 +375,7 @@ def describe(script: str, argv: Sequence[str]) -> str:
     about = machine(CPU)
     versions = [f"{name} {version(RUNTIMES[name].package)}" for name in installed()]
     return (
-        f"`{shlex.join(['python', f'benchmarks/peers/{script}', *argv])}` on {about['cpu']}, {about['threads']} threads: "
+        f"`{command_line(f'benchmarks/peers/{script}', argv)}` on {about['cpu']}, {about['threads']} threads: "
         + ", ".join(
             [
                 f"torch {about['torch']} ({about['torch_isa']})",

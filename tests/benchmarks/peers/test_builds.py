@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks._report import command_line
 from benchmarks.peers import builds
 
 HERE = str(Path(builds.__file__).resolve().parents[2])
@@ -39,3 +41,14 @@ def test_a_folder_without_a_build(tmp_path, capsys):
     with pytest.raises(SystemExit):
         builds.main([str(tmp_path)])
     assert "expected a folder with a built asrkern/" in capsys.readouterr().err
+
+
+def test_results_tell_no_path_of_one_machine(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = ["--data", str(tmp_path.parent / "data"), f"--json={tmp_path / 'o.json'}", "--only", "lm/x"]
+    shown = command_line("a.py", given)
+    assert shown == "python a.py --data ../data --json=o.json --only lm/x"
+    for file in (Path(HERE) / "benchmarks" / "results").glob("*.md"):
+        assert not re.search(r"(?<![\w.`)])/(home|root|work|tmp|Users)/", file.read_text(encoding="utf-8")), (
+            file
+        )
