@@ -13,6 +13,7 @@ from asrkern.cli.device import Device
 from asrkern.cli.evaluate import CheckpointPath
 from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
 from asrkern.cli.tokens import Tokens
+from asrkern.cli.transcriber import BeamWidth
 
 
 @with_language_model
@@ -35,10 +36,7 @@ def serve(
     language_model: LanguageModel,
     hotwords: Hotwords = None,
     hotword_weight: HotwordWeight = 10.0,
-    beam_width: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of the search. Default: 100 for CTC, else 1.", show_default=False),
-    ] = None,
+    beam_width: BeamWidth = None,
     upload_mib: Annotated[int, typer.Option(min=1, help="Largest request.")] = 256,
     audio_seconds: Annotated[int, typer.Option(min=1, help="Longest recording, and longest stream.")] = 7200,
     requests: Annotated[int, typer.Option(min=1, help="Recordings that wait or are computed at once.")] = 32,

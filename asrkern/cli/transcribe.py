@@ -24,7 +24,7 @@ from asrkern.cli.evaluate import CheckpointPath
 from asrkern.cli.inputs import STDIN, Input, find_inputs
 from asrkern.cli.language_model import Hotwords, HotwordWeight, LanguageModel, with_language_model
 from asrkern.cli.tokens import Tokens
-from asrkern.cli.transcriber import TranscriberOptions
+from asrkern.cli.transcriber import BeamWidth, TranscriberOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,10 +96,7 @@ def transcribe(
     language_model: LanguageModel,
     hotwords: Hotwords = None,
     hotword_weight: HotwordWeight = 10.0,
-    beam_width: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of the search. Default: 100 for CTC, else 1.", show_default=False),
-    ] = None,
+    beam_width: BeamWidth = None,
     vad: Annotated[
         Vad,
         typer.Option(

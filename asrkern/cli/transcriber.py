@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from asrkern.cli.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from asrkern.recognizer import Transcriber
+
+BeamWidth = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of the search. Default: 100 for CTC, else 1.", show_default=False),
+]
 
 
 @dataclass(frozen=True)
