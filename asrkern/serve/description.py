@@ -49,7 +49,7 @@ def describe(key_needed: bool) -> dict[str, Any]:
     file = {
         "type": "string",
         "format": "binary",
-        "description": "The recording, of any form that libsndfile reads.",
+        "description": "The recording, of any form that libsndfile reads; MPEG-4, WebM and films where the server has PyAV.",
     }
     form["properties"] = {"file": file} | {
         name: _present(field) for name, field in form["properties"].items()
