@@ -64,10 +64,12 @@ class TranscriberOptions:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """What tells the transcripts of two of them apart, beside the model, as JSON."""
+        """What tells the transcripts of two of them apart, beside the model, as JSON. Files are told by their content."""
+        from asrkern.corpus.rows import digest
+
         value = asdict(self) | asdict(self.language_model)
         del value["checkpoint"], value["language_model"], value["device"]
-        return {name: str(each) if isinstance(each, Path) else each for name, each in value.items()}
+        return {name: digest(each) if isinstance(each, Path) else each for name, each in value.items()}
 
 
 def _absolute(path: Path | None) -> Path | None:

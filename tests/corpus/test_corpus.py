@@ -67,6 +67,17 @@ def test_the_command(corpus: tuple[Path, Path], expected: list[dict[str, Any]], 
     assert (tmp_path / "out" / "transcripts.jsonl").read_bytes() == written
 
 
+def test_a_job_knows_files_by_their_content(corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    words, out = tmp_path / "hotwords.txt", tmp_path / "out"
+    arguments = [str(corpus[1]), "--manifest", str(corpus[0]), "--hotwords", str(words), "-o", str(out)]
+    words.write_text("AB\n")
+    result = CliRunner().invoke(app, ["transcribe", *arguments, "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    words.write_text("BA\n")
+    result = CliRunner().invoke(app, ["transcribe", *arguments, "--workers", "1"])
+    assert result.exit_code == 1 and "hotwords" in result.stderr and "take another folder" in result.stderr
+
+
 @pytest.mark.parametrize("entry", [0, 41])
 def test_a_worker_that_is_killed(
     entry: int, corpus: tuple[Path, Path], expected: list[dict[str, Any]], tmp_path: Path
