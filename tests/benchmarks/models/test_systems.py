@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -185,7 +186,7 @@ def test_one_table_of_all_models(monkeypatch, tmp_path, capsys):
     assert rtf.main([*arguments, "--json", str(output), "--write"]) == 1
     text = rtf.RESULTS.read_text()
     assert capsys.readouterr().out.endswith(f"\n{text}\n")
-    assert text.startswith(f"`python benchmarks/rtf.py --data {manifest} --model all")
+    assert text.startswith(f"`python benchmarks/rtf.py --data {os.path.relpath(manifest)} --model all")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
     header, _, *rows = rows
     ours = ["asrkern", "asrkern int8", "asrkern int8/int8"]
