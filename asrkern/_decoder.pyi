@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 # What an array is turned into stands in the C++ function.
 _Columns: TypeAlias = tuple[list[int], list[int], list[int], list[int], list[float]]
 _Hypothesis: TypeAlias = tuple[float, float, list[int], list[int], list[int], list[int], list[float]]
+# Tokens, their first frames, words, and the frame after the last token.
+_Read: TypeAlias = tuple[list[int], list[int], list[Any], int]
 _Ngrams: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]
 
 _Text: TypeAlias = str | bytes
@@ -117,18 +119,42 @@ class CtcBeamState:
     def __getstate__(self) -> bytes: ...
     def __setstate__(self, state: bytes, /) -> None: ...
 
+class Labels:
+    """What tokens stand for."""
+
+    def __init__(self, word: type, kinds: ArrayLike, texts: list[str], names: list[str]) -> None: ...
+    def read_rows(
+        self,
+        lengths: ArrayLike,
+        tokens: ArrayLike,
+        times: ArrayLike,
+        words: ArrayLike,
+        confidences: ArrayLike,
+    ) -> list[list[_Read]]:
+        """The hypotheses of each row. lengths: [N, K]; tokens, words, confidences: [N, K, T]; times: [N, K, T, 2]."""
+
 class CtcBeamSearch:
     """A model and options of a beam search; see kernels/ctc/ctc_beam.h."""
 
     def __init__(
-        self, *, context: dict[str, Any], language_model: NGramModel | None, options: dict[str, Any]
+        self,
+        *,
+        context: dict[str, Any],
+        language_model: NGramModel | None,
+        options: dict[str, Any],
+        labels: Labels,
     ) -> None: ...
-    def replace(self, *, context: dict[str, Any], options: dict[str, Any]) -> CtcBeamSearch: ...
+    def replace(self, *, options: dict[str, Any], hotwords: Sequence[NDArray[Any]]) -> CtcBeamSearch: ...
     def start(self, before: NGramState | None = None) -> CtcBeamState: ...
     def step(self, state: CtcBeamState, log_probs: ArrayLike, /) -> tuple[int, int]: ...
-    def results(self, stream: CtcBeamState, sentence: bool = True) -> list[_Hypothesis]: ...
+    def results(self, stream: CtcBeamState, sentence: bool = True) -> list[tuple[float, float, _Read]]: ...
     def partial(self, state: CtcBeamState, after: int, /) -> tuple[_Columns, _Hypothesis, int, int, int]: ...
     def committed(self, state: CtcBeamState, end: int, /) -> _Columns: ...
+
+def search_rows(
+    searches: Sequence[CtcBeamSearch], log_probs: ArrayLike, lengths: ArrayLike, threads: int
+) -> list[list[tuple[float, float, _Read]] | tuple[int, int]]:
+    """For each row its n-best, or an error and the frame where it is."""
 
 def text_hashes(symbols: ArrayLike, begin: ArrayLike, /) -> NDArray[np.int64]: ...
 def greedy_decode(
@@ -170,16 +196,3 @@ def format_ngrams(
 def find_word(words: NDArray[np.int64], word: _Text, /) -> int | None: ...
 def read_kenlm_trie(trie: ArrayLike, trie_shape: ArrayLike, /) -> tuple[dict[str, NDArray[Any]], int]: ...
 def list_kenlm_trie(trie: ArrayLike, trie_shape: ArrayLike, /) -> list[_Ngrams]: ...
-def read_hypotheses(
-    word: type,
-    kinds: ArrayLike,
-    texts: list[str],
-    names: list[str],
-    lengths: ArrayLike,
-    tokens: ArrayLike,
-    times: ArrayLike,
-    words: ArrayLike,
-    confidences: ArrayLike,
-    /,
-) -> list[list[tuple[Any, ...]]]:
-    """The hypotheses of each row. lengths: [N, K]; tokens, words, confidences: [N, K, T]; times: [N, K, T, 2]."""

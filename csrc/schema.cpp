@@ -103,8 +103,7 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor[] lexicon, Tensor[] hotwords,"
       " float alpha, float beta, float? unk_score, float unknown_look_ahead, float begin_reach,"
       " int blank, int beam_width, int nbest, int top_tokens, float token_min_logp, float beam_prune_logp,"
-      " float blank_penalty, bool log_add, bool check_normalized, int num_threads, Tensor? texts=None, int history=512,"
-      " Tensor? hotword_sizes=None, Tensor? hotword_rows=None)"
+      " float blank_penalty, bool log_add, bool check_normalized, int num_threads, Tensor? texts=None, int history=512)"
       " -> (Tensor tokens, Tensor timesteps, Tensor words, Tensor confidences, Tensor token_lengths,"
       " Tensor scores, Tensor am_scores, Tensor errors)");
   m.def("speller_pack(Tensor weight, int gates) -> Tensor");

@@ -236,39 +236,15 @@ class Built(NamedTuple):
     words: list[str]
     hotwords: Hotwords
 
-    def with_hotwords(
-        self, hotwords: Iterable[str] | Mapping[str, float] | None, weight: float
-    ) -> CTCContext:
-        """The context with these hotwords. It shares all other tensors."""
-        arrays = self.hotwords.automaton(hotwords, weight)
-        if not arrays:
+    def with_hotwords(self, automaton: tuple[np.ndarray, ...]) -> CTCContext:
+        """The context with hotwords, of :meth:`Hotwords.automaton`. It shares all other tensors."""
+        if not automaton:
             return self.context
-        _, edge_token, edge_target, _, credit, *_ = arrays
+        _, edge_token, edge_target, _, credit, *_ = automaton
         at_boundary = np.asarray(self.tokens.kinds)[edge_token] != INSIDE_WORD
         most = max(0.0, float(credit[edge_target[at_boundary]].max(initial=0.0)))
-        tensors = tuple(map(torch.from_numpy, arrays))
+        tensors = tuple(map(torch.from_numpy, automaton))
         return self.context._replace(hotwords=tensors, begin_reach=self.context.begin_reach + most)
-
-    def with_each(
-        self, lists: Sequence[Iterable[str] | Mapping[str, float] | None], weight: float
-    ) -> CTCContext:
-        """The context with a list of hotwords for each row of a batch. Equal lists are there once."""
-        numbers: dict[int, int] = {}
-        automata: list[tuple[np.ndarray, ...]] = []
-        rows = []
-        for hotwords in lists:
-            arrays = self.hotwords.automaton(hotwords, weight)
-            # The automata of equal lists are one, since they are kept.
-            number = numbers.setdefault(id(arrays), len(automata)) if arrays else -1
-            if number == len(automata):
-                automata.append(arrays)
-            rows.append(number)
-        sizes = [(len(arrays[3]), len(arrays[1])) for arrays in automata]
-        return self.context._replace(
-            hotwords=tuple(torch.from_numpy(np.concatenate(column)) for column in zip(*automata)),
-            hotword_sizes=torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
-            hotword_rows=torch.tensor(rows, dtype=torch.int64),
-        )
 
 
 def build_context(

@@ -24,6 +24,7 @@ from asrkern.decoder._tokens import read_tokens
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
 from asrkern.decoder.labels import read_tokens_of_model
 from asrkern.decoder.ngram_lm import NGramLM
+from asrkern.ops._common import lengths_on
 from asrkern.ops.ctc_beam_search import CTCContext, error_message, has_kernel
 
 Array = Tensor | np.ndarray
@@ -58,11 +59,14 @@ def _as_arrays(value: Any) -> Any:
     return value.numpy() if isinstance(value, Tensor) else value
 
 
-def _addresses(context: CTCContext) -> list[int]:
-    """Where a context's tensors are, but for hotwords, of which searches have copies."""
-    others = [tensor for tensor in (context.lm_tokens, context.texts) if tensor is not None]
-    tensors = (context.token_kinds, *context.language_model, *context.lexicon, *others)
-    return [tensor.data_ptr() for tensor in tensors]
+def _copy(context: CTCContext) -> CTCContext:
+    """A context with tensors of its own, but for the language model's."""
+    copied: dict[str, Any] = {
+        name: value.clone() if isinstance(value, Tensor) else tuple(tensor.clone() for tensor in value)
+        for name, value in context._asdict().items()
+        if name != "language_model" and isinstance(value, (Tensor, tuple))
+    }
+    return context._replace(**copied)
 
 
 class CTCBeamDecoder:
@@ -182,8 +186,8 @@ class CTCBeamDecoder:
         )
         if not self._joins_texts:
             self._built = self._built._replace(context=self._built.context._replace(texts=None))
-        self.context = self._built.context
-        self._kinds = np.array(self._built.tokens.kinds, np.uint8)
+        # The tables on a device other than the CPU, with hotwords.
+        self._there: CTCContext | None = None
         self._options: dict[str, Any] = {"blank": self._built.tokens.blank}
         self._set(
             beam_width=beam_width, nbest=nbest, token_min_logp=token_min_logp, beam_prune_logp=beam_prune_logp,
@@ -276,28 +280,40 @@ class CTCBeamDecoder:
                 "checked (ASRKERN_CUDA=force takes one that has not)"
             )
         other = copy.copy(self)
-        context = self._on_cpu
-        if device.type != "cpu" and self.lm is not None and self.lm.is_mapped:
-            # A GPU has no searches in tries.
-            tables = self.lm.converted().tensors
-            context = context._replace(language_model=(tables["unigrams"], tables["ngrams"]))
-        other.context = context.to(device)
-        # The device with its index.
-        other.device = other.context.token_kinds.device
+        other.device, other._there = torch.device("cpu"), None
+        if device.type != "cpu":
+            context = self._built.with_hotwords(self._automaton)
+            if self.lm is not None and self.lm.is_mapped:
+                # A GPU has no searches in tries.
+                tables = self.lm.converted().tensors
+                context = context._replace(language_model=(tables["unigrams"], tables["ngrams"]))
+            other._there = context.to(device)
+            # The device with its index.
+            other.device = other._there.token_kinds.device
         return other
+
+    @property
+    def context(self) -> CTCContext:
+        """The tables on the decoder's device, as :func:`asrkern.ops.ctc_beam_search` takes them.
+
+        On the CPU those of labels, lexicon and hotwords are copies: the decoder has checked its own, once.
+        """
+        return _copy(self._built.with_hotwords(self._automaton)) if self._there is None else self._there
 
     def _set(self, **options: Any) -> None:
         hotwords = {name: options.pop(name) for name in ("hotwords", "hotword_weight") if name in options}
         if hotwords:
             self._hotwords = {**getattr(self, "_hotwords", {}), **hotwords}
-            self._on_cpu = self._built.with_hotwords(
+            self._automaton = self._built.hotwords.automaton(
                 self._hotwords["hotwords"], self._hotwords["hotword_weight"]
             )
-            # Tensors that are on a device already stay there.
-            self.context = self.context._replace(
-                hotwords=tuple(tensor.to(self.device) for tensor in self._on_cpu.hotwords),
-                begin_reach=self._on_cpu.begin_reach,
-            )
+            if self._there is not None:
+                context = self._built.with_hotwords(self._automaton)
+                # Tensors that are on a device already stay there.
+                self._there = self._there._replace(
+                    hotwords=tuple(tensor.to(self.device) for tensor in context.hotwords),
+                    begin_reach=context.begin_reach,
+                )
         if "num_threads" in options:
             self.num_threads = options.pop("num_threads")
             if self.num_threads is not None:
@@ -463,38 +479,38 @@ class CTCBeamDecoder:
             end_of_sentence: whether the language model's probability of ``</s>`` counts.
         """
         results = self._search.results(state, end_of_sentence)
-        return [
-            self._hypothesis(score, am_score, *self._read_one(columns))
-            for score, am_score, *columns in results
-        ]
+        return [self._hypothesis(score, am_score, *read) for score, am_score, read in results]
 
+    _plain: _decoder.CtcBeamSearch | None = None
     _made: _decoder.CtcBeamSearch
+    _model: _decoder.NGramModel | None
 
     @property
     def _search(self) -> _decoder.CtcBeamSearch:
-        """The search of streams, which points into the tables."""
-        # torch moves the memory of tensors that it shares with other processes, so the search may have to be made
-        # again.
-        if self._addresses != _addresses(self._on_cpu):
+        """The search with the decoder's own hotwords, which points into the language model's tables."""
+        # torch moves the memory of tensors that it shares with other processes, so it may have to be made again.
+        if self.lm is not None and self.lm._on_cpu() is not self._model:
             self._make_search()
         return self._made
 
     def _make_search(self) -> None:
-        addresses = _addresses(self._on_cpu)
-        context = {name: _as_arrays(value) for name, value in self._on_cpu._asdict().items()}
-        if getattr(self, "_addresses", None) == addresses:
-            # It has copies of all that is not in the call.
-            self._made = self._made.replace(context=context, options=self._options)
-            return
-        self._addresses = addresses
-        self._made = _decoder.CtcBeamSearch(
-            context=context,
-            language_model=None if self.lm is None else self.lm._on_cpu(),
-            options=self._options,
-        )
+        model = None if self.lm is None else self.lm._on_cpu()
+        # It has checked copies of all tables but the language model's, so the others are made from it.
+        if self._plain is None or model is not self._model:
+            self._model, tokens = model, self._built.tokens
+            kinds = np.array(tokens.kinds, np.uint8)
+            self._labels = _decoder.Labels(Word, kinds, tokens.texts, self._built.words)
+            self._plain = _decoder.CtcBeamSearch(
+                context={name: _as_arrays(value) for name, value in self._built.context._asdict().items()},
+                language_model=model,
+                options=self._options,
+                labels=self._labels,
+            )
+        self._made = self._plain.replace(options=self._options, hotwords=self._automaton)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_made", "_addresses")}
+        made = ("_made", "_plain", "_model", "_labels")
+        return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -515,66 +531,83 @@ class CTCBeamDecoder:
             )
         return scores
 
-    def _context_of(self, rows: int, hotwords: Any) -> CTCContext:
-        """The context, with hotwords of each row."""
+    def _searches(self, rows: int, hotwords: Any) -> list[_decoder.CtcBeamSearch]:
+        """The search of each row, with its hotwords."""
+        own = self._search
         if hotwords is None:
-            return self.context
+            return [own] * rows
         if isinstance(hotwords, (str, Mapping)) or not isinstance(hotwords, Sequence):
             raise TypeError(
                 f"hotwords: expected a list with the hotwords of each row, received {type(hotwords).__name__}"
             )
         if len(hotwords) != rows:
             raise ValueError(f"hotwords: expected one list for each of {rows} rows, received {len(hotwords)}")
-        if self.device.type != "cpu":
-            raise ValueError(
-                "hotwords: expected None with a decoder on a GPU, whose rows share the decoder's own"
-            )
-        own, weight = self._hotwords["hotwords"], self._hotwords["hotword_weight"]
-        return self._built.with_each([own if each is None else each for each in hotwords], weight)
+        automata = [
+            self._automaton
+            if each is None
+            else self._built.hotwords.automaton(each, self._hotwords["hotword_weight"])
+            for each in hotwords
+        ]
+        # The automata of equal lists are one, since they are kept.
+        searches = {id(self._automaton): own}
+        for automaton in automata:
+            if id(automaton) not in searches:
+                searches[id(automaton)] = own.replace(options=self._options, hotwords=automaton)
+        return [searches[id(automaton)] for automaton in automata]
 
     def _search_batch(
         self, log_probs: Tensor, lengths: Lengths | None, hotwords: Any, *, raise_errors: bool
     ) -> list[Any]:
-        found = ops.ctc_beam_search(
-            log_probs.to(self.device),
-            lengths,
-            context=self._context_of(len(log_probs), hotwords),
-            num_threads=self.num_threads or 0,
-            **self._options,
-        )
-        if self.device.type != "cpu":
-            found = ops.CTCBeamSearchResult(*(tensor.cpu() for tensor in found))
-        columns = (found.token_lengths, found.tokens, found.timesteps, found.words, found.confidences)
-        each = zip(
-            self._read(*(column.numpy() for column in columns)),
-            found.scores.tolist(),
-            found.am_scores.tolist(),
+        there = self.device.type != "cpu"
+        if there and hotwords is not None:
+            raise ValueError(
+                "hotwords: expected None with a decoder on a GPU, whose rows share the decoder's own"
+            )
+        found = (
+            self._search_there(log_probs, lengths)
+            if there
+            else self._search_rows(log_probs, lengths, hotwords)
         )
         results: list[Any] = []
-        for row, ((error, frame), values) in enumerate(zip(found.errors.tolist(), each)):
-            if not error:
-                results.append([self._hypothesis(*numbers, *read) for read, *numbers in zip(*values)])
+        for row, each in enumerate(found):
+            if isinstance(each, list):
+                results.append([self._hypothesis(score, am_score, *read) for score, am_score, read in each])
                 continue
+            error, frame = each
             failure = ValueError(error_message(error, frame, row))
             if raise_errors:
                 raise failure
             results.append(failure)
         return results
 
-    def _read(self, *columns: Any) -> list[list[tuple[Any, ...]]]:
-        """The hypotheses of each row: tokens, first frames, words, and the frame after the last token.
+    def _search_rows(self, log_probs: Tensor, lengths: Lengths | None, hotwords: Any) -> list[Any]:
+        """For each row what its hypotheses are made of, or an error and its frame."""
+        rows, frames, _ = log_probs.shape
+        counts = lengths_on(torch.device("cpu"), "lengths", lengths, rows)
+        return _decoder.search_rows(
+            self._searches(rows, hotwords),
+            log_probs.detach().cpu().float().numpy(),
+            np.full(rows, frames) if counts is None else counts.numpy(),
+            self.num_threads or torch.get_num_threads(),
+        )
 
-        The columns are those of :class:`asrkern.ops.CTCBeamSearchResult`: token_lengths, tokens, timesteps, words and
-        confidences.
-        """
-        known = self._built.tokens
-        return _decoder.read_hypotheses(Word, self._kinds, known.texts, self._built.words, *columns)
+    def _search_there(self, log_probs: Tensor, lengths: Lengths | None) -> list[Any]:
+        """The same by the operation, on the decoder's device."""
+        found = ops.ctc_beam_search(log_probs.to(self.device), lengths, context=self._there, **self._options)
+        found = ops.CTCBeamSearchResult(*(tensor.cpu() for tensor in found))
+        columns = (found.token_lengths, found.tokens, found.timesteps, found.words, found.confidences)
+        read = self._labels.read_rows(*(column.numpy() for column in columns))
+        each = zip(found.scores.tolist(), found.am_scores.tolist(), read)
+        return [
+            (error, frame) if error else list(zip(*values))
+            for (error, frame), values in zip(found.errors.tolist(), each)
+        ]
 
     def _read_one(self, columns: Sequence[Any]) -> tuple[Any, ...]:
-        """The same of one hypothesis, or a part of one, of a stream: tokens, starts, ends, words and confidences."""
+        """A hypothesis, or a part of one, from the columns of its tokens: tokens, starts, ends, words, confidences."""
         tokens, starts, ends, words, confidences = columns
         times = [[[*zip(starts, ends)]]] if tokens else np.zeros((1, 1, 0, 2))
-        return self._read([[len(tokens)]], [[tokens]], times, [[words]], [[confidences]])[0][0]
+        return self._labels.read_rows([[len(tokens)]], [[tokens]], times, [[words]], [[confidences]])[0][0]
 
     def _hypothesis(
         self, score: float, am_score: float, tokens: list[int], starts: list[int], words: list[Word], end: int

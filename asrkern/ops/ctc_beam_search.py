@@ -43,10 +43,6 @@ class CTCContext(NamedTuple):
         texts: [1 + V + words, 2] int64: hashes of the text between words, of each token's text and of each word of the
             lexicon (``kernels/ctc/text_hash.h``). Prefixes with the same text become one result, whose scores are the
             logarithm of the sum. None: each prefix is a result.
-        hotword_sizes: [lists, 2] int64, with ``hotword_rows``: ``hotwords`` are several automata, one after the other,
-            of so many nodes and edges each. begin_reach is then without hotwords.
-        hotword_rows: [N] int64, which of them is each row's; −1: none. On the CPU only. None: all rows have
-            ``hotwords``.
     """
 
     token_kinds: Tensor
@@ -63,19 +59,15 @@ class CTCContext(NamedTuple):
     unknown_look_ahead: float = 0.0
     begin_reach: float = 0.0
     texts: Tensor | None = None
-    hotword_sizes: Tensor | None = None
-    hotword_rows: Tensor | None = None
 
     def to(self, device: torch.device | str) -> CTCContext:
         """This context with its tensors on ``device``.
 
         Raises:
             ValueError: it leaves the CPU, and its values are not those of a context. A GPU's search does not check
-                them. Or it has ``hotword_rows``.
+                them.
         """
         if self.token_kinds.device.type == "cpu" and torch.device(device).type != "cpu":
-            if self.hotword_rows is not None:
-                raise ValueError("hotword_rows: expected None on another device than the CPU")
             ctc_beam_search(torch.zeros(0, 0, len(self.token_kinds)), context=self, beam_width=1)
         moved: dict[str, Any] = {
             name: value.to(device) if isinstance(value, Tensor) else tuple(t.to(device) for t in value)

@@ -1,4 +1,4 @@
-// Streaming beam search for Python; asrkern/decoder/beam.py is what people use.
+// Beam search of streams and batches for Python; asrkern/decoder/beam.py is what people use.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -9,8 +9,11 @@
 #include <type_traits>
 #include <vector>
 
+#include "csrc/decoder/hypotheses.h"
 #include "csrc/decoder/modules.h"
 #include "csrc/decoder/ngram_model.h"
+#include "csrc/decoder/started_threads.h"
+#include "kernels/common/cpu/share_out.h"
 #include "kernels/ctc/context_arrays.h"
 #include "kernels/ctc/ctc_beam_stream.h"
 #include "kernels/ctc/ctc_options.h"
@@ -75,10 +78,11 @@ uint64_t model_digest(const NGramTables& tables) {
 // A model and options. Beams are kept apart from it, in CtcBeamStream.
 class CtcBeamSearch {
  public:
-  // context: asrkern.ops.CTCContext as a dict, with arrays for tensors. options: the fields of CtcOptions.
-  CtcBeamSearch(const py::dict& context, const py::object& language_model, const py::dict& options) {
-    CtcOptions given = read<CtcOptions>(options);
-    nbest_ = int32_t(std::min<int64_t>(given.nbest, INT32_MAX));
+  // context: asrkern.ops.CTCContext as a dict, with arrays for tensors and without hotwords. options: the fields of
+  // CtcOptions. labels: Labels.
+  CtcBeamSearch(const py::dict& context, const py::object& language_model, const py::dict& options,
+                const py::object& labels)
+      : labels_(kept_.keep(labels).cast<const Labels*>()) {
     ContextArrays arrays{};
     const auto view = [this](const py::handle& value, const char* name, auto& array) {
       kept_.view(value, name, array);
@@ -88,24 +92,51 @@ class CtcBeamSearch {
     if (!context["lm_tokens"].is_none()) view(context["lm_tokens"], "lm_tokens", arrays.lm_tokens);
     if (!context["texts"].is_none()) view(context["texts"], "texts", arrays.texts);
     arrays.numbers = read<ContextNumbers>(context);
-    options_ = beam_options(given, arrays.token_kinds.size);
     const NGramTables* tables = nullptr;
     if (!language_model.is_none()) tables = &kept_.keep(language_model).cast<const NGramModel&>().tables();
-    model_ = make_context(arrays, tables, options_.row.vocabulary);
-    base_digest_ = kept_.digest() ^ (tables ? model_digest(*tables) : 0);
-    numbers_ = arrays.numbers;
-    set(context, given);
+    model_ = make_context(arrays, tables, int32_t(std::min<int64_t>(arrays.token_kinds.size, INT32_MAX)));
+    begin_reach_ = model_.begin_reach;
+    const uint64_t of_numbers = digest(arrays.numbers) ^ ngram_key(tables ? tables->order : 0, 0);
+    base_digest_ = kept_.digest() ^ (tables ? model_digest(*tables) : 0) ^ of_numbers;
+    set(options, py::list());
   }
 
-  // This search with other hotwords and options. It shares everything else, so it is made quickly.
-  std::unique_ptr<CtcBeamSearch> replace(const py::dict& context, const py::dict& options) const {
+  // This search with other hotwords, the arrays of asrkern.ops.CTCContext.hotwords, and options. It shares everything
+  // else, so it is made quickly.
+  std::unique_ptr<CtcBeamSearch> replace(const py::dict& options, const py::sequence& hotwords) const {
     auto other = std::make_unique<CtcBeamSearch>(*this);
-    const CtcOptions given = read<CtcOptions>(options);
-    other->nbest_ = int32_t(std::min<int64_t>(given.nbest, INT32_MAX));
-    other->options_ = beam_options(given, options_.row.vocabulary);
-    other->numbers_ = read<ContextNumbers>(context);
-    other->set(context, given);
+    other->set(options, hotwords);
     return other;
+  }
+
+  // The n-best of each row of log_probs, [N, T, V], up to its length; lengths: [N] int64. searches: each row's. Returns
+  // for each row its hypotheses, as results() does, or (error, frame).
+  static py::list search_rows(const py::sequence& searches,
+                              const py::array_t<float, py::array::c_style | py::array::forcecast>& log_probs,
+                              const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& lengths,
+                              int threads) {
+    const py::tuple held(searches);
+    const std::vector<const CtcBeamSearch*> each = check_rows(held, log_probs, lengths);
+    const int64_t rows = log_probs.shape(0), frames = log_probs.shape(1), vocabulary = log_probs.shape(2);
+    const float* values = log_probs.data();
+    const int64_t* counts = lengths.data();
+    std::vector<CtcUtterance> found(each.size());
+    {
+      const py::gil_scoped_release release;
+      cpu::share_out(started_threads(threads), rows, threads, [&](int64_t row) {
+        const CtcBeamSearch& search = *each[size_t(row)];
+        found[size_t(row)] = search_utterance(search.model_, search.options_, search.nbest_,
+                                              values + row * frames * vocabulary, counts[row]);
+      });
+    }
+    py::list result;
+    for (size_t row = 0; row < found.size(); ++row) {
+      if (found[row].error == kCtcOk)
+        result.append(each[row]->read_each(found[row].hypotheses));
+      else
+        result.append(py::make_tuple(int32_t(found[row].error), found[row].frame));
+    }
+    return result;
   }
 
   // before: what the language model keeps of the words before; null: the sentence begins.
@@ -130,8 +161,8 @@ class CtcBeamSearch {
     return {kCtcOk, frames};
   }
 
-  // The n-best of the whole stream. Each is a tuple: score, am_score, then the columns of its tokens. sentence: the
-  // language model's sentence ends, too.
+  // The n-best of the whole stream. Each is a tuple (score, am_score, what Labels::read gives). sentence: the language
+  // model's sentence ends, too.
   py::list results(CtcBeamStream& stream, bool sentence) const {
     std::vector<CtcHypothesis> found;
     {
@@ -140,9 +171,7 @@ class CtcBeamSearch {
       restore(stream);
       found = stream.results(model_, options_, nbest_, sentence);
     }
-    py::list result;
-    for (const CtcHypothesis& hypothesis : found) result.append(tuple(hypothesis));
-    return result;
+    return read_each(found);
   }
 
   // Returns (columns of the tokens of complete words from word `after` on; the best hypothesis behind the last complete
@@ -175,6 +204,37 @@ class CtcBeamSearch {
   }
 
  private:
+  static std::vector<const CtcBeamSearch*> check_rows(const py::tuple& searches, const py::array& log_probs,
+                                                      const py::array& lengths) {
+    if (log_probs.ndim() != 3) throw py::value_error("log_probs: expected shape [N, T, V]");
+    const py::ssize_t rows = log_probs.shape(0), frames = log_probs.shape(1), vocabulary = log_probs.shape(2);
+    if (py::ssize_t(searches.size()) != rows)
+      throw py::value_error("searches: expected one for each of " + std::to_string(rows) + " rows, received " +
+                            std::to_string(searches.size()));
+    if (lengths.ndim() != 1 || lengths.shape(0) != rows)
+      throw py::value_error("lengths: expected one for each of " + std::to_string(rows) + " rows");
+    std::vector<const CtcBeamSearch*> each;
+    for (py::ssize_t row = 0; row < rows; ++row) {
+      each.push_back(&searches[size_t(row)].cast<const CtcBeamSearch&>());
+      if (each.back()->options_.row.vocabulary != vocabulary)
+        throw py::value_error("log_probs: expected " + std::to_string(each.back()->options_.row.vocabulary) +
+                              " values a frame, received " + std::to_string(vocabulary));
+      const int64_t length = static_cast<const int64_t*>(lengths.data())[row];
+      if (length < 0 || length > frames)
+        throw py::value_error("lengths: expected values between 0 and the " + std::to_string(frames) +
+                              " frames of the input, received " + std::to_string(length) + " at row " +
+                              std::to_string(row));
+    }
+    return each;
+  }
+
+  py::list read_each(const std::vector<CtcHypothesis>& hypotheses) const {
+    py::list result;
+    for (const CtcHypothesis& found : hypotheses)
+      result.append(py::make_tuple(found.score, found.am_score, labels_->read(found.tokens)));
+    return result;
+  }
+
   // Tokens as columns: token, start, end, word, confidence.
   static py::tuple columns(const std::vector<CtcToken>& tokens) {
     const auto column = [&](auto CtcToken::* field) {
@@ -192,34 +252,35 @@ class CtcBeamSearch {
     return py::make_tuple(hypothesis.score, hypothesis.am_score) + columns(hypothesis.tokens);
   }
 
-  // A hash of the numbers that a state depends on: all but nbest.
-  static uint64_t digest(ContextNumbers context, CtcOptions options, const NGramTables* tables) {
+  // A hash of the numbers of a struct that has each(f).
+  template <class Numbers>
+  static uint64_t digest(Numbers given) {
     std::vector<double> numbers;
-    const auto add = [&](const char*, auto value) {
+    given.each([&](const char*, auto value) {
       if constexpr (std::is_same_v<decltype(value), std::optional<double>>)
         numbers.push_back(value.value_or(-INFINITY));
       else
         numbers.push_back(double(value));
-    };
-    options.nbest = 1;
-    context.each(add);
-    options.each(add);
-    numbers.push_back(tables ? tables->order : 0);
+    });
     return murmur_hash(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(double));
   }
 
-  // Takes the hotwords of a context, and the digest of all.
-  void set(const py::dict& context, const CtcOptions& given) {
+  // Takes options and hotwords, and the digest of all.
+  void set(const py::dict& options, const py::sequence& hotwords) {
+    CtcOptions given = read<CtcOptions>(options);
+    options_ = beam_options(given, model_.vocabulary);
+    nbest_ = int32_t(std::min<int64_t>(given.nbest, INT32_MAX));
     kept_hotwords_ = KeptArrays();
     HotwordArrays arrays{};
     const auto view = [this](const py::handle& value, const char* name, auto& array) {
       kept_hotwords_.view(value, name, array);
     };
-    view_each(arrays, py::sequence(context["hotwords"]), "hotwords", view);
-    model_.hotwords = arrays.edge_begin.size ? make_hotwords(arrays, options_.row.vocabulary) : Hotwords{};
-    check_array(std::fabs(numbers_.begin_reach) < kLargestScore, "begin_reach", "a number between -1e20 and 1e20");
-    model_.begin_reach = float(numbers_.begin_reach);
-    digest_ = base_digest_ ^ kept_hotwords_.digest() ^ digest(numbers_, given, model_.lm);
+    view_each(arrays, hotwords, "hotwords", view);
+    model_.hotwords = arrays.edge_begin.size ? make_hotwords(arrays, model_.vocabulary) : Hotwords{};
+    model_.begin_reach = begin_reach_;
+    if (model_.hotwords.nodes) model_.begin_reach += hotword_begin_reach(model_.hotwords, model_.token_kinds);
+    given.nbest = 1;  // a state does not depend on it
+    digest_ = base_digest_ ^ kept_hotwords_.digest() ^ digest(given);
   }
 
   void restore(CtcBeamStream& stream) const {
@@ -229,8 +290,9 @@ class CtcBeamSearch {
 
   KeptArrays kept_, kept_hotwords_;
   ContextModel model_{};
-  ContextNumbers numbers_{};
-  uint64_t base_digest_ = 0;  // of all but hotwords, numbers and options
+  const Labels* labels_;
+  float begin_reach_ = 0;     // without hotwords
+  uint64_t base_digest_ = 0;  // of all but hotwords and options
   CtcBeamOptions options_{};
   int32_t nbest_ = 0;
   uint64_t digest_ = 0;  // a hash of all that a state depends on; see model_digest
@@ -277,14 +339,16 @@ void bind_ctc_beam(py::module_& m) {
           },
           [](const py::bytes& bytes) { return std::make_unique<CtcBeamStream>(bytes); }));
   py::class_<CtcBeamSearch>(m, "CtcBeamSearch", "A model and options of a beam search; see kernels/ctc/ctc_beam.h.")
-      .def(py::init<const py::dict&, const py::object&, const py::dict&>(), py::kw_only(), py::arg("context"),
-           py::arg("language_model"), py::arg("options"))
-      .def("replace", &CtcBeamSearch::replace, py::kw_only(), py::arg("context"), py::arg("options"))
+      .def(py::init<const py::dict&, const py::object&, const py::dict&, const py::object&>(), py::kw_only(),
+           py::arg("context"), py::arg("language_model"), py::arg("options"), py::arg("labels"))
+      .def("replace", &CtcBeamSearch::replace, py::kw_only(), py::arg("options"), py::arg("hotwords"))
       .def("start", &CtcBeamSearch::start, py::arg("before") = nullptr)
       .def("step", &CtcBeamSearch::step)
       .def("results", &CtcBeamSearch::results, py::arg("stream"), py::arg("sentence") = true)
       .def("partial", &CtcBeamSearch::partial)
       .def("committed", &CtcBeamSearch::committed);
+  m.def("search_rows", &CtcBeamSearch::search_rows, py::arg("searches"), py::arg("log_probs"), py::arg("lengths"),
+        py::arg("threads"));
   m.def("text_hashes", &text_hashes);
 }
 

@@ -7,7 +7,7 @@ PYBIND11_MODULE(_decoder, m) {
   asrkern::bind_greedy(m);
   asrkern::bind_ngram(m);
   asrkern::bind_tries(m);
+  asrkern::bind_hypotheses(m);
   asrkern::bind_ctc_beam(m);
   asrkern::bind_align(m);
-  asrkern::bind_words(m);
 }

@@ -9,6 +9,6 @@ void bind_greedy(pybind11::module_& m);
 void bind_tries(pybind11::module_& m);
 void bind_ctc_beam(pybind11::module_& m);
 void bind_align(pybind11::module_& m);
-void bind_words(pybind11::module_& m);
+void bind_hypotheses(pybind11::module_& m);
 
 }  // namespace asrkern

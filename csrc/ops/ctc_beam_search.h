@@ -111,8 +111,6 @@ struct CtcContextTensors {
   const std::vector<Tensor>& hotwords;
   const std::optional<Tensor>& texts;
   ContextNumbers numbers;
-  const std::optional<Tensor>& hotword_sizes;
-  const std::optional<Tensor>& hotword_rows;
 };
 
 // The checked arguments of a search. Not to be copied: the model points into them.
@@ -121,8 +119,6 @@ struct CtcArguments {
   NGramTables tables;
   std::optional<NGramTrie> trie;
   ContextModel model;
-  std::vector<ContextModel> with_hotwords;  // the model with each of several lists of hotwords
-  std::vector<int64_t> hotwords_of;         // [rows] which of these; −1: `model`. Empty: `model` for all
   CtcBeamOptions options;
   int64_t nbest;
   int64_t num_threads;  // on the CPU
@@ -135,8 +131,6 @@ struct CtcArguments {
     view(context.token_kinds, "token_kinds", arrays.token_kinds);
     view_each(arrays.lexicon, context.lexicon, "lexicon", view);
     view_each(arrays.hotwords, context.hotwords, "hotwords", view);
-    HotwordArrays several{};
-    if (context.hotword_rows) std::swap(several, arrays.hotwords);
     if (context.lm_tokens) view(*context.lm_tokens, "lm_tokens", arrays.lm_tokens);
     if (context.texts) {
       check("texts", *context.texts).shape({1 + log_probs.size(2) + arrays.lexicon.lm_words.size, 2});
@@ -146,37 +140,10 @@ struct CtcArguments {
     const bool lm = !context.language_model.empty();
     if (lm) tables = make_tables(kept, context.language_model, context.lm_order, context.lm_bos, context.lm_eos, trie);
     model = make_context(arrays, lm ? &tables : nullptr, options.row.vocabulary);
-    if (context.hotword_rows) make_each_with_hotwords(several, log_probs, context);
-  }
-
-  const ContextModel& model_of(int64_t row) const {
-    return hotwords_of.empty() || hotwords_of[row] < 0 ? model : with_hotwords[hotwords_of[row]];
   }
 
   CtcArguments(const CtcArguments&) = delete;
   CtcArguments& operator=(const CtcArguments&) = delete;
-
- private:
-  void make_each_with_hotwords(HotwordArrays several, const Tensor& log_probs, const CtcContextTensors& context) {
-    if (!log_probs.is_cpu()) invalid("hotword_rows: expected none, since log_probs are on a device other than the CPU");
-    if (!context.hotword_sizes) invalid("hotword_sizes: expected nodes and edges of each list, received none");
-    Array<int64_t> sizes, rows;
-    kept.view(*context.hotword_sizes, "hotword_sizes", sizes, 2);
-    check("hotword_sizes", *context.hotword_sizes).shape({sizes.size / 2, 2});
-    kept.view(*context.hotword_rows, "hotword_rows", rows);
-    check("hotword_rows", *context.hotword_rows).shape({log_probs.size(0)});
-    for (int64_t i = 0; i < sizes.size; i += 2) {
-      with_hotwords.push_back(model);
-      ContextModel& last = with_hotwords.back();
-      last.hotwords = make_hotwords(several.take(sizes.data[i], sizes.data[i + 1]), model.vocabulary);
-      last.begin_reach += hotword_begin_reach(last.hotwords, model.token_kinds);
-    }
-    const int64_t lists = int64_t(with_hotwords.size());
-    for (int64_t row = 0; row < rows.size; ++row)
-      if (rows.data[row] < -1 || rows.data[row] >= lists)
-        invalid("hotword_rows: expected -1 to ", lists - 1, ", received ", rows.data[row]);
-    hotwords_of.assign(rows.data, rows.data + rows.size);
-  }
 };
 
 // The operation's results, and pointers to them.
@@ -215,19 +182,19 @@ struct CtcResults {
 // The operation, given the search of a device.
 template <CtcResultTensors (*search)(const Tensor& log_probs, const std::optional<Tensor>& lengths,
                                      const CtcArguments& arguments)>
-CtcResultTensors ctc_beam_search(
-    const Tensor& log_probs, const std::optional<Tensor>& lengths, const Tensor& token_kinds,
-    const std::vector<Tensor>& language_model, int64_t lm_order, int64_t lm_bos, int64_t lm_eos,
-    const std::optional<Tensor>& lm_tokens, const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords,
-    double alpha, double beta, std::optional<double> unk_score, double unknown_look_ahead, double begin_reach,
-    int64_t blank, int64_t beam_width, int64_t nbest, int64_t top_tokens, double token_min_logp, double beam_prune_logp,
-    double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads, const std::optional<Tensor>& texts,
-    int64_t history, const std::optional<Tensor>& hotword_sizes, const std::optional<Tensor>& hotword_rows) {
+CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Tensor>& lengths,
+                                 const Tensor& token_kinds, const std::vector<Tensor>& language_model, int64_t lm_order,
+                                 int64_t lm_bos, int64_t lm_eos, const std::optional<Tensor>& lm_tokens,
+                                 const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords, double alpha,
+                                 double beta, std::optional<double> unk_score, double unknown_look_ahead,
+                                 double begin_reach, int64_t blank, int64_t beam_width, int64_t nbest,
+                                 int64_t top_tokens, double token_min_logp, double beam_prune_logp,
+                                 double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
+                                 const std::optional<Tensor>& texts, int64_t history) {
   check_batch(log_probs, lengths);
   const CtcContextTensors context{
-      token_kinds,   language_model, lm_order, lm_bos, lm_eos,
-      lm_tokens,     lexicon,        hotwords, texts,  {alpha, beta, unk_score, unknown_look_ahead, begin_reach},
-      hotword_sizes, hotword_rows};
+      token_kinds, language_model, lm_order, lm_bos, lm_eos,
+      lm_tokens,   lexicon,        hotwords, texts,  {alpha, beta, unk_score, unknown_look_ahead, begin_reach}};
   const CtcOptions options{.blank = blank,
                            .beam_width = beam_width,
                            .nbest = nbest,

@@ -49,28 +49,6 @@ struct HotwordArrays {
   void each(const F& f) {
     f(edge_begin), f(edge_token), f(edge_target), f(edge_mask), f(credit), f(completed), f(reach);
   }
-
-  // The next automaton of several, one after the other in these arrays: takes `nodes` nodes and `edges` edges off their
-  // beginnings. Throws std::invalid_argument if there are not so many.
-  HotwordArrays take(int64_t nodes, int64_t edges) {
-    HotwordArrays taken;
-    const auto cut = [](auto& from, auto& to, int64_t count) {
-      if (count < 0 || count > from.size)
-        throw std::invalid_argument("hotword_sizes: expected nodes and edges that are in hotwords");
-      to = {from.data, count, from.readable};
-      from.data += count;
-      from.size -= count;
-    };
-    if (nodes < 0 || nodes >= INT32_MAX) throw std::invalid_argument("hotword_sizes: expected numbers of nodes");
-    cut(edge_begin, taken.edge_begin, nodes + 1);
-    cut(edge_token, taken.edge_token, edges);
-    cut(edge_target, taken.edge_target, edges);
-    cut(edge_mask, taken.edge_mask, nodes);
-    cut(credit, taken.credit, nodes);
-    cut(completed, taken.completed, nodes);
-    cut(reach, taken.reach, nodes);
-    return taken;
-  }
 };
 
 struct ContextNumbers {

@@ -365,4 +365,21 @@ class CtcBeamStream {
   Nodes<int32_t> moved_, marked_;
 };
 
+// What a search has found in an utterance. error: kCtcOk, or what is wrong with the frame, and there are no hypotheses.
+struct CtcUtterance {
+  CtcError error = kCtcOk;
+  int64_t frame = -1;
+  std::vector<CtcHypothesis> hypotheses;
+};
+
+// The n-best of an utterance of `frames` frames. log_probs: [frames, vocabulary].
+inline CtcUtterance search_utterance(const ContextModel& model, const CtcBeamOptions& options, int32_t nbest,
+                                     const float* log_probs, int64_t frames) {
+  CtcBeamStream stream(model, options);
+  for (int64_t t = 0; t < frames; ++t)
+    if (const CtcError error = stream.step(model, options, log_probs + t * options.row.vocabulary); error != kCtcOk)
+      return {error, t, {}};
+  return {kCtcOk, -1, stream.results(model, options, nbest)};
+}
+
 }  // namespace asrkern

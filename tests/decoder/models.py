@@ -8,7 +8,7 @@ import random
 import torch
 from torch import Tensor
 
-from asrkern.decoder import NGramLM
+from asrkern.decoder import CTCBeamDecoder, NGramLM
 
 LN10 = math.log(10)
 
@@ -53,3 +53,9 @@ class Scorer:
 
     def functions(self) -> dict:
         return {"log_prob": self.log_prob, "end_log_prob": self.end_log_prob, "unigram": self.unigram}
+
+
+class PrefixDecoder(CTCBeamDecoder):
+    """A decoder whose results are prefixes, also where texts are the same."""
+
+    _joins_texts = False

@@ -20,7 +20,7 @@ from asrkern.reference.ctc_beam_search import (
     log_add,
 )
 from asrkern.reference.ctc_context import read_text, word_context
-from tests.decoder.models import Scorer, random_log_probs, small_lm
+from tests.decoder.models import PrefixDecoder, Scorer, random_log_probs, small_lm
 
 INF = math.inf
 LETTERS = ["-", " ", "a", "b", "c"]
@@ -313,9 +313,7 @@ def test_confidence_is_the_posterior_of_the_word():
     log_probs = random_log_probs(6, 4)
     labels = ["-", " ", "a", "b"]
     decoder = CTCBeamDecoder(labels, beam_width=5000, nbest=5000)
-    prefixes = decoder.replace()
-    prefixes.context = decoder.context._replace(texts=None)
-    found = prefixes.decode(log_probs)
+    found = PrefixDecoder(labels, beam_width=5000, nbest=5000).decode(log_probs)
     for word in decoder.decode(log_probs)[0].words:
         mass = sum(
             math.exp(h.score)
@@ -390,7 +388,7 @@ def test_streams_of_decoders_that_are_shared_with_other_processes(name):
     log_probs = random_log_probs(30, len(LETTERS))
     expected, state = decoder.decode(log_probs), decoder.start()
     decoder.step(state, log_probs[:10])
-    for part in decoder.context:
+    for part in decoder._built.context:
         for tensor in part if isinstance(part, tuple) else (part,):
             if isinstance(tensor, torch.Tensor):
                 tensor.share_memory_()

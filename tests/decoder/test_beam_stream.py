@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from asrkern import ops
 from asrkern.decoder import CTCBeamDecoder
 from asrkern.reference.ctc_beam_search import ctc_beam_search
-from tests.decoder.models import random_log_probs, small_lm
+from tests.decoder.models import PrefixDecoder, random_log_probs, small_lm
 from tests.decoder.states import with_checksum
 from tests.decoder.test_beam import LETTERS, PIECES, WORDS, options_of, reference_context
 
@@ -34,9 +35,9 @@ DECODERS = {
 }
 
 
-def make(name, **more):
+def make(name, kind=CTCBeamDecoder, **more):
     labels, blank, options = DECODERS[name]
-    return CTCBeamDecoder(labels, blank=blank, **{"beam_width": 12, "nbest": 4, **options, **more})
+    return kind(labels, blank=blank, **{"beam_width": 12, "nbest": 4, **options, **more})
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -92,10 +93,7 @@ def test_history_is_the_references(name, history):
     log_probs = random_log_probs(330, len(labels), sharpness=2.0)
     found = {}
     for limit in (history, None):
-        decoder = make(name, history=limit, nbest=12)
-        prefixes = decoder.replace()
-        prefixes.context = decoder.context._replace(texts=None)
-        found[limit] = prefixes.decode(log_probs)
+        found[limit] = make(name, PrefixDecoder, history=limit, nbest=12).decode(log_probs)
         expected = ctc_beam_search(log_probs.tolist(), blank, 12, history=limit or 10**9, **context)
         assert [tuple(h.tokens) for h in found[limit]] == [h.tokens for h in expected]
         assert all(abs(h.score - wanted.score) < 1e-3 for h, wanted in zip(found[limit], expected))
@@ -248,16 +246,17 @@ def test_values_of_a_state_are_checked(saved):
 
 
 @pytest.mark.parametrize("name", ["words", "closed", "spelled otherwise"])
-def test_a_running_stream_does_not_see_edits_of_the_context(name):
+def test_the_context_is_a_copy(name):
     log_probs = random_log_probs(60, len(make(name).labels))
     decoder, untouched = make(name), make(name)
     state, other = decoder.start(), untouched.start()
     for search, begun in ((decoder, state), (untouched, other)):
         search.step(begun, log_probs[:20])
-    for array in (*decoder.context.lexicon, *decoder.context.hotwords):
+    context = decoder.context
+    for array in (context.token_kinds, context.texts, *context.lexicon, *context.hotwords):
         array.fill_(2**30 if array.dtype in (torch.int32, torch.int64) else 1)
     for search, begun in ((decoder, state), (untouched, other)):
         search.step(begun, log_probs[20:])
-    assert decoder.finish(state) == untouched.finish(other)
+    assert decoder.finish(state) == untouched.finish(other) == decoder.decode(log_probs)
     with pytest.raises(ValueError, match="lexicon"):
-        decoder.decode(log_probs[None])
+        ops.ctc_beam_search(log_probs[None], context=context)

@@ -453,12 +453,6 @@ def make_ctc_beam_search(rng: np.random.Generator) -> Call:
         for value in values:
             value[1] = 0
         hotwords = (*trie(rng, vocabulary, nodes).values(), *values)
-    hotword_sizes = hotword_rows = None
-    if hotwords and rng.random() < 0.5:
-        lists = int(rng.integers(1, 4))
-        hotword_sizes = torch.tensor([[nodes, len(hotwords[1])]] * lists)
-        hotwords = tuple(tensor.repeat(lists) for tensor in hotwords)
-        hotword_rows = integers(rng, -1, lists - 1, rows)
     characters = language_model and rng.random() < 0.3
     log_probs = tensor(rng, (rows, frames, vocabulary)).log_softmax(-1)
     return Call("ctc_beam_search", {
@@ -489,8 +483,6 @@ def make_ctc_beam_search(rng: np.random.Generator) -> Call:
         "num_threads": int(rng.integers(0, 3)),
         "texts": integers(rng, 0, 2**62, (1 + vocabulary + words_of_lexicon, 2)) if rng.random() < 0.5 else None,
         "history": int(rng.integers(1, 9)),
-        "hotword_sizes": hotword_sizes,
-        "hotword_rows": hotword_rows,
     })  # fmt: skip
 
 

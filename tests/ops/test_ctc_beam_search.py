@@ -324,34 +324,3 @@ def test_bad_context(context, message):
         # Refused before it goes where nobody checks it.
         with pytest.raises(ValueError, match=message):
             full.to("meta")
-
-
-@pytest.mark.parametrize(
-    "sizes, rows, message",
-    [
-        (None, [0], "hotword_sizes: expected nodes and edges of each list, received none"),
-        ([[2, 1]], [0, 0], r"hotword_rows: expected shape \(1,\), received \(2,\)"),
-        ([[2, 1]], [1], "hotword_rows: expected -1 to 0, received 1"),
-        ([[2, 1]], [-2], "hotword_rows: expected -1 to 0, received -2"),
-        ([[2, 2]], [0], "hotword_sizes: expected nodes and edges that are in hotwords"),
-        ([[3, 1]], [0], "hotword_sizes: expected nodes and edges that are in hotwords"),
-        ([[-1, 1]], [0], "hotword_sizes: expected numbers of nodes"),
-        ([[2**62, 1]], [0], "hotword_sizes: expected numbers of nodes"),
-        ([[2, -1]], [0], "hotword_sizes: expected nodes and edges"),
-        ([[2, 1], [2, 1]], [0], "hotword_sizes: expected nodes and edges that are in hotwords"),
-        ([[1, 1]], [0], "hotwords: expected at least the nodes of no phrase begun"),
-        ([2, 1], [0], "hotword_sizes: expected 2 dimensions"),
-    ],
-)
-def test_bad_hotwords_of_rows(sizes, rows, message):
-    sizes = None if sizes is None else torch.tensor(sizes)
-    context = ops.CTCContext(
-        torch.zeros(5, dtype=torch.uint8),
-        hotwords=hotwords([0, 1, 1]),
-        hotword_sizes=sizes,
-        hotword_rows=torch.tensor(rows),
-    )
-    with pytest.raises(ValueError, match=message):
-        ops.ctc_beam_search(random_log_probs(1, 3, 5), context=context)
-    with pytest.raises(ValueError, match="hotword_rows: expected None on another device than the CPU"):
-        context.to("meta")
