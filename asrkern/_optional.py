@@ -42,6 +42,7 @@ EXTRAS = {
     "sentencepiece": ("sentencepiece",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "hf": ("huggingface_hub",),
+    "parquet": ("pyarrow",),
 }
 # Package → the first extra that has it.
 EXTRA_OF = {

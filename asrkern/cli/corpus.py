@@ -52,11 +52,16 @@ class Place:
 
 
 def transcribe_manifest(
-    manifest: Path, out: Path, options: TranscriberOptions, place: Place, recording: dict[str, Any]
+    manifest: Path,
+    out: Path,
+    options: TranscriberOptions,
+    place: Place,
+    recording: dict[str, Any],
+    parquet: bool,
 ) -> None:
-    """Rows of a manifest in a folder; exit status 1 if some have errors."""
+    """Rows of a manifest in a folder, as a table too where ``parquet``; exit status 1 if some have errors."""
     from asrkern._threads import apply
-    from asrkern.corpus import Worker, transcribe_corpus
+    from asrkern.corpus import Worker, transcribe_corpus, write_parquet
     from asrkern.corpus.rows import digest
 
     apply()
@@ -73,6 +78,8 @@ def transcribe_manifest(
             )
 
         entries, failed = transcribe_corpus(manifest, out, engine, identity, show)
+    if parquet:
+        write_parquet(out)
     if failed:
         typer.echo(f"error: {failed} of {entries} entries were not transcribed: see {out}", err=True)
         raise typer.Exit(1)

@@ -135,6 +135,10 @@ def transcribe(
             show_default=False,
         ),
     ] = None,
+    parquet: Annotated[
+        bool,
+        typer.Option("--parquet", help="Of --manifest: OUT/transcripts.parquet, too (extra parquet)."),
+    ] = False,
     engine: Annotated[
         EngineName, typer.Option(help="Of --manifest: processes of this machine, or actors of Ray Data.")
     ] = EngineName.local,
@@ -183,6 +187,8 @@ def transcribe(
         _check_usage(files, forms, out, stream)
     elif files or stream or out is None or forms not in (["txt"], ["json"]):
         raise typer.BadParameter("--manifest: expected --out, and neither files nor --stream nor other forms")
+    if parquet and manifest is None:
+        raise typer.BadParameter("--parquet: expected with --manifest, received without")
     if window <= 2 * margin:
         raise typer.BadParameter(
             f"--window: expected more than twice the margin of {margin} s, received {window}"
@@ -202,7 +208,9 @@ def transcribe(
         }
         with errors():
             needs("recognizer")
-            transcribe_manifest(manifest, out, options, Place(engine, workers, address), recording)
+            if parquet:
+                needs("parquet")
+            transcribe_manifest(manifest, out, options, Place(engine, workers, address), recording, parquet)
         return
     raw = {"encoding": encoding, "channels": channels, "original_rate": rate}
     left_out: list[Exception] = []

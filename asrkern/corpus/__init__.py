@@ -6,6 +6,7 @@
 ``local``   workers that are processes of this machine
 ``cluster`` workers that are actors of Ray Data
 ``rows``    the file of rows, which a job goes on with
+``parquet`` the same rows as one table
 
 See docs/corpus.md.
 """
@@ -13,6 +14,7 @@ See docs/corpus.md.
 from asrkern.corpus.cluster import RayEngine
 from asrkern.corpus.job import transcribe_corpus
 from asrkern.corpus.local import LocalEngine
+from asrkern.corpus.parquet import write_parquet
 from asrkern.corpus.worker import Worker
 
-__all__ = ["LocalEngine", "RayEngine", "Worker", "transcribe_corpus"]
+__all__ = ["LocalEngine", "RayEngine", "Worker", "transcribe_corpus", "write_parquet"]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
@@ -59,8 +60,12 @@ def test_the_command(corpus: tuple[Path, Path], expected: list[dict[str, Any]], 
     assert rows_of(tmp_path / "out") == expected
     # Again: nothing is left to do. With other options it is another job.
     written = (tmp_path / "out" / "transcripts.jsonl").read_bytes()
-    result = CliRunner().invoke(app, ["transcribe", *options, "-o", str(tmp_path / "out")])
+    result = CliRunner().invoke(app, ["transcribe", *options, "-o", str(tmp_path / "out"), "--parquet"])
     assert result.exit_code == 0 and (tmp_path / "out" / "transcripts.jsonl").read_bytes() == written
+    table = parquet.read_table(tmp_path / "out" / "transcripts.parquet")
+    assert table.sort_by("entry").select(["entry", "text", "words"]).to_pylist() == [
+        {name: row[name] for name in ("entry", "text", "words")} for row in expected
+    ]
     options[options.index("8")] = "9"
     result = CliRunner().invoke(app, ["transcribe", *options, "-o", str(tmp_path / "out")])
     assert result.exit_code == 1 and "with --beam-width 8, received 9; take another folder" in result.stderr
