@@ -155,10 +155,14 @@ def test_commands_set_how_threads_wait_before_torch_is_imported():
     assert threads == 1 and environment == {**waits, "OMP_NUM_THREADS": "1"}
 
 
-def test_commands_say_a_number_of_threads_that_is_not_torchs():
-    result = python("-m", "asrkern", "models", ASRKERN_THREADS="1")
+def test_commands_say_a_number_of_threads_that_is_not_torchs(tmp_path):
+    (tmp_path / "lm.arpa").write_text(
+        "\\data\\\nngram 1=3\n\n\\1-grams:\n-9\t<s>\n-1\t</s>\n-1\t<unk>\n\n\\end\\\n"
+    )
+    command = ["-m", "asrkern", "lm", "info", str(tmp_path / "lm.arpa")]
+    result = python(*command, ASRKERN_THREADS="1")
     assert result.returncode == 0 and result.stderr == "asrkern: 1 threads, by ASRKERN_THREADS\n"
-    assert python("-m", "asrkern", "models").stderr == ""
+    assert python(*command).stderr == ""
 
 
 def test_load_follows_the_quota_and_says_so(caplog, monkeypatch):
