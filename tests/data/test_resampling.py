@@ -6,9 +6,10 @@ import math
 
 import numpy
 import pytest
+import soundfile
 import torch
 
-from asrkern.data import Resampler, resample
+from asrkern.data import Resampler, load_audio, resample
 
 RATES = [
     (44100, 16000),
@@ -120,6 +121,13 @@ def test_dtypes_and_strides(dtype):
     assert y.dtype == dtype
     expected = resample(x[::2].double().clone(), 44100, 16000)
     torch.testing.assert_close(y.double(), expected, rtol=0, atol=3 * torch.finfo(dtype).eps + 1e-6)
+
+
+def test_silence_of_a_16_bit_file_stays_silent(tmp_path):
+    """soxr's own int16 adds a dither: findings/soxr_int16_dither.sh."""
+    soundfile.write(tmp_path / "a.wav", numpy.zeros(44100, numpy.int16), 44100)
+    samples = load_audio(tmp_path / "a.wav", 16000)
+    assert len(samples) == 16000 and not samples.any()
 
 
 @pytest.mark.parametrize(
