@@ -96,6 +96,12 @@ def test_names_have_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_blocks_that_need_files_are_python() -> None:
+    for page in PAGES:
+        for block in re.findall(r"^```py\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            compile(block, page.name, "exec")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_of_pages(page: Path) -> None:
     """A page's sessions are one."""
