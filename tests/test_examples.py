@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -25,9 +26,9 @@ Run = Callable[..., str]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder in which train.py was started, and what it printed."""
     folder = tmp_path_factory.mktemp("examples")
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "train.py")], cwd=folder, capture_output=True, text=True
-    )
+    command = [sys.executable, str(EXAMPLES / "train.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -48,6 +49,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def run_trained(run: Run, trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(trained[0])
+    # For the commands that an example starts.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return run
 
 
