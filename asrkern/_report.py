@@ -12,6 +12,7 @@ import torch
 
 import asrkern
 from asrkern import _library, _optional, _threads
+from asrkern._environment import VARIABLES
 from asrkern._gpu_kernels import KERNELS
 
 NEEDED = ("numpy", "triton", "soundfile", "soxr")
@@ -51,7 +52,9 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
         **{name: _kernel(name) for name in KERNELS},
         **{name: _package(name) for name in (*NEEDED, *_optional.EXTRA_OF, *OTHERS)},
         **{
-            name: _setting(value) for name, value in sorted(os.environ.items()) if name.startswith("ASRKERN_")
+            name: _setting(name, value)
+            for name, value in sorted(os.environ.items())
+            if name.startswith("ASRKERN_")
         },
     }
 
@@ -123,6 +126,11 @@ def _package(name: str) -> str:
         return "installed"
 
 
-def _setting(value: str) -> str:
-    """Of an environment variable; where a person's files are is theirs."""
+def _setting(name: str, value: str) -> str:
+    """Of an environment variable. Keys, and where a person's files are, are theirs."""
+    known = VARIABLES.get(name)
+    if known is None:
+        return "nothing reads it"
+    if known.secret:
+        return "set"
     return "a path" if {"/", os.sep} & set(value) else value

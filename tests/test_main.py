@@ -1,3 +1,5 @@
+"""What python -m asrkern prints, and that importing asrkern stays light."""
+
 import os
 import re
 import subprocess

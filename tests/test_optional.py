@@ -1,3 +1,5 @@
+"""Packages that are missing are named with what installs them."""
+
 import importlib.util
 import json
 import re

@@ -79,6 +79,14 @@ def test_a_report_is_a_block_without_paths(monkeypatch: pytest.MonkeyPatch) -> N
     assert CliRunner().invoke(app, ["report"]).stdout == f"{report}\n"
 
 
+def test_a_report_tells_no_key_and_what_nothing_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASRKERN_API_KEY", "sesame")
+    monkeypatch.setenv("ASRKERN_API_KEYS", "sesame")
+    facts = describe()
+    assert (facts["ASRKERN_API_KEY"], facts["ASRKERN_API_KEYS"]) == ("set", "nothing reads it")
+    assert "sesame" not in block()
+
+
 def test_a_report_needs_no_extra() -> None:
     code = (
         "import sys\n"

@@ -190,7 +190,7 @@ class Spectrogram(_UtteranceSpectrum):
 
     @property
     def bins(self) -> int:
-        """Frequency bins of the output: window_samples // 2 + 1."""
+        """window_samples // 2 + 1, the frequency bins of the output."""
         return self.n_fft // 2 + 1
 
     def _scaled(self, magnitude: Tensor) -> Tensor:

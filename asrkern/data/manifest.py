@@ -17,7 +17,8 @@ _AUDIO_KEYS = ("audio_filepath", "audio_filename", "audio_file")
 
 
 def read_manifest(path: str | os.PathLike[str], left_out: list[Exception] | None = None) -> list[Utterance]:
-    """Read a manifest: JSON lines as NeMo writes them, or one of the forms of :mod:`asrkern.data.tables`.
+    """Read a manifest: JSON lines as NeMo writes them, or one of the tables that
+    docs/corpora.md names.
 
     A JSON line has ``audio_filepath`` (or ``audio_filename``, ``audio_file``) or ``features_filepath``
     (``"archive.npz#key"``), relative to the manifest or to the working directory, or absolute; it may have ``duration``

@@ -34,7 +34,7 @@ def speech_segments(
     """The parts of a recording or stream in which somebody speaks, each as soon as it has ended.
 
     A segment ends where nobody speaks for 1 s, of which 0.7 s are kept, or with the stream. A longer one than
-    ``longest_seconds`` is cut by :func:`split_at_pauses`.
+    ``longest_seconds`` is cut by ``split_at_pauses``.
 
     Args:
         chunks: [samples] float32 each, at the detector's rate, of any lengths.

@@ -454,11 +454,11 @@ class CTCBeamDecoder:
     def partial(self, state: _decoder.CtcBeamState, after: int = 0) -> Partial:
         """What is known so far, as if more frames were to come.
 
-        Words that all prefixes of the beam begin with stay, whatever follows; ``history`` bounds the rest. In a loop:
+        Words that all prefixes of the beam begin with stay, whatever follows; ``history`` bounds the rest. In a loop::
 
-        >>> found = decoder.partial(state, after=len(words))
-        >>> words += found.words  # each once
-        >>> show(found.tail)  # in place of the tail before
+            found = decoder.partial(state, after=len(words))
+            words += found.words  # each once
+            show(found.tail)  # in place of the tail before
 
         Args:
             state: of :meth:`start`.

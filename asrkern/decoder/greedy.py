@@ -36,6 +36,12 @@ def greedy_decode(
     Raises:
         TypeError: log_probs is not floating-point, or lengths or blank not integer.
         ValueError: wrong rank or number of lengths, NaN within a row's length, lengths beyond T, or blank out of range.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.eye(3)[[0, 1, 1, 0, 2]]  # the labels' best path, 0 is the blank
+        >>> greedy_decode(scores[None])
+        [GreedyPath(tokens=[1, 2], timesteps=[1, 4])]
     """
     scores = as_scores(log_probs)
     if scores.dim() != 3:

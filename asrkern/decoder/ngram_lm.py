@@ -41,8 +41,7 @@ _MOST_PAIRS = 10**11
 class WordScore(NamedTuple):
     """The score of a word.
 
-    log_prob: log10 P(word | words before); order: how many words the n-gram has whose probability it is; unknown:
-        whether
+    log_prob: log10 P(word | words before); order: how many words the n-gram has whose probability it is; unknown: whether
     the model does not know the word.
     """
 

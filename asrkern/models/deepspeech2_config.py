@@ -110,12 +110,12 @@ class DeepSpeech2Config:
 
     @property
     def n_freq(self) -> int:
-        """Features per frame of the input: frequency bins of a spectrogram."""
+        """Features per frame of the input, such as frequency bins of a spectrogram."""
         return self.bins or int(self.sample_rate * self.window_size) // 2 + 1
 
     @property
     def rnn_input_size(self) -> int:
-        """Features per frame after the convolutions: 1312 with padding and 672 without at 16 kHz."""
+        """Features per frame after the convolutions, at 16 kHz 1312 with padding and 672 without."""
         return conv_output_size(self.n_freq, self.conv_padding)
 
 

@@ -217,7 +217,7 @@ class LAS(nn.Module):
             max_length: steps at most, the end included.
 
         Returns:
-            One :class:`~asrkern.models.las_search.Hypothesis` per row.
+            One ``Hypothesis`` per row.
 
         Raises:
             TypeError, ValueError: as :meth:`forward`.
@@ -242,7 +242,7 @@ class LAS(nn.Module):
         Args:
             features, lengths: as in :meth:`forward`.
             beam_width: hypotheses; with 1 it is :meth:`greedy`.
-            length_normalisation, coverage_penalty: α and β of :class:`~asrkern.models.las_search.Ranking`.
+            length_normalisation, coverage_penalty: α and β of ``asrkern.models.las_search.Ranking``.
             max_length: steps at most, the end included.
 
         Returns:

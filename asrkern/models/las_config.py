@@ -41,7 +41,7 @@ class LASConfig:
         embedding_size: of tokens; None for speller_size.
         use_attention: without it the speller sees the mean of the listener's frames: as its context at every
             step ("lstm_cells"), or as its initial state ("gru").
-        attention: scores: "dot", "additive", "location" or "multi_head"; see :mod:`asrkern.nn.attention`.
+        attention: scores: "dot", "additive", "location" or "multi_head"; see :mod:`asrkern.nn`.
         attention_size: features of its projections (other than "dot"); None for speller_size.
         attention_heads: of "multi_head".
         attention_smoothing: of "location".
@@ -164,13 +164,13 @@ class LASConfig:
 
     @property
     def context_size(self) -> int:
-        """Features of the context: of projected values, or of the listener's output."""
+        """Features of the context, which are those of projected values or of the listener's output."""
         projected = self.use_attention and self.attention == "multi_head"
         return self.attention_size if projected else self.listener_size
 
     @property
     def gru_output_size(self) -> int:
-        """Features that the "gru" speller's output layer takes: a combination with the query, or the context."""
+        """Features that the "gru" speller's output layer takes, those of the context or of its combination with the query."""
         context_alone = self.use_attention and self.attention in ("additive", "location")
         return self.listener_size if context_alone else self.speller_size
 

@@ -69,7 +69,7 @@ class Attention(nn.Module):
 
         Args:
             query: [N, L, query_size], the decoder's states of L steps.
-            memory: of :meth:`remember`.
+            memory: of ``remember``.
             previous: [N, T], the weights of the step before the first query. Only :class:`LocationAwareAttention`
                 reads it.
 

@@ -17,7 +17,7 @@ _NO_LIMIT = (1 << 31) - 1
 
 
 class CTCContext(NamedTuple):
-    """What prefixes are worth beside their acoustic scores, as tensors; :func:`asrkern.decoder.build_context` makes it.
+    """What prefixes are worth beside their acoustic scores, as tensors; :class:`asrkern.decoder.CTCBeamDecoder` makes it.
 
     Scores are natural logarithms, already weighted, except the language model's (log10). Parts that are missing are
     empty.
@@ -25,7 +25,7 @@ class CTCContext(NamedTuple):
     Attributes:
         token_kinds: [V] uint8: 0 inside a word, 1 ends a word (a space), 2 begins one ("▁the").
         language_model: unigrams [vocabulary, 2] float32; ngrams [slots, 2] int64, or [slots] and a codebook [2, 256]
-            (:attr:`asrkern.decoder.NGramLM.tensors`). Or, on the CPU, unigrams, trie [bytes] uint8 and trie_shape
+            (``NGramLM.tensors``). Or, on the CPU, unigrams, trie [bytes] uint8 and trie_shape
             [2 + order] int64, of a mapped trie.
         lm_order, lm_bos, lm_eos: of the language model.
         lm_tokens: [V] int32, its words for the tokens if it is a model of characters, else None.
@@ -80,7 +80,7 @@ class CTCContext(NamedTuple):
 class CTCBeamSearchResult(NamedTuple):
     """The n-best of each row, the best first. L = T is the room for tokens.
 
-    Prefixes with the same text (:attr:`CTCContext.texts`) are one hypothesis: tokens, times and words are those of the
+    Prefixes with the same text (``texts`` of :class:`CTCContext`) are one hypothesis: tokens, times and words are those of the
     best prefix, scores those of all.
 
     Attributes:
@@ -92,7 +92,7 @@ class CTCBeamSearchResult(NamedTuple):
         token_lengths: [N, nbest] int32, −1 where there are fewer hypotheses.
         scores: [N, nbest] float64, ``log p_ctc + alpha · ln p_lm + beta · words + …``.
         am_scores: [N, nbest] float64, ``log p_ctc``. What the context added is the difference.
-        errors: [N, 2] int32, what was wrong with a row (:data:`ERRORS`; 0: nothing) and at which frame. Such a row has
+        errors: [N, 2] int32, what was wrong with a row (``ERRORS``; 0: nothing) and at which frame. Such a row has
             no n-best.
     """
 

@@ -43,7 +43,7 @@ def align(
     """Times of a text's words in a recording of any length, by :func:`asrkern.decoder.forced_align`.
 
     The model reads a long recording in overlapping windows, as in :meth:`Transcriber.recording`; the alignment is that of
-    the whole. Where words begin and end, says :func:`word_seconds`.
+    the whole. Where words begin and end, says docs/decoder.md.
 
     Args:
         recognizer: with a CTC model, in eval mode.

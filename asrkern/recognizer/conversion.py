@@ -38,7 +38,7 @@ def convert(
             ``from_checkpoint``.
 
     Returns:
-        The recognizer, which :func:`asrkern.recognizer.saved.save` writes.
+        The recognizer, which :func:`asrkern.recognizer.save` writes.
 
     Raises:
         OSError: the file cannot be opened.

@@ -161,7 +161,7 @@ class Recognizer:
         """Greedy transcripts, or classes, in eval mode.
 
         Args:
-            features: [N, 1, F, T] as :attr:`features` makes them, on any device.
+            features: [N, 1, F, T] as ``features`` of the recognizer makes them, on any device.
             lengths: integers [N], frames of each.
 
         Returns:

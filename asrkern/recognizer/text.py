@@ -18,6 +18,10 @@ class TextNormalization(Settings):
         case: of letters: "upper", "lower", or "keep".
         replace: strings and what takes their place, in the order given.
         remove: characters that are dropped; " " drops the spaces between words, for models without a space.
+
+    Example:
+        >>> TextNormalization(case="lower", replace={"&": " and "}, remove=".,")("Salt & pepper, please.")
+        'salt and pepper please'
     """
 
     unicode: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFC"

@@ -139,7 +139,7 @@ class CharacterTokenizer:
         return "".join(self.labels[token] for token in tokens if token not in special)
 
     def to_json(self) -> dict[str, Any]:
-        """What :func:`tokenizer_from_json` makes this tokenizer from."""
+        """What a checkpoint keeps of this tokenizer."""
         names = ("labels", "blank", "pad", "sos", "eos", "unit")
         return {"kind": "characters", **{name: getattr(self, name) for name in names}}
 
@@ -206,7 +206,7 @@ class SentencePieceTokenizer:
         return self._processor.decode([token - self._offset for token in tokens if token >= self._offset])
 
     def to_json(self) -> dict[str, Any]:
-        """What :func:`tokenizer_from_json` makes this tokenizer from."""
+        """What a checkpoint keeps of this tokenizer."""
         model = base64.b64encode(self._model).decode()
         return {"kind": "sentencepiece", "task": self._task, "model": model}
 

@@ -31,8 +31,7 @@ _DETECTED_FRAMES, _BATCH_SECONDS = 512, 60
 class SpokenWord:
     """A word and where it is in the recording.
 
-    text: the word; start_seconds, end_seconds: where it begins and ends; confidence: its posterior probability within
-        the
+    text: the word; start_seconds, end_seconds: where it begins and ends; confidence: its posterior probability within the
     beam.
     """
 

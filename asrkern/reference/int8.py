@@ -52,7 +52,7 @@ def gru_int8(
 ) -> tuple[Tensor, Tensor]:
     """Reference of :func:`asrkern.ops.gru_prepacked` with ``activations="int8"``.
 
-    weights: weight_ih and weight_hh as :class:`Int8Weight`, bias_ih and bias_hh, as :class:`asrkern.ops.GRUWeights`.
+    weights: weight_ih and weight_hh as ``Int8Weight``, bias_ih and bias_hh, as :class:`asrkern.ops.GRUWeights`.
     """
     states = (h0,)
     return run_layer(

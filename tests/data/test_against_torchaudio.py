@@ -1,3 +1,5 @@
+"""Features and resampling of real speech against torchaudio's."""
+
 import torch
 
 from asrkern.data import Fbank, Spectrogram, load_audio, read_manifest, resample

@@ -1,3 +1,5 @@
+"""forced_align and ctc_score against all alignments written out, torch's ctc_loss and torchaudio."""
+
 import itertools
 import math
 import subprocess

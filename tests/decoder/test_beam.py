@@ -1,3 +1,5 @@
+"""CTCBeamDecoder against asrkern.reference, all texts written out, and published examples."""
+
 import math
 import pickle
 from collections import defaultdict

@@ -1,3 +1,5 @@
+"""greedy_decode against itertools.groupby."""
+
 import itertools
 
 import numpy as np

@@ -32,8 +32,3 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sys.modules.update(before)
         _install._finder.names.clear()
         _install._tell_transformers()
-
-
-def test_blocks_that_need_a_download_are_python() -> None:
-    for block in re.findall(r"^```py\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
-        compile(block, "docs/decoder.md", "exec")

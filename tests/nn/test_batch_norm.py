@@ -1,3 +1,5 @@
+"""MaskedBatchNorm against torch's batch norm, over all frames and over the valid ones."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""BatchRNN against torch's layers over packed sequences, with deepspeech.pytorch's keys."""
+
 from __future__ import annotations
 
 import pytest

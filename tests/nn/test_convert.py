@@ -1,3 +1,5 @@
+"""convert: models of torch's layers compute the same after it, and what may differ is left with the reason."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""asrkern.nn.GRU against torch.nn.GRU: values, gradients, keys, options, packed and padded."""
+
 from __future__ import annotations
 
 import torch

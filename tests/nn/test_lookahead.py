@@ -1,3 +1,5 @@
+"""Lookahead against the depthwise convolution that it is."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""asrkern.nn.LSTM against torch.nn.LSTM: values, gradients, keys, options, packed and padded."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""MaskConv against the plain stack of convolutions on each row alone."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""quantize: layers against torch's with the rounded weights, and against float32's."""
+
 import copy
 import io
 import pickle

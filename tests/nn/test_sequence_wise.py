@@ -1,3 +1,5 @@
+"""SequenceWise against its module over all rows, and over the valid frames."""
+
 from __future__ import annotations
 
 import copy

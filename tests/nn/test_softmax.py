@@ -1,3 +1,5 @@
+"""InferenceBatchSoftmax: softmax in eval mode, the identity in training."""
+
 from __future__ import annotations
 
 import torch

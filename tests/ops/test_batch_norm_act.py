@@ -1,3 +1,5 @@
+"""batch_norm_act against the reference, with gradients; what padding holds does not matter."""
+
 import pytest
 import torch
 

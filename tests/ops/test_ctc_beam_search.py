@@ -1,3 +1,5 @@
+"""ctc_beam_search against all alignments written out, and against the reference."""
+
 import itertools
 import math
 

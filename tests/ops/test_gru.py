@@ -1,3 +1,5 @@
+"""gru against the reference: values, gradients, lengths, rows that do not depend on others."""
+
 from asrkern import ops, reference
 from tests.ops.recurrent import RecurrentTests
 

@@ -1,3 +1,5 @@
+"""linear and linear_quantized against the reference; rows that do not depend on others."""
+
 import itertools
 
 import pytest

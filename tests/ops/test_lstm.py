@@ -1,3 +1,5 @@
+"""lstm against the reference: values, gradients, lengths, rows that do not depend on others."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""masked_conv2d against the reference, with gradients; rows that do not depend on others."""
+
 import pytest
 import torch
 

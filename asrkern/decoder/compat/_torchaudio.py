@@ -242,7 +242,7 @@ def ctc_decoder(
         lexicon: file of words and their spellings, a line each: ends in ``sil_token``, or begins with a token that
             begins with "▁". None: words are not known.
         tokens: names, or a file of them.
-        lm: file of a word model (ARPA, KenLM, :meth:`NGramLM.save`), or an NGramLM; without lexicon a model of
+        lm: file of a word model (ARPA, KenLM, :meth:`asrkern.decoder.NGramLM.save`), or an NGramLM; without lexicon a model of
             tokens.
             Or a :class:`CTCDecoderLM`, which is asked in Python: much slower.
         lm_dict: file of a CTCDecoderLM's words in the order of their indices, ``unk_word`` among them. None: they are

@@ -1,3 +1,5 @@
+"""benchmarks/models/crowded.py: CPU time apart from wall-clock time, and commands that fail."""
+
 import subprocess
 import sys
 from pathlib import Path

@@ -77,7 +77,7 @@ class BeamSearchDecoderCTC:
 
     Args:
         alphabet: the labels.
-        language_model: a :class:`LanguageModel`, which :class:`asrkern.decoder.CTCBeamDecoder` searches with; any other
+        language_model: a :class:`~asrkern.decoder.compat.pyctcdecode.LanguageModel`, which :class:`asrkern.decoder.CTCBeamDecoder` searches with; any other
             AbstractLanguageModel is asked in Python, which is as slow as pyctcdecode. None: no model.
         parity: search in Python with all habits of pyctcdecode 0.5.0; for comparisons.
 
@@ -597,7 +597,7 @@ def build_ctcdecoder(
     """``pyctcdecode.build_ctcdecoder``; where its results differ from pyctcdecode 0.5.0's, says ``docs/decoder.md``.
 
     Args:
-        labels: a model's labels, see :meth:`Alphabet.build_alphabet`.
+        labels: a model's labels, see :meth:`~asrkern.decoder.compat.pyctcdecode.Alphabet.build_alphabet`.
         kenlm_model_path: a language model's file, any that NGramLM opens, or an NGramLM; None: no model.
         unigrams: the words that are known; None: those of the model.
         alpha: weight of the language model's log-probabilities.
