@@ -16,9 +16,9 @@ from tests.decoder.models import random_log_probs, small_lm
 from tests.kernels import team_search
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    return team_search.build(tmp_path_factory.mktemp("team"), "-O2")
+@pytest.fixture
+def program(team_program):
+    return team_program
 
 
 def assert_same(found, expected):
