@@ -31,14 +31,14 @@ struct GruKernels {
     const int bytes = value_bytes(type);
     *result = gru_plan(kForward, hidden_size, rows, directions, bytes, limits);
     if (result->persistent) {
-      if (const cudaError_t error = allow_shared(*result)) return error;
+      if (const cudaError_t error = allow_shared(*result, limits)) return error;
       if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
               &per_multiprocessor, of[result->config], kGruThreads, result->shared_bytes))
         return error;
       if (cooperative && per_multiprocessor * limits.multiprocessors >= result->grid()) return cudaSuccess;
       *result = gru_plan_of(gru_configs(kForward) - 1, kForward, hidden_size, rows, directions, bytes, limits);
     }
-    return allow_shared(*result);
+    return allow_shared(*result, limits);
   }
 
   int launch(Args args, int epochs, void* stream) const {
@@ -63,8 +63,9 @@ struct GruKernels {
   }
 
  private:
-  cudaError_t allow_shared(const GruPlan& plan) const {
-    return cudaFuncSetAttribute(of[plan.config], cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+  // All that a block may have, not what this plan takes: other threads may plan larger layers before this one's launch.
+  cudaError_t allow_shared(const GruPlan& plan, const GruDevice& limits) const {
+    return cudaFuncSetAttribute(of[plan.config], cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes);
   }
 };
 
