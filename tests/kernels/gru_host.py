@@ -46,11 +46,10 @@ def build_emulated(folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def build_divergence(folder: Path) -> Path:
-    """cpp/gru_divergence.cpp, on the same stand-in."""
-    program = folder / "gru_divergence"
-    _compile("gru_divergence.cpp", program, *EMULATED)
-    return program
+def build_program(folder: Path, name: str) -> Path:
+    """cpp/NAME.cpp, on the same stand-in."""
+    _compile(f"{name}.cpp", folder / name, *EMULATED)
+    return folder / name
 
 
 def find_races(folder: Path) -> subprocess.CompletedProcess:

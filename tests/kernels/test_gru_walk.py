@@ -11,7 +11,7 @@ import torch
 
 from asrkern import reference
 from tests.compare import assert_close
-from tests.kernels.gru_host import SM_90, HostGRU, build_divergence, find_races
+from tests.kernels.gru_host import SM_90, HostGRU, build_program, find_races
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -118,7 +118,7 @@ def test_what_a_device_would_not_run_is_told(divergence, what, said):
 
 @pytest.fixture(scope="module")
 def divergence(tmp_path_factory):
-    return build_divergence(tmp_path_factory.mktemp("divergence"))
+    return build_program(tmp_path_factory.mktemp("divergence"), "gru_divergence")
 
 
 def check(

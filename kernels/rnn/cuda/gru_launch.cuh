@@ -45,20 +45,17 @@ struct GruKernels {
     const GruPlan& plan = args.plan;
     const dim3 grid(plan.grid()), threads(kGruThreads);
     const auto queue = static_cast<cudaStream_t>(stream);
-    for (args.first_direction = 0; args.first_direction < args.directions; args.first_direction += plan.at_once) {
-      if (plan.persistent) {
-        int first = 0;
-        void* parameters[] = {&args, &first, &epochs};
+    const int at_once = plan.persistent ? epochs : 1;
+    for (args.first_direction = 0; args.first_direction < args.directions; args.first_direction += plan.at_once)
+      for (int first = 0; first < epochs; first += at_once) {
+        int last = first + at_once;
+        void* parameters[] = {&args, &first, &last};
         if (const cudaError_t error =
-                cudaLaunchCooperativeKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue))
+                plan.persistent
+                    ? cudaLaunchCooperativeKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue)
+                    : cudaLaunchKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue))
           return error;
-        continue;
       }
-      for (int epoch = 0; epoch < epochs; ++epoch) {
-        of[plan.config]<<<grid, threads, plan.shared_bytes, queue>>>(args, epoch, epoch + 1);
-        if (const cudaError_t error = cudaGetLastError()) return error;
-      }
-    }
     return cudaSuccess;
   }
 
