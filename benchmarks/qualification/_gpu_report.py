@@ -32,16 +32,24 @@ def _kernel_row(name: str, check: dict[str, Any] | None, verified: bool) -> dict
     if check is None:
         return row | {"why": "never ran on a GPU"}
     row["on"] = f"{check['device']}, {check['date']}"
-    row["tests"] = _tests(check["tests"])
+    row["small cases"] = counts_text(check.get("small", {}))
+    row["tests"] = counts_text(check["tests"])
     row["compute-sanitizer"] = (
         ", ".join(f"{tool}: {found}" for tool, found in check["sanitizer"].items()) or "not run"
     )
     if not verified:
-        row["why"] = "changed since" if check["passed"] else "its check failed"
+        row["why"] = "changed since" if check["passed"] else _why(check)
     return row
 
 
-def _tests(counts: dict[str, Any]) -> str:
+def _why(check: dict[str, Any]) -> str:
+    """Why a kernel has not passed."""
+    failed = any("problem" in check.get(stage, {}) for stage in ("small", "tests"))
+    return "its check failed" if failed or check["tests"] else "its check was cut short"
+
+
+def counts_text(counts: dict[str, Any]) -> str:
+    """Of cases or tests, how many passed, and the problem."""
     text = ", ".join(f"{counts[key]} {key}" for key in ("passed", "failed", "skipped") if counts.get(key))
     return text + (f" ({counts['problem']})" if "problem" in counts else "") or "none ran"
 
@@ -58,7 +66,7 @@ def markdown(record: dict[str, Any], checked: dict[str, dict], names: list[str])
         parts += [f"{outcome} in {build['seconds']:.0f} s. Registers of each kernel:"]
         parts += ["```\n" + "\n".join(build.get("kernels", ["not compiled in this run"])) + "\n```"]
     if others := record.get("other_tests"):
-        parts += [f"Tests of layers on the GPU, about no kernel of their own: {_tests(others)}."]
+        parts += [f"Tests of layers on the GPU, about no kernel of their own: {counts_text(others)}."]
     if found := record.get("ceilings"):
         parts += [
             f"In the same run: copying {found['copy_gb_s']:.0f} GB/s, products of matrices "
@@ -75,6 +83,41 @@ def markdown(record: dict[str, Any], checked: dict[str, dict], names: list[str])
     for title in dict.fromkeys(row["title"] for row in rows):
         parts += [f"## {title}", markdown_table([timing_row(row) for row in rows if row["title"] == title])]
     return "\n\n".join(parts) + "\n"
+
+
+def summary(record: dict[str, Any], checked: dict[str, dict], names: list[str], most: int) -> str:
+    """What the check found, in at most so many characters: kernels, then what went wrong, then times, a line a row.
+
+    Args:
+        record, checked, names: as :func:`kernel_table`.
+        most: characters. What goes wrong comes first, and half of it is left for that.
+    """
+    kernels = kernel_table(record, checked, names)
+    trouble = []
+    for name in names:
+        for stage in ("small", "tests"):
+            if failures := record["kernels"].get(name, {}).get(stage, {}).get("failures"):
+                trouble += [f"{name}, {stage}:", *(f"  {line[:160]}" for line in failures)]
+    times = [_timing_line(row) for row in record.get("rows", [])]
+    first = _shortened("\n".join([kernels, *trouble]), most // 2 if times else most)
+    return first + "\n" + _shortened("\n".join(times), most - len(first) - 1)
+
+
+def _shortened(text: str, most: int) -> str:
+    """The text's whole lines, as many of the first as fit."""
+    if len(text) <= most:
+        return text
+    end = "\n… the rest is in gpu.json"
+    return text[: most - len(end)].rpartition("\n")[0] + end
+
+
+def _timing_line(row: dict[str, Any]) -> str:
+    name = f"{row['group']} {row['row']} {row['arithmetic']}: "
+    if "times" not in row:
+        return name + timing_row(row)["kernel"][:100]
+    medians = {name: timing["median"] for name, timing in row["times"].items()}
+    text = ", ".join(f"{backend} {milliseconds(median)}" for backend, median in medians.items())
+    return name + text + (" FALLBACK" if row["fallback"] else "")
 
 
 def timing_row(row: dict[str, Any]) -> dict[str, str]:

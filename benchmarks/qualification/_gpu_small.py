@@ -1,13 +1,16 @@
-"""Runs one GPU kernel of asrkern on small, awkward shapes, for compute-sanitizer: ``python _gpu_small.py KERNEL``.
+"""Runs one GPU kernel of asrkern on small, awkward shapes: ``python _gpu_small.py KERNEL``.
 
-What comes out is tested elsewhere; here only that it is finite, so that it really ran to its end.
+The first that a new device is asked, and what compute-sanitizer looks at. Each case is named before it runs, so that a
+hang has a name, and compared with the same operation in float64 on the CPU (the beam search: with the CPU's). Frames
+beyond a length hold NaN. The exit status is 1 if a case is wrong.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,108 +20,158 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern import _library, ops
 from asrkern.decoder import CTCBeamDecoder, NGramLM
+from benchmarks._timing import relative_error
 
 DEVICE = "cuda"
-DTYPES = (torch.bfloat16, torch.float32)
+#: dtype → relative errors of outputs and of gradients.
+TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (2e-2, 4e-2)}
+HARDTANH = (0.0, 20.0)
+#: (hidden_size, rows)
+GRU_SHAPES = ((5, 1), (40, 3), (512, 9))
+#: (bins, frames) of convolutions' inputs.
+CONV_SIZE = (19, 37)
 
 
-def tensor(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(size).to(DEVICE, dtype)
+class Case(NamedTuple):
+    """One shape. run: (device, dtype, None for the case's own) → what is compared."""
+
+    name: str
+    run: Callable[[str, torch.dtype | None], Sequence[Tensor]]
+    tolerance: float
 
 
-def gru(backward: bool) -> list[Tensor]:
-    found = []
-    for dtype, size, batch in [(dtype, *shape) for dtype in DTYPES for shape in ((40, 3), (512, 9))]:
-        shapes = [(3 * size, 24), (3 * size, size), (3 * size,), (3 * size,)]
-        weights = [tensor(*shape, dtype=dtype).mul_(0.1).requires_grad_(backward) for shape in shapes * 2]
-        lengths = torch.tensor([5, 0, 7, 2, 7, 1, 3, 6, 4][:batch], device=DEVICE)
-        with torch.set_grad_enabled(backward):
-            output, h_n = ops.gru(
-                tensor(7, batch, 24, dtype=dtype), weights[:4], weights[4:], lengths=lengths
-            )
-        found += [output, h_n]
-        if backward:
-            found += torch.autograd.grad(output.float().sum() + h_n.float().sum(), weights)
-    return found
+def padded(x: Tensor, lengths: Tensor, layout: str) -> Tensor:
+    """x with NaN beyond each length; layout names its dimensions."""
+    n, t = layout.index("N"), layout.index("T")
+    beyond = torch.arange(x.shape[t]) >= lengths[:, None]
+    shape = [size if axis in (n, t) else 1 for axis, size in enumerate(x.shape)]
+    return x.masked_fill((beyond if n < t else beyond.t()).reshape(shape), float("nan"))
 
 
-def batch_norm_act() -> list[Tensor]:
-    found = []
-    lengths = torch.tensor([5, 0, 33], device=DEVICE)
-    for dtype in DTYPES:
-        for layout, size in (("NCFT", (3, 5, 3, 33)), ("TNC", (33, 3, 37))):
-            channels = size[layout.index("C")]
-            x = tensor(*size, dtype=dtype).requires_grad_()
-            parameters = [tensor(channels, dtype=dtype).requires_grad_() for _ in range(2)]
-            running = tensor(channels, dtype=dtype), tensor(channels, dtype=dtype).abs() + 0.5
+def gru(backward: bool) -> Iterator[Case]:
+    steps, features = 7, 24
+    for size, batch in GRU_SHAPES:
+        lengths = torch.tensor([7, 0, 5, 2, 7, 1, 3, 6, 4][:batch])
+        shapes = [(3 * size, features), (3 * size, size), (3 * size,), (3 * size,)] * 2
+        weights = [torch.empty(shape).uniform_(-1, 1) / size**0.5 for shape in shapes]
+        x = padded(torch.randn(steps, batch, features), lengths, "TNC")
+        seeds = [torch.randn(steps, batch, 2 * size), torch.randn(2, batch, size)]
+        for own, tolerances in TOLERANCES.items():
+            tensors = [t.to(own) for t in (x, *weights)]
+
+            def run(device: str, dtype: torch.dtype | None, tensors=tensors, seeds=seeds, lengths=lengths):
+                leaves = [t.to(device, dtype).requires_grad_(backward) for t in tensors]
+                found = ops.gru(leaves[0], leaves[1:5], leaves[5:], lengths=lengths.to(device))
+                if backward:
+                    return torch.autograd.grad(found, leaves, [s.to(f) for s, f in zip(seeds, found)])
+                return found
+
+            yield Case(f"H={size} N={batch} {own}", run, tolerances[backward])
+
+
+def batch_norm_act() -> Iterator[Case]:
+    lengths = torch.tensor([33, 0, 5])
+    for layout, size in (("TNC", (33, 3, 37)), ("NCFT", (3, 5, 3, 33))):
+        channels = size[layout.index("C")]
+        x = padded(torch.randn(size) + 2, lengths, layout)
+        parameters = [
+            torch.randn(channels),
+            torch.randn(channels),
+            torch.randn(channels),
+            torch.rand(channels) + 0.5,
+        ]
+        seed = torch.randn(size)
+        for own, tolerances in TOLERANCES.items():
+            tensors = [t.to(own) for t in (x, *parameters)]
             for training in (False, True):
-                result = ops.batch_norm_act(
-                    x,
-                    *parameters,
-                    *running,
-                    lengths,
-                    layout=layout,
-                    training=training,
-                    activation=(0.0, 20.0),
-                )
-                found += [*result[:3], *torch.autograd.grad(result.output.float().sum(), [x, *parameters])]
-                with torch.no_grad():
-                    found += ops.batch_norm_act(
-                        x, *parameters, *running, lengths, layout=layout, training=training
-                    )[:3]
-    return found
+
+                def run(device: str, dtype: torch.dtype | None, tensors=tensors, layout=layout, training=training,
+                        seed=seed):  # fmt: skip
+                    *leaves, mean, var = [t.to(device, dtype) for t in tensors]
+                    leaves = [t.requires_grad_() for t in leaves]
+                    args = (*leaves, mean, var, lengths.to(device))
+                    options = {"layout": layout, "training": training}
+                    clamped = ops.batch_norm_act(*args, activation=HARDTANH, **options)
+                    free = ops.batch_norm_act(*args, **options).output
+                    return [*clamped[:3], *torch.autograd.grad(free, leaves, seed.to(free))]
+
+                yield Case(f"{layout} {'training' if training else 'eval'} {own}", run, tolerances[1])
 
 
-def masked_conv2d() -> list[Tensor]:
-    found = []
-    lengths = torch.tensor([37, 0, 10], device=DEVICE)
-    for dtype in DTYPES:
-        for channels, kernel, stride in ((1, (11, 5), (2, 2)), (32, (7, 3), (2, 1))):
-            x = tensor(3, channels, 19, 37, dtype=dtype)
-            weight, *others = (tensor(32, *size, dtype=dtype) for size in ((channels, *kernel), (), (), ()))
-            options = {
-                "stride": stride,
-                "padding": (kernel[0] // 2, kernel[1] // 2),
-                "activation": (0.0, 20.0),
-            }
-            found.append(ops.masked_conv2d(x, weight, *others, lengths=lengths, **options))
-            found += ops.masked_conv2d_batch_norm_act(x, weight, *others, lengths=lengths, **options)[:3]
-    return found
+def masked_conv2d() -> Iterator[Case]:
+    bins, frames = CONV_SIZE
+    lengths = torch.tensor([frames, 0, frames // 4])
+    torch.backends.cudnn.allow_tf32 = False
+    for channels, kernel, stride in ((1, (11, 5), (2, 2)), (32, (7, 3), (2, 1))):
+        x = padded(torch.randn(3, channels, bins, frames), lengths, "NCFT")
+        weight = torch.randn(32, channels, *kernel) / (channels * kernel[0] * kernel[1]) ** 0.5
+        per_channel = [torch.randn(32), torch.rand(32) + 0.5, torch.randn(32)]
+        for own, (tolerance, _) in TOLERANCES.items():
+            tensors = [t.to(own) for t in (x, weight, *per_channel)]
+            options = {"stride": stride, "padding": (kernel[0] // 2, kernel[1] // 2), "activation": HARDTANH}
+            for operation in (ops.masked_conv2d, ops.masked_conv2d_batch_norm_act):
+
+                def run(device: str, dtype: torch.dtype | None, tensors=tensors, options=options,
+                        operation=operation):  # fmt: skip
+                    found = operation(
+                        *(t.to(device, dtype) for t in tensors), lengths=lengths.to(device), **options
+                    )
+                    return [found] if isinstance(found, Tensor) else found[:3]
+
+                yield Case(f"{operation.__name__} C={channels} {own}", run, tolerance)
 
 
-def ctc_beam_search() -> list[Tensor]:
+def ctc_beam_search() -> Iterator[Case]:
     labels = "_ abc"
     lm = NGramLM.estimate(["ab c abc", "c ab", "abc c c ab", "b a"] * 5, order=3, discount_fallback=True)
-    log_probs = torch.randn(3, 23, len(labels)).mul_(3).log_softmax(-1).to(DEVICE)
-    lengths = torch.tensor([23, 0, 11], device=DEVICE)
-    found = []
-    for options in ({}, {"lm": lm}, {"lm": lm, "hotwords": ["abc"]}):
-        decoder = CTCBeamDecoder(labels, beam_width=7, nbest=3, **options).to(DEVICE)
-        found.append(
-            ops.ctc_beam_search(log_probs, lengths, context=decoder.context, **decoder._options).scores[:, 0]
-        )
-    return found
+    log_probs = torch.randn(3, 23, len(labels)).mul_(3).log_softmax(-1)
+    lengths = torch.tensor([23, 0, 11])
+    for name, options in (
+        ("no model", {}),
+        ("words", {"lm": lm}),
+        ("hotwords", {"lm": lm, "hotwords": ["abc"]}),
+    ):
+        decoder = CTCBeamDecoder(labels, beam_width=7, nbest=3, **options)
+
+        def run(device: str, _: torch.dtype | None, decoder=decoder):
+            there = decoder.to(device)
+            found = ops.ctc_beam_search(
+                log_probs.to(device), lengths.to(device), context=there.context, **there._options
+            )
+            return [found.scores[:, 0], found.tokens[:, 0], found.timesteps[:, 0]]
+
+        yield Case(name, run, 1e-5)
 
 
-RUN: dict[str, Callable[[], list[Tensor]]] = {
+CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "gru_forward": lambda: gru(backward=False),
-    "gru_backward": lambda: gru(backward=True),
-    "batch_norm_act": batch_norm_act,
-    "masked_conv2d": masked_conv2d,
     "ctc_beam_search": ctc_beam_search,
+    "masked_conv2d": masked_conv2d,
+    "batch_norm_act": batch_norm_act,
+    "gru_backward": lambda: gru(backward=True),
 }
+
+
+def error_of(case: Case) -> float:
+    """The largest relative error of what a case returns; inf where something is NaN or has another shape."""
+    expected, found = case.run("cpu", torch.float64), case.run(DEVICE, None)
+    return relative_error([t.detach() for t in expected], [t.detach().cpu() for t in found])
 
 
 def main(name: str) -> int:
     if not _library.cuda_kernel(name):
         print(f"{name} is off")
         return 1
-    outputs = RUN[name]()
-    finite = all(bool(t.isfinite().all()) for t in outputs)
-    print(f"{name}: {len(outputs)} tensors, {'finite' if finite else 'NOT FINITE'}")
-    return 0 if finite else 1
+    torch.manual_seed(0)
+    errors: list[bool] = []
+    for case in CASES[name]():
+        print(f"{name} {case.name}: ", end="", flush=True)
+        error = error_of(case)
+        errors.append(not error <= case.tolerance)
+        print(f"{error:.1e}" + (f" WRONG, allowed {case.tolerance:.0e}" if errors[-1] else ""), flush=True)
+    print(f"{len(errors)} cases, {sum(errors)} wrong")
+    return 1 if any(errors) else 0
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     sys.exit(main(sys.argv[1]))

@@ -106,10 +106,14 @@ def reached(kind: str, medians: dict[str, float], found: dict[str, Any]) -> floa
     return min(others.values()) / ours if others else None
 
 
-def measured(group: str, quick: bool, deadline: float, copy_gb_s: float | None) -> Iterator[dict[str, Any]]:
-    """The rows of a group, those that fail or that there is no time for with the reason."""
+def measured(
+    group: str, quick: bool, deadline: float, copy_gb_s: float | None, done: Sequence[dict[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """The rows of a group, but for those that are done; those that fail or that there is no time for with the reason."""
     for row in rows(group, quick):
         about = {"group": group, "title": row.title, "row": row.name, "arithmetic": row.arithmetic}
+        if about in [{key: other.get(key) for key in about} for other in done]:
+            continue
         if time.monotonic() > deadline:
             yield {**about, "failed": "no time left"}
             continue
@@ -141,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--copy-gb-s", type=float, help="the ceiling of copying; measured if not given")
     parser.add_argument("--quick", action="store_true", help="few rows")
+    parser.add_argument("--resume", action="store_true", help="leave out what --out has figures of already")
     arguments = parser.parse_args(argv)
     if not torch.cuda.is_available():
         parser.error("needs a CUDA device")
@@ -153,6 +158,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             with arguments.out.open("a") as file:
                 file.write(line + "\n")
 
+    done = []
+    if arguments.resume and arguments.out and arguments.out.is_file():
+        found = [json.loads(line) for line in arguments.out.read_text().splitlines()]
+        done = [row for row in found if "failed" not in row]
     groups, copy_gb_s = arguments.groups or ["ceilings", *GROUPS], arguments.copy_gb_s
     if "ceilings" in groups or copy_gb_s is None:
         found = ceilings(SECONDS_PER_BACKEND)
@@ -160,7 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write({"group": "ceilings", **found})
     for group in groups:
         if group != "ceilings":
-            for found in measured(group, arguments.quick, time.monotonic() + arguments.seconds, copy_gb_s):
+            deadline = time.monotonic() + arguments.seconds
+            for found in measured(group, arguments.quick, deadline, copy_gb_s, done):
                 write(found)
     return 0
 

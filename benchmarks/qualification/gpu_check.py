@@ -1,15 +1,19 @@
 """Builds, tests and times the GPU kernels, and records which may run by default.
 
-    python benchmarks/qualification/gpu_check.py            on a machine with a GPU: build, tests, compute-sanitizer, times;
-                                                            in under 8 minutes; writes gpu.json and gpu.md to
-                                                            benchmarks/results (--out DIR)
-    python benchmarks/qualification/gpu_check.py --stale    without one: lists what has changed since its check (exit
-                                                            status 1 if any)
+    python benchmarks/qualification/gpu_check.py --out DIR
+        On a machine with a GPU, in under 8 minutes: build, small cases, tests, compute-sanitizer, times. DIR gets gpu.json,
+        gpu.md, the rows, the logs and what was built. Without --out: benchmarks/results.
+    python benchmarks/qualification/gpu_check.py --resume DIR --out DIR2 --minutes 4
+        Goes on, on the same or another machine: what DIR has passed with the present sources is not done again.
+    python benchmarks/qualification/gpu_check.py --stale
+        Without a GPU: lists what has changed since its check (exit status 1 if any).
 
-Each stage has a time limit, and what it found is written when it ends: a kernel that hangs or a kill loses no more than
-that. Kernels that are not checked this time (--only) keep their record. A kernel passes if all its tests passed, none
-was skipped, and compute-sanitizer, where there is one, found nothing; builds compare the record's SHA-256 sums with the
-sources (asrkern/_gpu_kernels.py). The interpreter needs torch with CUDA, pytest, cmake, ninja and pybind11; no network.
+Every kernel is checked in processes of its own with a time limit each, the kernel that matters most first, and what a
+process found is written as soon as it ends: a kernel that hangs or dies costs itself alone, a kill what was under way.
+Kernels that are not checked this time (--only) keep their record. A kernel passes if its small cases and all its tests
+passed, none was skipped, and compute-sanitizer, where there is one, found nothing; builds compare the record's SHA-256
+sums with the sources (asrkern/_gpu_kernels.py). The interpreter needs torch with CUDA, pytest, pip, setuptools, cmake,
+ninja and pybind11, Triton for its kernels, and is quicker with pytest-xdist; no network.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import hashlib
 import importlib.util
 import json
 import os
@@ -26,10 +31,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,18 +53,23 @@ _spec.loader.exec_module(gpu_kernels)
 KERNELS = gpu_kernels.KERNELS
 
 RESULTS = ROOT / "benchmarks" / "results"
-STAGES = ("build", "test", "sanitize", "time")
-BUILD_SECONDS, TEST_SECONDS, SANITIZE_SECONDS = 300, 150, 90
-# Kernels tested at a time, each by so many processes: tests wait for compilers and for the CPU more than for the GPU.
-PARALLEL_TESTS, TEST_WORKERS = 4, 4
+STAGES = ("build", "small", "test", "sanitize", "time")
+BUILD_SECONDS, SMALL_SECONDS, TEST_SECONDS, SANITIZE_SECONDS = 240, 60, 150, 90
+#: How long a process may take to die: one whose kernel does not end may never.
+KILL_SECONDS = 10
+# Kernels checked at a time, each by so many processes: tests wait for compilers and for the CPU more than for the GPU.
+PARALLEL, TEST_WORKERS = 4, 4
+#: Characters of all that is printed but for one line a command, and of a command in its line.
+PRINTED, LINE = 6000, 90
 
-#: Kernel → its tests: which of them (pytest's -k), and the file. What they leave unwritten is NaN (ASRKERN_CHECK).
+#: Kernel → its tests: which of them (pytest's -k), and the file; what matters most first. What they leave unwritten is
+#: NaN (ASRKERN_CHECK).
 TESTS: dict[str, tuple[str, str]] = {
     "gru_forward": ("not backward", "tests/gpu/test_gru.py"),
-    "gru_backward": ("backward", "tests/gpu/test_gru.py"),
-    "batch_norm_act": ("", "tests/gpu/test_batch_norm_act.py"),
-    "masked_conv2d": ("", "tests/gpu/test_masked_conv2d.py"),
     "ctc_beam_search": ("", "tests/gpu/test_ctc_beam_search.py"),
+    "masked_conv2d": ("", "tests/gpu/test_masked_conv2d.py"),
+    "batch_norm_act": ("", "tests/gpu/test_batch_norm_act.py"),
+    "gru_backward": ("backward", "tests/gpu/test_gru.py"),
 }
 #: Of layers and models on a GPU, about no kernel of their own.
 OTHER_TESTS = ("", "tests/ops", "tests/nn", "tests/decoder")
@@ -66,12 +77,16 @@ OTHER_TESTS = ("", "tests/ops", "tests/nn", "tests/decoder")
 #: Group of gpu_bench.py → (the kernels that it is about, its share of the time).
 GROUPS: dict[str, tuple[tuple[str, ...], float]] = {
     "gru": (("gru_forward",), 0.25),
+    "beam": (("ctc_beam_search",), 0.1),
     "conv": (("masked_conv2d",), 0.2),
     "bn": (("batch_norm_act",), 0.1),
-    "beam": (("ctc_beam_search",), 0.1),
     "deepspeech2": (("gru_forward", "masked_conv2d"), 0.15),
     "gru-train": (("gru_backward",), 0.2),
 }
+#: What a build makes, and what Python knows an installed package by: all that another machine of the kind needs.
+BUILT = ("asrkern/_C*.so", "asrkern/_decoder*.so", "asrkern/_gpu_checked.json", "asrkern.egg-info/*")
+BUILD_ROOT = ROOT
+LOGS = ("build.log", "checks.log", "times.log")
 
 _ABOUT = """
 import json, platform, torch
@@ -87,7 +102,7 @@ print(json.dumps(found))
 
 
 class Finished(NamedTuple):
-    """A command that ended; status is None if it was killed at its time limit."""
+    """A command that ended; status is None if it was killed at its time limit, or never begun."""
 
     status: int | None
     seconds: float
@@ -97,8 +112,14 @@ class Finished(NamedTuple):
     def problem(self) -> str | None:
         """What went wrong, in a few words; None if nothing did."""
         if self.status is None:
-            return f"killed after {self.seconds:.0f} s"
+            return f"killed after {self.seconds:.0f} s" if self.seconds else "no time left"
         return f"exit status {self.status}" if self.status else None
+
+
+# Of one session, so that what ends this script from outside finds its processes.
+_OWN_GROUP: dict[str, Any] = (
+    {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+)
 
 
 def run(command: Sequence[str], seconds: float, **environment: str) -> Finished:
@@ -107,15 +128,16 @@ def run(command: Sequence[str], seconds: float, **environment: str) -> Finished:
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            stdout=output, stderr=subprocess.STDOUT, **_OWN_GROUP,
         )  # fmt: skip
         try:
-            status = process.wait(timeout=max(seconds, 1))
+            status = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             status = None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_SECONDS)
         output.seek(0)
         return Finished(status, time.monotonic() - start, output.read())
 
@@ -124,50 +146,68 @@ class Check:
     """One run of gpu_check.py.
 
     Args:
-        out: the folder for gpu.json, gpu.md and the logs.
+        out: the folder for gpu.json, gpu.md, rows.jsonl, the logs and build.tar.gz.
         names: the kernels to check.
         seconds: for everything.
         quick: few timings.
+        resume: the out of an earlier run, which this one continues.
     """
 
-    def __init__(self, out: Path, names: Sequence[str], seconds: float, quick: bool) -> None:
-        self.out, self.names, self.quick = out, list(names), quick
+    def __init__(
+        self, out: Path, names: Sequence[str], seconds: float, quick: bool, resume: Path | None = None
+    ) -> None:
+        self.out, self.quick, self.resume = out, quick, resume
+        self.names = [name for name in TESTS if name in names]
         self.end = time.monotonic() + seconds
-        out.mkdir(parents=True, exist_ok=True)
-        # The logs of this run only.
-        for log in ("build.log", "tests.log", "sanitizer.log", "times.log", "rows.jsonl"):
-            (out / log).unlink(missing_ok=True)
-        before = RESULTS / "gpu.json"
+        # Kernels whose record is of this run, or of the one that it continues.
+        self.begun: set[str] = set()
+        before = (resume or RESULTS) / "gpu.json"
         self.record: dict[str, Any] = json.loads(before.read_text()) if before.is_file() else {}
         self.record.setdefault("kernels", {})
+        self.earlier = self.record.get("about", {})
         self.record["about"] = {"date": datetime.date.today().isoformat()}
+        rows = resume and resume / "rows.jsonl"
+        kept = rows.read_text() if rows and rows.is_file() else ""
+        out.mkdir(parents=True, exist_ok=True)
+        # The logs of this run only.
+        for log in LOGS:
+            (out / log).unlink(missing_ok=True)
+        (out / "rows.jsonl").write_text(kept)
 
     def run(self, log: str, command: Sequence[str], seconds: float, **environment: str) -> Finished:
         """:func:`run` within what is left of all time, its output added to a log."""
-        done = run(command, min(seconds, self.end - time.monotonic()), ASRKERN_CUDA="force", **environment)
+        left = self.end - time.monotonic()
+        if left < 1:
+            return Finished(None, 0.0, "")
+        done = run(command, min(seconds, left), ASRKERN_CUDA="force", **environment)
         with (self.out / log).open("a") as file:
             file.write(
                 f"\n$ {shlex.join(command)}\n{done.output}\n[{done.problem or 'ok'}, {done.seconds:.1f} s]\n"
             )
-        print(f"{done.seconds:6.1f} s  {done.problem or 'ok'}: {shlex.join(command)[:120]}", flush=True)
+        said = " ".join(shlex.join([Path(command[0]).name, *command[1:]]).replace(f"{ROOT}/", "").split())
+        # The kernel or the group comes last.
+        said = said if len(said) <= LINE else f"{said[: LINE - 35]} … {said[-32:]}"
+        print(f"{done.seconds:5.1f} s  {done.problem or 'ok'}: {said}", flush=True)
         return done
 
     def write(self) -> None:
         """Write what there is so far; never half a file."""
-        checked = gpu_kernels.checked_kernels(self.record["kernels"], ROOT)
         texts = {
             "gpu.json": json.dumps(self.record, indent=1) + "\n",
-            "gpu.md": _gpu_report.markdown(self.record, checked, list(KERNELS)),
+            "gpu.md": _gpu_report.markdown(self.record, self.checked(), list(KERNELS)),
         }
         for name, text in texts.items():
             (self.out / f"{name}.part").write_text(text)
             (self.out / f"{name}.part").replace(self.out / name)
 
+    def checked(self) -> dict[str, dict]:
+        return gpu_kernels.checked_kernels(self.record["kernels"], ROOT)
+
     def about(self) -> bool:
         """Record device and versions; False without a device."""
         done = self.run("build.log", [sys.executable, "-c", _ABOUT], 120)
         if done.problem:
-            print(done.output)
+            print(done.output[-PRINTED:])
             return False
         self.record["about"] |= json.loads(done.output.strip().splitlines()[-1])
         for name, command, pattern in (
@@ -177,11 +217,45 @@ class Check:
             if shutil.which(command[0]):
                 found = re.search(pattern, self.run("build.log", command, 30).output)
                 self.record["about"][name] = found[1] if found else "unknown"
+        if self.resume:
+            self._forget_what_changed()
         self.write()
         return True
 
+    def _forget_what_changed(self) -> None:
+        """Keep of the earlier run what the present sources, device and versions would give again."""
+        about = self.record["about"]
+        same = all(self.earlier.get(key) == about.get(key) for key in ("device", "torch", "cuda", "triton"))
+        kernels = self.record["kernels"]
+        self.begun = {
+            name for name in kernels if same and not gpu_kernels.changed_sources(name, kernels[name], ROOT)
+        }
+        if not same:
+            self.record.pop("other_tests", None)
+        path = self.out / "rows.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = [
+            row
+            for row in rows
+            if same and "failed" not in row and self.begun.issuperset(self._kernels_of(row["group"]))
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self.record["rows"] = []
+
+    @staticmethod
+    def _kernels_of(group: str) -> tuple[str, ...]:
+        return GROUPS[group][0] if group in GROUPS else ()
+
     def build(self) -> bool:
-        """Build for this device only, and record what ptxas said."""
+        """Build for this device only, and record what ptxas said; what an earlier run built is taken from there."""
+        sources = self._build_sources()
+        kept = self.resume and self.resume / "build.tar.gz"
+        if kept and kept.is_file() and self.record.get("build", {}).get("sources") == sources:
+            with tarfile.open(kept) as archive:
+                archive.extractall(BUILD_ROOT, filter="data")
+            shutil.copy(kept, self.out)
+            if not self.run("build.log", [sys.executable, "-m", "asrkern"], 60).problem:
+                return True
         major, minor = self.record["about"]["capability"]
         # 9.0's own instructions need the "a".
         architecture = f"{major}{minor}{'a' if major >= 9 else ''}-real"
@@ -198,35 +272,111 @@ class Check:
         ]
         done = self.run("build.log", command, BUILD_SECONDS, CUDAARCHS=architecture)
         loads = done if done.problem else self.run("build.log", [sys.executable, "-m", "asrkern"], 60)
-        build = {"passed": loads.problem is None, "seconds": round(done.seconds, 1)}
+        build = {"passed": loads.problem is None, "seconds": round(done.seconds, 1), "sources": sources}
         # What is built already is not compiled again.
         if kernels := ptxas_report.parse(done.output):
             build["kernels"] = [str(kernel) for kernel in kernels]
         self.record["build"] = self.record.get("build", {}) | build
         self.write()
-        print(loads.output[-6000:])
-        return build["passed"]
+        if not build["passed"]:
+            print(loads.output[-PRINTED:])
+            return False
+        with tarfile.open(self.out / "build.tar.gz", "w:gz", compresslevel=3) as archive:
+            for path in sorted({path for pattern in BUILT for path in BUILD_ROOT.glob(pattern)}):
+                archive.add(path, path.relative_to(BUILD_ROOT))
+        return True
+
+    def _build_sources(self) -> str:
+        """One SHA-256 of all that is compiled, and of what it is compiled with and for."""
+        about = self.record["about"]
+        digest = hashlib.sha256(
+            json.dumps([about.get(key) for key in ("python", "torch", "capability")]).encode()
+        )
+        files = [ROOT / "CMakeLists.txt", ROOT / "setup.py"]
+        files += [path for room in ("kernels", "csrc") for path in sorted((ROOT / room).rglob("*"))]
+        for path in files:
+            if path.is_file():
+                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    def small(self) -> None:
+        """The small cases of each kernel; a kernel's record begins here."""
+        waiting = [name for name in self.names if self._is_due(name, "small")]
+        for name in waiting:
+            self._begin(name)
+        for name, found in self._together(waiting, lambda name: small_counts(self._small(name))):
+            self.record["kernels"][name]["small"] = found
+            self._judge(name, "small", found)
+
+    def _small(self, name: str, *before: str, log: str = "checks.log", **environment: str) -> Finished:
+        script = ROOT / "benchmarks" / "qualification" / "_gpu_small.py"
+        seconds = SANITIZE_SECONDS if before else SMALL_SECONDS
+        return self.run(
+            log, [*before, sys.executable, str(script), name], seconds, ASRKERN_CHECK="1", **environment
+        )
 
     def test(self) -> None:
-        """Each kernel's tests, several at once, and those that are about no kernel; a kernel's record begins here."""
-        with ThreadPoolExecutor(PARALLEL_TESTS) as pool:
-            others = pool.submit(self._tests, *OTHER_TESTS)
-            for name, counts in zip(self.names, pool.map(lambda name: self._tests(*TESTS[name]), self.names)):
-                about = self.record["about"]
-                self.record["kernels"][name] = {
-                    "passed": "problem" not in counts,
-                    "tests": counts,
-                    "sanitizer": {},
-                    **{
-                        key: about[key]
-                        for key in ("device", "capability", "torch", "triton", "date")
-                        if key in about
-                    },
-                    "sources": gpu_kernels.sources(name, ROOT),
-                }
+        """Each kernel's tests, several at once, and those that are about no kernel."""
+        waiting = []
+        for name in self.names:
+            if name not in self.begun:
+                self._begin(name)
+            if "killed" in self._found(name, "small").get("problem", ""):
+                print(f"{name} not tested: its small cases hung")
+            elif self._is_due(name, "tests"):
+                waiting.append(name)
+        done = self.resume and "problem" not in self.record.get("other_tests", {"problem": "not run"})
+        others = [] if done else [""]
+        chosen = {**TESTS, "": OTHER_TESTS}
+        for name, counts in self._together([*waiting, *others], lambda name: self._tests(*chosen[name])):
+            if name:
+                self.record["kernels"][name]["tests"] = counts
+                self._judge(name, "tests", counts)
+            else:
+                self.record["other_tests"] = counts
                 self.write()
-            self.record["other_tests"] = others.result()
+
+    def _together(self, names: Sequence[str], check: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+        """(name, what check(name) says) as they end; begun in this order, some at a time."""
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            under_way: dict[Future, str] = {pool.submit(check, name): name for name in names}
+            for done in as_completed(under_way):
+                yield under_way[done], done.result()
+
+    def _begin(self, name: str) -> None:
+        about = self.record["about"]
+        self.record["kernels"][name] = {
+            "passed": False,
+            "small": {},
+            "tests": {},
+            "sanitizer": {},
+            **{
+                key: about[key] for key in ("device", "capability", "torch", "triton", "date") if key in about
+            },
+            "sources": gpu_kernels.sources(name, ROOT),
+        }
+        self.begun.add(name)
+
+    def _found(self, name: str, stage: str) -> dict[str, Any]:
+        """What a stage found of a kernel; empty if it has not run."""
+        return self.record["kernels"].get(name, {}).get(stage, {})
+
+    def _is_due(self, name: str, stage: str) -> bool:
+        """Whether a stage has not passed for this kernel, in this run or the one that it continues."""
+        found = self._found(name, stage)
+        return name not in self.begun or not found or "problem" in found
+
+    def _judge(self, name: str, stage: str, found: Any) -> None:
+        """Record whether a kernel has passed, by all that was found so far, of which the last is told."""
+        check = self.record["kernels"][name]
+        errors = any(re.match(r"[1-9]", found) for found in check["sanitizer"].values())
+        tests = check["tests"]
+        check["passed"] = (
+            bool(tests) and not errors and not any("problem" in c for c in (tests, check.get("small", {})))
+        )
         self.write()
+        said = found if isinstance(found, str) else _gpu_report.counts_text(found)
+        print(f"recorded {name}, {stage}: {said}", flush=True)
 
     def _tests(self, chosen: str, *paths: str) -> dict[str, Any]:
         if missing := [path for path in paths if not (ROOT / path).exists()]:
@@ -237,26 +387,33 @@ class Check:
         if importlib.util.find_spec("xdist"):
             # The float64 references on the CPU take longest.
             command += ["-n", str(TEST_WORKERS)]
-            environment["OMP_NUM_THREADS"] = str(
-                max(1, (os.cpu_count() or 1) // (PARALLEL_TESTS * TEST_WORKERS))
-            )
-        return test_counts(self.run("tests.log", command, TEST_SECONDS, **environment))
+            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // (PARALLEL * TEST_WORKERS)))
+        return test_counts(self.run("checks.log", command, TEST_SECONDS, **environment))
 
     def sanitize(self) -> None:
-        """compute-sanitizer on small shapes: memory, and for CUDA kernels races in shared memory."""
-        names = [name for name in self.names if name in self.record["kernels"]]
+        """compute-sanitizer on the small cases: memory, and for CUDA kernels races in shared memory."""
+        names = [
+            name
+            for name in self.names
+            if name in self.record["kernels"]
+            and "killed" not in self._found(name, "small").get("problem", "")
+        ]
         if not shutil.which("compute-sanitizer"):
             for name in names:
                 self.record["kernels"][name]["sanitizer"] = {"compute-sanitizer": "not on this machine"}
             return self.write()
-        jobs = [(name, "memcheck") for name in names]
-        jobs += [(name, "racecheck") for name in names if not gpu_kernels.is_triton(name)]
-        with ThreadPoolExecutor(PARALLEL_TESTS) as pool:
-            for (name, tool), found in zip(jobs, pool.map(lambda job: self._sanitized(*job), jobs)):
-                check = self.record["kernels"][name]
-                check["sanitizer"][tool] = found
-                check["passed"] = check["passed"] and not re.match(r"[1-9]", found)
-                self.write()
+        jobs = [f"{name} {tool}" for name in names for tool in ("memcheck", "racecheck")]
+        jobs = [job for job in jobs if not self._sanitizer_said(*job.split())]
+        for job, found in self._together(jobs, lambda job: self._sanitized(*job.split())):
+            name, tool = job.split()
+            self.record["kernels"][name]["sanitizer"][tool] = found
+            self._judge(name, tool, found)
+
+    def _sanitizer_said(self, name: str, tool: str) -> bool:
+        """Whether it has answered already, or has nothing to say: Triton orders its own accesses to shared memory."""
+        if tool == "racecheck" and gpu_kernels.is_triton(name):
+            return True
+        return name in self.begun and self._found(name, "sanitizer").get(tool, "").endswith("errors")
 
     def _sanitized(self, name: str, tool: str) -> str:
         paths = [
@@ -266,22 +423,21 @@ class Check:
         # Only kernels whose names hold one of these; torch has calls that fail and that it expects to.
         filters = [part for substring in ours for part in ("--kernel-name", f"kns={substring}")]
         command = ["compute-sanitizer", "--tool", tool, "--report-api-errors", "no", *filters]
-        command += [sys.executable, str(ROOT / "benchmarks" / "qualification" / "_gpu_small.py"), name]
         # Allocations of their own, so that reading beyond one is seen.
-        done = self.run("sanitizer.log", command, SANITIZE_SECONDS, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-        return sanitizer_outcome(done)
+        return sanitizer_outcome(self._small(name, *command, PYTORCH_NO_CUDA_MEMORY_CACHING="1"))
 
     def time(self) -> None:
         """The groups of gpu_bench.py whose kernels are checked and did not hang."""
         bench = [
             sys.executable,
             str(ROOT / "benchmarks" / "qualification" / "gpu_bench.py"),
-            "--out",
-            str(self.out / "rows.jsonl"),
+            *("--out", str(self.out / "rows.jsonl"), "--resume"),
         ]
         bench += ["--quick"] if self.quick else []
-        self.run("times.log", [*bench, "ceilings"], 60)
         self._take_rows()
+        if not (self.resume and "ceilings" in self.record):
+            self.run("times.log", [*bench, "ceilings"], 60)
+            self._take_rows()
         waiting = {
             group: share
             for group, (kernels, share) in GROUPS.items()
@@ -292,9 +448,9 @@ class Check:
             group = next(iter(waiting))
             seconds = left * waiting[group] / sum(waiting.values())
             del waiting[group]
-            hung = [name for name in GROUPS[group][0] if "killed" in self._problem(name)]
+            hung = [name for name in self._kernels_of(group) if self.hung(name)]
             if hung or left < 5:
-                print(f"{group} not timed: {'no time left' if left < 5 else f'{hung[0]} hung in its tests'}")
+                print(f"{group} not timed: {'no time left' if left < 5 else f'{hung[0]} hung'}")
                 continue
             options = ["--seconds", f"{seconds:.0f}"]
             if "ceilings" in self.record:
@@ -303,13 +459,19 @@ class Check:
             self.run("times.log", [*bench, *options, group], seconds + 30)
             self._take_rows()
 
-    def _problem(self, name: str) -> str:
-        return self.record["kernels"].get(name, {}).get("tests", {}).get("problem", "")
+    def hung(self, name: str) -> bool:
+        """Whether a process of this kernel was killed at its time limit."""
+        return any("killed" in self._found(name, stage).get("problem", "") for stage in ("small", "tests"))
+
+    def answers(self) -> bool:
+        """Whether the device can still be used; not asked unless a kernel hung."""
+        if not any(map(self.hung, self.names)):
+            return True
+        return self.run("build.log", [sys.executable, "-c", _ABOUT], 60).problem is None
 
     def _take_rows(self) -> None:
         """Put what gpu_bench.py has written in place of the earlier rows of the same groups."""
-        path = self.out / "rows.jsonl"
-        found = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        found = [json.loads(line) for line in (self.out / "rows.jsonl").read_text().splitlines()]
         new = {row["group"] for row in found}
         rows = [row for row in self.record.get("rows", []) if row["group"] not in new]
         for row in found:
@@ -319,6 +481,17 @@ class Check:
                 rows.append(row)
         self.record["rows"] = rows
         self.write()
+
+
+def small_counts(done: Finished) -> dict[str, Any]:
+    """passed and failed cases of _gpu_small.py, and what went wrong: the problem, and the last lines of the output."""
+    wrong = len(re.findall(r" WRONG, allowed ", done.output))
+    passed = len(re.findall(r": \d\.\de[+-]\d+$", done.output, re.MULTILINE))
+    found: dict[str, Any] = {"passed": passed, "failed": wrong, "seconds": round(done.seconds, 1)}
+    if done.problem or wrong or not passed:
+        found["problem"] = "not all right" if wrong and done.status == 1 else done.problem or "no case ran"
+        found["failures"] = [line[:200] for line in done.output.strip().splitlines()[-12:]]
+    return found
 
 
 def test_counts(done: Finished) -> dict[str, Any]:
@@ -337,6 +510,9 @@ def test_counts(done: Finished) -> dict[str, Any]:
         counts["problem"] = "not all passed"
     elif not counts["passed"]:
         counts["problem"] = "no test ran"
+    if "problem" in counts:
+        failed = [line for line in done.output.splitlines() if re.match(r"(FAILED|ERROR) \S+::", line)]
+        counts["failures"] = [line[:200] for line in failed[:12] or done.output.strip().splitlines()[-12:]]
     return counts
 
 
@@ -386,7 +562,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="default: all")
     parser.add_argument("--quick", action="store_true", help="few timings")
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything (default: 8)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the record and the logs")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="folder for the record, the logs and the build"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR", help="the --out of an earlier run, to go on with"
+    )
     arguments = parser.parse_args(argv)
     if arguments.table:
         print(table())
@@ -395,20 +576,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = stale()
         print("\n".join(lines) or "the record is current")
         return 1 if lines else 0
-    check = Check(arguments.out, arguments.only or KERNELS, 60 * arguments.minutes, arguments.quick)
+    if arguments.resume and not (arguments.resume / "gpu.json").is_file():
+        parser.error(f"--resume: expected a folder with a gpu.json, received {arguments.resume}")
+    names = arguments.only or KERNELS
+    check = Check(arguments.out, names, 60 * arguments.minutes, arguments.quick, arguments.resume)
     if not check.about():
         print("no CUDA device, or no torch with CUDA: nothing checked")
         return 1
     if "build" in arguments.stages and not check.build():
         print("not built: nothing checked")
         return 1
-    if "test" in arguments.stages:
-        check.test()
-    if "sanitize" in arguments.stages:
-        check.sanitize()
-    if "time" in arguments.stages:
-        check.time()
-    print("\n" + (arguments.out / "gpu.md").read_text())
+    for stage in ("small", "test", "sanitize", "time"):
+        if stage in arguments.stages:
+            getattr(check, stage)()
+            if not check.answers():
+                print(f"after the stage {stage} the device answers no more: the rest was not checked")
+                break
+    print("\n" + _gpu_report.summary(check.record, check.checked(), list(KERNELS), PRINTED))
     return 0 if all(check.record["kernels"].get(name, {}).get("passed") for name in check.names) else 1
 
 

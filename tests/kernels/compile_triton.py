@@ -81,6 +81,7 @@ class Compiler:
             "warps": kernel.metadata.num_warps, "shared": kernel.metadata.shared,
             "registers": registers, "stack": stack,
             "tensor_core_instructions": len(re.findall(r"\b(?:wgmma\.mma_async|mma)\.sync", ptx)),
+            "to_bfloat16": sorted(set(re.findall(r"\bcvt\.(\w+)(?:\.\w+)*\.bf16(?:x2)?\.f32", ptx))),
             "async_copy_bytes": sorted({int(size, 0) for size in copies}),
         }))  # fmt: skip
 

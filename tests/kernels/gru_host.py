@@ -31,13 +31,25 @@ def build(folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
+# A vector whose address does not fit its type ends the process, as it ends a kernel.
+EMULATED = [
+    f"-I{ROOT / 'tests/kernels/cpp/emulated'}",
+    *("-O1", "-DASRKERN_EMULATED", "-Wno-unknown-pragmas", "-Wno-unused-function"),
+    *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),
+]
+
+
 def build_emulated(folder: Path) -> ctypes.CDLL:
     """The same interface, over kernels/rnn/cuda/gru_cta.cuh with a stand-in for the device."""
     library = folder / "libgru_emulated.so"
-    stand_in = f"-I{ROOT / 'tests/kernels/cpp/emulated'}"
-    flags = ["-O1", "-shared", "-fPIC", "-DASRKERN_EMULATED", "-Wno-unknown-pragmas", "-Wno-unused-function"]
-    _compile("gru_host.cpp", library, stand_in, *flags)
+    _compile("gru_host.cpp", library, *EMULATED, "-shared", "-fPIC")
     return ctypes.CDLL(str(library))
+
+
+def build_program(folder: Path, name: str) -> Path:
+    """cpp/NAME.cpp, on the same stand-in."""
+    _compile(f"{name}.cpp", folder / name, *EMULATED)
+    return folder / name
 
 
 def find_races(folder: Path) -> subprocess.CompletedProcess:

@@ -75,9 +75,9 @@ def test_without_weight_bias_and_clamp():
     check("NTC", True, "valid", (-INF, INF), affine=False)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(dtype):
-    check("NCFT", True, "valid", (-0.4, 1.1), dtype=dtype, tolerance=1e-2)
+def test_half_precision():
+    # Not bfloat16: the interpreter cuts off where a GPU rounds, which no tolerance tells from a wrong kernel.
+    check("NCFT", True, "valid", (-0.4, 1.1), dtype=torch.float16, tolerance=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from asrkern.ops import _batch_norm_act_cuda
 from asrkern.ops import _masked_conv2d_cuda as launcher
 from asrkern.ops._masked_conv2d_cuda import Config
 from tests.compare import assert_close
+from tests.kernels.on_the_cpu import OnTheCPU
 
 INF = float("inf")
 HARDTANH = (0.0, 20.0)
@@ -171,23 +172,6 @@ def test_every_shape_of_deepspeech2_has_a_plan():
     assert not long.fits()
 
 
-class _OnTheCPU:
-    """Registers the launchers for the CPU while a test runs, so that dispatch and autograd are those of the GPU."""
-
-    def __enter__(self):
-        self.library = torch.library.Library("asrkern", "IMPL")
-        for op, function in (
-            ("masked_conv2d", launcher.forward),
-            ("masked_conv2d_batch_norm_act", launcher.forward_batch_norm_act),
-            ("batch_norm_act", _batch_norm_act_cuda.forward),
-            ("batch_norm_act_backward", _batch_norm_act_cuda.backward),
-        ):
-            self.library.impl(op, function, "CPU", allow_override=True)
-
-    def __exit__(self, *_):
-        self.library._destroy()
-
-
 @pytest.mark.filterwarnings("ignore:Warning only once for all operators")
 @pytest.mark.parametrize("stats", ["valid", "padded"])
 def test_gradients_through_the_fused_batch_norm(stats):
@@ -208,7 +192,7 @@ def test_gradients_through_the_fused_batch_norm(stats):
         stats=stats,
         activation=bounds,
     )
-    with _OnTheCPU():
+    with OnTheCPU():
         output, _, mean, var, count = torch.ops.asrkern.masked_conv2d_batch_norm_act(
             *inputs, lengths, frames, [1, 2], [1, 2], stats == "padded", 1e-5, *bounds
         )
@@ -260,7 +244,7 @@ def test_opcheck():
         ),
         "batch_norm_act": (make(2, 3, 4, 9), channel(), channel(), None, None, lengths, *norm),
     }
-    with _OnTheCPU():
+    with OnTheCPU():
         for name, args in cases.items():
             result = torch.library.opcheck(getattr(torch.ops.asrkern, name).default, args)
             assert set(result.values()) == {"SUCCESS"}
@@ -289,7 +273,7 @@ def test_a_stack_in_half_precision(training, monkeypatch):
         ("masked_conv2d_batch_norm_act", "batch_norm_takes_kernel"),
     ):
         monkeypatch.setattr(importlib.import_module(f"asrkern.ops.{op}"), name, lambda _: True)
-    with _OnTheCPU():
+    with OnTheCPU():
         output, frames = ours(x, input_lengths=lengths)
         grads = torch.autograd.grad(output, [ours.seq_module[0].weight, ours.seq_module[3].weight], seed)
     assert output.dtype == torch.float16 and torch.equal(frames, wanted_frames)

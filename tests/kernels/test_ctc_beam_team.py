@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 
 import numpy as np
@@ -16,9 +17,9 @@ from tests.decoder.models import random_log_probs, small_lm
 from tests.kernels import team_search
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    return team_search.build(tmp_path_factory.mktemp("team"), "-O2")
+@pytest.fixture
+def program(team_program):
+    return team_program
 
 
 def assert_same(found, expected):
@@ -223,3 +224,17 @@ def test_the_collectives_of_a_block(tmp_path, sanitizer):
     program = team_search.build(tmp_path, *sanitizer, name="block_team")
     done = subprocess.run([program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stdout + done.stderr
+
+
+def test_threads_that_part_are_told(tmp_path):
+    """What the stand-in for a block says of a barrier or a shuffle that not all threads reach."""
+    program = team_search.build(tmp_path, "-O1", name="team_divergence")
+    for what in ("agree", "return", "shuffle"):
+        done = subprocess.run([program, what], capture_output=True, text=True, timeout=60)
+        if what == "agree":
+            assert (done.returncode, done.stdout) == (0, "done\n")
+        else:
+            assert (done.returncode, done.stderr) == (
+                -signal.SIGABRT,
+                "a barrier that not all threads reach\n",
+            )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
 
 import pytest
 
-from tests.kernels.gru_host import SM_80, SM_90, plan
+from tests.kernels.gru_host import SM_80, SM_90, build_program, plan
 
 SIZES = [
     1,
@@ -86,3 +88,49 @@ def test_resident_where_it_matters(gru_library):
         p = plan(gru_library, forward, 2560, 64, 2)
         assert p.persistent and p.at_once == 1
         assert not plan(gru_library, forward, 2560, 64, 2, wide=True).persistent
+
+
+@pytest.fixture(scope="module")
+def launches(tmp_path_factory):
+    """What the launcher asks CUDA for: (device, layers of (size, rows, directions, wide, steps)) → of each forward and back,
+    (how, grid, room, first epoch, last) of each launch."""
+    program = build_program(tmp_path_factory.mktemp("launches"), "gru_launches")
+
+    def run(device, layers, cooperative=1):
+        multiprocessors, shared_bytes = device
+        # As many registers as a thread may have, and the kilobyte that CUDA keeps of each block's memory.
+        attributes = [multiprocessors, shared_bytes, shared_bytes + 1024, 255, cooperative]
+        numbers = [*attributes, *itertools.chain(*layers)]
+        done = subprocess.run([program, *map(str, map(int, numbers))], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        passes = re.split(r"^(?:layer|back)\n", done.stdout, flags=re.MULTILINE)[1:]
+        line = re.compile(r"(\w+) grid=(\d+) room=(\d+) shared=\d+ epochs=(\d+)-(\d+)")
+        return [[(how, *map(int, rest)) for how, *rest in line.findall(text)] for text in passes]
+
+    return run
+
+
+# The largest first, so that smaller ones have been planned between its plan and its launch.
+LAYERS = [(size, rows, directions, wide, 3) for size in reversed(SIZES) for rows in (1, 33, 300) for directions in (1, 2)
+          for wide in (False, True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", [SM_80, SM_90], ids=["A100", "H200"])
+def test_launches_fit_the_device(launches, device):
+    """All are planned before the first is launched: none may take back the shared memory that another was allowed."""
+    found = launches(device, LAYERS)
+    assert len(found) == 2 * len(LAYERS)
+    assert {how for launched in found for how, *_ in launched} == {"cooperative", "plain"}
+    for (_, _, directions, _, steps), of_layer in zip(LAYERS, zip(found[::2], found[1::2])):
+        for launched in of_layer:
+            how, grid, room, *_ = launched[0]
+            if how == "cooperative":
+                assert all(entry == ("cooperative", grid, room, 0, steps + 1) for entry in launched)
+                assert grid <= room == device[0] and len(launched) in (1, directions)
+            else:
+                assert [entry[3:] for entry in launched] == [(epoch, epoch + 1) for epoch in range(steps + 1)]
+
+
+def test_nothing_is_cooperative_where_the_device_is_not(launches):
+    found = launches(SM_90, LAYERS[-20:], cooperative=0)
+    assert {how for launched in found for how, *_ in launched} == {"plain"}

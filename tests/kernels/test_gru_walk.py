@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import signal
+import subprocess
 
 import pytest
 import torch
 
 from asrkern import reference
 from tests.compare import assert_close
-from tests.kernels.gru_host import SM_90, HostGRU, find_races
+from tests.kernels.gru_host import SM_90, HostGRU, build_program, find_races
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -85,7 +87,43 @@ def test_device_code_equals_reference(emulated_gru_library, case):
     check(emulated_gru_library, shape, "TN", directions, dtype, directions, shared_bytes)
 
 
-def check(library, shape, layout, directions, dtype, at_once, shared_bytes=SM_90[1]):
+def misplaced(values):
+    """A copy that begins at no multiple of 16 bytes, as a view of a caller's tensor may."""
+    memory = torch.empty(values.numel() + 1, dtype=values.dtype)[1:]
+    return memory.copy_(values.flatten()).view(values.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_at_any_address(emulated_gru_library, dtype):
+    """Those at no multiple of 16 bytes are not read as vectors, which the stand-in refuses."""
+    check(emulated_gru_library, (16, [2, 1], 2, 132, None), "TN", 1, dtype, 1, place=misplaced)
+
+
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        ("agree", None),
+        ("part", "a barrier that not all threads reach"),
+        ("mma", "a barrier that not all threads reach"),
+        ("misaligned", "a vector of 16 bytes at an address that is no multiple of 16"),
+    ],
+)
+def test_what_a_device_would_not_run_is_told(divergence, what, said):
+    result = subprocess.run([divergence, what], capture_output=True, text=True)
+    if said is None:
+        assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
+    else:
+        assert result.returncode == -signal.SIGABRT and result.stderr == f"{said}\n"
+
+
+@pytest.fixture(scope="module")
+def divergence(tmp_path_factory):
+    return build_program(tmp_path_factory.mktemp("divergence"), "gru_divergence")
+
+
+def check(
+    library, shape, layout, directions, dtype, at_once, shared_bytes=SM_90[1], place=lambda weight: weight
+):
     """Output, final state and gradients of a layer with random weights, against the reference in float64."""
     size, lengths, steps, multiprocessors, configs = shape
     forward_config, backward_config = configs or (-1, -1)
@@ -96,7 +134,7 @@ def check(library, shape, layout, directions, dtype, at_once, shared_bytes=SM_90
     with_options = size % 2 == 1
     scale = max(size, 2) ** -0.5
     weights = [
-        [torch.empty(s).uniform_(-scale, scale).to(dtype) for s in
+        [place(torch.empty(s).uniform_(-scale, scale).to(dtype)) for s in
          [(3 * size, features), (3 * size, size), (3 * size,), (3 * size,)]]
         for _ in range(directions)
     ]  # fmt: skip

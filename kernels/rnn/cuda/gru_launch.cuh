@@ -31,40 +31,38 @@ struct GruKernels {
     const int bytes = value_bytes(type);
     *result = gru_plan(kForward, hidden_size, rows, directions, bytes, limits);
     if (result->persistent) {
-      if (const cudaError_t error = allow_shared(*result)) return error;
+      if (const cudaError_t error = allow_shared(*result, limits)) return error;
       if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
               &per_multiprocessor, of[result->config], kGruThreads, result->shared_bytes))
         return error;
       if (cooperative && per_multiprocessor * limits.multiprocessors >= result->grid()) return cudaSuccess;
       *result = gru_plan_of(gru_configs(kForward) - 1, kForward, hidden_size, rows, directions, bytes, limits);
     }
-    return allow_shared(*result);
+    return allow_shared(*result, limits);
   }
 
   int launch(Args args, int epochs, void* stream) const {
     const GruPlan& plan = args.plan;
     const dim3 grid(plan.grid()), threads(kGruThreads);
     const auto queue = static_cast<cudaStream_t>(stream);
-    for (args.first_direction = 0; args.first_direction < args.directions; args.first_direction += plan.at_once) {
-      if (plan.persistent) {
-        int first = 0;
-        void* parameters[] = {&args, &first, &epochs};
+    const int at_once = plan.persistent ? epochs : 1;
+    for (args.first_direction = 0; args.first_direction < args.directions; args.first_direction += plan.at_once)
+      for (int first = 0; first < epochs; first += at_once) {
+        int last = first + at_once;
+        void* parameters[] = {&args, &first, &last};
         if (const cudaError_t error =
-                cudaLaunchCooperativeKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue))
+                plan.persistent
+                    ? cudaLaunchCooperativeKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue)
+                    : cudaLaunchKernel(of[plan.config], grid, threads, parameters, plan.shared_bytes, queue))
           return error;
-        continue;
       }
-      for (int epoch = 0; epoch < epochs; ++epoch) {
-        of[plan.config]<<<grid, threads, plan.shared_bytes, queue>>>(args, epoch, epoch + 1);
-        if (const cudaError_t error = cudaGetLastError()) return error;
-      }
-    }
     return cudaSuccess;
   }
 
  private:
-  cudaError_t allow_shared(const GruPlan& plan) const {
-    return cudaFuncSetAttribute(of[plan.config], cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+  // All that a block may have, not what this plan takes: other threads may plan larger layers before this one's launch.
+  cudaError_t allow_shared(const GruPlan& plan, const GruDevice& limits) const {
+    return cudaFuncSetAttribute(of[plan.config], cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes);
   }
 };
 

@@ -146,6 +146,9 @@ def test_a_row_that_raises_or_is_too_late_is_recorded(monkeypatch):
     )
     assert "times" in second and second["group"] == "gru"
     assert [row["failed"] for row in gpu_bench.measured("gru", False, 0.0, 1.0)] == ["no time left"] * 2
+    done = [first, {**second, "group": "beam"}]
+    again = gpu_bench.measured("gru", False, time.monotonic() + 100, 1.0, done)
+    assert [row["row"] for row in again] == ["fine"]
 
 
 @pytest.mark.parametrize("group", [*_gpu_rows.GROUPS, *_gpu_rows.TUNING])
@@ -165,9 +168,24 @@ def test_made_up_speech_can_be_decoded():
     assert 20 <= right <= 36
 
 
-def test_small_shapes_for_the_sanitizer():
-    for run in _gpu_small.RUN.values():
-        assert all(bool(t.isfinite().all()) for t in run())
+@pytest.mark.parametrize("kernel", _gpu_small.CASES)
+def test_small_cases(kernel, monkeypatch, capsys):
+    assert _gpu_small.main(kernel) == 1 and capsys.readouterr().out == f"{kernel} is off\n"
+    monkeypatch.setattr(_gpu_small._library, "cuda_kernel", lambda name: name == kernel)
+    assert _gpu_small.main(kernel) == 0
+    *cases, last = capsys.readouterr().out.splitlines()
+    assert last == f"{len(cases)} cases, 0 wrong" and all(line.startswith(f"{kernel} ") for line in cases)
+
+
+def test_a_small_case_that_is_wrong(monkeypatch, capsys):
+    def nothing(device, dtype):
+        return [torch.ones(3) if device == "meta" else torch.zeros(3)]
+
+    monkeypatch.setattr(_gpu_small, "DEVICE", "meta")
+    monkeypatch.setattr(_gpu_small._library, "cuda_kernel", lambda name: True)
+    monkeypatch.setitem(_gpu_small.CASES, "gru_forward", lambda: iter([_gpu_small.Case("x", nothing, 0.1)]))
+    assert _gpu_small.main("gru_forward") == 1
+    assert capsys.readouterr().out == "gru_forward x: inf WRONG, allowed 1e-01\n1 cases, 1 wrong\n"
 
 
 def test_quartiles():

@@ -40,6 +40,7 @@ class Machine:
     def __init__(self):
         self.commands = []
         self.tests = dict.fromkeys(KERNELS, Finished(0, 2.0, "== 12 passed, 3 deselected in 1.90s =="))
+        self.small = Finished(0, 5.0, "gru_forward H=5: 1.0e-07\ngru_forward H=40: 2.1e-03\n2 cases, 0 wrong")
         self.memcheck = Finished(0, 1.0, "========= ERROR SUMMARY: 0 errors")
         self.build = Finished(0, 60.0, PTXAS)
         self.imported = Finished(0, 2.0, "asrkern 0.1.0")
@@ -67,12 +68,16 @@ class Machine:
         if command[0] == "compute-sanitizer":
             races = Finished(0, 1.0, "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)")
             return races if "racecheck" in command else self.memcheck
+        if "_gpu_small.py" in text:
+            return self.small
         if "gpu_bench.py" in text:
             found = {"group": "ceilings", "copy_gb_s": 4300.0, "bf16_tflop_s": 780.0, "tf32_tflop_s": 390.0,
                      "fp32_tflop_s": 50.0}  # fmt: skip
             rows = [found] if "ceilings" in command else [row for row in self.rows if row["group"] in command]
-            with open(command[command.index("--out") + 1], "a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+            with open(command[command.index("--out") + 1], "a+") as file:
+                file.seek(0)
+                there = file.read()
+                file.writelines(line for row in rows if (line := json.dumps(row) + "\n") not in there)
         return Finished(0, 1.0, "release 13.0, V13.0.88")
 
 
@@ -94,6 +99,7 @@ def machine(monkeypatch, tmp_path):
     ):
         (tmp_path / "root" / "tests" / path).touch()
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(gpu_check, "BUILD_ROOT", tmp_path / "root")
     found.out = tmp_path / "out"
     return found
 
@@ -112,13 +118,18 @@ def test_everything_passes(machine, capsys):
     assert record["other_tests"]["passed"] == 24
     for name in KERNELS:
         found = record["kernels"][name]
-        assert found["passed"] and found["tests"]["passed"] == 12
+        assert found["passed"] and found["small"]["passed"] == 2 and found["tests"]["passed"] == 12
         assert (found["device"], found["capability"]) == ("GPU X", [9, 0])
         assert found["sources"] == {f"{name}.cu": "1234"}
     assert record["kernels"]["gru_forward"]["sanitizer"] == {"memcheck": "0 errors", "racecheck": "0 errors"}
     assert "racecheck" not in record["kernels"]["masked_conv2d"]["sanitizer"]
     printed = capsys.readouterr().out
-    assert "| `gru_forward`     | verified |" in printed and "**4.00**" in printed
+    assert (
+        "| `gru_forward`     | verified |" in printed and "H=1024 N=32 bf16: asrkern 1, packed 4" in printed
+    )
+    # What matters most is begun first.
+    small = [c[-1] for c in machine.commands if "_gpu_small.py" in c[1]]
+    assert small == list(gpu_check.TESTS)
     # The record goes on where the groups are timed one after the other.
     assert [c[-1] for c in machine.commands if "gpu_bench" in " ".join(c)] == ["ceilings", *gpu_check.GROUPS]
 
@@ -153,7 +164,7 @@ def test_a_kernel_that_hung_is_not_timed(machine, capsys):
         "ceilings", *(g for g in gpu_check.GROUPS if g not in ("gru", "deepspeech2"))
     ]  # fmt: skip
     assert record["rows"] == []
-    assert "gru not timed: gru_forward hung" in capsys.readouterr().out
+    assert "gru not timed: gru_forward hung\n" in capsys.readouterr().out
 
 
 def test_a_memory_error_fails_the_kernel(machine):
@@ -219,6 +230,92 @@ def test_only_some_kernels_keep_the_others_records(machine):
     assert sum("pytest" in command for command in machine.commands) == 2
 
 
+def commands(machine, part):
+    return [command for command in machine.commands if part in " ".join(command)]
+
+
+def resume(machine, *options):
+    """A second run that goes on from the first; only its own commands are kept."""
+    machine.commands.clear()
+    before, machine.out = machine.out, machine.out / "again"
+    return check(machine, "--resume", str(before), *options)
+
+
+def test_nothing_is_done_twice(machine):
+    check(machine)
+    status, record = resume(machine)
+    assert status == 0 and record["rows"] == [ROW] and record["ceilings"]["copy_gb_s"] == 4300.0
+    assert not commands(machine, "_gpu_small.py") and not commands(machine, "-m pytest")
+    # gpu_bench.py knows by itself which rows are there.
+    assert [command[-1] for command in commands(machine, "gpu_bench")] == list(gpu_check.GROUPS)
+    assert all("--resume" in command for command in commands(machine, "gpu_bench"))
+
+
+def test_a_changed_kernel_is_checked_again(machine, monkeypatch):
+    check(machine)
+    sources = gpu_check.gpu_kernels.sources
+    monkeypatch.setattr(
+        gpu_check.gpu_kernels, "sources",
+        lambda name, root: {"gru_fwd.cu": "5678"} if name == "gru_forward" else sources(name, root),
+    )  # fmt: skip
+    machine.rows = []
+    status, record = resume(machine, "--stages", "build", "small", "time")
+    assert status == 1 and record["rows"] == []
+    assert [command[-1] for command in commands(machine, "_gpu_small.py")] == ["gru_forward"]
+    found = record["kernels"]["gru_forward"]
+    assert found["sources"] == {"gru_fwd.cu": "5678"} and found["tests"] == {} and not found["passed"]
+    assert record["kernels"]["masked_conv2d"]["passed"]
+
+
+def test_another_device_or_torch_begins_anew(machine):
+    check(machine)
+    machine.about = Finished(0, 3.0, json.dumps({**ABOUT, "torch": "2.12.0+cu130"}))
+    _, record = resume(machine)
+    assert {command[-1] for command in commands(machine, "_gpu_small.py")} == set(KERNELS)
+    assert len(commands(machine, "-m pytest")) == 6
+    assert all(found["torch"] == "2.12.0+cu130" for found in record["kernels"].values())
+
+
+def test_the_build_is_taken_along(machine):
+    built = gpu_check.ROOT / "asrkern" / "_C_cuda.so"
+    built.parent.mkdir()
+    built.write_text("compiled")
+    check(machine)
+    built.unlink()
+    resume(machine)
+    assert built.read_text() == "compiled" and not commands(machine, "pip install")
+    # Not if what it was made of has changed.
+    (gpu_check.ROOT / "csrc").mkdir()
+    (gpu_check.ROOT / "csrc" / "new.cpp").touch()
+    resume(machine)
+    assert len(commands(machine, "pip install")) == 1
+
+
+def test_nothing_begins_when_the_time_is_over(machine, capsys):
+    status = main(["--out", str(machine.out), "--minutes", "0"])
+    assert status == 1 and machine.commands == []
+    assert "no CUDA device" in capsys.readouterr().out
+    assert Finished(None, 0.0, "").problem == "no time left"
+
+
+def test_a_device_that_answers_no_more_ends_the_run(machine, monkeypatch, capsys):
+    machine.small = Finished(None, 60.0, "gru_forward H=5: ")
+    abouts = []
+
+    def run(command, seconds, **environment):
+        if "platform.python_version" in " ".join(command):
+            abouts.append(command)
+            if len(abouts) > 1:
+                return Finished(1, 3.0, "CUDA error: device unavailable")
+        return machine(command, seconds, **environment)
+
+    monkeypatch.setattr(gpu_check, "run", run)
+    status, record = check(machine)
+    assert status == 1 and not commands(machine, "-m pytest")
+    assert record["kernels"]["gru_forward"]["small"]["failures"] == ["gru_forward H=5:"]
+    assert "after the stage small the device answers no more" in capsys.readouterr().out
+
+
 def test_stale_lists_what_changed(machine, capsys, monkeypatch):
     check(machine)
     capsys.readouterr()
@@ -241,7 +338,7 @@ def test_stale_lists_what_changed(machine, capsys, monkeypatch):
 
 
 def test_every_kernel_is_tested_sanitized_and_timed():
-    assert set(KERNELS) == set(gpu_check.TESTS) == set(_gpu_small.RUN)
+    assert set(KERNELS) == set(gpu_check.TESTS) and list(gpu_check.TESTS) == list(_gpu_small.CASES)
     assert set(KERNELS) == {name for kernels, _ in gpu_check.GROUPS.values() for name in kernels}
     assert set(gpu_check.GROUPS) == set(_gpu_rows.GROUPS)
 

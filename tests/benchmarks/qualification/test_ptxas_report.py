@@ -47,8 +47,22 @@ def test_spills_fail_unless_allowed(tmp_path, capsys, monkeypatch):
     assert "SPILLS 12 B" in capsys.readouterr().out
     (name,) = (kernel.name for kernel in parse(CALLS))
     monkeypatch.setattr(ptxas_report, "ALLOWED_SPILLS", {name: "a reason"})
+    monkeypatch.setattr(ptxas_report, "ALLOWED_STACKS", {name: (288, "a reason")})
     assert main([str(log)]) == 0
     capsys.readouterr()
+
+
+@needs_demangler
+def test_local_memory_fails_beyond_what_is_allowed(tmp_path, capsys, monkeypatch):
+    log = tmp_path / "log"
+    log.write_text(CALLS.replace("4 bytes spill stores, 8", "0 bytes spill stores, 0"))
+    (name,) = (kernel.name for kernel in parse(CALLS))
+    for allowed, status in ({}, 1), ({name: (287, "a reason")}, 1), ({name: (288, "a reason")}, 0):
+        monkeypatch.setattr(ptxas_report, "ALLOWED_STACKS", allowed)
+        assert main([str(log)]) == status
+        assert (f"FAILED: {name} has 288 B of local memory on sm_90a" in capsys.readouterr().out) == bool(
+            status
+        )
 
 
 def test_a_log_without_kernels_fails(tmp_path, capsys):

@@ -1,10 +1,13 @@
 // What device code of one block takes from CUDA, on threads of the CPU: to be included before it.
 #pragma once
 
-#include <barrier>
+#include <condition_variable>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -19,14 +22,49 @@ namespace cuda_block {
 
 constexpr int kWarp = 32;
 
+struct Barrier {
+  int size, arrived = 0;
+  unsigned round = 0;
+};
+
 struct Warp {
-  std::barrier<> barrier{kWarp};
+  Barrier barrier{kWarp};
   uint32_t values[kWarp];
 };
 
 struct Block {
-  explicit Block(int threads) : barrier(threads), warps(threads / kWarp) {}
-  std::barrier<> barrier;
+  explicit Block(int threads) : threads(threads), barrier{threads}, warps(threads / kWarp) {}
+
+  void wait(Barrier& at) {
+    std::unique_lock lock(mutex);
+    if (++at.arrived == at.size) {
+      at.arrived = 0;
+      ++at.round;
+      waiting -= at.size - 1;
+      return moved.notify_all();
+    }
+    ++waiting;
+    check();
+    moved.wait(lock, [&at, round = at.round] { return at.round != round; });
+  }
+
+  void end() {
+    std::unique_lock lock(mutex);
+    ++ended;
+    check();
+  }
+
+  // With the lock. On a device such threads would wait for ever, or worse.
+  void check() const {
+    if (waiting == 0 || waiting + ended < threads) return;
+    std::fprintf(stderr, "a barrier that not all threads reach\n");
+    std::abort();
+  }
+
+  std::mutex mutex;
+  std::condition_variable moved;
+  int threads, waiting = 0, ended = 0;
+  Barrier barrier;
   std::deque<Warp> warps;
 };
 inline thread_local Block* block;
@@ -42,6 +80,7 @@ void run(int threads, const F& body) {
       blockDim.x = unsigned(threads);
       block = &shared;
       body();
+      shared.end();
     });
   for (std::thread& thread : all) thread.join();
 }
@@ -51,15 +90,15 @@ template <class F>
 auto exchange(uint32_t value, const F& read) {
   Warp& warp = block->warps[threadIdx.x / kWarp];
   warp.values[threadIdx.x % kWarp] = value;
-  warp.barrier.arrive_and_wait();
+  block->wait(warp.barrier);
   const auto result = read(warp.values);
-  warp.barrier.arrive_and_wait();
+  block->wait(warp.barrier);
   return result;
 }
 
 }  // namespace cuda_block
 
-inline void __syncthreads() { cuda_block::block->barrier.arrive_and_wait(); }
+inline void __syncthreads() { cuda_block::block->wait(cuda_block::block->barrier); }
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {

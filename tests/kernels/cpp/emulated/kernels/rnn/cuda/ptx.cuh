@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -66,7 +67,7 @@ inline thread_local EmulatedBlock* this_block = nullptr;
 #define threadIdx (::asrkern::cuda::Index{::asrkern::cuda::this_block->current})
 #define blockIdx (::asrkern::cuda::Index{::asrkern::cuda::this_block->index})
 
-struct float2 {
+struct alignas(8) float2 {
   float x, y;
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
@@ -94,8 +95,17 @@ inline uint32_t to_tf32(float value) { return (bits_of(value) + 0x1000) & ~uint3
 
 inline int computed_again(int value) { return value; }
 
+// A vector access whose address is not a multiple of its size is an error on the device. The compiler checks accesses
+// by type (gru_host.py: -fsanitize=alignment).
+inline void expect_aligned(const void* address) {
+  if (reinterpret_cast<uintptr_t>(address) % sizeof(Words) == 0) return;
+  std::fprintf(stderr, "a vector of 16 bytes at an address that is no multiple of 16\n");
+  std::abort();
+}
+
 template <bool>
 inline Words load_exchanged(const void* from) {
+  expect_aligned(from);
   return *static_cast<const Words*>(from);
 }
 
@@ -111,6 +121,8 @@ inline uint32_t load_acquire(uint32_t* counter) {
 inline Fiber& this_fiber() { return this_block->fibers[this_block->current]; }
 
 inline void copy_async(Words* to, const void* from) {
+  expect_aligned(to);
+  expect_aligned(from);
   this_fiber().copies.push_back({to, *static_cast<const Words*>(from)});
   std::memset(to, 0xff, sizeof(*to));
 }
