@@ -16,11 +16,12 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-LIBRARIES = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libstdc++.so.6")
+# What became part of libc.so.6 with 2.34 and has that version, too: library before → how its names begin.
+MERGED = "GLIBC_2.34"
+BEFORE_MERGE = {"libdl.so.2": ("dl",), "libpthread.so.0": ("pthread_", "sem_")}
+LIBRARIES = ("libc.so.6", "libm.so.6", "libstdc++.so.6", *BEFORE_MERGE)
 LOADER = "ld-linux-x86-64.so.2"
 KINDS = {"STT_FUNC": "function", "STT_LOOS": "function", "STT_OBJECT": "object", "STT_TLS": "tls_object"}
-# Since then threads are in libc. What moved there has this version, too.
-THREADS_IN_LIBC = "GLIBC_2.34"
 # What headers of glibc 2.32 and later ask before each atomic operation. Here: "there may be threads".
 SINGLE_THREADED = 'extern "C" char __libc_single_threaded; char __libc_single_threaded = 0;'
 
@@ -53,12 +54,12 @@ def symbols_of(library: Path) -> dict[str, tuple[str, list[str]]]:
 
 def allowed_symbols(compiler: str, name: str, allowed: set[str]) -> dict[str, tuple[str, str]]:
     """What the library of that name had when the policy's versions were the newest: name → kind, version."""
-    threads = name == "libpthread.so.0"
+    starts = BEFORE_MERGE.get(name)
     found = {}
-    for symbol, (kind, versions) in symbols_of(located(compiler, "libc.so.6" if threads else name)).items():
+    for symbol, (kind, versions) in symbols_of(located(compiler, "libc.so.6" if starts else name)).items():
         known = [version for version in versions if version in allowed]
-        moved = THREADS_IN_LIBC in versions and symbol.startswith(("pthread_", "sem_"))
-        if known and threads == (moved and THREADS_IN_LIBC not in allowed):
+        moved = MERGED in versions and MERGED not in allowed
+        if known and (moved and symbol.startswith(starts) if starts else not moved):
             found[symbol] = (kind, known[-1])
     return found
 
@@ -97,8 +98,9 @@ def make(folder: Path, policy: str, machine: str, compiler: str) -> list[str]:
     source = ["-x", "c++", "-", "-c", "-fPIC", "-fvisibility=hidden", "-o", support]
     subprocess.run([compiler, *source], input=SINGLE_THREADED, text=True, check=True)
     static = {name: located(compiler, name) for name in ("libc_nonshared.a", "libstdc++.a", LOADER)}
+    merged = " ".join(BEFORE_MERGE)
     scripts = {
-        "libc.so": f"libc.so.6 {support} {static['libc_nonshared.a']} AS_NEEDED(libpthread.so.0 {static[LOADER]})",
+        "libc.so": f"libc.so.6 {support} {static['libc_nonshared.a']} AS_NEEDED({merged} {static[LOADER]})",
         "libm.so": "libm.so.6",
         "libstdc++.so": f"libstdc++.so.6 {static['libstdc++.a']}",
     }
