@@ -64,6 +64,11 @@ def test_modules_ask_for_nothing_later_than_the_policy(tmp_path, policy):
     assert versions_of(old) <= allowed
     assert not versions_of(compile_module(tmp_path / "new.so")) <= allowed, "this test cannot fail here"
     assert not modules.unversioned_symbols(old)
+    # Where threads were no part of libc, its libpthread is asked for.
+    assert "[libpthread.so.0]" in subprocess.check_output(["readelf", "-d", old], text=True)
+    # CMake asks whether the compiler makes programs.
+    program = ["c++", "-x", "c++", "-", *flags, "-o", tmp_path / "program"]
+    subprocess.run(program, input="int main() {}", text=True, check=True)
     code = f"""
 import ctypes
 use = ctypes.CDLL({str(old)!r}).use

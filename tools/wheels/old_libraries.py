@@ -18,7 +18,13 @@ from elftools.elf.elffile import ELFFile
 
 # What became part of libc.so.6 with 2.34 and has that version, too: library before → how its names begin.
 MERGED = "GLIBC_2.34"
-BEFORE_MERGE = {"libdl.so.2": ("dl",), "libpthread.so.0": ("pthread_", "sem_")}
+BEFORE_MERGE = {
+    "libanl.so.1": ("gai_", "getaddrinfo_a"),
+    "libdl.so.2": ("dl",),
+    "libpthread.so.0": ("pthread_", "sem_"),
+    "librt.so.1": ("aio_", "lio_", "mq_", "shm_", "timer_"),
+    "libutil.so.1": ("forkpty", "login", "logout", "logwtmp", "openpty"),
+}
 LIBRARIES = ("libc.so.6", "libm.so.6", "libstdc++.so.6", *BEFORE_MERGE)
 LOADER = "ld-linux-x86-64.so.2"
 KINDS = {"STT_FUNC": "function", "STT_LOOS": "function", "STT_OBJECT": "object", "STT_TLS": "tls_object"}
@@ -54,12 +60,13 @@ def symbols_of(library: Path) -> dict[str, tuple[str, list[str]]]:
 
 def allowed_symbols(compiler: str, name: str, allowed: set[str]) -> dict[str, tuple[str, str]]:
     """What the library of that name had when the policy's versions were the newest: name → kind, version."""
-    starts = BEFORE_MERGE.get(name)
+    merged = name in BEFORE_MERGE
+    starts = BEFORE_MERGE[name] if merged else sum(BEFORE_MERGE.values(), ())
     found = {}
-    for symbol, (kind, versions) in symbols_of(located(compiler, "libc.so.6" if starts else name)).items():
+    for symbol, (kind, versions) in symbols_of(located(compiler, "libc.so.6" if merged else name)).items():
         known = [version for version in versions if version in allowed]
-        moved = MERGED in versions and MERGED not in allowed
-        if known and (moved and symbol.startswith(starts) if starts else not moved):
+        moved = MERGED in versions and MERGED not in allowed and symbol.startswith(starts)
+        if known and moved == merged:
             found[symbol] = (kind, known[-1])
     return found
 
