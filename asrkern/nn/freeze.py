@@ -19,8 +19,8 @@ from asrkern.nn.quantize import QuantizedGRU, QuantizedLSTM
 from asrkern.ops._autograd import call
 from asrkern.ops._common import compute_dtype, output_dtype
 
-# TorchDynamo 2.10 takes each compilation for an export.
-_TELLS_EXPORTS = not torch.__version__.startswith("2.10.")
+# Before, TorchDynamo took each compilation for an export.
+_TELLS_EXPORTS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 _WAY_BACK = "asrkern.nn.unfreeze(model) gives the weights back"
 
 
