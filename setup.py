@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,14 +14,60 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+OLDEST_TORCH = (2, 10)
+
+
+def fail(message):
+    sys.exit(f"asrkern: {message}")
+
 
 def find_torch():
-    """The torch to build against: the user's own, which pip's build isolation hides from import but not from disk."""
+    """The torch to build against: the user's own, which pip's build isolation hides from import but not from disk, or
+    the one in ASRKERN_TORCH_DIR, which may be another Python's."""
+    if chosen := os.environ.get("ASRKERN_TORCH_DIR"):
+        return Path(chosen)
     installed = Path(sysconfig.get_path("purelib")) / "torch"
     if (installed / "version.py").is_file():
         return installed
     spec = importlib.util.find_spec("torch")
     return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def torch_version(torch):
+    """The text of torch's version.py, if that torch is new enough."""
+    expected = f"torch >= {'.'.join(map(str, OLDEST_TORCH))}"
+    if torch is None:
+        fail(f"building needs {expected}: pip install torch")
+    file = torch / "version.py"
+    text = file.read_text() if file.is_file() else ""
+    version = re.search(r"^__version__ = '((\d+)\.(\d+).*)'", text, re.MULTILINE)
+    if not version or (int(version[2]), int(version[3])) < OLDEST_TORCH:
+        fail(f"building needs {expected}, found {version[1] if version else 'none'} in {torch}")
+    return text
+
+
+def check_machine():
+    system, machine = platform.system(), platform.machine()
+    if (system, machine.lower()) not in (("Linux", "x86_64"), ("Linux", "amd64")):
+        fail(f"builds on Linux on x86-64 only, so far; this is {system} on {machine}")
+
+
+def check_compiler():
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    wanted = "g++ >= 11 or clang >= 14"
+    if not command or not shutil.which(command[0]):
+        fail(f"building needs a C++20 compiler: install {wanted}, or set CXX")
+    macros = subprocess.run(
+        [*command, "-x", "c++", "-dM", "-E", "-"],
+        **{"input": "", "capture_output": True, "text": True},
+    ).stdout
+    found = dict(re.findall(r"^#define (__clang_major__|__GNUC__|__cplusplus) (\d+)", macros, re.MULTILINE))
+    if "__cplusplus" not in found:
+        fail(f"CXX={shlex.join(command)} does not compile C++: install {wanted}")
+    # clang says that it is GCC 4, too.
+    name, oldest = ("__clang_major__", 14) if "__clang_major__" in found else ("__GNUC__", 11)
+    if int(found.get(name, 0)) < oldest:
+        fail(f"CXX={shlex.join(command)} is version {found.get(name)}: install {wanted}")
 
 
 def keep_pybind11():
@@ -36,34 +84,40 @@ def keep_pybind11():
     return kept
 
 
-def fail(message):
-    sys.exit(f"asrkern: {message}")
+def build_folder():
+    """Not build_temp, which an editable install throws away. One for all Pythons: only _decoder differs between them."""
+    build = Path("build", "cmake").resolve()
+    try:
+        build.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot build in {build}: {error.strerror}")
+    cache = build / "CMakeCache.txt"
+    if cache.is_file():
+        known = cache.read_text()
+        if f"={build}\n" not in known:
+            # Of a tree that was moved or copied, which CMake refuses.
+            shutil.rmtree(build)
+        elif f"={sys.executable}\n" not in known:
+            # Objects stay, what was found of another Python goes.
+            cache.unlink()
+    return build
 
 
 class CMakeBuild(build_ext):
     def run(self):
+        check_machine()
         torch = find_torch()
-        if torch is None:
-            fail("building needs torch >= 2.10: pip install torch")
-        version = re.search(r"__version__ = '(\d+)\.(\d+)", (torch / "version.py").read_text())
-        if not version or (int(version[1]), int(version[2])) < (2, 10):
-            fail(
-                f"building needs torch >= 2.10, found {version.group() if version else 'another'} in {torch}"
-            )
-        if not shutil.which(os.environ.get("CXX", "c++").split()[0]):
-            fail("building needs a C++20 compiler: install g++ >= 11 or clang >= 14, or set CXX")
+        version = torch_version(torch)
+        check_compiler()
         for tool in ("cmake", "ninja"):
             if not shutil.which(tool):
                 fail(f"building without isolation needs {tool}: pip install {tool}")
+        if not importlib.util.find_spec("pybind11"):
+            fail("building without isolation needs pybind11: pip install pybind11")
         # version.py of a torch with CUDA says cuda = '13.0', of one without cuda = None.
-        cuda = bool(re.search(r"^cuda(?:: [^=]*)? = '", (torch / "version.py").read_text(), re.MULTILINE))
+        cuda = bool(re.search(r"^cuda(?:: [^=]*)? = '", version, re.MULTILINE))
         output = Path("asrkern" if self.inplace else Path(self.build_lib) / "asrkern").resolve()
-        # Not build_temp, which an editable install throws away.
-        build = Path("build", f"cmake-{sys.implementation.cache_tag}").resolve()
-        cache = build / "CMakeCache.txt"
-        if cache.is_file() and f"={build}\n" not in cache.read_text():
-            # Of a tree that was moved or copied, which CMake refuses.
-            shutil.rmtree(build)
+        build = build_folder()
         configure = [
             *("cmake", "-S", str(Path(__file__).parent.resolve()), "-B", str(build), "-G", "Ninja"),
             f"-DASRKERN_TORCH_DIR={torch}",
@@ -95,5 +149,5 @@ setup(
     ext_modules=[Extension("asrkern._C", [])],
     cmdclass={"build_ext": CMakeBuild},
     # Only when there is none: the torch that is already there is the one to build against.
-    setup_requires=[] if find_torch() else ["torch>=2.10"],
+    setup_requires=[] if find_torch() else [f"torch>={'.'.join(map(str, OLDEST_TORCH))}"],
 )

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -13,6 +14,18 @@ import torch
 from asrkern._gpu_kernels import CHECKED, is_triton
 
 _FOLDER = Path(__file__).parent
+# Whose stable interface _C is compiled for.
+_OLDEST_TORCH = (2, 10)
+
+
+def _check_torch(version: str) -> None:
+    """Raises before _C would be refused for a symbol that this torch lacks."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if not numbers or (int(numbers[1]), int(numbers[2])) < _OLDEST_TORCH:
+        needed = ".".join(map(str, _OLDEST_TORCH))
+        raise ImportError(
+            f"asrkern: expected torch >= {needed}, found {version}; pip install 'torch>={needed}'"
+        )
 
 
 def _load(name: str) -> None:
@@ -69,6 +82,7 @@ def cuda_kernel(name: str) -> bool:
 # What torch.compiler.assume_constant_result sets; that function imports TorchDynamo, which takes seconds.
 cuda_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
+_check_torch(torch.__version__)
 _load("_C")
 # A torch without CUDA lacks the symbols that _C_cuda needs.
 _DEVICE = torch.cuda.is_available()

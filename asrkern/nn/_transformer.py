@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,9 @@ from asrkern import ops
 from asrkern._lengths import values_are_known
 
 
-class Projection(NamedTuple):
+# No NamedTuple: TorchDynamo 2.10 does not call those.
+@dataclass
+class Projection:
     """A linear layer: weight [out_features, in_features] in float32, int8 or bfloat16, scale and bias or None.
 
     activations: as of :func:`asrkern.ops.linear_quantized`.
@@ -32,7 +35,7 @@ class Projection(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight.dtype == torch.float32:
             return ops.linear(x, self.weight, self.bias)
-        return ops.linear_quantized(x, *self)
+        return ops.linear_quantized(x, self.weight, self.scale, self.bias, self.activations)
 
     def outputs(self, first: int, last: int) -> Projection:
         """The outputs from first to last."""

@@ -19,6 +19,8 @@ from asrkern.nn.quantize import QuantizedGRU, QuantizedLSTM
 from asrkern.ops._autograd import call
 from asrkern.ops._common import compute_dtype, output_dtype
 
+# Before, TorchDynamo took each compilation for an export.
+_TELLS_EXPORTS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 _WAY_BACK = "asrkern.nn.unfreeze(model) gives the weights back"
 
 
@@ -60,7 +62,10 @@ class _Frozen(nn.Module):
         # It raises here, as quantised layers do: if train() raised, part of the model would be left in each mode.
         if self.training:
             raise RuntimeError(f"{type(self).__name__} is for inference; call eval(), or {_WAY_BACK}")
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        exporting = torch.compiler.is_exporting() and (
+            _TELLS_EXPORTS or not torch.compiler.is_dynamo_compiling()
+        )
+        if exporting or torch.jit.is_tracing():
             raise RuntimeError(
                 f"a frozen {self._thawed.__name__} is for this process: its weights are in the order of this CPU; "
                 f"before exporting, {_WAY_BACK}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from torch.export import Dim
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._pytree import tree_leaves
 
+import asrkern
 from asrkern.nn import (
     GRU,
     LSTM,
@@ -327,14 +332,53 @@ class Everything(nn.Module):
         return self.lookahead(self.rows(self.norm(x, lengths)), lengths), lengths, state, halves
 
 
-def test_layers_through_aotinductor(tmp_path):
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """The layers, what torch.export makes of them, and AOTInductor's file."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
+        pytest.skip("torch.export before 2.13 does not see that min(frames, 4 * frames) is frames")
+    torch.manual_seed(0)
     module = Everything().eval()
-    path = torch._inductor.aoti_compile_and_package(export(module), package_path=str(tmp_path / "model.pt2"))
+    exported = export(module)
+    path = str(tmp_path_factory.mktemp("aotinductor") / "model.pt2")
+    return module, exported, torch._inductor.aoti_compile_and_package(exported, package_path=path)
+
+
+def test_layers_through_aotinductor(packaged):
+    module, _, path = packaged
     loaded = torch._inductor.aoti_load_package(path)
     for batch, steps in SIZES:
         arguments = inputs("TN6", batch, steps)
         with torch.no_grad():
             assert_same(loaded(*arguments), module(*arguments))
+
+
+IN_A_FRESH_PROCESS = """
+import sys
+import torch, asrkern
+arguments, expected = torch.load(sys.argv[1])
+packaged = torch._inductor.aoti_load_package(sys.argv[2])
+exported = torch.export.load(sys.argv[3]).module()
+with torch.no_grad():
+    for results in (packaged(*arguments), exported(*arguments)):
+        torch.testing.assert_close(torch.utils._pytree.tree_leaves(results), expected, rtol=1e-5, atol=1e-6)
+assert not {"asrkern.nn", "asrkern.models"} & set(sys.modules)
+"""
+
+
+def test_a_packaged_model_is_loaded_where_its_code_is_not(packaged, tmp_path):
+    """By a process that knows asrkern's operations, and no layer."""
+    module, exported, path = packaged
+    paths = [tmp_path / "calls.pt", path, tmp_path / "exported.pt2"]
+    arguments = inputs("TN6", *SIZES[-1])
+    with torch.no_grad():
+        torch.save((arguments, tree_leaves(module(*arguments))), paths[0])
+    torch.export.save(exported, paths[2])
+    # Not the package's folder, and no compiler.
+    process = [sys.executable, "-c", IN_A_FRESH_PROCESS, *map(str, paths)]
+    environment = {**os.environ, "PATH": "", "PYTHONPATH": str(Path(asrkern.__file__).parents[1])}
+    done = subprocess.run(process, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("bias", [True, False])
