@@ -2,8 +2,8 @@
 
     python docs/pictures.py best.safetensors speech.wav
 
-CHECKPOINT: of a unidirectional DeepSpeech2; SPEECH: a WAV file of some seconds that it knows. Needs chromium and the
-extras cli and serve. The pictures go to docs/pictures/.
+CHECKPOINT: a trained CTC model; of a unidirectional DeepSpeech2 there is a picture of live speech, too. SPEECH: a WAV file
+of some seconds. Needs chromium and the extras cli and serve. The pictures go to docs/pictures/.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ DESKTOP, PHONE = (900, 640), (390, 760)
 def serving(checkpoint: Path) -> Iterator[str]:
     """The address of a server of its own."""
     command = [sys.executable, "-m", "asrkern", "serve", str(checkpoint), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            line = next(line for line in process.stderr if "http://" in line)
+            line = next(line for line in process.stdout if "http://" in line)
             yield line[line.index("http://") :].split()[0].rstrip("/")
         finally:
             process.terminate()
@@ -60,14 +60,14 @@ def take(page: Page, url: str, speech: Path, out: Path) -> None:
     show(page, DESKTOP)
     page.open(url)
     page.until("document.querySelector('#model').textContent")
-    page.run("document.querySelector('#microphone').click()")
-    page.until(
-        "document.querySelectorAll('#words .word').length > 3 && document.querySelector('#tail').textContent"
-    )
-    page.picture(out / "live.png")
-    page.run("document.querySelector('#microphone').click()")
-    page.until("document.querySelector('#status').textContent.endsWith(' s of audio.')")
-    page.open(url)
+    if not page.run("document.querySelector('#microphone').disabled"):
+        page.run("document.querySelector('#microphone').click()")
+        page.until(
+            "document.querySelectorAll('#words .word').length > 3 && document.querySelector('#tail').textContent"
+        )
+        page.picture(out / "live.png")
+        page.run("document.querySelector('#microphone').click()")
+        page.until("document.querySelector('#status').textContent.endsWith(' s of audio.')")
     choose(page, speech)
     page.run("document.querySelector('#words .word').focus()")
     page.picture(out / "recording.png")

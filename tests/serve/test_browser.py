@@ -61,6 +61,9 @@ def test_a_recording(live: Live, page: Page, recording: Path) -> None:
     )
     assert labels == [[word["word"], round(100 * word["start"])] for word in found["words"]]
     page.until("document.querySelector('#tiles canvas')")
+    # A second is as long above as below.
+    width = "document.querySelector('#tiles canvas').getBoundingClientRect().width"
+    assert page.run(width) == page.run("document.querySelector('#tiles canvas').width") == 1000
     colours = "new Set(document.querySelector('#tiles canvas').getContext('2d').getImageData(0, 0, 280, 256).data).size"
     assert page.run(colours) > 50
     # On hover, and by keyboard.

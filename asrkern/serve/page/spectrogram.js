@@ -75,6 +75,8 @@ export class Spectrogram {
       const canvas = document.createElement("canvas");
       canvas.width = TILE_COLUMNS;
       canvas.height = this.bins;
+      // Without it the height in CSS would decide, and words would stand beside their columns.
+      canvas.style.width = `${TILE_COLUMNS}px`;
       this.element.append(canvas);
       this.context = canvas.getContext("2d");
     }
