@@ -47,15 +47,6 @@ def show(page: Page, size: tuple[int, int], scheme: str = "light") -> None:
     page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
 
-def choose(page: Page, path: Path) -> None:
-    """Give the page a file, as its user does."""
-    root = page.call("DOM.getDocument")["root"]["nodeId"]
-    node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-    page.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
-    page.until("document.querySelector('#status').textContent.endsWith(' s of audio.')")
-    page.until("document.querySelector('#tiles canvas')")
-
-
 def take(page: Page, url: str, speech: Path, out: Path) -> None:
     show(page, DESKTOP)
     page.open(url)
@@ -68,7 +59,9 @@ def take(page: Page, url: str, speech: Path, out: Path) -> None:
         page.picture(out / "live.png")
         page.run("document.querySelector('#microphone').click()")
         page.until("document.querySelector('#status').textContent.endsWith(' s of audio.')")
-    choose(page, speech)
+    page.choose(speech)
+    page.until("document.querySelector('#status').textContent.endsWith(' s of audio.')")
+    page.until("document.querySelector('#tiles canvas')")
     page.run("document.querySelector('#words .word').focus()")
     page.picture(out / "recording.png")
     show(page, PHONE, "dark")

@@ -76,6 +76,12 @@ class Page:
             "look(); })"
         )
 
+    def choose(self, path: Path) -> None:
+        """Give the server's page a file, as its user does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
     def picture(self, path: Path) -> None:
         """A picture of what is seen."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

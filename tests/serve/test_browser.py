@@ -31,13 +31,6 @@ def page(tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Iterator[
         yield page
 
 
-def choose(page: Page, path: Path) -> None:
-    """Give the page a file, as its user does."""
-    root = page.call("DOM.getDocument")["root"]["nodeId"]
-    node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-    page.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
-
-
 def shown(page: Page) -> list[str]:
     return page.run("[...document.querySelectorAll('#words .word')].map(each => each.textContent)")
 
@@ -49,7 +42,7 @@ def ready(live: Live, page: Page) -> None:
 
 def test_a_recording(live: Live, page: Page, recording: Path) -> None:
     ready(live, page)
-    choose(page, recording)
+    page.choose(recording)
     page.until("document.querySelector('#status').textContent === '3.0 s of audio.'")
     found = json.loads(page.run(SAVED.replace("FORM", "json")))
     assert found["text"] == live.post(recording.read_bytes()).json()["text"]
@@ -92,7 +85,7 @@ SAVED = """{
 
 def test_other_settings_are_tried_on_the_recording(live: Live, page: Page, recording: Path) -> None:
     ready(live, page)
-    choose(page, recording)
+    page.choose(recording)
     page.until("document.querySelector('#status').textContent === '3.0 s of audio.'")
     before = shown(page)
     page.run(
@@ -128,7 +121,7 @@ def test_a_server_with_a_key(page: Page, recording: Path) -> None:
     with serving(streaming_searches(), key="sesame+open/1") as locked:
         ready(locked, page)
         assert page.run("document.querySelector('#key').checkVisibility()")
-        choose(page, recording)
+        page.choose(recording)
         page.until(
             "document.querySelector('#status').textContent.startsWith('Error: Authorization: expected')"
         )
@@ -141,7 +134,7 @@ def test_a_server_with_a_key(page: Page, recording: Path) -> None:
         page.until("document.querySelectorAll('#words .word').length")
         page.run("document.querySelector('#microphone').click()")
         page.until("document.querySelector('#status').textContent.endsWith(' s of audio.')")
-        choose(page, recording)
+        page.choose(recording)
         page.until("document.querySelector('#status').textContent === '3.0 s of audio.'")
 
 
@@ -149,7 +142,7 @@ def test_what_is_no_recording(live: Live, page: Page, tmp_path: Path) -> None:
     ready(live, page)
     path = tmp_path / "<img src=x onerror=alert(1)>.wav"
     path.write_text("no audio")
-    choose(page, path)
+    page.choose(path)
     page.until(
         "document.querySelector('#status').textContent.startsWith('Error: file: expected a complete audio file')"
     )
