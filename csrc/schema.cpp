@@ -3,7 +3,10 @@
 
 #include <string>
 
+#include "csrc/ops/boxed.h"
 #include "kernels/common/cpu/isa.h"
+#include "kernels/ctc/context_arrays.h"
+#include "kernels/ctc/ctc_options.h"
 
 namespace {
 
@@ -97,15 +100,14 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       "masked_conv2d_batch_norm_act(Tensor input, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias,"
       " Tensor? lengths, Tensor? output_lengths, int[] stride, int[] padding, bool count_padding, float eps, float min,"
       " float max) -> (Tensor output, Tensor convolved, Tensor mean, Tensor var, Tensor count)");
-  m.def(
-      "ctc_beam_search(Tensor log_probs, Tensor? lengths, Tensor token_kinds,"
-      " Tensor[] language_model, int lm_order, int lm_bos, int lm_eos, Tensor? lm_tokens,"
-      " Tensor[] lexicon, Tensor[] hotwords,"
-      " float alpha, float beta, float? unk_score, float unknown_look_ahead, float begin_reach,"
-      " int blank, int beam_width, int nbest, int top_tokens, float token_min_logp, float beam_prune_logp,"
-      " float blank_penalty, bool log_add, bool check_normalized, int num_threads, Tensor? texts=None, int history=512)"
-      " -> (Tensor tokens, Tensor timesteps, Tensor words, Tensor confidences, Tensor token_lengths,"
-      " Tensor scores, Tensor am_scores, Tensor errors)");
+  m.def(("ctc_beam_search(Tensor log_probs, Tensor? lengths, Tensor token_kinds,"
+         " Tensor[] language_model, int lm_order, int lm_bos, int lm_eos, Tensor? lm_tokens,"
+         " Tensor[] lexicon, Tensor[] hotwords, Tensor? texts, " +
+         asrkern::schema_of<asrkern::ContextNumbers>() + ", " + asrkern::schema_of<asrkern::CtcOptions>() +
+         ", int num_threads)"
+         " -> (Tensor tokens, Tensor timesteps, Tensor words, Tensor confidences, Tensor token_lengths,"
+         " Tensor scores, Tensor am_scores, Tensor errors)")
+            .c_str());
   m.def("speller_pack(Tensor weight, int gates) -> Tensor");
   m.def(
       "speller_step(Tensor tokens, Tensor states, Tensor context, Tensor? previous, Tensor keys, Tensor values,"

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "csrc/ops/boxed.h"
 #include "csrc/ops/common.h"
 #include "kernels/ctc/context_arrays.h"
 #include "kernels/ctc/ctc_options.h"
@@ -185,26 +186,12 @@ template <CtcResultTensors (*search)(const Tensor& log_probs, const std::optiona
 CtcResultTensors ctc_beam_search(const Tensor& log_probs, const std::optional<Tensor>& lengths,
                                  const Tensor& token_kinds, const std::vector<Tensor>& language_model, int64_t lm_order,
                                  int64_t lm_bos, int64_t lm_eos, const std::optional<Tensor>& lm_tokens,
-                                 const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords, double alpha,
-                                 double beta, std::optional<double> unk_score, double unknown_look_ahead,
-                                 double begin_reach, int64_t blank, int64_t beam_width, int64_t nbest,
-                                 int64_t top_tokens, double token_min_logp, double beam_prune_logp,
-                                 double blank_penalty, bool log_add, bool check_normalized, int64_t num_threads,
-                                 const std::optional<Tensor>& texts, int64_t history) {
+                                 const std::vector<Tensor>& lexicon, const std::vector<Tensor>& hotwords,
+                                 const std::optional<Tensor>& texts, ContextNumbers numbers, CtcOptions options,
+                                 int64_t num_threads) {
   check_batch(log_probs, lengths);
-  const CtcContextTensors context{
-      token_kinds, language_model, lm_order, lm_bos, lm_eos,
-      lm_tokens,   lexicon,        hotwords, texts,  {alpha, beta, unk_score, unknown_look_ahead, begin_reach}};
-  const CtcOptions options{.blank = blank,
-                           .beam_width = beam_width,
-                           .nbest = nbest,
-                           .top_tokens = top_tokens,
-                           .token_min_logp = token_min_logp,
-                           .beam_prune_logp = beam_prune_logp,
-                           .blank_penalty = blank_penalty,
-                           .log_add = log_add,
-                           .history = history,
-                           .check_normalized = check_normalized};
+  const CtcContextTensors context{token_kinds, language_model, lm_order, lm_bos, lm_eos,
+                                  lm_tokens,   lexicon,        hotwords, texts,  numbers};
   return search(log_probs, lengths, CtcArguments(log_probs, context, options, num_threads));
 }
 

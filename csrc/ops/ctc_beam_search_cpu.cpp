@@ -43,5 +43,5 @@ CtcResultTensors search_rows(const Tensor& log_probs, const std::optional<Tensor
 }  // namespace asrkern
 
 STABLE_TORCH_LIBRARY_IMPL(asrkern, CPU, m) {
-  asrkern::implement<"ctc_beam_search", &asrkern::ctc_beam_search<&asrkern::search_rows>>(m);
+  asrkern::implement_with_fields<"ctc_beam_search", &asrkern::ctc_beam_search<&asrkern::search_rows>>(m);
 }

@@ -466,6 +466,7 @@ def make_ctc_beam_search(rng: np.random.Generator) -> Call:
         "lm_tokens": integers(rng, 0, words - 1, vocabulary).to(torch.int32) if characters else None,
         "lexicon": list(lexicon),
         "hotwords": list(hotwords),
+        "texts": integers(rng, 0, 2**62, (1 + vocabulary + words_of_lexicon, 2)) if rng.random() < 0.5 else None,
         "alpha": float(rng.random()),
         "beta": float(rng.standard_normal()),
         "unk_score": float(rng.standard_normal()) if not lexicon or rng.random() < 0.5 else None,
@@ -479,10 +480,9 @@ def make_ctc_beam_search(rng: np.random.Generator) -> Call:
         "beam_prune_logp": -INF if rng.random() < 0.5 else -5.0,
         "blank_penalty": 0.0,
         "log_add": bool(rng.random() < 0.5),
+        "history": int(rng.integers(1, 9)),
         "check_normalized": bool(rng.random() < 0.5),
         "num_threads": int(rng.integers(0, 3)),
-        "texts": integers(rng, 0, 2**62, (1 + vocabulary + words_of_lexicon, 2)) if rng.random() < 0.5 else None,
-        "history": int(rng.integers(1, 9)),
     })  # fmt: skip
 
 

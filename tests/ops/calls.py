@@ -95,10 +95,10 @@ def beam_search():
     return {
         "log_probs": g(2, 5, 4).log_softmax(-1), "lengths": torch.tensor([5, 3]),
         "token_kinds": torch.zeros(4, dtype=torch.uint8), "language_model": [], "lm_order": 0, "lm_bos": 0, "lm_eos": 0,
-        "lm_tokens": None, "lexicon": [], "hotwords": [], "alpha": 0.0, "beta": 0.0, "unk_score": 0.0,
-        "unknown_look_ahead": 0.0, "begin_reach": 0.0, "blank": 0, "beam_width": 4, "nbest": 2, "top_tokens": 4,
-        "token_min_logp": -INF, "beam_prune_logp": -INF, "blank_penalty": 0.0, "log_add": True, "check_normalized": True,
-        "num_threads": 1, "texts": torch.zeros(5, 2, dtype=torch.int64), "history": 512,
+        "lm_tokens": None, "lexicon": [], "hotwords": [], "texts": torch.zeros(5, 2, dtype=torch.int64),
+        "alpha": 0.0, "beta": 0.0, "unk_score": 0.0, "unknown_look_ahead": 0.0, "begin_reach": 0.0,
+        "blank": 0, "beam_width": 4, "nbest": 2, "top_tokens": 4, "token_min_logp": -INF, "beam_prune_logp": -INF,
+        "blank_penalty": 0.0, "log_add": True, "history": 512, "check_normalized": True, "num_threads": 1,
     }  # fmt: skip
 
 

@@ -180,8 +180,8 @@ LENGTHS = torch.tensor([7, 0, 3, 5])
 def test_opcheck():
     context = ops.CTCContext(torch.tensor([0, 0, 1, 0, 0], dtype=torch.uint8))
     args = (
-        random_log_probs(4, 7, 5), LENGTHS, context.token_kinds, [], 0, 0, 0, None, [], [],
-        0.0, 0.0, 0.0, 0.0, 0.0, 0, 6, 3, 5, -INF, -INF, 0.0, True, True, 1,
+        random_log_probs(4, 7, 5), LENGTHS, context.token_kinds, [], 0, 0, 0, None, [], [], None,
+        0.0, 0.0, 0.0, 0.0, 0.0, 0, 6, 3, 5, -INF, -INF, 0.0, True, 512, True, 1,
     )  # fmt: skip
     result = torch.library.opcheck(torch.ops.asrkern.ctc_beam_search.default, args)
     assert set(result.values()) == {"SUCCESS"}
