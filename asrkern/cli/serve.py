@@ -85,6 +85,8 @@ def serve(
         with listen(host, port) as socket:
             _tell(socket.getsockname(), key, searches.no_streams, is_loopback(host))
             make_server(app).run(sockets=[socket])
+            # Only a signal ends it. uvicorn raises that again, which asyncio, ending too, has been seen to lose.
+            raise KeyboardInterrupt
 
 
 def _tell(address: tuple[object, ...], key: str | None, no_streams: str | None, loopback: bool) -> None:
