@@ -38,4 +38,7 @@ VARIABLES = {
         "How many threads torch has in commands and after `asrkern.load`. Without it, OMP_NUM_THREADS, or the whole CPUs "
         "of a container's quota, or what torch chooses.",
     ),
+    "ASRKERN_TORCH_DIR": Variable(
+        "a folder", "The torch package that a build is for, in place of the environment's; of any Python."
+    ),
 }  # fmt: skip

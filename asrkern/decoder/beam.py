@@ -583,12 +583,13 @@ class CTCBeamDecoder:
     def _search_rows(self, log_probs: Tensor, lengths: Lengths | None, hotwords: Any) -> list[Any]:
         """For each row what its hypotheses are made of, or an error and its frame."""
         rows, frames, _ = log_probs.shape
+        available = torch.get_num_threads()
         counts = lengths_on(torch.device("cpu"), "lengths", lengths, rows)
         return _decoder.search_rows(
             self._searches(rows, hotwords),
             log_probs.detach().cpu().float().numpy(),
             np.full(rows, frames) if counts is None else counts.numpy(),
-            self.num_threads or torch.get_num_threads(),
+            min(self.num_threads or available, available),
         )
 
     def _search_there(self, log_probs: Tensor, lengths: Lengths | None) -> list[Any]:

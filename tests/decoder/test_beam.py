@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asrkern import _decoder
 from asrkern.decoder import CTCBeamDecoder, NGramLM, forced_align, greedy_decode
 from asrkern.decoder._tokens import read_tokens
 from asrkern.reference.ctc_beam_search import (
@@ -396,6 +397,16 @@ def test_streams_of_decoders_that_are_shared_with_other_processes(name):
                 tensor.share_memory_()
     decoder.step(state, log_probs[10:])
     assert decoder.finish(state) == expected == decoder.decode(log_probs)
+
+
+@pytest.mark.parametrize("asked, used", [(None, 2), (1, 1), (2, 2), (10**6, 2)])
+def test_no_more_threads_than_torchs(asked, used, monkeypatch):
+    seen, search = [], _decoder.search_rows
+    monkeypatch.setattr(_decoder, "search_rows", lambda *values: seen.append(values[-1]) or search(*values))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    decoder = CTCBeamDecoder(LETTERS, beam_width=8, num_threads=asked)
+    assert len(decoder.decode(random_log_probs(5, 9, len(LETTERS)))) == 5
+    assert seen == [used]
 
 
 def test_decoders_can_be_pickled():
