@@ -85,7 +85,8 @@ def serve(
         with listen(host, port) as socket:
             _tell(socket.getsockname(), key, searches.no_streams, is_loopback(host))
             make_server(app).run(sockets=[socket])
-            # Only a signal ends it. uvicorn raises that again, which asyncio, ending too, has been seen to lose.
+            # Only a signal ends it. uvicorn raises that again, in vain where the command was started with Ctrl-C ignored, as
+            # shells start what runs behind them.
             raise KeyboardInterrupt
 
 

@@ -29,11 +29,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("model"), recognizer)
 
 
-def start(checkpoint: Path, *options: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """The process, and the address that it serves at."""
+def start(
+    checkpoint: Path, *options: str, before: Any = None, **environment: str
+) -> tuple[subprocess.Popen[str], str]:
+    """The process, and the address that it serves at; before: called in the process before the command begins."""
     command = [sys.executable, "-m", "asrkern", "serve", str(checkpoint), "--beam-width", "8", *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env={**os.environ, **environment}, **pipes)
+    process = subprocess.Popen(command, env={**os.environ, **environment}, preexec_fn=before, **pipes)
     line = process.stdout.readline()
     assert " serves" in line, process.communicate()
     return process, line.split()[0]
@@ -63,6 +65,18 @@ def test_killed_and_started_again_at_the_same_port(checkpoint: Path) -> None:
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[end], errors
         assert errors == ""
     assert texts[0] and len(set(texts)) == 1
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_an_interrupt_ends_it_however_it_was_started(checkpoint: Path, handler: signal.Handlers) -> None:
+    """Shells start what runs behind them with interrupts ignored."""
+    process, url = start(checkpoint, "--port", "0", before=lambda: signal.signal(signal.SIGINT, handler))
+    with process:
+        # Before it answers, an interrupt that is ignored is lost.
+        assert urllib3.request("GET", f"{url}healthz").status == 200
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
 
 
 def test_a_port_that_is_taken(checkpoint: Path) -> None:
