@@ -70,10 +70,12 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " -> (Tensor grad_gates, Tensor grad_c_before)");
   m.def(
       "gru_cell_prepacked(Tensor input, Tensor h, Tensor packed_ih, Tensor? scale_ih, Tensor packed_hh,"
-      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh) -> Tensor");
+      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh, bool save_reserve=False) -> (Tensor h_next, Tensor "
+      "reserve)");
   m.def(
       "lstm_cell_prepacked(Tensor input, Tensor h, Tensor c, Tensor packed_ih, Tensor? scale_ih, Tensor packed_hh,"
-      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh) -> (Tensor h_next, Tensor c_next)");
+      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh, bool save_reserve=False)"
+      " -> (Tensor h_next, Tensor c_next, Tensor reserve)");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def(
       "linear_quantized(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, bool int8_activations=False)"

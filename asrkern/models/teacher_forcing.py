@@ -138,6 +138,10 @@ class _Spelling(torch.autograd.Function):
         queries = keys.new_empty(steps, rows, attended)
         attention = keys.new_empty(rows * heads, steps, keys.shape[1])
         features = keys.new_empty(steps, rows, size + context_size)
+        # Float32 is all that steps over packed weights are made for.
+        packed = keys.dtype == torch.float32
+        step = "lstm_cell_prepacked" if packed else "lstm_cell"
+        matrices = [[call("speller_pack", w, 4) if packed else w for w in of_cell[:2]] for of_cell in weights]
         taken, token = tokens.clone(), tokens[:, 0]
         context = keys.new_zeros(rows, context_size)
         for t in range(steps):
@@ -148,11 +152,9 @@ class _Spelling(torch.autograd.Function):
             first[t, :, :width] = embedding[token]
             first[t, :, width:] = context
             x = first[t]
-            for i, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(weights):
+            for i, ((of_x, of_h), (_, _, *biases)) in enumerate(zip(matrices, weights)):
                 x, c, reserve = call(
-                    "lstm_cell",
-                    *(x, states[i][t], cell_states[i][t]),
-                    *(weight_ih, None, weight_hh, None, bias_ih, bias_hh, True),
+                    step, x, states[i][t], cell_states[i][t], of_x, None, of_h, None, *biases, True
                 )
                 states[i][t + 1] = x
                 cell_states[i].append(c)
@@ -180,7 +182,10 @@ class _Spelling(torch.autograd.Function):
         plan, heads = ctx.plan, ctx.plan.heads
         steps, rows, size = first.shape[0], first.shape[1], states[0].shape[2]
         width = embedding.shape[1]
-        joint = [torch.cat((weight_ih, weight_hh), 1) for weight_ih, weight_hh, *_ in weights]
+        # What linear takes as weights of the gradients of x and h together.
+        joint = [
+            torch.cat((weight_ih, weight_hh), 1).t().contiguous() for weight_ih, weight_hh, *_ in weights
+        ]
         grads = [
             [torch.zeros_like(w) for w in (weight_ih, weight_hh)] for weight_ih, weight_hh, *_ in weights
         ]
@@ -218,7 +223,8 @@ class _Spelling(torch.autograd.Function):
                 )
                 # In the order of the steps, at the end.
                 gates[i][at_once - 1 - last + t] = of_gates
-                above, grad_h[i] = (of_gates @ joint[i]).split((joint[i].shape[1] - size, size), 1)
+                of_both = call("linear", of_gates, joint[i], None)
+                above, grad_h[i] = of_both.split((joint[i].shape[0] - size, size), 1)
             grad_embedded[t], grad_context = above[:, :width], above[:, width:]
             if last - t + 1 == at_once or t == 0:
                 _add_products(grads, grad_biases, gates, first, states, t, last)

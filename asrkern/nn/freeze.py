@@ -210,7 +210,8 @@ class _FrozenCell(RecurrentCell, _Frozen):
             *(() if self.bias_ih is None else weights[4:]),
         )
         if not torch.is_grad_enabled() and all(t.dtype is torch.float32 and t.is_cpu for t in floats):
-            return call(self._unchecked, x, *states, *weights)
+            *after, _reserve = call(self._unchecked, x, *states, *weights)
+            return after[0] if len(after) == 1 else tuple(after)
         return self._operation(self._as_before(x, packed_hh), weights, *states)
 
 

@@ -182,10 +182,8 @@ def _prepacked_step(cell, input, weights, states):
     packed_ih, scale_ih, packed_hh, *rest = weights
     scale_ih, *rest = (cast(t, torch.float32) for t in (scale_ih, *rest))
     tensors = (None if t is None else t.detach() for t in (packed_ih, scale_ih, packed_hh, *rest))
-    results = call(f"{cell.name}_cell_prepacked", x, *before, *tensors)
-    if cell is GRU:
-        return results.to(input.dtype)
-    return tuple(result.to(input.dtype) for result in results)
+    *results, _ = (r.to(input.dtype) for r in call(f"{cell.name}_cell_prepacked", x, *before, *tensors))
+    return results[0] if cell is GRU else tuple(results)
 
 
 def _check_biases(weights) -> None:
@@ -301,8 +299,8 @@ def _register(cell) -> None:
             )
 
     def fake_prepacked(input, *others):
-        states = [input.new_empty(input.shape[0], others[0].shape[1]) for _ in range(count)]
-        return states[0] if count == 1 else tuple(states)
+        # save_reserve is left out of a call where it is False.
+        return fake(input, *others, *((False,) if len(others) == count + 6 else ()))
 
     register_fake(f"asrkern::{name}_prepacked")(fake_prepacked)
     not_differentiable(f"{name}_prepacked")

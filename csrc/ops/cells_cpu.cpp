@@ -160,10 +160,11 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell(const Tensor& input, const Tensor& 
   });
 }
 
-// The state after a step over weights of speller_pack, which stand in the arguments in place of the weights;
-// complete(pass, bias_hh) as in run_cell; step: the kernel among those for W.
+// run_cell over weights of speller_pack, which stand in the arguments in place of the weights; step: the kernel among
+// those for W.
 template <template <class, class> class Cell, class Complete, class Step>
-Tensor run_packed(const CellArguments& a, int64_t summed_gates, const Complete& complete, const Step& step) {
+CellResult run_packed(const CellArguments& a, int64_t summed_gates, bool save_reserve, const Complete& complete,
+                      const Step& step) {
   check("input", a.input).dtype(ScalarType::Float);
   constexpr int64_t kGates = Cell<float, float>::kGates;
   const int64_t size = check_rows(a, kGates), rows = a.input.size(0), features = a.input.size(1);
@@ -180,8 +181,11 @@ Tensor run_packed(const CellArguments& a, int64_t summed_gates, const Complete& 
       invalid(name, ": expected ", expected, " values, packed for ", size, " units, ", in_features,
               " features and this instruction set, received ", packed->numel());
   }
+  if (save_reserve && a.weight_ih.scalar_type() != ScalarType::Float)
+    invalid("save_reserve: expected False, for rounded weights have no gradients, received True");
   Tensor h_next = new_output(a.input, {rows, size});
-  if (rows == 0) return h_next;
+  Tensor reserve = new_output(a.input, {save_reserve ? rows : 0, Cell<float, float>::kSaved * size});
+  if (rows == 0) return {h_next, reserve};
   const Tensor x = dense(a.input), h = dense(a.h), packed_ih = dense(a.weight_ih), packed_hh = dense(a.weight_hh);
   const std::optional<Tensor> scale_ih = dense(a.scale_ih), scale_hh = dense(a.scale_hh);
   const std::optional<Tensor> bias_ih = dense(a.bias_ih), bias_hh = dense(a.bias_hh);
@@ -199,6 +203,7 @@ Tensor run_packed(const CellArguments& a, int64_t summed_gates, const Complete& 
     pass.h0 = data<float>(h);
     pass.h = mutable_data<float>(h_next);
     pass.outputs = outputs.data();
+    pass.reserve = save_reserve ? mutable_data<float>(reserve) : nullptr;
     const cpu::Dense<float, W> input{data<W>(packed_ih), data_or_null<float>(scale_ih),
                                      bias.empty() ? nullptr : bias.data(), size, features};
     const cpu::CellStep<float, W> rest{input, data<float>(x), mutable_data<float>(gates_x), rows, frames.data()};
@@ -214,25 +219,28 @@ Tensor run_packed(const CellArguments& a, int64_t summed_gates, const Complete& 
     default:
       run(float(), kernels.speller);
   }
-  return h_next;
+  return {h_next, reserve};
 }
 
-Tensor gru_cell_prepacked(const Tensor& input, const Tensor& h, const Tensor& packed_ih,
-                          const std::optional<Tensor>& scale_ih, const Tensor& packed_hh,
-                          const std::optional<Tensor>& scale_hh, const std::optional<Tensor>& bias_ih,
-                          const std::optional<Tensor>& bias_hh) {
+std::tuple<Tensor, Tensor> gru_cell_prepacked(const Tensor& input, const Tensor& h, const Tensor& packed_ih,
+                                              const std::optional<Tensor>& scale_ih, const Tensor& packed_hh,
+                                              const std::optional<Tensor>& scale_hh,
+                                              const std::optional<Tensor>& bias_ih,
+                                              const std::optional<Tensor>& bias_hh, bool save_reserve) {
   const CellArguments a{input, h, packed_ih, scale_ih, packed_hh, scale_hh, bias_ih, bias_hh};
   const auto complete = [&]<class W>(const cpu::RecurrentForward<float, W>& pass, const float* bias) {
     return cpu::GruForward<float, W>{pass, bias ? bias + 2 * pass.hidden_size : nullptr};
   };
-  return run_packed<cpu::GruCell>(a, 2, complete, [](const auto& kernels) { return kernels.gru_step; });
+  const auto [h_next, reserve] =
+      run_packed<cpu::GruCell>(a, 2, save_reserve, complete, [](const auto& kernels) { return kernels.gru_step; });
+  return {h_next, reserve};
 }
 
-std::tuple<Tensor, Tensor> lstm_cell_prepacked(const Tensor& input, const Tensor& h, const Tensor& c,
-                                               const Tensor& packed_ih, const std::optional<Tensor>& scale_ih,
-                                               const Tensor& packed_hh, const std::optional<Tensor>& scale_hh,
-                                               const std::optional<Tensor>& bias_ih,
-                                               const std::optional<Tensor>& bias_hh) {
+std::tuple<Tensor, Tensor, Tensor> lstm_cell_prepacked(const Tensor& input, const Tensor& h, const Tensor& c,
+                                                       const Tensor& packed_ih, const std::optional<Tensor>& scale_ih,
+                                                       const Tensor& packed_hh, const std::optional<Tensor>& scale_hh,
+                                                       const std::optional<Tensor>& bias_ih,
+                                                       const std::optional<Tensor>& bias_hh, bool save_reserve) {
   check("input", input).dim(2);
   check("h", h).dim(2);
   check("c", c).dtype(input).shape({input.size(0), h.size(1)});
@@ -244,9 +252,9 @@ std::tuple<Tensor, Tensor> lstm_cell_prepacked(const Tensor& input, const Tensor
   const auto complete = [&]<class W>(const cpu::RecurrentForward<float, W>& pass, const float*) {
     return cpu::LstmForward<float, W>{pass, mutable_data<float>(c_next)};
   };
-  const Tensor h_next =
-      run_packed<cpu::LstmCell>(a, 4, complete, [](const auto& kernels) { return kernels.lstm_step; });
-  return {h_next, c_next};
+  const auto [h_next, reserve] =
+      run_packed<cpu::LstmCell>(a, 4, save_reserve, complete, [](const auto& kernels) { return kernels.lstm_step; });
+  return {h_next, c_next, reserve};
 }
 
 std::tuple<Tensor, Tensor, Tensor> gru_cell_backward(const Tensor& grad_h, const Tensor& h, const Tensor& reserve) {

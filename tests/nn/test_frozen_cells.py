@@ -148,6 +148,25 @@ def test_quantised_weights_in_their_order(kind):
         assert_same(*(t if isinstance(t, tuple) else (t,) for t in (got, expected)))
 
 
+@kinds
+@pytest.mark.parametrize("rows", [1, 7, 16, 29])
+def test_what_the_gradients_need_is_saved(kind, rows):
+    """A step over packed weights in training: the bits of one whose weights are not packed."""
+    gates, name = (4, "lstm") if kind is LSTMCell else (3, "gru")
+    x, hx = torch.randn(rows, 13), states_of(kind, rows, 37)
+    states = hx if isinstance(hx, tuple) else (hx,)
+    ih, hh = torch.randn(gates * 37, 13), torch.randn(gates * 37, 37)
+    biases = [torch.randn(gates * 37) for _ in range(2)]
+    expected = getattr(torch.ops.asrkern, f"{name}_cell")(x, *states, ih, None, hh, None, *biases, True)
+    packed_ih, packed_hh = (ops.pack_cell_weight(weight, gates) for weight in (ih, hh))
+    step = getattr(torch.ops.asrkern, f"{name}_cell_prepacked")
+    assert_same(step(x, *states, packed_ih, None, packed_hh, None, *biases, True), expected)
+    assert step(x, *states, packed_ih, None, packed_hh, None, *biases)[-1].shape[0] == 0
+    rounded = [torch.ops.asrkern.speller_pack(weight.bfloat16(), gates) for weight in (ih, hh)]
+    with pytest.raises(ValueError, match="save_reserve: expected False, for rounded weights"):
+        step(x, *states, rounded[0], None, rounded[1], None, *biases, True)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

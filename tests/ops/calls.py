@@ -141,7 +141,6 @@ def cell(kind, rows=3, features=5, size=6):
 
 def packed_cell(kind):
     a, gates = cell(kind), 3 if kind == "gru" else 4
-    del a["save_reserve"]
     return {
         key.replace("weight", "packed"): op("speller_pack")(value, gates)
         if key.startswith("weight")
