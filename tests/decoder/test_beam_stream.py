@@ -86,18 +86,17 @@ def test_partials_stay_what_they_were():
 
 
 @pytest.mark.parametrize("name", ["letters", "words", "each label a word"])
-@pytest.mark.parametrize("history", [4, 30])
-def test_history_is_the_references(name, history):
+def test_history_is_the_references(name):
     labels, blank, options = DECODERS[name]
     context = {"context": reference_context(labels, blank, **options_of("everything")[1])} if options else {}
     log_probs = random_log_probs(330, len(labels), sharpness=2.0)
     found = {}
-    for limit in (history, None):
+    for limit in (4, 30, None):
         found[limit] = make(name, PrefixDecoder, history=limit, nbest=12).decode(log_probs)
         expected = ctc_beam_search(log_probs.tolist(), blank, 12, history=limit or 10**9, **context)
         assert [tuple(h.tokens) for h in found[limit]] == [h.tokens for h in expected]
         assert all(abs(h.score - wanted.score) < 1e-3 for h, wanted in zip(found[limit], expected))
-    assert found[history] != found[None]
+    assert found[None] not in (found[4], found[30])
 
 
 def work(decoder, log_probs, state, chunk=50):

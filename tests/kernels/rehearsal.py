@@ -82,6 +82,8 @@ class Rehearsal:
             file = self.folder / f"test_{name}.py"
             file.write_text(TEST.format(BEHAVIOURS[behaviour]))
             command = [*command[: command.index("-v") + 1], "-p", "no:cacheprovider", str(file)]
+            # Others' plugins take most of such a run's time.
+            environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         elif "gpu_bench.py" in text:
             command = [sys.executable, "-c", WRITE_ROW, command[command.index("--out") + 1], command[-1]]
         return self.real(command, HANG_SECONDS if behaviour == "hangs" else SECONDS, **environment)

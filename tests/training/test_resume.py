@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from asrkern.recognizer.saved import load
-from asrkern.training.recipe import make_recipe
+from asrkern.training.recipe import Recipe, make_recipe
 from asrkern.training.trainer import train
 from tests.training.tones import tiny_recipe
 
@@ -103,20 +104,34 @@ def test_resumed_run_is_the_run_that_was_never_stopped(
             assert torch.equal(other.state_dict()[key], value), (name, key)
 
 
-def test_a_complete_run_is_not_trained_again(tones: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def complete(tones: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A recipe of one epoch and the folder of its run."""
     recipe = make_recipe(tiny_recipe(*tones, trainer__epochs=1))
-    train(recipe, tmp_path)
+    folder = tmp_path_factory.mktemp("complete") / "run"
+    train(recipe, folder)
+    return recipe, folder
+
+
+@pytest.fixture
+def run(complete: tuple[Recipe, Path], tmp_path: Path) -> tuple[Recipe, Path]:
+    """The same, in a copy for one test."""
+    recipe, folder = complete
+    return recipe, shutil.copytree(folder, tmp_path / "run")
+
+
+def test_a_complete_run_is_not_trained_again(run: tuple[Recipe, Path]) -> None:
+    recipe, folder = run
     again = Watch()
-    results = train(recipe, tmp_path, resume=True, callbacks=[again])
+    results = train(recipe, folder, resume=True, callbacks=[again])
     assert not again.seen
     assert [row["epoch"] for row in results.rows] == [1]
 
 
-def test_a_folder_with_a_run_is_not_overwritten(tones: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe = make_recipe(tiny_recipe(*tones, trainer__epochs=1))
-    train(recipe, tmp_path)
+def test_a_folder_with_a_run_is_not_overwritten(run: tuple[Recipe, Path]) -> None:
+    recipe, folder = run
     with pytest.raises(FileExistsError, match="--resume"):
-        train(recipe, tmp_path)
+        train(recipe, folder)
 
 
 @pytest.mark.parametrize(
@@ -136,20 +151,18 @@ def test_a_folder_with_a_run_is_not_overwritten(tones: tuple[Path, Path], tmp_pa
     ],
 )
 def test_what_is_no_state_of_a_run(
-    tones: tuple[Path, Path], tmp_path: Path, spoil: Callable[[Path], Any], message: str
+    run: tuple[Recipe, Path], spoil: Callable[[Path], Any], message: str
 ) -> None:
-    recipe = make_recipe(tiny_recipe(*tones, trainer__epochs=1))
-    train(recipe, tmp_path)
-    spoil(tmp_path / "last.ckpt")
+    recipe, folder = run
+    spoil(folder / "last.ckpt")
     with pytest.raises(ValueError, match=rf"last\.ckpt: expected the state of a run, {message}"):
-        train(recipe, tmp_path, resume=True)
+        train(recipe, folder, resume=True)
 
 
-def test_a_run_of_another_model(tones: tuple[Path, Path], tmp_path: Path) -> None:
-    train(make_recipe(tiny_recipe(*tones, trainer__epochs=1)), tmp_path)
+def test_a_run_of_another_model(tones: tuple[Path, Path], run: tuple[Recipe, Path]) -> None:
     values = tiny_recipe(*tones, trainer__epochs=2)
     values["model"]["options"]["dnn_size"] += 1
     with pytest.raises(
         ValueError, match=r"last\.ckpt: expected the weights of the recipe's model.*size mismatch"
     ):
-        train(make_recipe(values), tmp_path, resume=True)
+        train(make_recipe(values), run[1], resume=True)
