@@ -155,8 +155,8 @@ def ctc_beam_search(
         log_probs: [N, T, V] log-probabilities, any floating dtype. Computed in float32 relative to the best prefix, so
             precision does not sink over time. On a GPU one kernel does the whole search, with ``context`` on the same
             device, and can be captured in a CUDA graph. It finds what the CPU finds, except for the order of equal
-            scores. Beams that do not fit into a block's shared memory (on an H200 about 650 prefixes of 29 tokens, or
-            100 of 15,000) are an error; each row takes about 3 MB of the device's memory.
+            scores. Beams that do not fit into a block's shared memory (on an H200 about 700 prefixes of 29 tokens, or
+            100 of 23,000) are an error; each row takes about 3 MB of the device's memory.
         lengths: [N] integers, frames of each row; None: all T. On a GPU a length out of range is an entry in
             ``errors``.
         blank: index of the blank token.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from benchmarks._report import markdown_table
 
+#: What is wrong with a process that was not begun.
+NO_TIME = "no time left"
 _ABOUT = ("device", "driver", "cuda", "torch", "triton", "nvcc", "python")
 
 
@@ -44,8 +47,9 @@ def _kernel_row(name: str, check: dict[str, Any] | None, verified: bool) -> dict
 
 def _why(check: dict[str, Any]) -> str:
     """Why a kernel has not passed."""
-    failed = any("problem" in check.get(stage, {}) for stage in ("small", "tests"))
-    return "its check failed" if failed or check["tests"] else "its check was cut short"
+    problems = [check.get(stage, {}).get("problem", NO_TIME) for stage in ("small", "tests")]
+    wrong = any(re.match(r"[1-9]", found) for found in check["sanitizer"].values())
+    return "its check failed" if wrong or set(problems) != {NO_TIME} else "its check was cut short"
 
 
 def counts_text(counts: dict[str, Any]) -> str:
@@ -90,17 +94,17 @@ def summary(record: dict[str, Any], checked: dict[str, dict], names: list[str], 
 
     Args:
         record, checked, names: as :func:`kernel_table`.
-        most: characters. What goes wrong comes first, and half of it is left for that.
+        most: characters. What goes wrong comes first, and at least half of it is left for that.
     """
     kernels = kernel_table(record, checked, names)
-    trouble = []
+    trouble = [f"build: {line[:160]}" for line in record.get("build", {}).get("failures", [])]
     for name in names:
         for stage in ("small", "tests"):
             if failures := record["kernels"].get(name, {}).get(stage, {}).get("failures"):
                 trouble += [f"{name}, {stage}:", *(f"  {line[:160]}" for line in failures)]
-    times = [_timing_line(row) for row in record.get("rows", [])]
-    first = _shortened("\n".join([kernels, *trouble]), most // 2 if times else most)
-    return first + "\n" + _shortened("\n".join(times), most - len(first) - 1)
+    times = "\n".join(_timing_line(row) for row in record.get("rows", []))
+    first = _shortened("\n".join([kernels, *trouble]), most - 1 - min(len(times), most // 2))
+    return first + "\n" + _shortened(times, most - len(first) - 1)
 
 
 def _shortened(text: str, most: int) -> str:

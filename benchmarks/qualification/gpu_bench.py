@@ -23,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern._gpu_kernels import KERNELS
+from benchmarks.qualification import _gpu_lines
 from benchmarks.qualification._gpu_cases import ARITHMETIC, ASRKERN, Backend, Case
 from benchmarks.qualification._gpu_rows import GROUPS, TUNING, Row, rows
 from benchmarks.qualification._gpu_timing import ceilings, float32_arithmetic, kernels_run, summary, time_call
@@ -121,10 +122,8 @@ def measured(
             yield {**about, **measure(row, copy_gb_s)}
         except Exception as error:
             # The next row may well run: every figure counts, the time on a device is short.
-            yield {
-                **about,
-                "failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            }
+            said = str(error).splitlines()[0] if str(error) else ""
+            yield {**about, "failed": f"{type(error).__name__}: {said[:200]}"}
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -159,9 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file.write(line + "\n")
 
     done = []
-    if arguments.resume and arguments.out and arguments.out.is_file():
-        found = [json.loads(line) for line in arguments.out.read_text().splitlines()]
-        done = [row for row in found if "failed" not in row]
+    if arguments.resume and arguments.out:
+        done = [row for row in _gpu_lines.read(arguments.out) if "failed" not in row]
     groups, copy_gb_s = arguments.groups or ["ceilings", *GROUPS], arguments.copy_gb_s
     if "ceilings" in groups or copy_gb_s is None:
         found = ceilings(SECONDS_PER_BACKEND)

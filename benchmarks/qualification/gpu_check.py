@@ -11,8 +11,9 @@
 Every kernel is checked in processes of its own with a time limit each, the kernel that matters most first, and what a
 process found is written as soon as it ends: a kernel that hangs or dies costs itself alone, a kill what was under way.
 Kernels that are not checked this time (--only) keep their record. A kernel passes if its small cases and all its tests
-passed, none was skipped, and compute-sanitizer, where there is one, found nothing; builds compare the record's SHA-256
-sums with the sources (asrkern/_gpu_kernels.py). The interpreter needs torch with CUDA, pytest, pip, setuptools, cmake,
+passed, none was skipped, and compute-sanitizer found nothing; where that is missing or was cut, the record says so and
+the kernel passes without. Where the CUDA kernels do not compile, those of Triton are checked all the same. Builds compare
+the record's SHA-256 sums with the sources (asrkern/_gpu_kernels.py). The interpreter needs torch with CUDA, pytest, pip, setuptools, cmake,
 ninja and pybind11, Triton for its kernels, and is quicker with pytest-xdist; no network.
 """
 
@@ -34,6 +35,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -42,7 +44,7 @@ from typing import Any, NamedTuple
 # Run as a script: the benchmarks are not part of the installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.qualification import _gpu_report, ptxas_report
+from benchmarks.qualification import _gpu_lines, _gpu_report, ptxas_report
 from benchmarks.qualification._kernel_names import triton_functions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,8 +61,8 @@ BUILD_SECONDS, SMALL_SECONDS, TEST_SECONDS, SANITIZE_SECONDS = 240, 60, 150, 90
 KILL_SECONDS = 10
 # Kernels checked at a time, each by so many processes: tests wait for compilers and for the CPU more than for the GPU.
 PARALLEL, TEST_WORKERS = 4, 4
-#: Characters of all that is printed but for one line a command, and of a command in its line.
-PRINTED, LINE = 6000, 90
+#: Characters of all that is printed but for one line a command, of a command in its line, and of its output in a log.
+PRINTED, LINE, LOGGED = 5000, 80, 50_000
 
 #: Kernel → its tests: which of them (pytest's -k), and the file; what matters most first. What they leave unwritten is
 #: NaN (ASRKERN_CHECK).
@@ -86,6 +88,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], float]] = {
 #: What a build makes, and what Python knows an installed package by: all that another machine of the kind needs.
 BUILT = ("asrkern/_C*.so", "asrkern/_decoder*.so", "asrkern/_gpu_checked.json", "asrkern.egg-info/*")
 BUILD_ROOT = ROOT
+#: What is wrong with a kernel that _gpu_small.py calls off.
+OFF = "is not built, or Triton is missing"
 LOGS = ("build.log", "checks.log", "times.log")
 
 _ABOUT = """
@@ -112,7 +116,7 @@ class Finished(NamedTuple):
     def problem(self) -> str | None:
         """What went wrong, in a few words; None if nothing did."""
         if self.status is None:
-            return f"killed after {self.seconds:.0f} s" if self.seconds else "no time left"
+            return f"killed after {self.seconds:.0f} s" if self.seconds else _gpu_report.NO_TIME
         return f"exit status {self.status}" if self.status else None
 
 
@@ -161,28 +165,27 @@ class Check:
         self.end = time.monotonic() + seconds
         # Kernels whose record is of this run, or of the one that it continues.
         self.begun: set[str] = set()
-        before = (resume or RESULTS) / "gpu.json"
-        self.record: dict[str, Any] = json.loads(before.read_text()) if before.is_file() else {}
+        self.record: dict[str, Any] = earlier_record((resume or RESULTS) / "gpu.json")
         self.record.setdefault("kernels", {})
         self.earlier = self.record.get("about", {})
         self.record["about"] = {"date": datetime.date.today().isoformat()}
-        rows = resume and resume / "rows.jsonl"
-        kept = rows.read_text() if rows and rows.is_file() else ""
+        kept = _gpu_lines.read(resume / "rows.jsonl") if resume else []
         out.mkdir(parents=True, exist_ok=True)
         # The logs of this run only.
         for log in LOGS:
             (out / log).unlink(missing_ok=True)
-        (out / "rows.jsonl").write_text(kept)
+        _gpu_lines.write(out / "rows.jsonl", kept)
 
     def run(self, log: str, command: Sequence[str], seconds: float, **environment: str) -> Finished:
         """:func:`run` within what is left of all time, its output added to a log."""
-        left = self.end - time.monotonic()
+        left = min(seconds, self.end - time.monotonic())
         if left < 1:
             return Finished(None, 0.0, "")
-        done = run(command, min(seconds, left), ASRKERN_CUDA="force", **environment)
+        done = run(command, left, ASRKERN_CUDA="force", **environment)
         with (self.out / log).open("a") as file:
+            output = shortened(done.output, LOGGED)
             file.write(
-                f"\n$ {shlex.join(command)}\n{done.output}\n[{done.problem or 'ok'}, {done.seconds:.1f} s]\n"
+                f"\n$ {shlex.join(command)}\n{output}\n[{done.problem or 'ok'}, {done.seconds:.1f} s]\n"
             )
         said = " ".join(shlex.join([Path(command[0]).name, *command[1:]]).replace(f"{ROOT}/", "").split())
         # The kernel or the group comes last.
@@ -197,8 +200,15 @@ class Check:
             "gpu.md": _gpu_report.markdown(self.record, self.checked(), list(KERNELS)),
         }
         for name, text in texts.items():
-            (self.out / f"{name}.part").write_text(text)
-            (self.out / f"{name}.part").replace(self.out / name)
+            with self._whole(name) as part:
+                part.write_text(text)
+
+    @contextlib.contextmanager
+    def _whole(self, name: str) -> Iterator[Path]:
+        """A file beside this one of the folder that takes its place when it is written: a kill leaves none of it."""
+        part = self.out / f"{name}.part"
+        yield part
+        part.replace(self.out / name)
 
     def checked(self) -> dict[str, dict]:
         return gpu_kernels.checked_kernels(self.record["kernels"], ROOT)
@@ -206,10 +216,12 @@ class Check:
     def about(self) -> bool:
         """Record device and versions; False without a device."""
         done = self.run("build.log", [sys.executable, "-c", _ABOUT], 120)
-        if done.problem:
+        # Libraries may have their say before and after.
+        found = [line for line in done.output.splitlines() if line.startswith("{")]
+        if done.problem or not found:
             print(done.output[-PRINTED:])
             return False
-        self.record["about"] |= json.loads(done.output.strip().splitlines()[-1])
+        self.record["about"] |= json.loads(found[-1])
         for name, command, pattern in (
             ("driver", ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], r"(\S+)"),
             ("nvcc", ["nvcc", "--version"], r"release (\S+),"),
@@ -232,14 +244,14 @@ class Check:
         }
         if not same:
             self.record.pop("other_tests", None)
+            self.record.pop("ceilings", None)
         path = self.out / "rows.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
         kept = [
             row
-            for row in rows
+            for row in _gpu_lines.read(path)
             if same and "failed" not in row and self.begun.issuperset(self._kernels_of(row["group"]))
         ]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        _gpu_lines.write(path, kept)
         self.record["rows"] = []
 
     @staticmethod
@@ -247,15 +259,18 @@ class Check:
         return GROUPS[group][0] if group in GROUPS else ()
 
     def build(self) -> bool:
-        """Build for this device only, and record what ptxas said; what an earlier run built is taken from there."""
+        """Build for this device only, and record what ptxas said; what an earlier run built is taken from there.
+
+        Where the CUDA kernels do not build, the rest is built without them. False if that does not load either.
+        """
         sources = self._build_sources()
-        kept = self.resume and self.resume / "build.tar.gz"
-        if kept and kept.is_file() and self.record.get("build", {}).get("sources") == sources:
-            with tarfile.open(kept) as archive:
-                archive.extractall(BUILD_ROOT, filter="data")
-            shutil.copy(kept, self.out)
-            if not self.run("build.log", [sys.executable, "-m", "asrkern"], 60).problem:
-                return True
+        if (
+            self.resume
+            and self.record.get("build", {}).get("sources") == sources
+            and self._unpack(self.resume)
+        ):
+            return True
+        begin = time.monotonic()
         major, minor = self.record["about"]["capability"]
         # 9.0's own instructions need the "a".
         architecture = f"{major}{minor}{'a' if major >= 9 else ''}-real"
@@ -271,20 +286,69 @@ class Check:
             ".",
         ]
         done = self.run("build.log", command, BUILD_SECONDS, CUDAARCHS=architecture)
-        loads = done if done.problem else self.run("build.log", [sys.executable, "-m", "asrkern"], 60)
+        loads = done if done.problem else self._loads()
         build = {"passed": loads.problem is None, "seconds": round(done.seconds, 1), "sources": sources}
         # What is built already is not compiled again.
         if kernels := ptxas_report.parse(done.output):
             build["kernels"] = [str(kernel) for kernel in kernels]
-        self.record["build"] = self.record.get("build", {}) | build
+        self.record["build"] = {
+            **{key: value for key, value in self.record.get("build", {}).items() if key != "failures"},
+            **build,
+        }
+        if loads.problem:
+            self.record["build"]["failures"] = build_failures(loads)
+            print("\n".join(self.record["build"]["failures"]))
         self.write()
-        if not build["passed"]:
-            print(loads.output[-PRINTED:])
+        left = BUILD_SECONDS - (time.monotonic() - begin)
+        if loads.problem and not self._built_otherwise(loads, left, architecture):
             return False
-        with tarfile.open(self.out / "build.tar.gz", "w:gz", compresslevel=3) as archive:
+        with self._whole("build.tar.gz") as part, tarfile.open(part, "w:gz", compresslevel=3) as archive:
             for path in sorted({path for pattern in BUILT for path in BUILD_ROOT.glob(pattern)}):
                 archive.add(path, path.relative_to(BUILD_ROOT))
         return True
+
+    def _loads(self) -> Finished:
+        return self.run("build.log", [sys.executable, "-m", "asrkern"], 60)
+
+    def _built_otherwise(self, failed: Finished, seconds: float, architecture: str) -> bool:
+        """Whether there is something to check all the same: all, if only pip was in the way, else Triton's kernels."""
+        end = time.monotonic() + seconds
+        for cuda in ("ON", "OFF"):
+            # Ninja says so of what does not compile.
+            if not shutil.which("cmake") or (cuda == "ON" and "FAILED: " in failed.output):
+                continue
+            # It may be that of other sources.
+            (BUILD_ROOT / "asrkern" / "_C_cuda.so").unlink(missing_ok=True)
+            commands = [
+                ["cmake", f"-DASRKERN_CUDA={cuda}", "-S", ".", "-B", "build/cmake"],
+                ["cmake", "--build", "build/cmake"],
+            ]
+            if (
+                not any(
+                    self.run("build.log", command, end - time.monotonic(), CUDAARCHS=architecture).problem
+                    for command in commands
+                )
+                and not self._loads().problem
+            ):
+                return True
+        return False
+
+    def _unpack(self, earlier: Path) -> bool:
+        """Whether what an earlier run built is whole and loads."""
+        kept = earlier / "build.tar.gz"
+        if not kept.is_file():
+            return False
+        try:
+            with tarfile.open(kept) as archive:
+                # All of it is read before any of it is written.
+                archive.getmembers()
+                archive.extractall(BUILD_ROOT, filter="data")
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            print(f"{kept} is damaged, built again: {error}")
+            return False
+        with contextlib.suppress(shutil.SameFileError):
+            shutil.copy(kept, self.out)
+        return self._loads().problem is None
 
     def _build_sources(self) -> str:
         """One SHA-256 of all that is compiled, and of what it is compiled with and for."""
@@ -321,8 +385,8 @@ class Check:
         for name in self.names:
             if name not in self.begun:
                 self._begin(name)
-            if "killed" in self._found(name, "small").get("problem", ""):
-                print(f"{name} not tested: its small cases hung")
+            if lost := self._lost(name):
+                print(f"{name} not tested: {lost}")
             elif self._is_due(name, "tests"):
                 waiting.append(name)
         done = self.resume and "problem" not in self.record.get("other_tests", {"problem": "not run"})
@@ -361,6 +425,13 @@ class Check:
         """What a stage found of a kernel; empty if it has not run."""
         return self.record["kernels"].get(name, {}).get(stage, {})
 
+    def _lost(self, name: str) -> str | None:
+        """Why nothing more can be asked of a kernel, by its small cases."""
+        problem = self._found(name, "small").get("problem", "")
+        if "killed" in problem:
+            return "its small cases hung"
+        return problem if problem == OFF else None
+
     def _is_due(self, name: str, stage: str) -> bool:
         """Whether a stage has not passed for this kernel, in this run or the one that it continues."""
         found = self._found(name, stage)
@@ -392,12 +463,7 @@ class Check:
 
     def sanitize(self) -> None:
         """compute-sanitizer on the small cases: memory, and for CUDA kernels races in shared memory."""
-        names = [
-            name
-            for name in self.names
-            if name in self.record["kernels"]
-            and "killed" not in self._found(name, "small").get("problem", "")
-        ]
+        names = [name for name in self.names if name in self.record["kernels"] and not self._lost(name)]
         if not shutil.which("compute-sanitizer"):
             for name in names:
                 self.record["kernels"][name]["sanitizer"] = {"compute-sanitizer": "not on this machine"}
@@ -448,9 +514,13 @@ class Check:
             group = next(iter(waiting))
             seconds = left * waiting[group] / sum(waiting.values())
             del waiting[group]
-            hung = [name for name in self._kernels_of(group) if self.hung(name)]
-            if hung or left < 5:
-                print(f"{group} not timed: {'no time left' if left < 5 else f'{hung[0]} hung'}")
+            lost = [
+                f"{name} hung" if self.hung(name) else f"{name} {OFF}"
+                for name in self._kernels_of(group)
+                if self.hung(name) or self._lost(name)
+            ]
+            if lost or left < 5:
+                print(f"{group} not timed: {_gpu_report.NO_TIME if left < 5 else lost[0]}")
                 continue
             options = ["--seconds", f"{seconds:.0f}"]
             if "ceilings" in self.record:
@@ -471,7 +541,10 @@ class Check:
 
     def _take_rows(self) -> None:
         """Put what gpu_bench.py has written in place of the earlier rows of the same groups."""
-        found = [json.loads(line) for line in (self.out / "rows.jsonl").read_text().splitlines()]
+        path = self.out / "rows.jsonl"
+        found = _gpu_lines.read(path)
+        # Without the half of a row that a process left which was killed: the next one appends.
+        _gpu_lines.write(path, found)
         new = {row["group"] for row in found}
         rows = [row for row in self.record.get("rows", []) if row["group"] not in new]
         for row in found:
@@ -483,12 +556,44 @@ class Check:
         self.write()
 
 
+def earlier_record(path: Path) -> dict[str, Any]:
+    """The gpu.json of an earlier run; empty without one, and where it is damaged, which is said."""
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+        if isinstance(record["kernels"], dict):
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    print(f"{path} is damaged: nothing of it is kept")
+    return {}
+
+
+def shortened(text: str, most: int) -> str:
+    """The text's beginning and end, in so many characters."""
+    if len(text) <= most:
+        return text
+    gap = f"\n… {len(text) - most} characters and more left out …\n"
+    end = 3 * (most - len(gap)) // 4
+    return text[: most - len(gap) - end] + gap + text[-end:]
+
+
+def build_failures(done: Finished) -> list[str]:
+    """What the compilers said was wrong: other files' output follows it, since they compile at once."""
+    lines = [line.strip() for line in done.output.splitlines() if line.strip()]
+    wrong = [line for line in lines if re.search(r"\berror\b|^FAILED|\bundefined\b", line)]
+    return [line[:200] for line in wrong[:12] or lines[-12:]] or [str(done.problem)]
+
+
 def small_counts(done: Finished) -> dict[str, Any]:
     """passed and failed cases of _gpu_small.py, and what went wrong: the problem, and the last lines of the output."""
     wrong = len(re.findall(r" WRONG, allowed ", done.output))
     passed = len(re.findall(r": \d\.\de[+-]\d+$", done.output, re.MULTILINE))
     found: dict[str, Any] = {"passed": passed, "failed": wrong, "seconds": round(done.seconds, 1)}
-    if done.problem or wrong or not passed:
+    if re.search(r"^\w+ is off$", done.output, re.MULTILINE):
+        found["problem"] = OFF
+    elif done.problem or wrong or not passed:
         found["problem"] = "not all right" if wrong and done.status == 1 else done.problem or "no case ran"
         found["failures"] = [line[:200] for line in done.output.strip().splitlines()[-12:]]
     return found
@@ -511,8 +616,11 @@ def test_counts(done: Finished) -> dict[str, Any]:
     elif not counts["passed"]:
         counts["problem"] = "no test ran"
     if "problem" in counts:
-        failed = [line for line in done.output.splitlines() if re.match(r"(FAILED|ERROR) \S+::", line)]
-        counts["failures"] = [line[:200] for line in failed[:12] or done.output.strip().splitlines()[-12:]]
+        lines = done.output.strip().splitlines()
+        failed = [line for line in lines if re.match(r"(FAILED|ERROR) \S+::", line)]
+        # A process that dies says why before it shows where.
+        died = [line for line in lines if re.search(r"Fatal Python error|Error:|CUDA error", line)]
+        counts["failures"] = [line[:200] for line in failed[:12] or [*died[:6], *lines[-6:]]]
     return counts
 
 

@@ -15,6 +15,7 @@ from asrkern.decoder import CTCBeamDecoder, NGramLM
 from tests.decoder.contexts import CONTEXTS, LETTERS, PIECES, make_decoder
 from tests.decoder.models import random_log_probs, small_lm
 from tests.kernels import team_search
+from tests.kernels.gru_host import SM_80, SM_90
 
 
 @pytest.fixture
@@ -224,6 +225,38 @@ def test_the_collectives_of_a_block(tmp_path, sanitizer):
     program = team_search.build(tmp_path, *sanitizer, name="block_team")
     done = subprocess.run([program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "beam_width, vocabulary, fits_a100, fits_h200",
+    [
+        # The defaults; what tests/gpu and benchmarks/qualification ask of a device; what its documentation promises.
+        (100, 29, True, True),
+        (7, 6, True, True),
+        (200, 128, True, True),
+        (16, 1000, True, True),
+        (64, 29, True, True),
+        (700, 29, False, True),
+        (100, 23_000, False, True),
+        (730, 29, False, False),
+        (100, 24_000, False, False),
+        (4000, 29, False, False),
+    ],
+)
+def test_what_fits_into_a_block(room, beam_width, vocabulary, fits_a100, fits_h200):
+    """A block's threads and shared memory, by an A100's and an H200's numbers, however long the utterance is."""
+    for frames in (1, 500, 4000):
+        done = subprocess.run(
+            [room, *map(str, (beam_width, vocabulary, frames))], capture_output=True, text=True
+        )
+        threads, taken = map(int, done.stdout.split())
+        assert threads % 32 == 0 and threads <= 512
+        assert (taken <= SM_80[1], taken <= SM_90[1]) == (fits_a100, fits_h200), taken
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    return team_search.build(tmp_path_factory.mktemp("room"), "-O0", name="ctc_room")
 
 
 def test_threads_that_part_are_told(tmp_path):

@@ -134,6 +134,15 @@ def test_torchs_kernels_are_a_fallback(monkeypatch):
     assert found["fallback"] == ["batch_norm_act"] and found["kernels"] == {}
 
 
+def test_what_a_row_says_is_short(monkeypatch):
+    def broken(at):
+        raise RuntimeError("a compiler's whole output " * 10_000)
+
+    monkeypatch.setattr(gpu_bench, "rows", lambda group, quick: iter([Row("t", "broken", "fp32", broken)]))
+    [row] = gpu_bench.measured("gru", False, time.monotonic() + 100, 1.0)
+    assert row["failed"].startswith("RuntimeError: a compiler's") and len(row["failed"]) < 250
+
+
 def test_a_row_that_raises_or_is_too_late_is_recorded(monkeypatch):
     def broken(at):
         raise RuntimeError("CUDA error: an illegal memory access\nmore")

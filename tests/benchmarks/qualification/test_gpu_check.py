@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 
 import pytest
@@ -44,8 +45,10 @@ class Machine:
         self.memcheck = Finished(0, 1.0, "========= ERROR SUMMARY: 0 errors")
         self.build = Finished(0, 60.0, PTXAS)
         self.imported = Finished(0, 2.0, "asrkern 0.1.0")
+        self.cmake = {"ON": Finished(1, 1.0, "CMake Error"), "OFF": Finished(0, 40.0, "ninja: done")}
         self.about = Finished(0, 3.0, "a warning\n" + json.dumps(ABOUT))
         self.rows = [ROW]
+        self.off = set()
 
     def __call__(self, command, seconds, **environment):
         assert seconds <= 480 and environment["ASRKERN_CUDA"] == "force"
@@ -58,6 +61,10 @@ class Machine:
             return self.build
         if text.endswith("-m asrkern"):
             return self.imported
+        if command[0] == "cmake":
+            assert environment["CUDAARCHS"] == "90a-real"
+            return next((done for cuda, done in self.cmake.items() if f"-DASRKERN_CUDA={cuda}" in command),
+                        Finished(0, 40.0, "ninja: done"))  # fmt: skip
         if "-m pytest" in text:
             assert environment["ASRKERN_CHECK"] == "1" and ("-n" in command) == (
                 "OMP_NUM_THREADS" in environment
@@ -69,7 +76,7 @@ class Machine:
             races = Finished(0, 1.0, "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)")
             return races if "racecheck" in command else self.memcheck
         if "_gpu_small.py" in text:
-            return self.small
+            return Finished(1, 3.0, f"{command[-1]} is off") if command[-1] in self.off else self.small
         if "gpu_bench.py" in text:
             found = {"group": "ceilings", "copy_gb_s": 4300.0, "bf16_tflop_s": 780.0, "tf32_tflop_s": 390.0,
                      "fp32_tflop_s": 50.0}  # fmt: skip
@@ -157,6 +164,17 @@ def test_a_kernel_whose_tests_did_not_all_pass_is_not_passed(machine, capsys, do
     assert f"({problem})" in capsys.readouterr().out
 
 
+def test_why_a_test_died_is_recorded(machine):
+    said = [
+        "test_x.py::test_a ",
+        "Fatal Python error: Aborted",
+        *(f'  File "x.py", line {i}' for i in range(50)),
+    ]
+    machine.tests["gru_forward"] = Finished(-6, 2.0, "\n".join(said))
+    _, record = check(machine)
+    assert record["kernels"]["gru_forward"]["tests"]["failures"] == [said[1], *said[-6:]]
+
+
 def test_a_kernel_that_hung_is_not_timed(machine, capsys):
     machine.tests["gru_forward"] = Finished(None, 150.0, "")
     _, record = check(machine)
@@ -198,17 +216,98 @@ def test_without_a_sanitizer_the_record_says_so(machine, monkeypatch):
     assert "driver" not in record["about"]
 
 
+def test_a_sanitizer_that_was_cut_holds_nothing_back_and_is_told(machine):
+    machine.memcheck = Finished(None, 90.0, "========= COMPUTE-SANITIZER")
+    status, record = check(machine)
+    found = record["kernels"]["masked_conv2d"]
+    assert status == 0 and found["passed"]
+    assert found["sanitizer"] == {"memcheck": "no result (killed after 90 s)"}
+    assert "memcheck: no result (killed after 90 s)" in (machine.out / "gpu.md").read_text()
+    # The next run asks again.
+    resume(machine)
+    assert len(commands(machine, "compute-sanitizer --tool memcheck")) == len(KERNELS)
+
+
+NOT_COMPILED = (
+    f"""{PTXAS}
+FAILED: [code=2] CMakeFiles/cuda_objects.dir/kernels/rnn/cuda/gru_bwd.cu.o
+gru_bwd.cu(7): error: identifier "x" is undefined
+"""
+    + PTXAS * 50
+)
+
+
+def test_what_does_not_compile_costs_the_cuda_kernels_alone(machine, capsys):
+    machine.build = Finished(1, 20.0, NOT_COMPILED)
+    machine.off = CUDA = {"gru_forward", "gru_backward", "ctc_beam_search"}
+    stale = gpu_check.ROOT / "asrkern" / "_C_cuda.so"
+    stale.parent.mkdir()
+    stale.touch()
+    status, record = check(machine)
+    assert status == 1 and not record["build"]["passed"] and not stale.exists()
+    assert record["build"]["failures"] == [line for line in NOT_COMPILED.splitlines() if "gru_bwd" in line]
+    assert {name for name in KERNELS if record["kernels"][name]["passed"]} == set(KERNELS) - CUDA
+    assert [command[1] for command in commands(machine, "cmake")] == ["-DASRKERN_CUDA=OFF", "--build"]
+    # Nothing more is asked of what is off.
+    for part in ("compute-sanitizer", "tests/gpu/test_gru.py", "tests/gpu/test_ctc_beam_search.py"):
+        assert not [c for c in commands(machine, part) if c[0] != "compute-sanitizer" or c[-1] in CUDA]
+    assert [command[-1] for command in commands(machine, "gpu_bench")] == ["ceilings", "conv", "bn"]
+    printed = capsys.readouterr().out
+    assert 'error: identifier "x" is undefined' in printed.split("recorded")[0]
+    assert "gru not timed: gru_forward is not built" in printed
+    assert 'build: gru_bwd.cu(7): error: identifier "x" is undefined' in printed
+    # What was built is not tried again; after a change it is.
+    resume(machine)
+    assert not commands(machine, "pip install") and not commands(machine, "cmake")
+    capsys.readouterr()
+    machine.build, machine.off = Finished(0, 60.0, PTXAS), set()
+    (gpu_check.ROOT / "csrc").mkdir()
+    (gpu_check.ROOT / "csrc" / "mended.cpp").touch()
+    status, record = resume(machine)
+    assert status == 0 and "failures" not in record["build"] and "build:" not in capsys.readouterr().out
+
+
+def test_what_only_pip_could_not_install_is_checked_whole(machine):
+    machine.build = Finished(1, 60.0, f"{PTXAS}\nERROR: externally managed")
+    machine.cmake["ON"] = Finished(0, 5.0, "-- Build files have been written")
+    status, _ = check(machine)
+    assert status == 0
+    assert [command[1] for command in commands(machine, "cmake")] == ["-DASRKERN_CUDA=ON", "--build"]
+
+
 def test_nothing_is_recorded_where_the_build_fails_or_does_not_load(machine, capsys):
-    machine.build = Finished(1, 20.0, "error: no")
+    machine.build, machine.cmake["OFF"] = Finished(1, 20.0, "error: no"), Finished(1, 1.0, "")
     status, record = check(machine)
     assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
     machine.build, machine.imported = Finished(0, 60.0, PTXAS), Finished(1, 2.0, "undefined symbol")
+    machine.cmake["OFF"] = Finished(0, 1.0, "")
     status, record = check(machine)
     assert status == 1 and record["kernels"] == {} and not record["build"]["passed"]
     assert "undefined symbol" in capsys.readouterr().out
     machine.about = Finished(1, 1.0, "AssertionError: Torch not compiled with CUDA enabled")
     assert main(["--out", str(machine.out)]) == 1
     assert "no CUDA device" in capsys.readouterr().out
+
+
+def test_without_nvcc_the_cuda_kernels_are_off(machine):
+    """setup.py builds without them then, and says nothing."""
+    machine.off = {"gru_forward", "gru_backward", "ctc_beam_search"}
+    status, record = check(machine)
+    assert status == 1 and record["build"]["passed"]
+    for name in KERNELS:
+        found = record["kernels"][name]
+        assert found["passed"] == (name not in machine.off)
+        if name in machine.off:
+            assert found["small"]["problem"] == "is not built, or Triton is missing"
+            assert found["tests"] == {} and found["sanitizer"] == {}
+
+
+def test_libraries_may_talk_after_the_device_has_told(machine):
+    machine.about = machine.about._replace(
+        output=machine.about.output + "\nException ignored in: <function>\n"
+    )
+    status, record = check(machine)
+    assert status == 0 and record["about"]["device"] == "GPU X"
 
 
 def test_only_some_kernels_keep_the_others_records(machine):
@@ -289,6 +388,167 @@ def test_the_build_is_taken_along(machine):
     (gpu_check.ROOT / "csrc" / "new.cpp").touch()
     resume(machine)
     assert len(commands(machine, "pip install")) == 1
+
+
+def test_a_build_that_is_not_whole_is_built_again(machine, capsys):
+    built = gpu_check.ROOT / "asrkern" / "_C_cuda.so"
+    built.parent.mkdir()
+    built.write_bytes(bytes(range(256)) * 400)
+    check(machine)
+    archive = machine.out / "build.tar.gz"
+    whole, first = archive.read_bytes(), machine.out
+    for damaged in (b"", whole[:5], whole[: len(whole) // 2], b"x" * len(whole)):
+        built.unlink()
+        archive.write_bytes(damaged)
+        machine.out = first
+        status, _ = resume(machine)
+        assert status == 0 and len(commands(machine, "pip install")) == 1, len(damaged)
+        assert "build.tar.gz is damaged, built again" in capsys.readouterr().out
+        assert not built.exists()
+        built.touch()
+
+
+def test_a_kill_while_the_build_is_packed_leaves_none(machine, monkeypatch):
+    def add(*_):
+        raise KeyboardInterrupt
+
+    (gpu_check.ROOT / "asrkern").mkdir()
+    (gpu_check.ROOT / "asrkern" / "_C.so").touch()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gpu_check.tarfile.TarFile, "add", add)
+        check(machine)
+    assert not (machine.out / "build.tar.gz").exists()
+    status, _ = resume(machine)
+    assert status == 0 and len(commands(machine, "pip install")) == 1
+
+
+@pytest.mark.parametrize("text", ["", '{"kernels": {"gru_f', "[]", '{"kernels": []}', "{}", "\0" * 9])
+def test_a_damaged_record_is_begun_anew(machine, capsys, text):
+    check(machine)
+    (machine.out / "gpu.json").write_text(text)
+    status, _ = resume(machine)
+    assert status == 0 and "gpu.json is damaged: nothing of it is kept" in capsys.readouterr().out
+    assert {command[-1] for command in commands(machine, "_gpu_small.py")} == set(KERNELS)
+    assert len(commands(machine, "pip install")) == 1
+
+
+@pytest.mark.parametrize("end", ['{"group": "conv", "tit', '{"group": "conv", "tit\n', "12\n", "\xff\n"])
+def test_half_a_row_costs_that_row(machine, end):
+    check(machine)
+    rows = machine.out / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes() + end.encode("latin-1"))
+    machine.rows = [ROW, {**ROW, "group": "conv", "title": "masked"}]
+    status, record = resume(machine)
+    assert status == 0 and [row["group"] for row in record["rows"]] == ["gru", "conv"]
+    assert all(json.loads(line) for line in (machine.out / "rows.jsonl").read_text().splitlines())
+
+
+def test_a_row_that_a_kill_cut_does_not_reach_the_next_group(machine, monkeypatch):
+    def call(command, seconds, **environment):
+        if command[-1] == "gru":
+            with (machine.out / "rows.jsonl").open("a") as file:
+                file.write('{"group": "gru", "ti')
+            return Finished(None, seconds, "")
+        return machine(command, seconds, **environment)
+
+    monkeypatch.setattr(gpu_check, "run", call)
+    machine.rows = [{**ROW, "group": "beam"}]
+    _, record = check(machine)
+    assert [row["group"] for row in record["rows"]] == ["beam"]
+
+
+def test_a_run_may_go_on_in_its_own_folder(machine):
+    check(machine)
+    status, record = check(machine, "--resume", str(machine.out))
+    assert status == 0 and record["rows"] == [ROW] and len(commands(machine, "pip install")) == 1
+    assert (machine.out / "build.tar.gz").is_file()
+
+
+def test_another_device_has_ceilings_of_its_own(machine):
+    check(machine)
+    machine.about = Finished(0, 3.0, json.dumps({**ABOUT, "device": "GPU Z"}))
+    _, record = resume(machine, "--stages", "build", "small")
+    assert (
+        "ceilings" not in record
+        and record["rows"] == []
+        and record["kernels"]["gru_forward"]["device"] == "GPU Z"
+    )
+    machine.out = machine.out.parent
+    resume(machine)
+    assert "ceilings" in [command[-1] for command in commands(machine, "gpu_bench")]
+
+
+LONG = "an error that says a lot " * 400
+
+
+def test_the_worst_case_comes_back_whole(machine, capsys, monkeypatch):
+    """All goes wrong at length: what is printed and every file of the record stay small, and what matters is there."""
+    names = [f"tests/gpu/test_x.py::test_{'y' * 300}[{i}]" for i in range(400)]
+    tests = "\n".join(
+        [LONG] * 200 + [f"FAILED {name} - {LONG}" for name in names] + ["= 400 failed in 149.99s ="]
+    )
+    machine.tests = dict.fromkeys(KERNELS, Finished(1, 149.9, tests))
+    machine.small = Finished(
+        -11, 59.9, "\n".join([f"gru_forward {LONG}: 3.0e-01 WRONG, allowed 1e-05"] * 500)
+    )
+    machine.memcheck = Finished(None, 89.9, f"{LONG}\n" * 500)
+    machine.build = Finished(1, 119.9, f"FAILED: x.o\n{LONG}: error: {LONG}\n" * 300)
+    rows = [
+        {"group": row_group, "title": row.title, "row": row.name, "arithmetic": row.arithmetic,
+         "failed": f"RuntimeError: {LONG[:200]}"}
+        for row_group in _gpu_rows.GROUPS for row in _gpu_rows.rows(row_group, quick=False)
+    ]  # fmt: skip
+    machine.rows = rows
+
+    def call(command, seconds, **environment):
+        done = machine(command, seconds, **environment)
+        return done._replace(output=f"{LONG}\n" * 500) if "gpu_bench" in " ".join(command) else done
+
+    monkeypatch.setattr(gpu_check, "run", call)
+    status, record = check(machine)
+    printed = capsys.readouterr().out
+    assert status == 1 and len(record["rows"]) == len(rows) > 50
+    assert len(printed) < 12_000
+    assert all(f"`{name}`" in printed for name in KERNELS)
+    sizes = {path.name: path.stat().st_size for path in machine.out.iterdir()}
+    assert len(sizes) == 7 and max(sizes.values()) < 2**20, sizes
+
+
+def test_a_long_log_keeps_its_beginning_and_its_end():
+    text = "".join(f"{i}\n" for i in range(10_000))
+    found = gpu_check.shortened(text, 1000)
+    assert len(found) <= 1000 and found.startswith("0\n1\n") and found.endswith("9998\n9999\n")
+    assert f"{len(text) - 1000} characters and more left out" in found
+    assert gpu_check.shortened(text, len(text)) == text
+
+
+@pytest.mark.parametrize("minutes", [8, 4])
+def test_deadlines_add_up(machine, monkeypatch, minutes):
+    """Every process takes all of its time, one after the other: the whole takes no more than it may."""
+    now, lock, spent = [0.0], threading.Lock(), []
+
+    def call(command, seconds, **environment):
+        with lock:
+            now[0] += seconds
+        spent.append(seconds)
+        # The build comes to its end, and so do small cases; all else is killed.
+        done = machine(command, seconds, **environment)
+        ends = done in (machine.about, machine.build, machine.imported, machine.small)
+        return done._replace(seconds=seconds) if ends else Finished(None, seconds, "")
+
+    monkeypatch.setattr(gpu_check, "run", call)
+    monkeypatch.setattr(gpu_check, "PARALLEL", 1)
+    monkeypatch.setattr(gpu_check.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(gpu_check, "BUILD_SECONDS", 60)
+    status, record = check(machine, "--minutes", str(minutes))
+    assert status == 1 and now[0] == sum(spent) <= 60 * minutes
+    # Nothing is begun in vain; in eight minutes the kernel that matters most has its small cases, and what there was no
+    # time for has not failed.
+    assert min(spent) >= 1
+    if minutes == 8:
+        assert record["kernels"]["gru_forward"]["small"]["passed"] == 2
+        table = (machine.out / "gpu.md").read_text()
+        assert "its check was cut short" in table and "its check failed" not in table
 
 
 def test_nothing_begins_when_the_time_is_over(machine, capsys):
