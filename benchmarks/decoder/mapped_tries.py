@@ -71,15 +71,15 @@ def _resident() -> tuple[int, int]:
 
 
 def measure(way: str, file: Path, sentences: list[str]) -> tuple[float, int, int]:
-    """Seconds to load; bytes of memory and of the file's pages after scoring; in a process of its own."""
+    """Seconds of the CPU to load; bytes of memory and of the file's pages after scoring; in a process of its own."""
     score_nothing = [""]
     if way == PEER:
         import kenlm  # noqa: F401 (its own memory does not count)
     before = _resident()
-    began = time.perf_counter()
+    began = time.process_time()
     model = load(way, file)
     score(model, score_nothing)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     score(model, sentences)
     anonymous, of_files = (after - b for after, b in zip(_resident(), before))
     return seconds, anonymous, of_files
@@ -154,7 +154,7 @@ def compare(file: Path, arpa: Path | None, sentences: list[str], rounds: int) ->
         rows.append(
             {
                 "": way,
-                "loaded in s": f"{loading:.2f}",
+                "loaded in CPU s": f"{loading:.2f}",
                 "memory MiB": f"{anonymous / 2**20:.1f}",
                 "and of the file": f"{of_files / 2**20:.1f}",
                 "together / file": f"{(anonymous + of_files) / size:.2f}",
