@@ -38,7 +38,10 @@ def make_nemo():
     """nemo.arpa: the same text, and each token once, in NeMo's numbering, token i as chr(i + 100)."""
     labels = CTCBeamDecoder.from_tokens("tok.model").labels
     tokenize = read_tokenizer("tok.model")
-    lines = [[labels.index(token) for token in tokenize(line)] for line in Path("text.txt").open()]
+    lines = [
+        [labels.index(token) for token in tokenize(line)]
+        for line in Path("text.txt").read_text().splitlines()
+    ]
     text = [" ".join(chr(token + 100) for token in line) for line in [*lines, range(len(labels) - 1)]]
     NGramLM.estimate(text, 3, discount_fallback=True).to_arpa("nemo.arpa")
 
