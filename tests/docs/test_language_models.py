@@ -13,7 +13,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
-from asrkern.decoder import NGramLM
+from asrkern.decoder import CTCBeamDecoder, NGramLM, read_tokenizer
 from tests.decoder.kenlm_writer import SMALL, quantise, trie_binary
 from tests.decoder.scorer_writer import automaton, package
 
@@ -34,6 +34,18 @@ def make_tokenizer(words):
     Path("tok.model").write_bytes(model.getvalue())
 
 
+def make_nemo():
+    """nemo.arpa: the same text, and each token once, in NeMo's numbering, token i as chr(i + 100)."""
+    labels = CTCBeamDecoder.from_tokens("tok.model").labels
+    tokenize = read_tokenizer("tok.model")
+    lines = [
+        [labels.index(token) for token in tokenize(line)]
+        for line in Path("text.txt").read_text().splitlines()
+    ]
+    text = [" ".join(chr(token + 100) for token in line) for line in [*lines, range(len(labels) - 1)]]
+    NGramLM.estimate(text, 3, discount_fallback=True).to_arpa("nemo.arpa")
+
+
 def test_examples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [ngram[0] for ngram in SMALL if len(ngram) == 1 and not ngram[0].startswith("<")]
@@ -47,17 +59,20 @@ def test_examples(tmp_path, monkeypatch, capsys):
     assert [language for language, _ in examples] == [
         *["python"] * 4,
         "sh",
-        "python",
+        *["python"] * 2,
         "sh",
         "sh",
     ]
     make_tokenizer(words)
-    found = []
+    make_nemo()
+    found, of_tokens = [], []
     for language, text in examples:
         if language == "python":
             exec(compile(text, "language_models.md", "exec"), names)
             if len(names["decoder"].labels) == 29:
                 found += names["decoder"].decode(names["log_probs"])[0].text.split()
+            elif names["decoder"].context.lm_tokens is not None:
+                of_tokens.append(names["decoder"].context.lm_tokens.count_nonzero())
         else:
             NGramLM.open("model.bin", keep_ngrams=True).to_arpa("model.arpa")
             for line in text.splitlines():
@@ -67,4 +82,5 @@ def test_examples(tmp_path, monkeypatch, capsys):
                 assert result.exit_code == 0, (line, result.output)
     assert "NGramLM(order=3" in capsys.readouterr().out
     assert found and {*found} <= {*words}
-    assert names["lm"].unit == "token" and names["decoder"].context.lm_tokens.count_nonzero() > 5
+    assert names["lm"].unit == "token" and len(of_tokens) == 2
+    assert of_tokens[0] > 5 and of_tokens[1] > 15

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from asrkern.decoder import NGramLM
 from benchmarks.decoder import mapped_tries
 from tests.decoder.kenlm_writer import SMALL, trie_binary
 
@@ -39,6 +40,32 @@ def test_table(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "4 sentences, 11 words" in printed
     assert all(f"| {way} " in printed for way in ("mapped", "converted"))
+
+
+def test_beside_the_arpa_file(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arpa = tmp_path / "model.arpa"
+    NGramLM.open(arguments[0], keep_ngrams=True).to_arpa(arpa)
+    assert mapped_tries.main([*arguments, "--arpa", str(arpa)]) == 0
+    assert "| from ARPA |" in capsys.readouterr().out
+    # Of another model.
+    NGramLM.open(arguments[0]).prune(1.0).to_arpa(arpa)
+    assert mapped_tries.main([*arguments, "--arpa", str(arpa)]) == 1
+    assert "of from ARPA differs by" in capsys.readouterr().out
+
+
+def test_made_files(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped_tries, "MADE_SENTENCES", 2000)
+    monkeypatch.setattr(mapped_tries, "MADE_HELD_OUT", 20)
+    assert mapped_tries.main(["--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "made.bin" in printed and "20 sentences" in printed and "| from ARPA |" in printed
+    for wrong in (["--arpa", "model.arpa"], arguments[:1]):
+        with pytest.raises(SystemExit):
+            mapped_tries.main(wrong)
 
 
 def test_other_scores_are_not_timed(
