@@ -19,32 +19,12 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from asrkern.cli.app import app
-from asrkern.corpus import LocalEngine, RayEngine, Worker, transcribe_corpus
-from asrkern.corpus.cluster import _Tries
+from asrkern.corpus import LocalEngine, Worker, transcribe_corpus
 from asrkern.corpus.plan import Job, batches
 from asrkern.data import load_audio, make_detector, read_manifest
-from asrkern.recognizer.transcript_forms import content
 from tests.cli.tiny import speech
-from tests.corpus.workers import Mortal, Stillborn, make_corpus, open_transcriber, rows_of
+from tests.corpus.workers import Mortal, Stillborn, open_transcriber, rows_of
 from tests.training.tones import RATE
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_corpus(tmp_path_factory.mktemp("corpus"), 70)
-
-
-@pytest.fixture(scope="module")
-def expected(corpus: tuple[Path, Path]) -> list[dict[str, Any]]:
-    """What the recordings say, each for itself."""
-    manifest, checkpoint = corpus
-    transcriber, rows = open_transcriber(checkpoint), []
-    for entry, utterance in enumerate(read_manifest(manifest)):
-        samples = load_audio(utterance.audio_path, RATE)
-        row = {"entry": entry, "offset": 0.0, "file": str(utterance.audio_path)}
-        said = json.loads(json.dumps(content(transcriber.recording(samples))))
-        rows.append({**row, "seconds": round(len(samples) / RATE, 3), **said})
-    return rows
 
 
 def local(make_worker: Any, manifest: Path, out: Path) -> Any:
@@ -279,34 +259,6 @@ def test_usage(
     arguments = [str(corpus[0]) if each == "MANIFEST" else each for each in arguments]
     result = CliRunner().invoke(app, ["transcribe", str(corpus[1]), *arguments])
     assert result.exit_code == 2 and message in result.stderr
-
-
-def test_ray(corpus: tuple[Path, Path], expected: list[dict[str, Any]], tmp_path: Path) -> None:
-    """Two actors, one of which is killed."""
-    pytest.importorskip("ray.data")
-    manifest, checkpoint = corpus
-    with RayEngine(Mortal(checkpoint, 41, tmp_path / "killed"), 2) as engine:
-        assert transcribe_corpus(manifest, tmp_path / "out", engine, {}) == (70, 0)
-    assert (tmp_path / "killed").exists() and rows_of(tmp_path / "out") == expected
-
-
-def test_ray_does_not_begin_for_ever() -> None:
-    tries = _Tries()
-    assert [tries.may_begin("a"), tries.may_begin("b"), tries.may_begin("a"), tries.may_begin("a")] == [
-        True,
-        True,
-        True,
-        False,
-    ]
-    assert all(tries.may_start() for _ in range(6)) and not tries.may_start()
-    tries.started()
-    assert tries.may_start()
-
-
-def test_what_ray_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"ray is not installed: pip install 'asrkern\[ray\]'"):
-        RayEngine(Stillborn("killed"), 1)
 
 
 def test_the_documents_commands(

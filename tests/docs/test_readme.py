@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from asrkern.cli.app import app
 from benchmarks.decoder import ctc_beam, ngram
-from tests.cli.tiny import make_recognizer, speech, write
+from tests.cli.tiny import make_deepspeech2, speech, write, write_words
 from tests.training.tones import RATE
 
 ROOT = Path(__file__).parents[2]
@@ -115,15 +115,20 @@ def test_python_is_python_and_the_call_runs(
     for block in blocks:
         ast.parse(block)
     [call] = [block for block in blocks if "asrkern.load(" in block]
-    recognizer = make_recognizer("ctc")
+    recognizer = make_deepspeech2()
+    write_words(recognizer)
     write(tmp_path, recognizer).rename(tmp_path / "best.safetensors")
     soundfile.write(tmp_path / "speech.flac", speech(2).numpy(), RATE)
     monkeypatch.chdir(tmp_path)
     found: dict[str, object] = {}
     exec(call, found)
-    words = capsys.readouterr().out.splitlines()
-    assert found["text"] and len(words) == len(found["transcript"].words) > 0
-    assert re.fullmatch(r"\d+\.\d\d \d+\.\d\d \S+ [01]\.\d\d", words[0])
+    said, transcript = capsys.readouterr().out.splitlines(), found["transcript"]
+    words = [line for line in said if re.fullmatch(r"\d+\.\d\d \d+\.\d\d \S+ [01]\.\d\d", line)]
+    assert found["text"] and len(words) == len(transcript.words) > 0
+    # Two seconds in chunks of 0.2, and the end; what stays of each is the text.
+    live = [re.fullmatch(r"(\d\.\d) s: (.*) \| (.*)", line) for line in said[len(words) :]]
+    assert [each[1] for each in live] == [f"{min(t, 10) / 5:.1f}" for t in range(1, 12)]
+    assert " ".join(filter(None, (each[2] for each in live))) == transcript.text and not live[-1][3]
 
 
 def test_extras_are_those_of_the_project() -> None:

@@ -82,6 +82,12 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press a key, by its name and its number in Windows; ``text`` is what it writes."""
+        options = {"key": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **options, **({"text": text} if text else {}))
+        self.call("Input.dispatchKeyEvent", type="keyUp", **options)
+
     def picture(self, path: Path) -> None:
         """A picture of what is seen."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from asrkern.decoder import NGramLM
 from tests.cli.tiny import speech
 from tests.serve.browser import CHROMIUM, Page, browsing
 from tests.serve.live import Live, serving, streaming_searches
@@ -65,7 +66,7 @@ def test_a_recording(live: Live, page: Page, recording: Path) -> None:
     )
     assert page.run("document.querySelectorAll('#words .word')[1].title").startswith(detail)
     page.run("document.querySelector('#words .word').focus()")
-    page.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight", windowsVirtualKeyCode=39)
+    page.press("ArrowRight", 39)
     assert page.run("document.querySelector('#detail').textContent").startswith(detail)
     for form in ("srt", "vtt"):
         assert " --> " in page.run(SAVED.replace("FORM", form))
@@ -95,6 +96,59 @@ def test_other_settings_are_tried_on_the_recording(live: Live, page: Page, recor
     page.until("document.querySelector('#status').textContent === '3.0 s of audio.'")
     fields = [("hotwords", "papapa"), ("hotword_weight", "20")]
     assert shown(page) == live.post(recording.read_bytes(), *fields).json()["text"].split() != before
+
+
+def test_the_language_models_weight_is_tried_on_the_recording(
+    page: Page, recording: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_text("A QNQMAQ S\nPAPA UP A S\n" * 5)
+    lm = NGramLM.estimate(tmp_path / "text", order=2, discount_fallback=True)
+    with serving(streaming_searches(lm=lm, alpha=0.3)) as searched:
+        ready(searched, page)
+        shown_weight = "document.querySelector('output[for=alpha]').textContent"
+        assert page.run(shown_weight) == "(the server's)"
+        assert not page.run("document.querySelector('#alpha').disabled")
+        page.choose(recording)
+        page.until("document.querySelector('#status').textContent === '3.0 s of audio.'")
+        usual = shown(page)
+        assert usual == searched.post(recording.read_bytes()).json()["text"].split()
+        for slider, value in (("alpha", "2"), ("beta", "5")):
+            page.run(
+                f"document.querySelector('#{slider}').value = {value};"
+                f"document.querySelector('#{slider}').dispatchEvent(new Event('input'));"
+            )
+        page.run("document.querySelector('#alpha').dispatchEvent(new Event('change'))")
+        page.until("document.querySelector('#status').textContent === '3.0 s of audio.'")
+        assert page.run(shown_weight) == "2"
+        fields = [("alpha", "2"), ("beta", "5")]
+        assert shown(page) == searched.post(recording.read_bytes(), *fields).json()["text"].split() != usual
+
+
+def test_by_keyboard_alone(live: Live, page: Page, recording: Path) -> None:
+    ready(live, page)
+    page.choose(recording)
+    page.until("document.querySelector('#status').textContent === '3.0 s of audio.'")
+    page.until("document.querySelector('#tiles canvas')")
+    page.run("document.activeElement.blur(); document.body.focus()")
+    reached = []
+    # What has the focus is to be seen: it is outlined, or what stands for it.
+    outlined = "getComputedStyle(document.activeElement.id === 'file' ? document.querySelector('label[for=file]') : document.activeElement).outlineStyle"
+    while len(reached) < 20:
+        page.press("Tab", 9)
+        if page.run("document.activeElement === document.body"):
+            break
+        name = "const e = document.activeElement; e.id || e.dataset.form || e.className || e.textContent"
+        reached.append(page.run(f"{{ {name} }}"))
+        assert page.run(outlined) == "solid", reached
+    controls = ["for programs", "microphone", "file", "word", "strip", "txt", "srt", "vtt", "json"]
+    # The language model's weight is for a server that has one, the key for one that asks for it.
+    assert reached == [*controls, "hotwords", "hotword_weight", "beta"]
+    page.run("document.querySelector('#microphone').focus()")
+    page.press("Enter", 13, "\r")
+    page.until("document.querySelector('#microphone').getAttribute('aria-pressed') === 'true'")
+    page.press(" ", 32, " ")
+    page.until("document.querySelector('#microphone').getAttribute('aria-pressed') === 'false'")
+    live.wait_for("asrkern_streams", 0)
 
 
 def test_the_microphone(live: Live, page: Page) -> None:
