@@ -50,6 +50,7 @@ def test_what_is_asked_for_is_in_the_extra_that_is_named():
         call for path in (ROOT / "asrkern").rglob("*.py") for call in calls.findall(path.read_text("utf-8"))
     }
     assert {extra for _, extra in asked} >= {"av", "vad", "ray", "hf", "onnx", "train"}
+    assert {extra for _, extra in asked} <= set(EXTRAS)
     assert {(package, extra) for package, extra in asked if package not in packages_of(extra)} == set()
 
 
