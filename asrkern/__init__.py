@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from asrkern import _optional, _threads
 
 if TYPE_CHECKING:
+    from asrkern import corpus as corpus
     from asrkern import data as data
     from asrkern import decoder as decoder
     from asrkern import models as models
@@ -24,12 +25,25 @@ if TYPE_CHECKING:
     from asrkern import ops as ops
     from asrkern import recognizer as recognizer
     from asrkern import reference as reference
+    from asrkern import serve as serve
     from asrkern import training as training
     from asrkern.recognizer import Recognizer
 
 __version__ = _version("asrkern")
 __all__ = ["__version__", "load", "ops"]
-_PARTS = ("data", "decoder", "models", "nn", "onnx", "ops", "recognizer", "reference", "training")
+_PARTS = (
+    "corpus",
+    "data",
+    "decoder",
+    "models",
+    "nn",
+    "onnx",
+    "ops",
+    "recognizer",
+    "reference",
+    "serve",
+    "training",
+)
 
 if _threads.is_command():
     # Before torch is imported; help and wrong usage do without it.

@@ -41,8 +41,11 @@ EXTRAS = {
     "train": ("lightning", "lhotse", "rapidfuzz", "pydantic", "safetensors", "matplotlib", "tensorboard"),
     "sentencepiece": ("sentencepiece",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "av": ("av",),
+    "vad": ("silero_vad", "onnxruntime"),
     "hf": ("huggingface_hub",),
     "parquet": ("pyarrow",),
+    "ray": ("ray",),
 }
 # Package → the first extra that has it.
 EXTRA_OF = {

@@ -1,4 +1,4 @@
-"""Each example runs without files of its own and prints what it is about; all of them use public names alone."""
+"""Each example runs without files of its own, within a minute, and prints what it is about; all use public names alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,13 +24,23 @@ PUBLIC = (ROOT / "tests" / "public_names.txt").read_text("utf-8").split()
 Run = Callable[..., str]
 
 
+@contextmanager
+def within_a_minute() -> Iterator[None]:
+    """An example takes less than that: by the clock, or where others want the CPUs, of CPU time."""
+    began, before = time.monotonic(), os.times()[:4]
+    yield
+    spent = sum(os.times()[:4]) - sum(before)
+    assert min(time.monotonic() - began, spent) < 60
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder in which train.py was started, and what it printed."""
     folder = tmp_path_factory.mktemp("examples")
     command = [sys.executable, str(EXAMPLES / "train.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    with within_a_minute():
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -40,7 +52,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def run(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        with within_a_minute():
+            runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
     return run

@@ -95,6 +95,13 @@ def test_parts_are_there_when_they_are_asked_for() -> None:
     assert run(code).stdout.split() == ["False", "False", "GRU", "CTCBeamDecoder", "False"]
 
 
+def test_every_package_that_is_described_is_such_a_part() -> None:
+    described = {path.stem.split(".")[1] for path in (ROOT.parent / "docs/api").glob("asrkern.*.md")}
+    code = "import asrkern; print(*asrkern._PARTS); print(*(getattr(asrkern, name).__name__ for name in asrkern._PARTS))"
+    parts, names = map(str.split, run(code).stdout.splitlines())
+    assert set(parts) == described and names == [f"asrkern.{name}" for name in parts]
+
+
 def test_importing_asrkern_registers_the_operations() -> None:
     code = "import torch, asrkern; print(torch.ops.asrkern.cpu_isa() != '', 'nn' in dir(asrkern))"
     assert run(code).stdout.split() == ["True", "True"]

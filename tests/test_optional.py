@@ -10,6 +10,8 @@ import pytest
 import asrkern
 from asrkern._optional import EXTRAS, needs, require
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_a_package_that_is_there_is_returned():
     assert require("json", "cli") is json
@@ -23,21 +25,33 @@ def test_a_missing_one_is_named_with_what_installs_it():
         require("no_such_package.part", "train")
 
 
-def test_the_extras_are_those_of_the_project():
-    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    declared = {
-        name: re.findall(r'"([\w-]+)(?:\[([\w,]+)\])?', packages)
-        for name, packages in re.findall(r"^(\w+) = \[(.*?)\n?\]$", text, re.MULTILINE | re.DOTALL)
+def packages_of(extra):
+    """What an extra of the project installs."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    [declared] = re.findall(rf"^{extra} = \[(.*?)\n?\]$", text, re.MULTILINE | re.DOTALL)
+    found = set()
+    for package, extras in re.findall(r'"([\w-]+)(?:\[([\w,]+)\])?', declared):
+        found |= (
+            set().union(*map(packages_of, extras.split(",")))
+            if package == "asrkern"
+            else {package.replace("-", "_")}
+        )
+    return found
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_extras_are_those_of_the_project(extra):
+    assert set(EXTRAS[extra]) <= packages_of(extra)
+
+
+def test_what_is_asked_for_is_in_the_extra_that_is_named():
+    calls = re.compile(r"\b(?:require|folder_of)\(\s*\"(\w+)[\w.]*\", \"(\w+)\"")
+    asked = {
+        call for path in (ROOT / "asrkern").rglob("*.py") for call in calls.findall(path.read_text("utf-8"))
     }
-
-    def packages(extra):
-        found = set()
-        for package, extras in declared[extra]:
-            found |= set().union(*map(packages, extras.split(","))) if extras else {package.replace("-", "_")}
-        return found
-
-    for extra, needed in EXTRAS.items():
-        assert set(needed) <= packages(extra), extra
+    assert {extra for _, extra in asked} >= {"av", "vad", "ray", "hf", "onnx", "train"}
+    assert {extra for _, extra in asked} <= set(EXTRAS)
+    assert {(package, extra) for package, extra in asked if package not in packages_of(extra)} == set()
 
 
 def test_what_is_missing_is_named(monkeypatch):

@@ -44,8 +44,39 @@ def test_the_changelog_knows_the_version_that_was_released() -> None:
     assert headings.index("Unreleased") == 0
     for heading in released:
         assert re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", heading), heading
-    if released:
-        assert released[0].split(" ")[0] == VERSION
+    newest, _, date = released[0].partition(" - ")
+    assert newest == VERSION
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["date-released"].isoformat() == date
+    assert len(set(released)) == len(released) and released == sorted(released, key=numbers, reverse=True)
+
+
+def numbers(heading: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", heading)]
+
+
+def test_what_a_version_brought_is_under_the_usual_headings() -> None:
+    """Each once, in the order of Keep a Changelog's page, with something below it."""
+    kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for version in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        found = re.findall(r"^### (.+)\n- ", version, re.MULTILINE)
+        assert found == [kind for kind in kinds if kind in found]
+        assert len(found) == version.count("\n### ")
+        # Nothing stands outside of them.
+        assert found or not version.partition("\n")[2].strip()
+
+
+def test_strangers_find_what_github_shows_them() -> None:
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "LICENSE",
+        ".github/PULL_REQUEST_TEMPLATE.md",
+    ):
+        assert (ROOT / name).read_text("utf-8").strip(), name
+    assert "config.yml" in [path.name for path in FORMS] and len(FORMS) > 1
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)

@@ -111,5 +111,9 @@ def test_the_sdist_has_what_the_build_reads(tmp_path):
         if path.suffix in (".py", ".pyi", ".cpp", ".cu", ".cuh", ".h", ".html", ".js")
     }
     needed = {"CMakeLists.txt", "pyproject.toml", "setup.py", "benchmarks/results/avx512.json", "LICENSE"}
+    # What tests run on.
+    for folder in (".ci", ".github", "examples", "recipes"):
+        found = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
+        needed |= {name for name in found if "__pycache__" not in name}
     assert len(sources) > 250 and sources | needed <= has, (sources | needed) - has
     assert not {name for name in has if name.endswith(".so") or "__pycache__" in name}

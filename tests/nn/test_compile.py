@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -33,6 +35,7 @@ from asrkern.nn import (
 )
 from tests.compare import assert_same_bits
 
+ROOT = Path(__file__).parents[2]
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 SIZES = [(3, 17), (2, 9), (5, 30)]
 
@@ -379,6 +382,38 @@ def test_a_packaged_model_is_loaded_where_its_code_is_not(packaged, tmp_path):
     environment = {**os.environ, "PATH": "", "PYTHONPATH": str(Path(asrkern.__file__).parents[1])}
     done = subprocess.run(process, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_a_packaged_model_is_run_from_cpp(packaged, tmp_path):
+    """By docs/torch_features.md's program and commands."""
+    _, _, path = packaged
+    page = (ROOT / "docs/torch_features.md").read_text("utf-8")
+    [program] = re.findall(r"^```cpp\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [*commands, run] = re.findall(r"^((?:torch|operations)=.*|c\+\+ .*|\./run .*)$", page, re.MULTILINE)
+    (tmp_path / "run.cpp").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(Path(asrkern.__file__).parents[1])}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    subprocess.run("set -e\n" + "\n".join(commands), shell=True, cwd=tmp_path, env=environment, check=True)
+    shutil.copy(path, tmp_path)
+    for batch, steps in SIZES:
+        arguments = inputs("TN6", batch, steps)
+        torch.save(arguments, tmp_path / "inputs.pt")
+        subprocess.run("\n".join((*commands[:2], run)), shell=True, cwd=tmp_path, env=environment, check=True)
+        expected = tree_leaves(torch._inductor.aoti_load_package(path)(*arguments))
+        got = torch.load(tmp_path / "outputs.pt")
+        assert len(got) == len(expected)
+        for ours, theirs in zip(got, expected):
+            assert_same_bits(ours, theirs)
+    # Without asrkern's operations the package is refused by their name.
+    subprocess.run(["c++", "-shared", "-x", "c++", os.devnull, "-o", tmp_path / "empty.so"], check=True)
+    done = subprocess.run(
+        ["./run", "./empty.so", "model.pt2", "inputs.pt", "none.pt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and "asrkern::" in done.stderr and not (tmp_path / "none.pt").exists()
 
 
 @pytest.mark.parametrize("bias", [True, False])
