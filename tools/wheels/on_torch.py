@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TESTS = ("tests/ops", "tests/nn", "tests/decoder")
 # What these tests import, and what they run on that is not in the wheel.
-PACKAGES = ("pytest", "hypothesis", "safetensors", "setuptools")
+PACKAGES = ("pytest", "hypothesis", "safetensors", "sentencepiece", "setuptools")
 FILES = ("tests", "benchmarks", "docs", "pyproject.toml")
 
 
