@@ -70,8 +70,8 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " -> (Tensor grad_gates, Tensor grad_c_before)");
   m.def(
       "gru_cell_prepacked(Tensor input, Tensor h, Tensor packed_ih, Tensor? scale_ih, Tensor packed_hh,"
-      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh, bool save_reserve=False) -> (Tensor h_next, Tensor "
-      "reserve)");
+      " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh, bool save_reserve=False)"
+      " -> (Tensor h_next, Tensor reserve)");
   m.def(
       "lstm_cell_prepacked(Tensor input, Tensor h, Tensor c, Tensor packed_ih, Tensor? scale_ih, Tensor packed_hh,"
       " Tensor? scale_hh, Tensor? bias_ih, Tensor? bias_hh, bool save_reserve=False)"

@@ -152,7 +152,7 @@ class _Spelling(torch.autograd.Function):
             first[t, :, :width] = embedding[token]
             first[t, :, width:] = context
             x = first[t]
-            for i, ((of_x, of_h), (_, _, *biases)) in enumerate(zip(matrices, weights)):
+            for i, ((of_x, of_h), (_, _, *biases)) in enumerate(zip(matrices, weights, strict=True)):
                 x, c, reserve = call(
                     step, x, states[i][t], cell_states[i][t], of_x, None, of_h, None, *biases, True
                 )

@@ -299,8 +299,8 @@ def _register(cell) -> None:
             )
 
     def fake_prepacked(input, *others):
-        # save_reserve is left out of a call where it is False.
-        return fake(input, *others, *((False,) if len(others) == count + 6 else ()))
+        # save_reserve comes last, and is left out where it is False.
+        return fake(input, *(*others, False)[: count + 7])
 
     register_fake(f"asrkern::{name}_prepacked")(fake_prepacked)
     not_differentiable(f"{name}_prepacked")

@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrkern._gpu_kernels import KERNELS
-from benchmarks.qualification import _gpu_lines
+from benchmarks.qualification import _gpu_files
 from benchmarks.qualification._gpu_cases import ARITHMETIC, ASRKERN, Backend, Case
 from benchmarks.qualification._gpu_rows import GROUPS, TUNING, Row, rows
 from benchmarks.qualification._gpu_timing import ceilings, float32_arithmetic, kernels_run, summary, time_call
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     done = []
     if arguments.resume and arguments.out:
-        done = [row for row in _gpu_lines.read(arguments.out) if "failed" not in row]
+        done = [row for row in _gpu_files.read_rows(arguments.out) if "failed" not in row]
     groups, copy_gb_s = arguments.groups or ["ceilings", *GROUPS], arguments.copy_gb_s
     if "ceilings" in groups or copy_gb_s is None:
         found = ceilings(SECONDS_PER_BACKEND)

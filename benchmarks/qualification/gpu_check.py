@@ -13,8 +13,8 @@ process found is written as soon as it ends: a kernel that hangs or dies costs i
 Kernels that are not checked this time (--only) keep their record. A kernel passes if its small cases and all its tests
 passed, none was skipped, and compute-sanitizer found nothing; where that is missing or was cut, the record says so and
 the kernel passes without. Where the CUDA kernels do not compile, those of Triton are checked all the same. Builds compare
-the record's SHA-256 sums with the sources (asrkern/_gpu_kernels.py). The interpreter needs torch with CUDA, pytest, pip, setuptools, cmake,
-ninja and pybind11, Triton for its kernels, and is quicker with pytest-xdist; no network.
+the record's SHA-256 sums with the sources (asrkern/_gpu_kernels.py). The interpreter needs torch with CUDA, pytest, pip,
+setuptools, cmake, ninja and pybind11, Triton for its kernels, and is quicker with pytest-xdist; no network.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 # Run as a script: the benchmarks are not part of the installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.qualification import _gpu_lines, _gpu_report, ptxas_report
+from benchmarks.qualification import _gpu_files, _gpu_report, ptxas_report
 from benchmarks.qualification._kernel_names import triton_functions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,12 +169,12 @@ class Check:
         self.record.setdefault("kernels", {})
         self.earlier = self.record.get("about", {})
         self.record["about"] = {"date": datetime.date.today().isoformat()}
-        kept = _gpu_lines.read(resume / "rows.jsonl") if resume else []
+        kept = _gpu_files.read_rows(resume / "rows.jsonl") if resume else []
         out.mkdir(parents=True, exist_ok=True)
         # The logs of this run only.
         for log in LOGS:
             (out / log).unlink(missing_ok=True)
-        _gpu_lines.write(out / "rows.jsonl", kept)
+        _gpu_files.write_rows(out / "rows.jsonl", kept)
 
     def run(self, log: str, command: Sequence[str], seconds: float, **environment: str) -> Finished:
         """:func:`run` within what is left of all time, its output added to a log."""
@@ -200,15 +200,8 @@ class Check:
             "gpu.md": _gpu_report.markdown(self.record, self.checked(), list(KERNELS)),
         }
         for name, text in texts.items():
-            with self._whole(name) as part:
+            with _gpu_files.whole(self.out / name) as part:
                 part.write_text(text)
-
-    @contextlib.contextmanager
-    def _whole(self, name: str) -> Iterator[Path]:
-        """A file beside this one of the folder that takes its place when it is written: a kill leaves none of it."""
-        part = self.out / f"{name}.part"
-        yield part
-        part.replace(self.out / name)
 
     def checked(self) -> dict[str, dict]:
         return gpu_kernels.checked_kernels(self.record["kernels"], ROOT)
@@ -248,10 +241,10 @@ class Check:
         path = self.out / "rows.jsonl"
         kept = [
             row
-            for row in _gpu_lines.read(path)
+            for row in _gpu_files.read_rows(path)
             if same and "failed" not in row and self.begun.issuperset(self._kernels_of(row["group"]))
         ]
-        _gpu_lines.write(path, kept)
+        _gpu_files.write_rows(path, kept)
         self.record["rows"] = []
 
     @staticmethod
@@ -302,7 +295,10 @@ class Check:
         left = BUILD_SECONDS - (time.monotonic() - begin)
         if loads.problem and not self._built_otherwise(loads, left, architecture):
             return False
-        with self._whole("build.tar.gz") as part, tarfile.open(part, "w:gz", compresslevel=3) as archive:
+        with (
+            _gpu_files.whole(self.out / "build.tar.gz") as part,
+            tarfile.open(part, "w:gz", compresslevel=3) as archive,
+        ):
             for path in sorted({path for pattern in BUILT for path in BUILD_ROOT.glob(pattern)}):
                 archive.add(path, path.relative_to(BUILD_ROOT))
         return True
@@ -542,9 +538,9 @@ class Check:
     def _take_rows(self) -> None:
         """Put what gpu_bench.py has written in place of the earlier rows of the same groups."""
         path = self.out / "rows.jsonl"
-        found = _gpu_lines.read(path)
+        found = _gpu_files.read_rows(path)
         # Without the half of a row that a process left which was killed: the next one appends.
-        _gpu_lines.write(path, found)
+        _gpu_files.write_rows(path, found)
         new = {row["group"] for row in found}
         rows = [row for row in self.record.get("rows", []) if row["group"] not in new]
         for row in found:

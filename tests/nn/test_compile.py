@@ -266,7 +266,7 @@ def test_a_compiled_layer_refuses_states_of_another_batch(kind, in_order):
 class Quantized(nn.Module):
     def __init__(self, kind, *types) -> None:
         super().__init__()
-        self.rnn = quantize(kind(6, 5, bidirectional=True), *types)
+        self.rnn = quantize(kind(6, 5, 2, bidirectional=True), *types)
 
     def forward(self, x, lengths):
         return self.rnn(x, lengths=lengths)

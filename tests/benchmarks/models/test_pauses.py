@@ -48,8 +48,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, **found: tuple[float, float]) -> N
 
 
 def test_a_table(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert pauses.main(arguments) in (0, 1)
+    status = pauses.main(arguments)
     printed = capsys.readouterr().out
+    # Which is the faster on so little is not asked.
+    assert bool(status) == ("FAILED" in printed)
     assert "3 clips, each for itself: WER 0.00 %" in printed
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if "|" in line][
         2:
