@@ -182,6 +182,8 @@ _SYSTEMS: dict[type[nn.Module], System] = {
         lambda model: LogMelSpectrogram(model.n_features),
         _deepspeech2_stages,
         _ctc_decode,
+        # With random weights no layer damps what is rounded: up to 0.55 without residual connections, 0.15 with them.
+        quantized_tolerance=0.6,
     ),
     ConvTransformerClassifier: System(
         lambda model: Spectrogram(),

@@ -111,16 +111,25 @@ struct Geometry {
   }
 };
 
+template <class T>
+cpu::ConvForward<T> way_to_convolve(const cpu::MaskedConv2d<T>& conv) {
+  const cpu::ConvKernels<T>& own = cpu::conv_kernels<T>();
+  if (own.blocked_pays(conv)) return own.blocked;
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  return {kernels.masked_conv2d_packed_size, kernels.masked_conv2d_scratch_size, kernels.masked_conv2d_pack,
+          kernels.masked_conv2d};
+}
+
 // conv: all but weight and scratch.
 template <class T>
 void run(const cpu::ThreadPool& threads, cpu::MaskedConv2d<T>& conv, const Tensor& weight) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  Tensor packed = allocate(weight, {kernels.masked_conv2d_packed_size(conv)});
-  Tensor scratch = allocate(weight, {kernels.masked_conv2d_scratch_size(threads, conv)});
-  kernels.masked_conv2d_pack(threads, conv, data<T>(weight), mutable_data<T>(packed));
+  const cpu::ConvForward<T> way = way_to_convolve(conv);
+  Tensor packed = allocate(weight, {way.packed_size(conv)});
+  Tensor scratch = allocate(weight, {way.scratch_size(threads, conv)});
+  way.pack(threads, conv, data<T>(weight), mutable_data<T>(packed));
   conv.weight = data<T>(packed);
   conv.scratch = mutable_data<T>(scratch);
-  kernels.masked_conv2d(threads, conv);
+  way.run(threads, conv);
 }
 
 Tensor masked_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -234,13 +243,13 @@ Tensor masked_conv2d_backward_weight(const Tensor& grad_output, const Tensor& in
   Tensor grad_weight = new_output(weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)});
   with_dtype(input, "input", [&](auto type) {
     using T = decltype(type);
-    const cpu::ConvGradientKernels<T>& kernels = cpu::conv_gradient_kernels<T>();
+    const cpu::ConvKernels<T>& kernels = cpu::conv_kernels<T>();
     cpu::MaskedConv2d<T> conv = geometry.kernel_arguments<T>(weight.size(1), weight.size(0));
     conv.input = data<T>(x);
     const cpu::ThreadPool threads = torch_threads();
-    Tensor scratch = allocate(x, {kernels.weight_scratch_size(threads, conv)});
+    Tensor scratch = allocate(x, {kernels.backward_weight_scratch_size(threads, conv)});
     conv.scratch = mutable_data<T>(scratch);
-    kernels.weight(threads, conv, data<T>(g), mutable_data<T>(grad_weight));
+    kernels.backward_weight(threads, conv, data<T>(g), mutable_data<T>(grad_weight));
   });
   return grad_weight;
 }

@@ -72,6 +72,41 @@ def test_kernels_of_one_value(channels, bins, frames, out_channels):
     assert_close(ops.masked_conv2d(*tensors, **options), expected, 1e-5)
 
 
+# in_channels, bins, frames, out_channels, kernel, stride, padding: strided layers of many channels and kernels of two or
+# four frames, which are convolved by blocks of frames and of input channels.
+BLOCKED = [
+    (16, 3, 1, 16, (1, 1), (1, 2), (0, 0)),
+    (33, 9, 207, 40, (3, 3), (2, 2), (1, 1)),
+    (130, 2, 407, 33, (2, 4), (1, 2), (0, 3)),
+    (40, 7, 90, 17, (3, 2), (2, 1), (2, 1)),
+    (16, 18, 31, 16, (18, 16), (1, 1), (0, 9)),
+    (17, 20, 50, 16, (18, 17), (1, 1), (0, 0)),
+    (70, 5, 800, 16, (2, 3), (1, 5), (4, 7)),
+    (16, 1, 64, 96, (1, 2), (1, 3), (0, 40)),
+]
+
+
+@pytest.mark.parametrize("shape", BLOCKED)
+@pytest.mark.parametrize("pool", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_strided_layers_of_many_channels(shape, pool, ragged):
+    channels, bins, frames, out_channels, kernel, stride, padding = shape
+    x, weight, *small = [t.detach() for t in make(3, channels, bins, frames, out_channels, kernel)]
+    sizes = zip((bins, frames), kernel, stride, padding, pool)
+    options = dict(
+        lengths=torch.tensor([frames, 0, frames // 2 + 1]) if ragged else None,
+        stride=stride,
+        padding=padding,
+        activation=HARDTANH,
+        pool=tuple(min(most, (size + 2 * p - k) // s + 1) for size, k, s, p, most in sizes),
+    )
+    # As networks have them: outputs of about 1.
+    tensors = [x, weight * weight[0].numel() ** -0.5, *small]
+    expected = reference.masked_conv2d(*(t.double() for t in tensors), **options)
+    assert_close(ops.masked_conv2d(*tensors, **options), expected, 1e-5)
+    assert_close(ops.masked_conv2d(*(t.double() for t in tensors), **options), expected, 1e-14)
+
+
 # channels, bins, frames, kernel, stride, padding
 DEPTHWISE = [
     (2, 1, 1, (1, 1), (1, 1), (0, 0)),
@@ -320,6 +355,8 @@ def test_backward_input_is_refused_where_it_is_no_convolution():
         (16, 300, (1, 3), (2, 1), (3, 2)),
         (3, 50, (3, 2), (1, 1), (2, 3)),
         (33, 100, (1, 1), (1, 1), (1, 1)),
+        (40, 300, (3, 3), (2, 2), (1, 1)),
+        (16, 500, (1, 4), (1, 2), (2, 2)),
     ],
 )
 def test_rows_are_invariant(thread_count, threads, channels, frames, kernel, stride, pool):

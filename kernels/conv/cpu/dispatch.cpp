@@ -5,16 +5,16 @@
 namespace asrkern::cpu {
 
 template <>
-const ConvGradientKernels<float>& conv_gradient_kernels<float>() {
+const ConvKernels<float>& conv_kernels<float>() {
 #if defined(ASRKERN_X86)
-  if (active_isa() >= Isa::kAvx2) return kAvx2ConvGradientKernels;
+  if (active_isa() >= Isa::kAvx2) return kAvx2ConvKernels;
 #endif
-  return kScalarConvGradientKernels;
+  return kScalarConvKernels;
 }
 
 template <>
-const ConvGradientKernels<double>& conv_gradient_kernels<double>() {
-  return kDoubleConvGradientKernels;
+const ConvKernels<double>& conv_kernels<double>() {
+  return kDoubleConvKernels;
 }
 
 }  // namespace asrkern::cpu

@@ -1,31 +1,47 @@
-// The kernels of a convolution's gradients in one instruction set (ISA), as a table of functions. What they have beside
-// these is a convolution: kernels/common/cpu/dispatch.h.
+// Of convolutions, the kernels that have no AVX-512 copy yet, in one instruction set (ISA), as a table of functions:
+// those of the gradients, and blocked convolution. The others are in kernels/common/cpu/dispatch.h.
 #pragma once
 
 #include "kernels/conv/cpu/masked_conv2d_backward_weight.h"
+#include "kernels/conv/cpu/masked_conv2d_blocked.h"
 
 namespace asrkern::cpu {
 
+// A way to convolve.
 template <class T>
-struct ConvGradientKernels {
-  int64_t (*weight_scratch_size)(const ThreadPool&, const MaskedConv2d<T>&);
-  void (*weight)(const ThreadPool&, const MaskedConv2d<T>&, const T* grad, T* grad_weight);
+struct ConvForward {
+  int64_t (*packed_size)(const MaskedConv2d<T>&);
+  int64_t (*scratch_size)(const ThreadPool&, const MaskedConv2d<T>&);
+  void (*pack)(const ThreadPool&, const MaskedConv2d<T>&, const T* weight, T* packed);
+  void (*run)(const ThreadPool&, const MaskedConv2d<T>&);
+};
+
+template <class T>
+struct ConvKernels {
+  int64_t (*backward_weight_scratch_size)(const ThreadPool&, const MaskedConv2d<T>&);
+  void (*backward_weight)(const ThreadPool&, const MaskedConv2d<T>&, const T* grad, T* grad_weight);
+  bool (*blocked_pays)(const MaskedConv2d<T>&);
+  ConvForward<T> blocked;
 };
 
 namespace {
 
 template <class T>
-constexpr ConvGradientKernels<T> make_conv_gradient_kernels() {
-  return {masked_conv2d_backward_weight_scratch_size<T>, masked_conv2d_backward_weight<T>};
+constexpr ConvKernels<T> make_conv_kernels() {
+  return {masked_conv2d_backward_weight_scratch_size<T>,
+          masked_conv2d_backward_weight<T>,
+          conv_blocked_pays<T>,
+          {conv_blocked_packed_size<T>, conv_blocked_scratch_size<T>, conv_blocked_pack<T>, conv_blocked_run<T>}};
 }
 
 }  // namespace
 
-extern const ConvGradientKernels<float> kScalarConvGradientKernels, kAvx2ConvGradientKernels;
-extern const ConvGradientKernels<double> kDoubleConvGradientKernels;
+extern const ConvKernels<float> kScalarConvKernels, kAvx2ConvKernels;
+extern const ConvKernels<double> kDoubleConvKernels;
 
-// The table of the active ISA; with AVX-512 that of AVX2: one of its own took 0.98 to 1.0 of the time on a Zen 4.
+// The table of the active ISA; with AVX-512 that of AVX2: gradients of one of its own took 0.98 to 1.0 of the time on a
+// Zen 4.
 template <class T>
-const ConvGradientKernels<T>& conv_gradient_kernels();
+const ConvKernels<T>& conv_kernels();
 
 }  // namespace asrkern::cpu

@@ -3,6 +3,6 @@
 
 namespace asrkern::cpu {
 
-const ConvGradientKernels<float> kAvx2ConvGradientKernels = make_conv_gradient_kernels<float>();
+const ConvKernels<float> kAvx2ConvKernels = make_conv_kernels<float>();
 
 }  // namespace asrkern::cpu

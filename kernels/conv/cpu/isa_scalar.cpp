@@ -3,7 +3,7 @@
 
 namespace asrkern::cpu {
 
-const ConvGradientKernels<float> kScalarConvGradientKernels = make_conv_gradient_kernels<float>();
-const ConvGradientKernels<double> kDoubleConvGradientKernels = make_conv_gradient_kernels<double>();
+const ConvKernels<float> kScalarConvKernels = make_conv_kernels<float>();
+const ConvKernels<double> kDoubleConvKernels = make_conv_kernels<double>();
 
 }  // namespace asrkern::cpu
