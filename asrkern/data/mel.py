@@ -83,3 +83,30 @@ def dct_matrix(n_mfcc: int, n_mels: int) -> Tensor:
     dct = torch.cos(math.pi / n_mels * (n + 0.5) * k) * math.sqrt(2 / n_mels)
     dct[0] /= math.sqrt(2)
     return dct.float()
+
+
+def cepstral_warp(n_mfcc: int, factor: float, sample_rate: int, n_mels: int = 40) -> Tensor:
+    """What makes the cepstra of a spectrum those of the same spectrum with all frequencies times a factor.
+
+    The cepstra's smooth log spectrum over mel bands is interpolated between bands, and transformed back. (Pitz & Ney
+    2005 show that any warping of the frequency axis is a linear map of cepstra.)
+
+    Args:
+        n_mfcc: cepstra, not liftered, the lowest first.
+        factor: above 1 frequencies rise, as in a shorter vocal tract, or in a recording that is played faster.
+        sample_rate: in Hz; the bands reach up to half of it.
+        n_mels: bands, evenly spaced in HTK's mel.
+
+    Returns:
+        [n_mfcc, n_mfcc] float32, to be multiplied by [n_mfcc, frames].
+    """
+    highest = 1127 * math.log1p(sample_rate / 2 / 700)
+    step = highest / (n_mels + 1)
+    hertz = 700 * torch.expm1(step * torch.arange(1, n_mels + 1, dtype=torch.float64) / 1127)
+    places = (1127 * torch.log1p(hertz / factor / 700) / step - 1).clamp(0, n_mels - 1)
+    below = places.long().clamp(max=n_mels - 2)
+    share = (places - below)[:, None]
+    unit = torch.eye(n_mels, dtype=torch.float64)
+    warp = (1 - share) * unit[below] + share * unit[below + 1]
+    dct = dct_matrix(n_mfcc, n_mels).double()
+    return (dct @ warp @ dct.t()).float()

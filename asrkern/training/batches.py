@@ -12,16 +12,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lhotse import CutSet, MonoCut, MultiCut
 from lhotse.cut import Cut
 from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
+from lhotse.utils import fastcopy
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrkern.data import Utterance, collate, load_audio, load_features, resample
 from asrkern.data.formats import is_readable
+from asrkern.data.mel import cepstral_warp
 from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.recognizer.tokenizer import Tokenizer
 from asrkern.training.corpus import Corpus, text_of
@@ -78,8 +81,9 @@ def plan_epoch(corpus: Corpus, recipe: Recipe, epoch: int) -> list[list[Cut]]:
     """The batches of an epoch of training, in order."""
     data, seed = recipe.data, f"{recipe.seed}:{epoch}"
     cuts = corpus.cuts
-    if recipe.augment.speeds != (1.0,):
-        cuts = [_faster(cut, random.Random(f"{seed}:{cut.id}").choice(recipe.augment.speeds)) for cut in cuts]
+    if (speeds := recipe.augment.speeds) != (1.0,):
+        cepstra = recipe.augment.cepstra
+        cuts = [_faster(cut, random.Random(f"{seed}:{cut.id}").choice(speeds), cepstra) for cut in cuts]
     if epoch < data.sorted_epochs:
         return _split(sorted(cuts, key=lambda cut: cut.duration), recipe)
     cuts = random.Random(seed).sample(cuts, len(cuts))
@@ -118,8 +122,13 @@ def _budget(recipe: Recipe) -> dict[str, float]:
     return {"max_duration": seconds, "max_cuts": recipe.data.batch_utterances}
 
 
-def _faster(cut: Cut, speed: float) -> Cut:
-    return cut if speed == 1 else cut.perturb_speed(speed)
+def _faster(cut: Cut, speed: float, cepstra: bool) -> Cut:
+    if speed == 1:
+        return cut
+    if cut.has_recording:
+        return cut.perturb_speed(speed)
+    custom = {**(cut.custom or {}), "features_speed": speed, "features_are_cepstra": cepstra}
+    return fastcopy(cut, id=f"{cut.id}_sp{speed}", duration=cut.duration / speed, custom=custom)
 
 
 class Loader(Dataset):
@@ -188,8 +197,18 @@ def load_cut(cut: Cut, settings: FeatureSettings, extract: Callable[[Tensor], Te
             stored = Utterance(
                 None, cut.duration, features_path=custom["features_path"], features_key=custom["features_key"]
             )
-            return extract(load_features(stored))
+            return extract(_at_speed(load_features(stored), custom, settings.sample_rate))
         return extract(_read(cut, settings.sample_rate))
+
+
+def _at_speed(features: Tensor, custom: dict[str, Any], sample_rate: int) -> Tensor:
+    """Stored features [bins, frames] of the same speech, as fast as the cut says: between frames is interpolated."""
+    if (speed := custom.get("features_speed", 1.0)) == 1:
+        return features
+    if custom["features_are_cepstra"]:
+        features = cepstral_warp(features.shape[0], speed, sample_rate) @ features
+    frames = max(1, round(features.shape[1] / speed))
+    return torch.nn.functional.interpolate(features[None], frames, mode="linear", align_corners=True)[0]
 
 
 def load_samples(cut: Cut, sample_rate: int) -> Tensor:

@@ -80,7 +80,9 @@ class Augment(Settings):
     """Changes to training utterances.
 
     Attributes:
-        speeds: factors. Each epoch, each utterance gets one of them.
+        speeds: factors. Each epoch, each utterance gets one of them. A recording's spectrum moves with it; stored features
+            are stretched in time.
+        cepstra: stored features are mel cepstra (not liftered), whose spectrum speeds are to move, too.
         noise: standard deviation of Gaussian noise that is added to features, whose own is 1.
         time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many masks, and T, the most frames of one; 0 for
             no limit but ``mask_share`` (AlgoPerf's dynamic masks).
@@ -90,6 +92,7 @@ class Augment(Settings):
     """
 
     speeds: tuple[float, ...] = (1.0,)
+    cepstra: bool = False
     noise: float = pydantic.Field(default=0.0, ge=0)
     time_masks: int = pydantic.Field(default=0, ge=0)
     time_mask_frames: int = pydantic.Field(default=70, ge=0)
@@ -242,8 +245,8 @@ class Recipe(Settings):
     def _check(self) -> Recipe:
         if (self.task == "classify") != (self.metric == "accuracy"):
             raise ValueError(f"metric: expected one for task {self.task!r}, received {self.metric!r}")
-        if self.features.kind == "stored" and self.augment.speeds != (1.0,):
-            raise ValueError("augment.speeds: expected (1.0,), since stored features have no speed")
+        if self.augment.cepstra and self.features.kind != "stored":
+            raise ValueError(f"augment.cepstra: expected false, since features are {self.features.kind!r}")
         return self
 
     def path(self, value: str) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
 import torch
 
-from asrkern.data.mel import dct_matrix, mel_filters
+from asrkern.data.mel import cepstral_warp, dct_matrix, mel_filters
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,27 @@ def test_dct_is_torchaudios_and_orthonormal(torchaudio, n_mfcc, n_mels):
         dct, torchaudio.functional.create_dct(n_mfcc, n_mels, "ortho").t(), rtol=0, atol=1e-5
     )
     torch.testing.assert_close(dct @ dct.t(), torch.eye(n_mfcc), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.2])
+def test_a_formant_moves_by_the_factor(factor):
+    """All cepstra of a peak at 1 kHz make the spectrum anew, whose peak is then elsewhere."""
+    bands = 200
+    hertz = 700 * torch.expm1(torch.arange(1, bands + 1) / (bands + 1) * math.log1p(8000 / 700))
+    peak = torch.exp(-0.5 * ((hertz - 1000) / 100) ** 2)
+    dct = dct_matrix(bands, bands)
+    warped = dct.t() @ (cepstral_warp(bands, factor, 16000, bands) @ (dct @ peak))
+    torch.testing.assert_close(
+        warped, torch.exp(-0.5 * ((hertz / factor - 1000) / 100) ** 2), rtol=0, atol=0.02
+    )
+    assert float(hertz[warped.argmax()]) == pytest.approx(1000 * factor, rel=0.03)
+
+
+def test_few_cepstra_are_warped_as_their_smooth_spectrum():
+    """Nothing moves by 1; a flat spectrum stays flat; there and back is nearly the same for the lowest cepstra."""
+    torch.testing.assert_close(cepstral_warp(13, 1.0, 16000), torch.eye(13), rtol=0, atol=1e-6)
+    warp = cepstral_warp(13, 1.1, 16000)
+    torch.testing.assert_close(warp[:, 0], torch.eye(13)[:, 0], rtol=0, atol=1e-6)
+    assert float((warp - torch.eye(13)).abs().max()) > 0.2
+    back = cepstral_warp(13, 1 / 1.1, 16000) @ warp
+    torch.testing.assert_close(back[:4, :4], torch.eye(4), rtol=0, atol=0.1)

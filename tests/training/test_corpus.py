@@ -7,10 +7,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from asrkern.data import collate
+from asrkern.data.mel import cepstral_warp
 from asrkern.recognizer.tasks import frames_needed as frames_needed_of_batch
 from asrkern.recognizer.tokenizer import TokenizerSettings, make_tokenizer
 from asrkern.training.batches import Loader, load_cut, plan_epoch, plan_valid, share
@@ -159,6 +161,42 @@ def test_speeds_change_lengths_and_are_drawn_anew_each_epoch(tones: tuple[Path, 
     cut = next(c for c in found.cuts if c.supervisions[0].text.startswith("A")).perturb_speed(1.25)
     spectrum = abs(torch.fft.rfft(torch.from_numpy(cut.load_audio())[0, :600], 8000))
     assert abs(int(spectrum.argmax()) - 500) < 15
+
+
+def test_stored_features_are_stretched_in_time(tmp_path: Path) -> None:
+    ramp = np.arange(41, dtype=np.float32)
+    np.savez(tmp_path / "train.npz", u=np.stack([ramp, -3 * ramp], 1))
+    line = {"features_filepath": "train.npz#u", "duration": 0.41, "text": "A"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(line) + "\n")
+    found, recipe = corpus(
+        tmp_path / "train.jsonl",
+        augment__speeds=[0.8, 1.25],
+        features__kind="stored",
+        features__bins=2,
+        features__cmvn=False,
+    )
+    loaded = {}
+    for epoch in range(8):
+        ((cut,),) = plan_epoch(found, recipe, epoch)
+        loaded[cut.id] = load_cut(cut, recipe.features, recipe.features.make()), cut.duration
+    assert set(loaded) == {"u_sp0.8", "u_sp1.25"}
+    for name, frames in (("u_sp0.8", 51), ("u_sp1.25", 33)):
+        features, seconds = loaded[name]
+        assert seconds == pytest.approx(0.41 / float(name[4:]))
+        # The same ramp, in more or fewer frames.
+        expected = torch.linspace(0, 40, frames)
+        expected = torch.stack([expected, -3 * expected])
+        torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-4)
+        # Of cepstra the spectrum moves, too.
+        augment = recipe.augment.model_copy(update={"cepstra": True, "speeds": (float(name[4:]),)})
+        ((cut,),) = plan_epoch(found, recipe.model_copy(update={"augment": augment}), 0)
+        warped = load_cut(cut, recipe.features, recipe.features.make())
+        torch.testing.assert_close(
+            warped,
+            cepstral_warp(2, float(name[4:]), recipe.features.sample_rate) @ expected,
+            rtol=1e-5,
+            atol=1e-4,
+        )
 
 
 def test_a_batch_is_its_utterances(tones: tuple[Path, Path]) -> None:

@@ -59,6 +59,7 @@ def test_overrides_take_the_place_of_values(tmp_path: Path) -> None:
         ({"features.kind": "stored"}, "bins: expected the number of stored features"),
         ({"features.bins": 80}, "bins: expected none"),
         ({"augment.speeds": [0.9, 3.0]}, r"augment\.speeds: expected factors from 0\.5 to 2"),
+        ({"augment.cepstra": True}, "augment.cepstra: expected false, since features are 'spectrogram'"),
         ({"name": "a/b"}, "name: "),
         ({"metric.name": "cer"}, "expected a section"),
     ],
