@@ -1,21 +1,26 @@
-"""Workers that are actors of Ray, on one machine or many. Needs the extra ``ray``."""
+"""Workers that are actors of Ray Data, on one machine or many. Needs the extra ``ray``."""
 
 from __future__ import annotations
 
+import json
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+
+import numpy
 
 from asrkern._optional import require
 from asrkern.corpus.plan import Job, Row
 
-# So many actors in a row may die before they are ready.
-_STARTS = 3
+# What Ray keeps of each block would else be more than the work.
+_MOST_BLOCKS = 2048
+_TRIES, _STARTS = 2, 6
 _ANSWER_SECONDS = 10
 
 
 class RayEngine:
-    """Actors of Ray. Machines of the cluster have to have asrkern and the same files under the same names.
+    """An actor pool of Ray Data. Machines of the cluster have to have asrkern and the same files under the same names.
 
     Args:
         make_worker: a :class:`Worker` or what is called like one; called in each actor, so it has to be picklable.
@@ -38,17 +43,12 @@ class RayEngine:
         cpus: float = 1,
         gpus: float = 0,
     ) -> None:
-        self._ray = require("ray", "ray")
+        self._ray, self._data = require("ray", "ray"), require("ray.data", "ray")
         self._make_worker, self._workers, self._address = make_worker, workers, address
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
-        # By what Ray will have of them.
-        self._starting: dict[Any, Any] = {}
-        self._busy: dict[Any, Any] = {}
-        self._idle: list[Any] = []
-        self._failed_starts = 0
 
     def __enter__(self) -> RayEngine:
-        """Connect to the cluster, and start the actors."""
+        """Connect to the cluster."""
         if self._address is None:
             # Not the one that RAY_ADDRESS names or that runs here already. Ray's own niceness of 15 would leave the actors
             # what other processes leave.
@@ -62,61 +62,39 @@ class RayEngine:
             _check_that_somebody_answers(self._address)
             place = {"address": self._address}
         self._ray.init(**place, logging_level="ERROR", log_to_driver=False)
-        for _ in range(self._workers):
-            self._start()
+        self._data.DataContext.get_current().enable_progress_bars = False
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave it, or end the one that was started. The actors end."""
+        """Leave it, or end the one that was started."""
         self._ray.shutdown()
 
     def run(self, batches: Iterable[list[Job]]) -> Iterator[list[Row]]:
-        """Rows of each batch, as they are done. Those of a batch whose actor dies are missing.
+        """Rows of each batch, as they are done. Those of batches whose actors die again and again are missing.
 
         Args:
-            batches: taken when an actor is free.
+            batches: read before the work begins.
 
         Raises:
-            ChildProcessError: actors die before they have made their worker.
-            Exception: what making a worker raises, or a worker.
+            ChildProcessError: actors cannot make their worker, or die before they have one.
         """
-        left = iter(batches)
-        while True:
-            while self._idle and (batch := next(left, None)) is not None:
-                actor = self._idle.pop()
-                self._busy[actor.rows.remote(batch)] = actor
-            if not self._busy and self._idle:
-                return
-            ready, _ = self._ray.wait([*self._starting, *self._busy])
-            for each in ready:
-                rows = self._hear(each)
-                if rows is not None:
-                    yield rows
-
-    def _start(self) -> None:
-        actor = self._ray.remote(**self._resources)(_Actor).remote()
-        self._starting[actor.start.remote(self._make_worker)] = actor
-
-    def _hear(self, answer: Any) -> list[Row] | None:
-        """Rows, if that is what an actor says."""
-        starting = answer in self._starting
-        actor = (self._starting if starting else self._busy).pop(answer)
+        items = [json.dumps(batch) for batch in batches]
+        if not items:
+            return
+        tries = self._ray.remote(num_cpus=0, max_restarts=-1)(_Tries).remote()
+        found = self._data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
+            _Actor,
+            fn_constructor_args=(self._make_worker, tries),
+            batch_size=1,
+            compute=self._data.ActorPoolStrategy(size=self._workers),
+            **self._resources,
+        )
         try:
-            rows = self._ray.get(answer)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            for row in found.iter_rows():
+                yield json.loads(row["rows"])
         except self._ray.exceptions.RayError as error:
-            self._failed_starts += starting
-            if self._failed_starts == _STARTS:
-                raise ChildProcessError(
-                    f"workers: expected actors that start, received {_STARTS} that died before they had read the model; "
-                    f"of the last one Ray says: {' '.join(str(error).split())}"
-                ) from None
-            self._start()
-            return None
-        self._failed_starts = 0
-        self._idle.append(actor)
-        return rows
+            *_, last = str(error).strip().splitlines() or [type(error).__name__]
+            raise ChildProcessError(f"ray: expected actors that go on, received: {last}") from error
 
 
 def _check_that_somebody_answers(address: str) -> None:
@@ -139,12 +117,42 @@ def _check_that_somebody_answers(address: str) -> None:
         ) from None
 
 
+class _Tries:
+    """How often actors have begun with a batch, and with their worker. Ray would begin again for ever."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+        self._starts = 0
+
+    def may_begin(self, batch: str) -> bool:
+        self._begun[batch] += 1
+        return self._begun[batch] <= _TRIES
+
+    def may_start(self) -> bool:
+        self._starts += 1
+        return self._starts <= _STARTS
+
+    def started(self) -> None:
+        self._starts = 0
+
+
 class _Actor:
-    def start(self, make_worker: Callable[[], Any]) -> None:
+    def __init__(self, make_worker: Callable[[], Any], tries: Any) -> None:
         import torch
 
         torch.set_num_threads(1)
+        self._ray, self._tries = require("ray", "ray"), tries
+        if not self._ray.get(tries.may_start.remote()):
+            raise ChildProcessError(
+                f"workers: expected actors that start, received {_STARTS} that died before they had read the model"
+            )
         self._worker = make_worker()
+        tries.started.remote()
 
-    def rows(self, batch: list[Job]) -> list[Row]:
-        return self._worker(batch)
+    def __call__(self, batch: dict[str, numpy.ndarray]) -> dict[str, list[str]]:
+        return {"rows": [json.dumps(self._rows(item)) for item in batch["item"]]}
+
+    def _rows(self, item: str) -> list[Row]:
+        if not self._ray.get(self._tries.may_begin.remote(item)):
+            return []
+        return self._worker([Job(*job) for job in json.loads(item)])
