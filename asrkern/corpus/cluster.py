@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from asrkern.corpus.plan import Job, Row
 # What Ray keeps of each block would else be more than the work.
 _MOST_BLOCKS = 2048
 _TRIES, _STARTS = 2, 6
+_ANSWER_SECONDS = 10
 
 
 class RayEngine:
@@ -23,12 +25,13 @@ class RayEngine:
     Args:
         make_worker: a :class:`Worker` or what is called like one; called in each actor, so it has to be picklable.
         workers: how many actors.
-        address: of a cluster, "auto" for the one that this machine is of; None starts one on this machine.
+        address: HOST:PORT of a cluster, "auto" for the one that this machine is of; None starts one on this machine.
         cpus, gpus: of each actor.
 
     Raises:
         ImportError: the extra ``ray`` is not installed.
         ConnectionError: there is no cluster at that address.
+        ValueError: the address is none.
     """
 
     def __init__(
@@ -46,8 +49,19 @@ class RayEngine:
 
     def __enter__(self) -> RayEngine:
         """Connect to the cluster."""
-        local = {} if self._address else {"num_cpus": self._workers, "include_dashboard": False}
-        self._ray.init(self._address, logging_level="ERROR", log_to_driver=False, **local)
+        if self._address is None:
+            # Not the one that RAY_ADDRESS names or that runs here already. Ray's own niceness of 15 would leave the actors
+            # what other processes leave.
+            place: dict[str, Any] = {
+                "address": "local",
+                "num_cpus": self._workers,
+                "include_dashboard": False,
+                "_system_config": {"worker_niceness": 0},
+            }
+        else:
+            _check_that_somebody_answers(self._address)
+            place = {"address": self._address}
+        self._ray.init(**place, logging_level="ERROR", log_to_driver=False)
         self._data.DataContext.get_current().enable_progress_bars = False
         return self
 
@@ -81,6 +95,26 @@ class RayEngine:
         except self._ray.exceptions.RayError as error:
             *_, last = str(error).strip().splitlines() or [type(error).__name__]
             raise ChildProcessError(f"ray: expected actors that go on, received: {last}") from error
+
+
+def _check_that_somebody_answers(address: str) -> None:
+    """Ray itself would try for long, and say so in many lines.
+
+    Raises:
+        ConnectionError: nobody does.
+        ValueError: it is no address.
+    """
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit()):
+        raise ValueError(f"address: expected HOST:PORT or auto, received {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(
+            f"address: expected a cluster of Ray, received {address!r}, where nobody answers: {error}"
+        ) from None
 
 
 class _Tries:
