@@ -53,17 +53,18 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
             raise ValueError(f"written on a machine that is not {sys.byteorder}-endian")
         unpickler = Unpickler(io.BytesIO(_member(archive, f"{root}/data.pkl")), Work(size))
         value = unpickler.load()
-        total = 0
+        members = []
         for key, storage in unpickler.storages.items():
             name = f"{root}/data/{key}"
             if name not in names:
                 raise ValueError(f"storage {shown(key)} is missing")
-            with archive.open(_stored(archive, name, storage.nbytes)) as member:
+            members.append((_stored(archive, name, storage.nbytes), storage))
+        # Members can lie within each other, which newer zipfiles refuse, too. torch.save writes none that do.
+        if sum(storage.nbytes for _, storage in members) > size:
+            raise ValueError("its storages have together more bytes than the file")
+        for record, storage in members:
+            with archive.open(record) as member:
                 storage.read_from(member)
-            # Members can lie within each other. torch.save writes none that do.
-            total += storage.nbytes
-            if total > size:
-                raise ValueError("its storages have together more bytes than the file")
     return value
 
 

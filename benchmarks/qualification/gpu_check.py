@@ -338,7 +338,10 @@ class Check:
             with tarfile.open(kept) as archive:
                 # All of it is read before any of it is written.
                 archive.getmembers()
-                archive.extractall(BUILD_ROOT, filter="data")
+                # Python 3.10.11, 3.11.3 and before have no filters.
+                archive.extractall(
+                    BUILD_ROOT, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+                )
         except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
             print(f"{kept} is damaged, built again: {error}")
             return False

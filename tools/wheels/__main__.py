@@ -49,7 +49,8 @@ def source(work: Path, output: Path) -> Path:
     run("uv", "build", "--sdist", "--out-dir", output, ROOT)
     newest = max(output.glob("asrkern-*.tar.gz"), key=lambda path: path.stat().st_mtime)
     with tarfile.open(newest) as archive:
-        archive.extractall(work, filter="data")
+        # Python 3.10.11, 3.11.3 and before have no filters.
+        archive.extractall(work, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return work / newest.name.removesuffix(".tar.gz")
 
 
