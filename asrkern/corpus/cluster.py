@@ -31,7 +31,7 @@ class RayEngine:
     Raises:
         ImportError: the extra ``ray`` is not installed.
         ConnectionError: there is no cluster at that address.
-        ValueError: the address is none.
+        ValueError: the address is not of that form.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ def _check_that_somebody_answers(address: str) -> None:
 
     Raises:
         ConnectionError: nobody does.
-        ValueError: it is no address.
+        ValueError: the address is not of that form.
     """
     if address == "auto":
         return

@@ -107,6 +107,15 @@ def test_strided_layers_of_many_channels(shape, pool, ragged):
     assert_close(ops.masked_conv2d(*(t.double() for t in tensors), **options), expected, 1e-14)
 
 
+@pytest.mark.parametrize("stride", [4, 5, 100, 400])
+def test_strides_longer_than_the_kernel(stride):
+    """Up to four times as long layers are convolved by blocks; with 400 there is one frame of output."""
+    x, weight = torch.randn(2, 32, 3, 350), torch.randn(16, 32, 3, 1) / 10
+    options = dict(stride=(1, stride), padding=(1, 0))
+    expected = torch.nn.functional.conv2d(x.double(), weight.double(), None, **options)
+    assert_close(ops.masked_conv2d(x, weight, activation=None, **options), expected, 1e-5)
+
+
 # channels, bins, frames, kernel, stride, padding
 DEPTHWISE = [
     (2, 1, 1, (1, 1), (1, 1), (0, 0)),

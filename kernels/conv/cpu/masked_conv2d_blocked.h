@@ -10,23 +10,27 @@
 namespace asrkern::cpu {
 namespace {
 
+// Of a block's input channels together, whose weights for one group the L1 keeps.
+constexpr int kConvBlockTaps = 288;
+
 template <class T>
 struct ConvBlock {
   static constexpr int kFrames = 16 * ConvTile<T>::kFrames;
-  static constexpr int kTaps = 288;  // of input channels together, whose weights for one group the L1 keeps
 };
 
-// By the layer's shape alone. With few channels there are few products for each value that is copied.
+// By the layer's shape alone. With few channels there are few products for each value that is copied, and with long
+// strides most of what is copied is not met. The last also bounds a block's inputs, and with them ConvTaps' offsets.
 template <class T>
 bool conv_blocked_pays(const MaskedConv2d<T>& a) {
   return masked_conv2d_algorithm(a) == ConvAlgorithm::kDirect && a.in_channels * a.kernel_bins >= 16 &&
-         a.out_channels >= 16 && a.kernel_bins * a.kernel_frames <= ConvBlock<T>::kTaps;
+         a.out_channels >= 16 && a.kernel_bins * a.kernel_frames <= kConvBlockTaps &&
+         a.stride_frames <= 4 * a.kernel_frames;
 }
 
 // Input channels of a block.
 template <class T>
 int64_t conv_blocked_channels(const MaskedConv2d<T>& a) {
-  const int64_t channels = ConvBlock<T>::kTaps / (a.kernel_bins * a.kernel_frames);
+  const int64_t channels = kConvBlockTaps / (a.kernel_bins * a.kernel_frames);
   return channels < a.in_channels ? channels : a.in_channels;
 }
 
@@ -85,7 +89,7 @@ void conv_blocked_copy(const MaskedConv2d<T>& a, int64_t row, int64_t bin, int64
 
 // Of each product of one output, where its factors are: in a block's inputs and in its weights.
 struct ConvTaps {
-  int32_t input[ConvBlock<float>::kTaps], weight[ConvBlock<float>::kTaps];
+  int32_t input[kConvBlockTaps], weight[kConvBlockTaps];
   int64_t a_channel;  // taps of one
 };
 
