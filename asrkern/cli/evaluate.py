@@ -123,17 +123,22 @@ def evaluate(
             )
         for reason in found.left_out:
             typer.echo(f"error: {reason}", err=True)
-        show(found, worst)
-        if priors is not None:
-            _write_priors(priors, recognizer, cuts)
-        if table is not None:
-            typed = ["asrkern", *sys.argv[1:]]
-            scoreboard.add(table, found, recognizer.info, checkpoint, manifests, language_model.lm, typed)
-        if as_json is not None:
-            about = {"checkpoint": str(checkpoint), "manifests": list(map(str, manifests))}
-            left_out = [*map(str, broken), *found.left_out]
-            written = {**about, **found.to_json(), "left_out": left_out}
-            write_text(as_json, json.dumps(written, ensure_ascii=False, indent=1) + "\n")
+        try:
+            if priors is not None:
+                _write_priors(priors, recognizer, cuts)
+            if table is not None:
+                typed = ["asrkern", *sys.argv[1:]]
+                scoreboard.add(
+                    table, found, recognizer.info, checkpoint, manifests, language_model.lm, typed
+                )
+            if as_json is not None:
+                about = {"checkpoint": str(checkpoint), "manifests": list(map(str, manifests))}
+                left_out = [*map(str, broken), *found.left_out]
+                written = {**about, **found.to_json(), "left_out": left_out}
+                write_text(as_json, json.dumps(written, ensure_ascii=False, indent=1) + "\n")
+        finally:
+            # Last, for who reads stdout may go away; also where a file could not be written.
+            show(found, worst)
     failed = len(broken) + len(found.left_out)
     if failed:
         typer.echo(f"error: {failed} of {len(found.results) + failed} utterances were left out", err=True)

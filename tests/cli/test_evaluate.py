@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import soundfile
@@ -111,6 +113,15 @@ def test_a_line_for_the_table(corpus: Path, tmp_path: Path, monkeypatch: pytest.
         ours["command"]
         == f"`asrkern evaluate $ASRKERN_DATA/run/best.safetensors $ASRKERN_DATA/valid/{valid.name}`"
     )
+
+    # A reader who goes away costs no file.
+    another, written = tmp_path / "another.md", tmp_path / "result.json"
+    with monkeypatch.context() as patched:
+        gone = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        patched.setattr("asrkern.cli.evaluate.show", Mock(side_effect=gone))
+        assert run(model, valid, "--table", another, "--json", written).exit_code != 0
+    assert another.read_text().splitlines()[-1] in lines
+    assert len(json.loads(written.read_text())["utterances"]) == 9
 
     unnamed = run(write(tmp_path, make_recognizer("ctc")), corpus, "--table", table)
     assert unnamed.exit_code == 1 and "expected a checkpoint of asrkern train" in unnamed.stderr
