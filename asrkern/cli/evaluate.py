@@ -128,9 +128,7 @@ def evaluate(
                 _write_priors(priors, recognizer, cuts)
             if table is not None:
                 typed = ["asrkern", *sys.argv[1:]]
-                scoreboard.add(
-                    table, found, recognizer.info, checkpoint, manifests, language_model.lm, typed
-                )
+                scoreboard.add(table, found, recognizer.info, checkpoint, manifests, language_model.lm, typed)
             if as_json is not None:
                 about = {"checkpoint": str(checkpoint), "manifests": list(map(str, manifests))}
                 left_out = [*map(str, broken), *found.left_out]
