@@ -195,6 +195,7 @@ def test_the_path_does_not_depend_on_the_blocks(frames, tokens):
         assert (found == whole).all()
 
 
+@pytest.mark.numbers
 def test_long_alignments_take_little_memory():
     """20,000 frames against 4,000 tokens: all choices at once would be 160 MB."""
     code = (

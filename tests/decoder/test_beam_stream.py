@@ -85,6 +85,7 @@ def test_partials_stay_what_they_were():
             decoder.partial(state, after=after)
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("name", ["letters", "words", "each label a word"])
 def test_history_is_the_references(name):
     labels, blank, options = DECODERS[name]

@@ -188,6 +188,7 @@ def test_tensors_that_are_shared_with_other_processes(odd, sentences, tmp_path, 
             assert model.score(sentences[0]) == expected[0] and model.step(state, "a")[1] != state
 
 
+@pytest.mark.numbers
 def test_loading_maps_the_file(tmp_path):
     """The tables' pages are the file's: loading them takes no memory of the process."""
     model = NGramLM.estimate(

@@ -88,6 +88,7 @@ def max2(*values):
     return max(values)
 
 
+@pytest.mark.numbers
 def test_precision_does_not_sink_with_the_frames():
     log_probs = random_log_probs(4000, 5, sharpness=1.0)
     expected = ctc_beam_search(log_probs.tolist(), beam_width=6)[0]
