@@ -22,7 +22,7 @@ from asrkern.training.trainer import train
 RECIPES = Path(__file__).parents[2] / "recipes"
 # Epochs of each, and every how many-th utterance is trained on.
 SYSTEMS = {
-    "s0_commands3": (1, 2), "s1_fsdd": (5, 1), "s2_fsdd": (3, 1), "s3_fsdd": (3, 1), "s4_fsdd": (2, 1)
+    "s0_commands3": (1, 3), "s1_fsdd": (5, 1), "s2_fsdd": (3, 1), "s3_fsdd": (3, 1), "s4_fsdd": (2, 1)
 }  # fmt: skip
 # A minute and a half of two cores.
 PROCESSOR_SECONDS = 180
