@@ -214,7 +214,8 @@ def test_gradients_through_the_fused_batch_norm(stats):
 
 @pytest.mark.filterwarnings("ignore:Warning only once for all operators")
 def test_opcheck():
-    """Schema, fake kernel and autograd agree with what the launchers return, in half precision."""
+    """Schema, fake kernel and autograd agree with what the launchers return, in half precision. What torch's compiler
+    makes of the operations does not depend on their kernels: tests/ops."""
 
     def make(*shape, dtype=torch.float16):
         return torch.randn(shape).to(dtype).requires_grad_()
@@ -246,7 +247,11 @@ def test_opcheck():
     }
     with OnTheCPU():
         for name, args in cases.items():
-            result = torch.library.opcheck(getattr(torch.ops.asrkern, name).default, args)
+            result = torch.library.opcheck(
+                getattr(torch.ops.asrkern, name).default,
+                args,
+                test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+            )
             assert set(result.values()) == {"SUCCESS"}
 
 
