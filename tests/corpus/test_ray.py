@@ -151,6 +151,30 @@ def test_actors_that_do_not_start(
         transcribe_corpus(corpus[0], tmp_path / "out", engine, {})
 
 
+IN_A_CLUSTER_OF_ITS_OWN = """
+import json, os
+from asrkern.corpus import RayEngine
+from asrkern.corpus.plan import Job
+from tests.corpus.workers import Niceness
+with RayEngine(Niceness(), 1) as engine:
+    rows = [row for rows in engine.run([[Job(0, "a.wav", 0.0, 1.0)]]) for row in rows]
+print(json.dumps([os.nice(0), rows]))
+"""
+
+
+def test_actors_are_as_nice_as_the_command() -> None:
+    """Ray 2.60 alone gives them a niceness of 15: findings/ray_worker_niceness.sh."""
+    pytest.importorskip("ray.data")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CLUSTER_OF_ITS_OWN],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=MOST_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    niceness, [row] = json.loads(done.stdout.splitlines()[-1])
+    assert row["text"] == str(niceness)
+
+
 def test_what_ray_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"ray is not installed: pip install 'asrkern\[ray\]'"):

@@ -65,6 +65,13 @@ class Stillborn:
         raise ValueError("no such model")
 
 
+class Niceness:
+    """Rows whose text is the niceness of the worker's process."""
+
+    def __call__(self) -> Callable[[Sequence[Job]], list[Row]]:
+        return lambda jobs: [{"entry": job.entry, "text": str(os.nice(0))} for job in jobs]
+
+
 def rows_of(out: Path) -> list[Row]:
     """In the order of their entries."""
     lines = (out / "transcripts.jsonl").read_text("utf-8").splitlines()
