@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -31,7 +33,8 @@ class RayEngine:
     Raises:
         ImportError: the extra ``ray`` is not installed.
         ConnectionError: there is no cluster at that address.
-        ValueError: the address is not of that form.
+        ValueError: the address is not of that form, or this machine has fewer GPUs than one actor wants. A cluster without
+            a machine for an actor may get one: that is a warning.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class RayEngine:
             # what other processes leave.
             place: dict[str, Any] = {
                 "address": "local",
-                "num_cpus": self._workers,
+                "num_cpus": math.ceil(self._workers * max(1, self._resources["num_cpus"])),
                 "include_dashboard": False,
                 "_system_config": {"worker_niceness": 0},
             }
@@ -63,7 +66,26 @@ class RayEngine:
             place = {"address": self._address}
         self._ray.init(**place, logging_level="ERROR", log_to_driver=False)
         self._data.DataContext.get_current().enable_progress_bars = False
+        self._look_for_room()
         return self
+
+    def _look_for_room(self) -> None:
+        # Ray would wait for a machine that an actor fits on, without a word.
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        wanted = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
+        if any(all(has.get(kind, 0) >= amount for kind, amount in wanted.items()) for has in machines):
+            return
+        if self._address is None:
+            self._ray.shutdown()
+            has = machines[0].get("GPU", 0) if machines else 0
+            raise ValueError(
+                f"gpus: expected at most the {has:g} of this machine, received {wanted['GPU']:g}"
+            )
+        warnings.warn(
+            f"ray: no machine of the cluster has {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs for an actor; waiting "
+            "for one",
+            stacklevel=3,
+        )
 
     def __exit__(self, *error: object) -> None:
         """Leave it, or end the one that was started."""

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from asrkern.cli.app import app
 from asrkern.corpus import RayEngine, transcribe_corpus
 from asrkern.corpus.cluster import _Tries
-from tests.corpus.workers import Mortal, Stillborn, rows_of
+from asrkern.corpus.plan import Job
+from tests.corpus.workers import Mortal, Niceness, Stillborn, rows_of
 
 ROOT = Path(__file__).parents[2]
 # Nothing here waits for ever.
@@ -125,6 +126,17 @@ def test_a_cluster_that_is_not_there(address: str, message: str, job: list[str],
     [line] = done.stderr.splitlines()
     assert done.exit_code == 1 and line.startswith("error: --address: ") and message in line
     assert repr(address) in line and not (tmp_path / "out").exists()
+
+
+def test_actors_that_fit_on_no_machine(cluster: str) -> None:
+    """Ray waits for a machine. A cluster may get one, the machine that we are on does not."""
+    with pytest.warns(UserWarning, match="no machine of the cluster has 2 CPUs and 0 GPUs"):
+        RayEngine(Niceness(), 1, cluster, cpus=2).__enter__().__exit__()
+    with pytest.raises(ValueError, match=r"gpus: expected at most the 0 of this machine, received 1$"):
+        RayEngine(Niceness(), 1, gpus=1).__enter__()
+    # A cluster of our own has the processors that its actors want.
+    with RayEngine(Niceness(), 2, cpus=2) as engine:
+        assert [rows for rows in engine.run([[Job(0, "a.wav", 0.0, 1.0)]])]
 
 
 def test_ray_does_not_begin_for_ever() -> None:
