@@ -10,14 +10,16 @@ from asrkern.decoder._files import about
 from asrkern.decoder._tokens import WORD_MARK
 from asrkern.decoder.labels import fields
 
-_SHERPA_WEIGHT = re.compile(r"(.*\S)[ ]+:(\S+)\s*")
+# The keyword spotter's files have its threshold and the name that it shows after the weight.
+_SHERPA_WEIGHT = re.compile(r"(.*\S)[ ]+:(\S+)(?:[ ]+#[0-9.]+)?(?:[ ]+@\S+)?\s*")
 
 
 def read_hotwords(path: str | os.PathLike[str], weight: float = 10.0) -> dict[str, float]:
     """The hotwords of a file and their weights, as :class:`asrkern.decoder.CTCBeamDecoder` takes them.
 
     A line has a word or phrase and, after a tab, or after a space and a colon as in sherpa-onnx's files, a weight of its
-    own: ``new york :2.0``. A phrase in sentencepiece's pieces is joined.
+    own: ``new york :2.0``. What the files of its keyword spotter have after that, ``#0.6 @NEW_YORK``, means nothing here. A
+    phrase in sentencepiece's pieces is joined.
 
     Args:
         path: the file.

@@ -32,3 +32,12 @@ def test_what_is_wrong_names_the_file(tmp_path: Path, content: bytes) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_hotwords(tmp_path / "none.txt")
+
+
+def test_a_keyword_spotters_file(tmp_path):
+    """As sherpa-onnx's: a weight, the threshold of the spotter and the name that it shows."""
+    lines = (
+        "▁HE LL O ▁WORLD :1.5 #0.35 @HELLO_WORLD\nnew york :2.0 #0.6\nyes :3 @YES\nnumber #1\nmail @home\n"
+    )
+    expected = {"HELLO WORLD": 1.5, "new york": 2.0, "yes": 3.0, "number #1": 10.0, "mail @home": 10.0}
+    assert read(tmp_path, lines) == expected
