@@ -140,9 +140,12 @@ def recording_seconds(path: Path, where: str) -> float:
 
 
 def _seconds(file: io.FileIO, readable: bool) -> float:
-    if not readable:
-        with open_recording(file) as recording:
-            return sum(map(len, recording.mono())) / recording.samplerate
-    # By a descriptor, since soundfile takes a name ending in .raw for headerless samples.
-    with soundfile.SoundFile(file.fileno(), closefd=False) as recording:
-        return recording.frames / recording.samplerate
+    if readable:
+        # By a descriptor, since soundfile takes a name ending in .raw for headerless samples.
+        with soundfile.SoundFile(file.fileno(), closefd=False) as found:
+            if found.frames:
+                return found.frames / found.samplerate
+    # Not libsndfile's, or with a length of 0, as programs leave it that write to a pipe.
+    file.seek(0)
+    with open_recording(file) as recording:
+        return sum(map(len, recording.mono())) / recording.samplerate

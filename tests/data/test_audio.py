@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrkern.data import load_audio, resample
+from asrkern.data import load_audio, read_manifest, resample
 from tests.data.recordings import FORMS, voice, wav_with_sizes, without_length, write
 
 
@@ -131,6 +131,9 @@ def test_a_wav_written_to_a_pipe_has_no_size_and_is_read(tmp_path, size, subtype
     assert torch.equal(load_audio(path), torch.from_numpy(right).mean(1))
     part = load_audio(path, offset_seconds=0.01, duration_seconds=0.02)
     assert torch.equal(part, torch.from_numpy(right).mean(1)[160:480])
+    # A manifest's line without a duration.
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "a.wav"}')
+    assert read_manifest(tmp_path / "m.jsonl")[0].duration_seconds == 1001 / 16000
 
 
 def test_an_rf64_written_to_a_pipe_has_no_size_and_is_read(tmp_path):
