@@ -28,6 +28,8 @@ _STATE = np.dtype([("final", "<f4"), ("at", "<u4"), ("arcs", "<u4"), ("epsilons"
 _VECTOR_STATE = struct.Struct("<fq")
 _ARC = np.dtype([("label", "<i4"), ("output", "<i4"), ("weight", "<f4"), ("next", "<i4")])
 _LETTERS_PER_BYTE = 8
+# Spelling takes the square of it.
+_LONGEST_WORD = 1000
 
 
 class Package(NamedTuple):
@@ -212,7 +214,7 @@ def _count_words(words: Acceptor, most_letters: int) -> list[int]:
     """How many ways lead from each state to the end of a word; 0 also where no way from the start leads."""
     first, targets = words.first.tolist(), words.targets.tolist()
     final = words.final.tolist()
-    counts, letters = [0] * len(final), [0] * len(final)
+    counts, letters, longest = [0] * len(final), [0] * len(final), [0] * len(final)
     # 0: not seen; 1: its arcs are being followed; 2: done.
     stage = bytearray(len(final))
     following = [(words.start, first[words.start])] if len(final) else []
@@ -232,6 +234,10 @@ def _count_words(words: Acceptor, most_letters: int) -> list[int]:
                 raise ValueError(
                     f"words: expected at most {most_letters} letters, as fit a file of this size, received more"
                 )
+            if counts[target]:
+                longest[state] = max(longest[state], longest[target] + 1)
+            if longest[state] > _LONGEST_WORD:
+                raise ValueError(f"words: expected at most {_LONGEST_WORD} letters each, received more")
             arc += 1
         else:
             counts[state] += final[state]

@@ -106,6 +106,15 @@ def diamonds(count: int) -> list:
     ]
 
 
+def chain(letters: int) -> list:
+    """An automaton of one word. To spell it letter by letter takes the square of its length."""
+    return [
+        *((False, [(2, at + 1)]) for at in range(letters)),
+        (False, [(1, letters + 1)]),
+        (True, []),
+    ]
+
+
 BAD = [
     (TRIE, "expected a scorer package, received a language model alone: NGramLM.open reads it"),
     (trie_binary(SMALL), "expected a scorer package, received something else behind the language model"),
@@ -123,6 +132,7 @@ BAD = [
     (package(TRIE, loop()), "words: expected an FST without cycles, received one that has one"),
     (package(TRIE, [(False, [(2, 0)])]), "words: expected an FST without cycles"),
     (package(TRIE, diamonds(60)), r"words: expected at most \d+ letters, as fit a file of this size, received more"),
+    (package(TRIE, chain(200_000)), "words: expected at most 1000 letters each, received more"),
     (package(TRIE, [(False, [])]), "words: expected at least one, received none"),
     (package(TRIE, [(False, [(2, 1)]), (True, [])]), "labels: .* in its order, received others: its words do not end"),
     (package(TRIE, automaton(["x", "y", "cat"], ALPHABET)), "labels: .* knows 1 of 3 words"),
