@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import re
@@ -15,7 +14,6 @@ from typing import Any, BinaryIO
 import soundfile
 
 from asrkern.data.container import open_recording
-from asrkern.data.formats import is_readable
 
 _BOM = b"\xef\xbb\xbf"
 # The longest line in a gzip file: two megabytes of gzip can hold a line of two gigabytes.
@@ -119,33 +117,20 @@ def find_file(name: str, where: str, *folders: str | os.PathLike[str]) -> Path:
 
 
 def recording_seconds(path: Path, where: str) -> float:
-    """Length of a recording, by its header; of one that libsndfile does not read, by all of its samples.
+    """Length of a recording: by its header, or by all of its samples where that does not tell.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is none, or has no samples.
+        ValueError: it is none, is truncated, or has no samples.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            seconds = _seconds(file, readable=is_readable(path))
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"{where}: expected a recording, received {str(path)!r}: {error.error_string}"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{where}: {error} in {str(path)!r}") from None
-    if seconds <= 0:
+        with open(path, "rb", buffering=0) as file, open_recording(file) as recording:
+            frames, rate = recording.length, recording.samplerate
+            if frames is None:
+                frames = sum(map(len, recording.mono()))
+    except (soundfile.LibsndfileError, ValueError) as error:
+        reason = getattr(error, "error_string", error)
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {reason}") from None
+    if frames < 1:
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
-    return seconds
-
-
-def _seconds(file: io.FileIO, readable: bool) -> float:
-    if readable:
-        # By a descriptor, since soundfile takes a name ending in .raw for headerless samples.
-        with soundfile.SoundFile(file.fileno(), closefd=False) as found:
-            if found.frames:
-                return found.frames / found.samplerate
-    # Not libsndfile's, or with a length of 0, as programs leave it that write to a pipe.
-    file.seek(0)
-    with open_recording(file) as recording:
-        return sum(map(len, recording.mono())) / recording.samplerate
+    return frames / rate

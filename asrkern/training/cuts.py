@@ -10,6 +10,9 @@ from lhotse import MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.cut.data import DataCut
 from lhotse.utils import fastcopy
 
+from asrkern.data._files import recording_seconds
+from asrkern.data.formats import is_readable
+
 # The rates that transcription accepts. Others would need filters of any size.
 _RATES_HZ = (1_000, 384_000)
 
@@ -28,9 +31,14 @@ def read_recording(path: Path, where: str, recording_id: str | None = None) -> R
         recording = Recording.from_file(path, recording_id=recording_id or str(path))
     except Exception as error:  # lhotse wraps its readers' errors in classes of its own
         raise ValueError(f"{where}: expected a recording, received {str(path)!r}: {brief(error)}") from None
-    if recording.num_samples < 1:
-        raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
     check_rate(recording.sampling_rate, where)
+    if is_readable(path):
+        # Some headers do not tell the length, and lhotse takes libsndfile's guess.
+        seconds = recording_seconds(path, where)
+        samples = round(seconds * recording.sampling_rate)
+        recording = fastcopy(recording, num_samples=samples, duration=seconds)
+    elif recording.num_samples < 1:
+        raise ValueError(f"{where}: expected a recording, received {str(path)!r}, which has no samples")
     return recording
 
 

@@ -34,7 +34,7 @@ def test_no_file(tmp_path: Path) -> None:
         read_hotwords(tmp_path / "none.txt")
 
 
-def test_a_keyword_spotters_file(tmp_path):
+def test_a_keyword_spotters_file(tmp_path: Path) -> None:
     """As sherpa-onnx's: a weight, the threshold of the spotter and the name that it shows."""
     lines = (
         "▁HE LL O ▁WORLD :1.5 #0.35 @HELLO_WORLD\nnew york :2.0 #0.6\nyes :3 @YES\nnumber #1\nmail @home\n"

@@ -22,10 +22,11 @@ from lhotse import (
     SupervisionSet,
 )
 
-from asrkern.data import load_audio
+from asrkern.data import load_audio, read_manifest
 from asrkern.recognizer.feature_settings import FeatureSettings
 from asrkern.training.batches import load_cut, load_samples
 from asrkern.training.manifests import read_cuts, unique
+from tests.data.recordings import voice, wav_with_sizes, without_length
 
 SETTINGS = FeatureSettings(sample_rate=8000)
 
@@ -63,6 +64,51 @@ def test_nemo(recording: Path) -> None:
     extract = SETTINGS.make()
     expected = extract(load_audio(recording, 8000, offset_seconds=0.5, duration_seconds=0.25))
     assert torch.equal(load_cut(part, SETTINGS, extract), expected)
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> Callable[[Path], list[Path]]:
+    """NeMo's and Kaldi's, of one recording, without durations."""
+
+    def write(recording: Path) -> list[Path]:
+        lines = manifest(tmp_path, {"audio_filepath": recording.name, "text": "x"})
+        kaldi = tmp_path / "kaldi"
+        kaldi.mkdir()
+        (kaldi / "wav.scp").write_text(f"u {recording}\n")
+        (kaldi / "text").write_text("u x\n")
+        return [lines, kaldi]
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3"])
+def test_headers_that_do_not_tell_the_length(
+    name: str, tmp_path: Path, corpora: Callable[[Path], list[Path]]
+) -> None:
+    """libsndfile's guess is 0 s of the WAV and less than half of the MP3."""
+    file = tmp_path / name
+    samples = voice(20 * 16_000)
+    samples[8000:] *= 1e-3
+    if name == "a.mp3":
+        soundfile.write(file, samples, 16_000, bitrate_mode="VARIABLE", compression_level=0.3)
+        file.write_bytes(without_length(file.read_bytes()))
+    else:
+        soundfile.write(file, samples, 16_000)
+        file.write_bytes(wav_with_sizes(file.read_bytes(), riff=0, data=0))
+    whole = load_audio(file)
+    assert soundfile.info(file).frames < len(whole) / 2
+    assert read_manifest(corpora(file)[0])[0].duration_seconds == len(whole) / 16_000
+    for corpus in (tmp_path / "m.jsonl", tmp_path / "kaldi"):
+        [cut] = read_cuts(corpus)
+        assert torch.equal(load_samples(cut, 16_000), whole)
+
+
+def test_a_truncated_recording_is_refused(recording: Path, corpora: Callable[[Path], list[Path]]) -> None:
+    recording.write_bytes(recording.read_bytes()[:8000])
+    lines, kaldi = corpora(recording)
+    for read, corpus in ((read_manifest, lines), (read_cuts, lines), (read_cuts, kaldi)):
+        with pytest.raises(ValueError, match=r", line 1.*: expected 16000 bytes, received 7956: it is trunc"):
+            list(read(corpus))
 
 
 def test_stored_features(data_dir: Path) -> None:
