@@ -193,7 +193,7 @@ def convert(
     with errors():
         from asrkern.decoder import NGramLM
 
-        vocabulary = None if words is None else words.read_text("utf-8", "surrogateescape").split("\n")
+        vocabulary = None if words is None else words.read_text("utf-8-sig", "surrogateescape").split("\n")
         lm = NGramLM.open(
             model,
             unit="character" if characters else None,
@@ -357,27 +357,27 @@ def query(
 
     Prints for each: log10 probability, words, unknown words, text, with tabs between. At the end stands what KenLM's
     query has: perplexities with and without unknown words (OOVs), and how many words (tokens) there were, </s> among
-    them; and SRILM's ppl1, without unknown words and </s>.
+    them; and what SRILM's ngram -ppl has: known words of probability 0 (zeroprobs), ppl without them and unknown words,
+    and ppl1, which does not count </s> either.
     """
     with errors():
         from asrkern.decoder import NGramLM, read_tokenizer
-        from asrkern.decoder.ngram_lm import perplexity
+        from asrkern.decoder.ngram_lm import LOG_PROB_ZERO
 
         lm = NGramLM.open(model, unit="character" if characters else None, space=space)
         tokenize = None if tokenizer is None else read_tokenizer(tokenizer)
     _note_tokens(lm, tokenizer)
     known = lm.words
-    total = known_total = 0.0
-    count = unknown_count = sentences = 0
+    total = known_total = zero_total = 0.0
+    count = unknown_count = zero_count = sentences = 0
     for line in sys.stdin.buffer:
         sentence = line.rstrip(b"\r\n").decode(errors="replace")
         if tokenize:
             sentence = " ".join(tokenize(sentence))
         scores = lm.full_scores(sentence, bos, eos)
-        log_prob, unknown = (
-            sum(score.log_prob for score in scores),
-            [score for score in scores if score.unknown],
-        )
+        log_prob = sum(score.log_prob for score in scores)
+        unknown = [score.log_prob for score in scores if score.unknown]
+        zeros = [score.log_prob for score in scores if not score.unknown and score.log_prob < LOG_PROB_ZERO]
         typer.echo(f"{log_prob:.4f}\t{len(scores)}\t{len(unknown)}\t{sentence}")
         if words:
             ids = lm.encode(sentence) + [lm.eos] * eos
@@ -386,17 +386,26 @@ def query(
                     f"\t{score.log_prob:.4f}\t{score.order}\t{known[word] if word < len(known) else word}"
                 )
         total += log_prob
-        known_total += log_prob - sum(score.log_prob for score in unknown)
+        known_total += log_prob - sum(unknown)
+        zero_total += sum(zeros)
         count += len(scores)
         unknown_count += len(unknown)
+        zero_count += len(zeros)
         sentences += 1
-    known_count = count - unknown_count
-    for name, log_prob, words_of in (
-        ("including OOVs", total, count),
-        ("excluding OOVs", known_total, known_count),
-        ("excluding OOVs and </s>", known_total, known_count - sentences * eos),
+    known_count, positive_count = count - unknown_count, count - unknown_count - zero_count
+    for name, value in (
+        ("Perplexity including OOVs", _perplexity(total, count)),
+        ("Perplexity excluding OOVs", _perplexity(known_total, known_count)),
+        ("OOVs", unknown_count),
+        ("Tokens", count),
+        ("Zeroprobs", zero_count),
+        ("ppl", _perplexity(known_total - zero_total, positive_count)),
+        ("ppl1", _perplexity(known_total - zero_total, positive_count - sentences * eos)),
     ):
-        value = f"{perplexity(log_prob, words_of):.6g}" if words_of > 0 else "undefined"
-        typer.echo(f"Perplexity {name}:\t{value}")
-    typer.echo(f"OOVs:\t{unknown_count}")
-    typer.echo(f"Tokens:\t{count}")
+        typer.echo(f"{name}:\t{value}")
+
+
+def _perplexity(log_prob: float, count: int) -> str:
+    from asrkern.decoder.ngram_lm import perplexity
+
+    return f"{perplexity(log_prob, count):.6g}" if count > 0 else "undefined"

@@ -59,6 +59,11 @@ def decode(line: bytes, where: str) -> str:
 
 def json_object(line: bytes, where: str) -> dict[str, Any]:
     """The JSON object in a line. Raises ValueError if it is none."""
+    if line.lstrip().startswith(b"["):
+        raise ValueError(
+            f"{where}: expected a JSON object a line, received a list, {shown(line)}; of a .json of lhotse's "
+            "`lhotse copy NAME.json NAME.jsonl` makes lines"
+        )
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:

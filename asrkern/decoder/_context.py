@@ -21,6 +21,7 @@ from asrkern.decoder._lm_words import (
     unit_of,
 )
 from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, read_tokens
+from asrkern.decoder._warn import warn
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext
 
@@ -292,6 +293,12 @@ def build_context(
     begin_reach = 0.0
     words: list[str] = []
     if lexicon is not None or of_words:
+        several = [label for label, text in zip(tokens.labels, tokens.texts) if " " in text]
+        if several:
+            warn(
+                f"labels: {len(several)} of {len(labels)} hold parts of several words, such as {several[0]!r}, which no "
+                "lexicon and no model of words has, so they are never found; a model of tokens (unit='token') has them"
+            )
         word_ids: dict[str, int] = {}
         if lexicon is None:
             assert lm is not None  # of words

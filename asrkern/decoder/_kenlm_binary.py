@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asrkern import _decoder
+from asrkern.decoder._scorer_package import MAGIC as PACKAGE_MAGIC
 
 MAGIC_ANY = b"mmap lm http://kheafield.com/code"
 _MAGIC = MAGIC_ANY + b" format version 5\n\0\0"
@@ -43,6 +44,8 @@ _MIDDLE_REST = np.dtype([("key", "<u8"), ("payload", "<u8"), ("rest", "<f4")])
 _LONGEST = np.dtype([("key", "<u8"), ("log_prob", "<f4")])
 _LOG_ZERO = 99
 WORDS_MISSING = "hashes only"
+_FIRST_WORD = b"<unk>\0"
+_STRINGS_AT_ONCE = 1 << 20
 # Tries in larger files are mapped unless it is said otherwise: converted, they would take three to six times as much.
 MAPPED_BYTES = 1 << 30
 _WAY_OUT = "make it anew with KenLM's build_binary, or read the ARPA file with NGramLM.from_arpa"
@@ -117,9 +120,9 @@ def _bound_log_probs(values: np.ndarray) -> None:
 class Binary(NamedTuple):
     """What a file holds.
 
-    tables: those of ``NGramLM.tensors``; bos, eos: ids of ``<s>`` and ``</s>``; end: the byte behind the n-grams, where
-    words may follow; ngrams: for each order, words, log-probabilities and back-off weights, if they were to be kept and
-    the file is a trie.
+    tables: those of ``NGramLM.tensors``; bos, eos: ids of ``<s>`` and ``</s>``; end: the byte behind the model, where a
+    scorer package may follow; ngrams: for each order, words, log-probabilities and back-off weights, if they were to be
+    kept and the file is a trie.
     """
 
     tables: dict[str, np.ndarray]
@@ -156,16 +159,16 @@ def read(
         tables = _read_probing(
             parts, [int(count) for count in counts], multiplier, rest_costs=kind == _REST_PROBING
         )
-    end, size, find = parts.at, len(tables["unigrams"]), _finder(tables)
+    size, find = len(tables["unigrams"]), _finder(tables)
     if has_words:
-        strings = parts.bytes[parts.at :]
-        _check_strings(strings, size)
+        strings = _take_strings(parts, size)
         # Mapped ones keep their NULs.
         tables["strings"] = strings if mapped else np.where(strings == 0, np.uint8(ord("\n")), strings)
     else:
         tables["strings"] = np.zeros(0, np.uint8) if words is None else _match(words, find, size)
+    _check_rest(parts)
     bos, eos = (_word_id(find, size, mark) for mark in ("<s>", "</s>"))
-    return Binary(tables, order, bos, eos, end, ngrams)
+    return Binary(tables, order, bos, eos, parts.at, ngrams)
 
 
 def _map_trie(file: np.ndarray, shape: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
@@ -233,16 +236,31 @@ def _read_probing(
     }
 
 
-def _check_strings(strings: np.ndarray, size: int) -> None:
-    """strings: the words by id, each with a NUL."""
-    if (
-        int((strings == 0).sum()) != size
-        or (strings == ord("\n")).any()
-        or bytes(strings[:6]) != b"<unk>\0"
-        or strings[-1]
-    ):
+def _take_strings(parts: _Parts, size: int) -> np.ndarray:
+    """The words by id, each with a NUL."""
+    rest, seen, end = parts.bytes[parts.at :], 0, 0
+    while seen < size and end < len(rest):
+        nuls = np.flatnonzero(rest[end : end + _STRINGS_AT_ONCE] == 0)[: size - seen]
+        seen += len(nuls)
+        end += int(nuls[-1]) + 1 if seen == size else _STRINGS_AT_ONCE
+    if seen < size:
+        raise ValueError(f"expected {size} words at the end, received {seen}: the file is cut short")
+    strings = parts.take("u1", end)
+    if (strings == ord("\n")).any() or bytes(strings[: len(_FIRST_WORD)]) != _FIRST_WORD:
         raise ValueError(
-            f"expected {size} words at the end, <unk> first, received others: the file is cut short"
+            "expected words without line feeds, <unk> first, received others: the file is damaged"
+        )
+    return strings
+
+
+def _check_rest(parts: _Parts) -> None:
+    """Behind the model is the end of the file, or a scorer package."""
+    rest = bytes(parts.bytes[parts.at :][: len(_FIRST_WORD)])
+    if rest == _FIRST_WORD:
+        raise ValueError("expected no words, as the header says, received some: the file is damaged")
+    if not PACKAGE_MAGIC.startswith(rest[: len(PACKAGE_MAGIC)]):
+        raise ValueError(
+            f"expected the end of the file, received {len(parts.bytes) - parts.at} bytes more: the file is damaged"
         )
 
 

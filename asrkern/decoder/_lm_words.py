@@ -15,8 +15,6 @@ MARKS = ("<unk>", "<s>", "</s>")
 # How many words are looked at to tell the case of all.
 _SAMPLE = 1000
 _CODE_POINTS, _SURROGATES = 0x110000, range(0xD800, 0xE000)
-# Bytes in UTF-8, with the line feed.
-_LONGEST_CHARACTER = 5
 # In NeMo's models of subwords token i is the word chr(i + 100).
 NEMO_OFFSET = 100
 # With so many words all of which are characters behind the offset, the model is NeMo's, even if it lacks most tokens.
@@ -129,16 +127,17 @@ def _character(code: int) -> str:
 
 
 def _is_nemo(lm: NGramLM, tokens: Tokens) -> bool:
-    """Whether the model's words are NeMo's for these tokens, not labels or letters that look like some of them."""
-    if lm.tensors["strings"].numel() > _LONGEST_CHARACTER * lm.vocabulary_size + sum(map(len, MARKS)):
+    """Whether the model's words are NeMo's for these tokens, not labels or letters that look like some of them.
+
+    Words are asked for, not listed: the model may have hashes of them alone.
+    """
+    words = lm.vocabulary_size - len(MARKS)
+    if not min(len(tokens.labels) / 4, _ENOUGH_WORDS) <= words <= len(tokens.labels):
         return False
-    known = [word for word in lm.words if word not in MARKS]
-    last = NEMO_OFFSET + len(tokens.labels)
-    enough = min(len(tokens.labels) / 4, _ENOUGH_WORDS)
-    if len(known) < enough or not all(len(word) == 1 and NEMO_OFFSET <= ord(word) < last for word in known):
-        return False
+    names = map(_character, range(NEMO_OFFSET, NEMO_OFFSET + len(tokens.labels)))
+    known = [name for name in names if name not in MARKS and lm.word_id(name)]
     labels = set(tokens.labels)
-    return 2 * sum(word in labels for word in known) < min(len(known), len(labels))
+    return len(known) == words and 2 * sum(word in labels for word in known) < min(words, len(labels))
 
 
 def _are_pieces(lm: NGramLM, tokens: Tokens) -> bool:

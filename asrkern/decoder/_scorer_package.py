@@ -1,6 +1,6 @@
 """Scorer packages (``.scorer``) of DeepSpeech and Coqui STT: a language model, the words allowed, and the weights.
 
-A package is a binary file of KenLM without words, and behind it: ``TRIE`` as a number, the version of the package,
+A package is a binary file of KenLM without words, and behind it: ``TRIE`` as a number, which is EIRT in bytes, the version of the package,
 whether it is for bytes (UTF-8 mode), alpha, beta, and the words as an acceptor of OpenFst, of type const or vector. Its
 label n is the letter n − 1 of the alphabet, and words end with the label of the space. The layout is that of
 native_client/ctcdecode/scorer.cpp in Coqui STT 1.4, whose packages are DeepSpeech's since 0.7, and of OpenFst 1.6.7.
@@ -18,8 +18,8 @@ import numpy as np
 
 from asrkern.decoder._tokens import ENDS_WORD, Tokens
 
-_MAGIC, _VERSION = int.from_bytes(b"TRIE", "big"), 6
-_HEADER = struct.Struct("<ii?dd")
+MAGIC, _VERSION = b"EIRT", 6
+_HEADER = struct.Struct("<4si?dd")
 _FST_MAGIC = 2125659606
 _FST_NUMBERS = struct.Struct("<iiQqqq")  # version, flags, properties, start, states, arcs
 _HAS_SYMBOLS, _IS_ALIGNED, _ALIGNMENT = 3, 4, 16
@@ -91,9 +91,8 @@ def read(path: str | os.PathLike[str], end_of_lm: int) -> Package:
     reader = _Reader(content, end_of_lm % _ALIGNMENT)
     if reader.at == len(content):
         raise ValueError("expected a scorer package, received a language model alone: NGramLM.open reads it")
-    magic, version, is_bytes, alpha, beta = reader.unpack(_HEADER, "package")
-    if magic != _MAGIC:
-        raise ValueError("expected a scorer package, received something else behind the language model")
+    # The reader of the language model lets nothing but a package stand behind it.
+    _, version, is_bytes, alpha, beta = reader.unpack(_HEADER, "package")
     if version != _VERSION:
         raise ValueError(f"expected a package of version {_VERSION}, received version {version}")
     if is_bytes:
@@ -116,8 +115,8 @@ def _read_fst(reader: _Reader) -> Acceptor:
         raise ValueError(f"words: expected arcs of type 'standard', received {arc_kind[:60]!r}")
     if flags & _HAS_SYMBOLS:
         raise ValueError("words: expected an FST without symbols, received one that has them")
-    if states < 0:
-        raise ValueError(f"words: expected the number of states, received {states}")
+    if states < 1:
+        raise ValueError(f"words: expected at least 1 state, received {states}")
     if kind == "const":
         acceptor = _read_const(reader, version, flags, start, states, arcs)
     elif kind == "vector":

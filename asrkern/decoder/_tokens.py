@@ -38,13 +38,14 @@ class Tokens(NamedTuple):
 def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one_word: bool) -> Tokens:
     """What each label does to words.
 
-    Labels that begin with "▁" begin words. If any begins with "##", those without it begin words. Else ``space`` stands
-    between words (None: :func:`find_space`; "": no label does). With none of these each label is a word, or, with
-    ``one_word``, all labels together spell one. A label that is there twice is two tokens.
+    Labels that begin with "▁" begin words; others in them are spaces, as of sentencepiece with split_by_whitespace=False.
+    If any begins with "##", those without it begin words. Else ``space`` stands between words (None:
+    :func:`find_space`; "": no label does). With none of these each label is a word, or, with ``one_word``, all labels
+    together spell one. A label that is there twice is two tokens.
 
     Raises:
         TypeError: a label is not a string.
-        ValueError: no labels, blank out of range or unknown, or a space that is no label.
+        ValueError: no labels, blank out of range or unknown, a space that is no label, or marks of words behind words.
     """
     labels = list(labels)
     for label in labels:
@@ -60,6 +61,8 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
     if space and space not in others:
         raise ValueError(f"space: expected a label other than blank, received {space!r}")
     marked = space is None and any(label.startswith(WORD_MARK) for label in others)
+    if space is None:
+        _check_marks(others)
     pieces = space is None and not marked and any(map(_goes_on, others))
     if space is None and not marked and not pieces:
         space = find_space(others)
@@ -68,9 +71,10 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
         kind, text = INSIDE_WORD, label
         if index == blank:
             text = "\0"  # a character that no word has
-        elif marked and label.startswith(WORD_MARK):
-            text = label.strip(WORD_MARK)
-            kind = BEGINS_WORD if text else ENDS_WORD
+        elif marked:
+            text = label.lstrip(WORD_MARK).replace(WORD_MARK, " ")
+            if label.startswith(WORD_MARK):
+                kind = BEGINS_WORD if text else ENDS_WORD
         elif pieces and _goes_on(label):
             text = label.removeprefix(WORDPIECE_MARK)
         elif pieces:
@@ -86,6 +90,16 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
 
 def _goes_on(label: str) -> bool:
     return label.startswith(WORDPIECE_MARK) and label != WORDPIECE_MARK
+
+
+def _check_marks(labels: list[str]) -> None:
+    """Raise ValueError if marks of words stand only behind them."""
+    ends = [label for label in labels if label.endswith(WORD_MARK) and label.strip(WORD_MARK)]
+    if ends and not any(label.startswith(WORD_MARK) and label != WORD_MARK for label in labels):
+        raise ValueError(
+            f"labels: expected {WORD_MARK!r} before words, received it only behind them, such as {ends[0]!r}, as "
+            "sentencepiece's treat_whitespace_as_suffix makes them"
+        )
 
 
 def _find_blank(labels: list[str]) -> int:

@@ -29,6 +29,8 @@ from asrkern.decoder._foreign_lm import refuse_foreign
 from asrkern.decoder._ngram_estimate import Estimate, Progress, Tokenize
 
 MAX_ORDER: int = _decoder.MAX_ORDER
+# Files have −99 for log10 0. Back-off weights, which may be above 0, are added to it; no real probability is so small.
+LOG_PROB_ZERO = -90.0
 UNITS = ("word", "character", "token")
 # Words for white space in models of characters: asrkern's; ESPnet's and Kaldi's; torchaudio's and fairseq's.
 SPACES = ("▁", "<space>", "<SPACE>", "|")
@@ -439,7 +441,8 @@ class NGramLM:
         strings = self._strings()
         if not strings:
             raise ValueError(
-                f"{caller}: expected a model that has its words, received one that has hashes of them"
+                f"{caller}: expected a model that has its words, received one that has hashes of them "
+                "(build_binary -v); NGramLM.open(words=...), or asrkern lm convert --words, takes a list of them"
             )
         if self.is_mapped:
             return Estimate(strings, _decoder.list_kenlm_trie(*self._trie()))

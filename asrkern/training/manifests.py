@@ -91,7 +91,8 @@ def _entries(path: Path, left_out: LeftOut) -> Iterator[Callable[[], Cut]]:
     if next(path.rglob("*.trans.txt"), None):
         return _librispeech(path)
     raise ValueError(
-        f"path: expected wav.scp or *.trans.txt, or lhotse's manifests, in the folder {str(path)!r}, received none"
+        "path: expected wav.scp or *.trans.txt, or lhotse's manifests (*.jsonl, which `lhotse copy` makes of *.json), "
+        f"in the folder {str(path)!r}, received none"
     )
 
 

@@ -102,12 +102,33 @@ def test_query(model):
     assert summary == [
         f"Perplexity including OOVs:\t{lm.perplexity(['the cat sat', 'a zebra']):.6g}",
         f"Perplexity excluding OOVs:\t{10 ** (-total / 6):.6g}",
-        f"Perplexity excluding OOVs and </s>:\t{10 ** (-total / 4):.6g}",
         "OOVs:\t1",
         "Tokens:\t7",
+        "Zeroprobs:\t0",
+        f"ppl:\t{10 ** (-total / 6):.6g}",
+        f"ppl1:\t{10 ** (-total / 4):.6g}",
+    ]
+
+
+def test_query_has_srilm_perplexities(tmp_path):
+    path = tmp_path / "zero.arpa"
+    path.write_text(
+        "\\data\\\nngram 1=6\nngram 2=2\n\n\\1-grams:\n-99\t<s>\t-0.3\n-1.25\t</s>\n-2\t<unk>\n"
+        "-0.75\ta\t0.5\n-99\tnever\n-1.5\tb\n\n\\2-grams:\n-0.5\t<s> a\n-99\ta b\n\n\\end\\\n"
+    )
+    # "never" after the back-off weight 0.5 is still impossible, and so is "a b"; "q" is unknown.
+    result = run("query", path, stdin="a never\na b q\nb\n")
+    # <s> a, never </s>; <s> a, q </s>; <s> b, b </s>
+    log_prob = (-0.5 - 1.25) + (-0.5 - 1.25) + (-0.3 - 1.5 - 1.25)
+    assert result.stdout.splitlines()[-4:] == [
+        "Tokens:\t9",
+        "Zeroprobs:\t2",
+        f"ppl:\t{10 ** (-log_prob / 6):.6g}",
+        f"ppl1:\t{10 ** (-log_prob / 3):.6g}",
     ]
     # Without </s> no word less.
-    assert "Perplexity excluding OOVs and </s>:\t" in run("query", model, "--no-eos", stdin="the").stdout
+    assert run("query", path, "--no-eos", stdin="a\n").stdout.splitlines()[-1] == f"ppl1:\t{10**0.5:.6g}"
+    assert run("query", path, stdin="never\n").stdout.splitlines()[-1] == "ppl1:\tundefined"
 
 
 def test_bytes_that_are_no_text(model, tmp_path):
@@ -151,7 +172,7 @@ def test_query_of_words_and_of_parts(model):
         f"\t{score.log_prob:.4f}\t{score.order}\t{word}" for score, word in zip(scores, ("fat", "cat"))
     ]
     assert "Perplexity including OOVs:\tundefined" in run("query", model, stdin="").stdout
-    assert run("query", model, stdin="").stdout.endswith("OOVs:\t0\nTokens:\t0\n")
+    assert "\nOOVs:\t0\nTokens:\t0\nZeroprobs:\t0\n" in run("query", model, stdin="").stdout
 
 
 def test_prune(model, tmp_path):
@@ -283,7 +304,8 @@ TEXTS = ["the cat sat", "a fat cat", "the the extraordinarily x cat", ""]
 @pytest.mark.parametrize("output", ["new.arpa", "new.arpa.gz", "new.safetensors"])
 def test_convert(tmp_path, output):
     words = kenlm_files(tmp_path)
-    (tmp_path / "words.txt").write_text("\n".join(words))
+    # As Windows' editors write it.
+    (tmp_path / "words.txt").write_bytes("\ufeff".encode() + "\r\n".join(words).encode())
     for name, options in (
         ("trie.bin", []),
         ("bare.bin", ["--words", tmp_path / "words.txt"]),
@@ -323,6 +345,7 @@ def test_convert_refuses(tmp_path):
     kenlm_files(tmp_path)
     result = run("convert", tmp_path / "bare.bin", tmp_path / "new.arpa")
     assert result.exit_code == 1 and "expected a model that has its words" in result.stderr
+    assert "asrkern lm convert --words" in result.stderr
     result = run("convert", tmp_path / "trie.bin", tmp_path / "new.arpa", "--quantize")
     assert result.exit_code == 2 and "ends in .safetensors" in result.stderr
     assert not (tmp_path / "new.arpa").exists()

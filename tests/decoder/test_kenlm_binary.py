@@ -190,6 +190,7 @@ def test_bad_files(path):
     good = kenlm_binary(SMALL)
     old = good[:76] + good[80:]
     marks = [ngram for ngram in SMALL if ngram != ("</s>",)]
+    words = sum(len(ngram) == 1 for ngram in SMALL)
     for content, message in [
         (b"", "expected a binary file of KenLM, received something else"),
         (b"\\data\\\nngram 1=2\n", "expected a binary file of KenLM, received something else"),
@@ -211,7 +212,14 @@ def test_bad_files(path):
         (good[:108] + struct.pack("<Q", 2**60) + good[116:], "expected counts that fit into"),
         (good[:100], r"expected at least \d+ bytes, received 100: the file is cut short"),
         (good[:300], r"expected at least \d+ bytes, received 300: the file is cut short"),
-        (good[:-3], r"expected \d+ words at the end, <unk> first, received others"),
+        (good[:-1], rf"expected {words} words at the end, received {words - 1}: the file is cut short"),
+        (
+            good.replace(b"<unk>\0", b"<UNK>\0"),
+            "expected words without line feeds, <unk> first, received others",
+        ),
+        (good[:-2] + b"\n\0", "expected words without line feeds, <unk> first, received others"),
+        (good + b"more", "expected the end of the file, received 4 bytes more"),
+        (good[:100] + b"\0" + good[101:], "expected no words, as the header says, received some"),
         (
             good[:136] + struct.pack("<II", 0, 3) + good[144:],
             "expected 2 words with ids below 3, received others",

@@ -41,7 +41,14 @@ def emissions(seed: int) -> torch.Tensor:
 )
 @pytest.mark.parametrize(
     "lm",
-    [TRIE, trie_binary(SMALL, strings=False, pointer_limit=8), kenlm_binary(SMALL, strings=False)],
+    [
+        TRIE,
+        trie_binary(SMALL, strings=False, pointer_limit=8),
+        kenlm_binary(SMALL, strings=False),
+        # With its words, which packages' tools leave out.
+        trie_binary(SMALL),
+        kenlm_binary(SMALL),
+    ],
 )
 def test_decodes_as_its_parts(path, lm, options):
     path.write_bytes(package(lm, STATES, **options))
@@ -117,10 +124,11 @@ def chain(letters: int) -> list:
 
 BAD = [
     (TRIE, "expected a scorer package, received a language model alone: NGramLM.open reads it"),
-    (trie_binary(SMALL), "expected a scorer package, received something else behind the language model"),
+    (trie_binary(SMALL), "expected a scorer package, received a language model alone: NGramLM.open reads it"),
     (package(TRIE, STATES, is_bytes=True), r"expected a package of letters, received one for bytes \(UTF-8 mode"),
     (package(TRIE, STATES, version=5), "expected a package of version 6, received version 5"),
-    (package(TRIE, STATES, magic=b"TRIE"), "expected a scorer package, received something else behind"),
+    (package(TRIE, STATES, magic=b"TRIE"), r"expected the end of the file, received \d+ bytes more"),
+    (package(TRIE, STATES)[: len(TRIE) + 3], "package: expected 25 bytes, received the last 3 of the file"),
     (package(TRIE, STATES, alpha=math.nan), "expected finite alpha and beta, received nan and 1.85"),
     (package(TRIE, STATES, kind="compact"), "words: expected an FST of type 'const' or 'vector', received 'compact'"),
     (package(TRIE, STATES, fst_version=3), "words: expected an FST of version 1 or 2, received version 3"),
@@ -134,6 +142,7 @@ BAD = [
     (package(TRIE, diamonds(60)), r"words: expected at most \d+ letters, as fit a file of this size, received more"),
     (package(TRIE, chain(200_000)), "words: expected at most 1000 letters each, received more"),
     (package(TRIE, [(False, [])]), "words: expected at least one, received none"),
+    (package(TRIE, []), "words: expected at least 1 state, received 0"),
     (package(TRIE, [(False, [(2, 1)]), (True, [])]), "labels: .* in its order, received others: its words do not end"),
     (package(TRIE, automaton(["x", "y", "cat"], ALPHABET)), "labels: .* knows 1 of 3 words"),
     (package(TRIE, STATES)[:-1], r"arcs: expected \d+ bytes, received the last \d+ of the file: it is cut short"),

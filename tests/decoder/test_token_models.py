@@ -218,13 +218,18 @@ class TestNeMo:
         (tmp_path / "nemo.bin").write_bytes(write(model))
         best = best_of(labels, NGramLM.open(tmp_path / "nemo.bin"), [labels[t] for t in tokens])
         assert abs(best.lm_score - expected) < 1e-4
-        # Without its words a file has to be told apart.
+        # It is told by the hashes of its words alone.
         (tmp_path / "bare.bin").write_bytes(write(model, strings=False))
         bare = NGramLM.open(tmp_path / "bare.bin")
-        best = best_of(labels, bare, [labels[t] for t in tokens], lm_token_offset=100)
-        assert abs(best.lm_score - expected) < 1e-4
+        for options in ({}, {"lm_token_offset": 100}, {"unit": "token"}):
+            best = best_of(labels, bare, [labels[t] for t in tokens], **options)
+            assert abs(best.lm_score - expected) < 1e-4
         with pytest.raises(ValueError, match="does not have its own"):
-            CTCBeamDecoder(labels, bare)
+            CTCBeamDecoder([*"abc ", "<blank>"], bare)
+        # A word that is no token.
+        (tmp_path / "bare.bin").write_bytes(write(model | {("the",): (-2.0, 0.0)}, strings=False))
+        with pytest.raises(ValueError, match="does not have its own"):
+            CTCBeamDecoder(labels, NGramLM.open(tmp_path / "bare.bin"))
 
     def test_other_offsets_are_told(self, tmp_path):
         lm = self.lm(tmp_path, offset=1000)

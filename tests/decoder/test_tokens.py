@@ -124,6 +124,41 @@ class TestSpace:
             CTCBeamDecoder(labels, space="_")
 
 
+class TestMarksInsideLabels:
+    """sentencepiece's split_by_whitespace=False makes pieces of several words."""
+
+    LABELS = ("<blk>", "▁", "▁end", "▁of▁the", "d▁ro", "a", "▁of", "▁the")
+
+    def test_they_are_spaces(self):
+        for tokens, text in [
+            (["▁end", "▁of▁the", "▁", "a", "d▁ro", "a"], "end of the ad roa"),
+            (["d▁ro", "▁of"], "d ro of"),
+        ]:
+            [best] = CTCBeamDecoder(self.LABELS).decode(saying(self.LABELS, *tokens))
+            assert best.text == text
+
+    def test_texts_are_joined_however_they_are_spelled(self):
+        """No two of the n best have one text, and its probability is the sum."""
+        frames = torch.full((2, len(self.LABELS)), -30.0)
+        frames[0, [3, 6]] = torch.tensor([0.4, 0.6]).log()
+        frames[1, [0, 7]] = torch.tensor([0.5, 0.5]).log()
+        found = CTCBeamDecoder(self.LABELS, nbest=8).decode(frames)
+        assert len({hypothesis.text for hypothesis in found}) == len(found)
+        assert [best.text for best in found[:2]] == ["of the", "of"]
+        assert found[0].score == pytest.approx(math.log(0.4 * 0.5 + 0.6 * 0.5), abs=1e-5)
+
+    def test_words_of_a_model_cannot_be_spelled_by_them(self):
+        with pytest.warns(
+            UserWarning, match=r"labels: 2 of 8 hold parts of several words, such as '▁of▁the'"
+        ):
+            decoder = CTCBeamDecoder(self.LABELS, lexicon=["end", "of", "the"])
+        assert decoder.decode(saying(self.LABELS, "▁end", "▁of", "▁the"))[0].text == "end of the"
+
+    def test_marks_behind_words_are_refused(self):
+        with pytest.raises(ValueError, match=r"labels: expected '▁' before words, .* such as 'of▁', as"):
+            CTCBeamDecoder(["<blk>", "▁", "of▁", "the▁", "a"])
+
+
 class TestTwice:
     def test_pieces(self):
         labels = ["<blk>", "▁is", "▁dit", "▁is", "t", "t"]

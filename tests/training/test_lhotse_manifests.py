@@ -231,3 +231,19 @@ def test_lines_that_are_none(cut: MonoCut, tmp_path: Path) -> None:
     (tmp_path / "cuts.jsonl.gz").write_bytes(packed[:-8])
     with pytest.raises(ValueError, match=r"cuts\.jsonl\.gz, line 2: expected intact gzip"):
         read_cuts(tmp_path / "cuts.jsonl.gz")
+
+
+def test_lists_in_place_of_lines_are_told_with_the_way_out(cut: MonoCut, tmp_path: Path) -> None:
+    """lhotse still writes and reads .json, all items of which are one list."""
+    path = tmp_path / "cuts.json"
+    CutSet.from_cuts([cut]).to_file(path)
+    with pytest.raises(
+        ValueError, match=r"cuts\.json, line 1: .* received a list, .* `lhotse copy NAME\.json"
+    ):
+        read_cuts(path)
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    RecordingSet.from_recordings([cut.recording]).to_file(folder / "recordings.json")
+    SupervisionSet.from_segments(cut.supervisions).to_file(folder / "supervisions.json")
+    with pytest.raises(ValueError, match=r"\*\.jsonl, which `lhotse copy` makes of \*\.json"):
+        read_cuts(folder)
