@@ -15,7 +15,7 @@ from asrkern.nn._recurrent import RecurrentLayers
 from asrkern.nn.cells import GRUCell, LSTMCell, OneState, RecurrentCell, TwoStates
 from asrkern.nn.gru import GRU
 from asrkern.nn.lstm import LSTM
-from asrkern.nn.quantize import QuantizedGRU, QuantizedLSTM
+from asrkern.nn.quantize import QuantizedCell, QuantizedGRU, QuantizedLSTM
 from asrkern.ops._autograd import call
 from asrkern.ops._common import compute_dtype, output_dtype
 
@@ -201,14 +201,12 @@ class _FrozenCell(RecurrentCell, _Frozen):
     def _step(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
         self._check_use()
         packed_ih, packed_hh = self._packed_weights["weight_ih"], self._packed_weights["weight_hh"]
-        weights = ops.PackedCellWeights(packed_ih, None, packed_hh, None, self.bias_ih, self.bias_hh)
+        scale_ih, scale_hh = (getattr(self, f"weight_{part}_scale", None) for part in ("ih", "hh"))
+        weights = ops.PackedCellWeights(packed_ih, scale_ih, packed_hh, scale_hh, self.bias_ih, self.bias_hh)
         # The operation's checks take as long as a step of 256 units. Shapes were checked above, and csrc checks them.
-        floats: tuple[Any, ...] = (
-            x,
-            *states,
-            packed_hh,
-            *(() if self.bias_ih is None else weights[4:]),
-        )
+        packed = (packed_ih, packed_hh) if issubclass(self._thawed, _PARAMETERS_OF) else ()
+        beside = (scale_ih, scale_hh, self.bias_ih, self.bias_hh)
+        floats = (x, *states, *packed, *(t for t in beside if t is not None))
         if not torch.is_grad_enabled() and all(t.dtype is torch.float32 and t.is_cpu for t in floats):
             *after, _reserve = call(self._unchecked, x, *states, *weights)
             return after[0] if len(after) == 1 else tuple(after)
@@ -216,7 +214,7 @@ class _FrozenCell(RecurrentCell, _Frozen):
 
 
 class FrozenGRUCell(_FrozenCell, OneState):
-    """A GRUCell of a model that :func:`freeze` has frozen.
+    """A GRUCell, or a quantised one, of a model that :func:`freeze` has frozen.
 
     It is not made by its constructor but by :func:`freeze`; called as :class:`asrkern.nn.GRUCell`.
     """
@@ -228,7 +226,7 @@ class FrozenGRUCell(_FrozenCell, OneState):
 
 
 class FrozenLSTMCell(_FrozenCell, TwoStates):
-    """An LSTMCell of a model that :func:`freeze` has frozen.
+    """An LSTMCell, or a quantised one, of a model that :func:`freeze` has frozen.
 
     It is not made by its constructor but by :func:`freeze`; called as :class:`asrkern.nn.LSTMCell`.
     """
@@ -240,7 +238,7 @@ class FrozenLSTMCell(_FrozenCell, TwoStates):
 
 
 # The classes of layers that freeze knows, and what it makes of them.
-KINDS: dict[type[nn.Module], type[_Frozen]] = {
+_KINDS: dict[type[nn.Module], type[_Frozen]] = {
     GRU: FrozenGRU,
     LSTM: FrozenLSTM,
     GRUCell: FrozenGRUCell,
@@ -252,20 +250,27 @@ KINDS: dict[type[nn.Module], type[_Frozen]] = {
 _PARAMETERS_OF = (nn.RNNBase, nn.RNNCellBase)
 
 
+def _frozen_kind(module: nn.Module) -> Any:
+    """What freeze makes of a layer; None if it leaves it."""
+    if type(module) is QuantizedCell:
+        return FrozenLSTMCell if module.gates == FrozenLSTMCell._gates else FrozenGRUCell
+    return _KINDS.get(type(module))
+
+
 def freeze(model: nn.Module) -> nn.Module:
     """Keep the recurrent weights of a model for inference alone: packed, and no longer as parameters.
 
     Results are the same bits. Each weight_hh, and both weights of a cell, are in memory once; in eval mode without
-    freezing a layer has a packed copy beside it, and a cell packs at every step. Calls need not find out whether the weights were edited, which short calls notice (``python
-    benchmarks/ops/packed_weights.py``). Editing, training, moving and exporting are refused until :func:`unfreeze`.
+    freezing a layer has a packed copy beside it, and a cell packs at every step. Calls need not find out whether the
+    weights were edited, which short calls notice (``python benchmarks/ops/packed_weights.py``). Editing, training, moving and exporting are refused until :func:`unfreeze`.
     Outputs of a frozen layer take no part in autograd. ``state_dict()``, pickling and ``copy.deepcopy`` give what they
     gave before. What was made for the parameters before, such as an optimizer, still holds them.
 
     Args:
-        model: its asrkern.nn.GRU and LSTM, quantised ones, and GRUCell and LSTMCell are changed in place. Their weights
+        model: its asrkern.nn.GRU, LSTM, GRUCell and LSTMCell, and quantised ones, are changed in place. Their weights
             are float32, int8 or bfloat16 on the CPU. Left as they are: subclasses, among them layers with
-            parametrizations, quantised cells, layers with int8 activations, and those of a LAS speller, which keeps
-            packed weights of its own.
+            parametrizations, layers with int8 activations, and those of a LAS speller, which keeps packed weights of
+            its own.
 
     Returns:
         The model, in eval mode.
@@ -277,7 +282,7 @@ def freeze(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
-    known = [(name, m) for name, m in model.named_modules() if type(m) in KINDS]
+    known = [(name, m) for name, m in model.named_modules() if _frozen_kind(m)]
     if not known and not any(isinstance(m, _Frozen) for m in model.modules()):
         raise ValueError(
             f"model: expected asrkern.nn.GRU, LSTM or their cells inside, received a {type(model).__name__} without; "
@@ -306,7 +311,7 @@ def freeze(model: nn.Module) -> nn.Module:
             module.__dict__.pop(name, None)
         if isinstance(module, RecurrentLayers):
             module._packed.clear()
-        module.__class__ = KINDS[type(module)]
+        module.__class__ = _frozen_kind(module)
     return model.eval()
 
 
@@ -353,7 +358,7 @@ def _packed_of(
 ) -> dict[str, Tensor]:
     """The weights of a layer, packed, taken from ``packs`` if they are there. ValueError if one cannot be packed."""
     packed: dict[str, Tensor] = {}
-    kind: Any = KINDS[type(module)]
+    kind = _frozen_kind(module)
     for key in kind._weight_names(module):
         where = f"{name}.{key}" if name else key
         weight: Any = _own(module).get(key)

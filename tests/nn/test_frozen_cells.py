@@ -52,6 +52,39 @@ def test_same_bits(kind, bias, sizes, batch, threads):
 
 
 @kinds
+@pytest.mark.parametrize("format", ["int8", "bf16"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_quantised_cells_keep_their_bits_and_come_back(kind, format, bias, threads):
+    for sizes in ((1, 1), (13, 37), (64, 128)):
+        model = quantize(nn.Sequential(kind(*sizes, bias=bias)), format)
+        state, thawed = copy.deepcopy(model.state_dict()), type(model[0])
+        memory = [weakref.ref(model[0].weight_ih), weakref.ref(model[0].weight_hh)]
+        cases = [
+            (torch.randn(*batch, sizes[0], dtype=dtype), states_of(kind, *batch, sizes[1], dtype=dtype))
+            for batch in ((), (1,), (9,), (0,))
+            for dtype in (torch.float32, torch.bfloat16)
+        ]
+        expected = [(step(model[0], *case), step(model[0], case[0])) for case in cases]
+        freeze(model)
+        assert type(model[0]) is (FrozenLSTMCell if kind is LSTMCell else FrozenGRUCell)
+        gc.collect()
+        assert [ref() for ref in memory] == [None, None]
+        twins = copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model
+        for count, twin in ((count, twin) for count in (1, 3) for twin in twins):
+            threads(count)
+            for case, (with_state, without) in zip(cases, expected, strict=True):
+                assert_same(step(twin[0], *case), with_state)
+                assert_same(step(twin[0], case[0]), without)
+        for twin in (*twins, unfreeze(model)):
+            assert list(twin.state_dict()) == list(state)
+            for key, value in twin.state_dict().items():
+                assert value.dtype is state[key].dtype
+                assert torch.equal(value, state[key])
+        assert type(model[0]) is thawed
+        assert_same(step(model[0], *cases[0]), expected[0][0])
+
+
+@kinds
 def test_no_rows(kind):
     cell = freeze(kind(5, 7))
     assert [tuple(t.shape) for t in step(cell, torch.zeros(0, 5))] == [(0, 7)] * (1 + (kind is LSTMCell))
@@ -107,10 +140,23 @@ REFUSED = {
 
 
 @kinds
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_a_frozen_cell_cannot_do_is_refused(kind, what):
+@pytest.mark.parametrize("bias", [True, False])
+def test_rounded_weights_stay_when_the_model_changes_its_dtype(kind, bias):
+    """As those of quantised layers that are not frozen."""
+    cell, x = quantize(kind(5, 7, bias=bias)), torch.randn(2, 5)
+    expected = step(cell, x)
+    assert_same(step(freeze(cell).double(), x), expected)
+
+
+@kinds
+@pytest.mark.parametrize(
+    "what, quantised",
+    [(what, quantised) for what in REFUSED for quantised in (False, True)[: 2 - (what == "another dtype")]],
+)
+def test_what_a_frozen_cell_cannot_do_is_refused(kind, quantised, what):
     do, error, message = REFUSED[what]
-    cell, x = freeze(kind(5, 7)), torch.randn(2, 5)
+    cell, x = kind(5, 7), torch.randn(2, 5)
+    cell = freeze(quantize(cell) if quantised else cell)
     expected = step(cell, x)
     with pytest.raises(error, match=message) as raised:
         do(cell)
