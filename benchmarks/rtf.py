@@ -44,7 +44,7 @@ from asrkern.data import collate, load_audio, read_manifest
 from asrkern.models import DeepSpeech2
 from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import freeze, quantize
-from asrkern.nn.freeze import KINDS as FREEZABLE
+from asrkern.nn.freeze import frozen_kind
 from benchmarks._formats import FORMATS
 from benchmarks._report import Progress, command_line, format_models, format_report, plot_reports
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory, percentiles
@@ -121,7 +121,7 @@ def make_backends(model: nn.Module, device: torch.device, names: Sequence[str]) 
             stages = stock_stages(model, name == PACKED, device)
         else:
             ours = quantize(model, *QUANTIZED[name]) if name in QUANTIZED else sharing_weights(model)
-            if device.type == "cpu" and any(type(module) in FREEZABLE for module in ours.modules()):
+            if device.type == "cpu" and any(map(frozen_kind, ours.modules())):
                 freeze(ours)
             stages = system_of(model).stages(ours)
         tolerance = TOLERANCE

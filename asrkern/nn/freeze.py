@@ -250,7 +250,7 @@ _KINDS: dict[type[nn.Module], type[_Frozen]] = {
 _PARAMETERS_OF = (nn.RNNBase, nn.RNNCellBase)
 
 
-def _frozen_kind(module: nn.Module) -> Any:
+def frozen_kind(module: nn.Module) -> Any:
     """What freeze makes of a layer; None if it leaves it."""
     if type(module) is QuantizedCell:
         return FrozenLSTMCell if module.gates == FrozenLSTMCell._gates else FrozenGRUCell
@@ -282,7 +282,7 @@ def freeze(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, received {type(model).__name__}")
-    known = [(name, m) for name, m in model.named_modules() if _frozen_kind(m)]
+    known = [(name, m) for name, m in model.named_modules() if frozen_kind(m)]
     if not known and not any(isinstance(m, _Frozen) for m in model.modules()):
         raise ValueError(
             f"model: expected asrkern.nn.GRU, LSTM or their cells inside, received a {type(model).__name__} without; "
@@ -311,7 +311,7 @@ def freeze(model: nn.Module) -> nn.Module:
             module.__dict__.pop(name, None)
         if isinstance(module, RecurrentLayers):
             module._packed.clear()
-        module.__class__ = _frozen_kind(module)
+        module.__class__ = frozen_kind(module)
     return model.eval()
 
 
@@ -358,7 +358,7 @@ def _packed_of(
 ) -> dict[str, Tensor]:
     """The weights of a layer, packed, taken from ``packs`` if they are there. ValueError if one cannot be packed."""
     packed: dict[str, Tensor] = {}
-    kind = _frozen_kind(module)
+    kind = frozen_kind(module)
     for key in kind._weight_names(module):
         where = f"{name}.{key}" if name else key
         weight: Any = _own(module).get(key)
