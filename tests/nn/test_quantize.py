@@ -79,6 +79,21 @@ def test_rows_are_invariant(kind, types):
                 assert_same_bits(output[: lengths[i], i], alone[:, 0], f"row {i} of {rows}")
 
 
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "Linear"])
+@formats
+def test_nan_reaches_what_it_reaches_in_float32(kind, types):
+    """torch.ao's quantised layers make numbers of it (findings/torch_dynamic_quantized_nan.sh)."""
+    layer = stock(kind, 19, 37, **({} if kind == "Linear" else {"batch_first": True})).eval()
+    x = torch.randn(9, 7, 19)
+    x[4, 2, 13] = float("nan")
+    with torch.inference_mode():
+        got, expected = (
+            out[0] if isinstance(out, tuple) else out for out in (quantize(layer, *types)(x), layer(x))
+        )
+    assert 0 < expected.isnan().sum() < expected.numel()
+    assert torch.equal(got.isnan(), expected.isnan())
+
+
 @formats
 def test_a_whole_model(types):
     model = DeepSpeech2.preset("small", hidden_size=24).eval()
