@@ -64,7 +64,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_PARTS})
 
 
-def load(path: Any, tokens: Any = None, features: Any = None) -> "Recognizer":
+def load(path: Any, tokens: Any = None, features: Any = None, *, verify: bool = True) -> "Recognizer":
     """Read a checkpoint of ``asrkern train`` or ``asrkern convert``, or a CTC model in an ONNX file.
 
     From then on torch uses no more threads than ASRKERN_THREADS or the CPU quota of the container says, which is logged.
@@ -73,6 +73,7 @@ def load(path: Any, tokens: Any = None, features: Any = None) -> "Recognizer":
         path: of the file, str or path-like.
         tokens: of an ONNX model, the file of its labels, str or path-like.
         features: of an ONNX model, :class:`asrkern.recognizer.FeatureSettings` in place of what the file says.
+        verify: whether a checkpoint's checksums are compared; see :func:`asrkern.recognizer.load`.
 
     Returns:
         A :class:`asrkern.recognizer.Recognizer`, its model in fp32 on the CPU, in eval mode.
@@ -86,4 +87,4 @@ def load(path: Any, tokens: Any = None, features: Any = None) -> "Recognizer":
 
     # Before an ONNX model takes as many threads as torch.
     _threads.apply()
-    return recognizer.load(path, tokens, features)
+    return recognizer.load(path, tokens, features, verify=verify)

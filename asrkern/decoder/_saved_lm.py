@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from asrkern._atomic_write import atomic_write
+from asrkern._checksum import checksum_of_text, hexadecimal_checksum
 from asrkern._optional import require
 
 FIELDS = ("order", "bos", "eos", "unit", "space")
@@ -38,12 +38,8 @@ def checksum(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> str:
     parts = [str(fields[name]) for name in FIELDS]
     for name in names:
         tensor = tensors[name]
-        parts += [name, str(tuple(tensor.shape)), _hexadecimal(tensor)]
-    return _hexadecimal(torch.frombuffer(bytearray(json.dumps(parts).encode()), dtype=torch.uint8))
-
-
-def _hexadecimal(tensor: Tensor) -> str:
-    return f"{torch.ops.asrkern.checksum(tensor) % 2**64:016x}"
+        parts += [name, str(tuple(tensor.shape)), hexadecimal_checksum(tensor)]
+    return checksum_of_text(json.dumps(parts))
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:

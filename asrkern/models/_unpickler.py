@@ -201,6 +201,8 @@ class TensorView:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    negative: bool = False
+    conjugate: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.storage, Storage) or not len(self.size) == len(self.stride) <= _MAX_DIMENSIONS:
@@ -216,11 +218,16 @@ class TensorView:
         pass
 
     def tensor(self) -> Tensor:
-        return self.storage.tensor.as_strided(self.size, self.stride, self.offset)
+        view = self.storage.tensor.as_strided(self.size, self.stride, self.offset)
+        view = -view if self.negative else view
+        return view.conj() if self.conjugate else view
 
 
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_unused: Any) -> TensorView:
-    return TensorView(storage, offset, tuple(size), tuple(stride))
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *others: Any) -> TensorView:
+    """others: whether it has gradients, hooks, and perhaps whether all values are negated or conjugated when read."""
+    lazily = others[2] if len(others) > 2 and isinstance(others[2], dict) else {}
+    marks = (lazily.get(name) is True for name in ("neg", "conj"))
+    return TensorView(storage, offset, tuple(size), tuple(stride), *marks)
 
 
 def _rebuild_parameter(data: Any, *_unused: Any) -> Any:

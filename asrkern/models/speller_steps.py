@@ -158,7 +158,9 @@ def steps_of(speller: Speller, memory: AttentionMemory, copies: int = 1) -> Step
         weights = _weights_of(speller)
     if weights is None or not _can_fuse(speller, weights):
         return Steps(speller, memory, copies)
-    packed = speller.packed.get("speller", tuple(_tensors(weights)), lambda *_: ops.pack_speller(weights))
+    packed = speller.packed.get(
+        "speller", tuple(_tensors(weights)), lambda *_: ops.pack_speller(weights), *_settings(weights)
+    )
     return FusedSteps(speller, memory, packed, copies)
 
 
@@ -181,6 +183,13 @@ def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     return [t for part in value for t in _tensors(part)] if isinstance(value, tuple) else []
+
+
+def _settings(value: object) -> list[Any]:
+    """What is no tensor."""
+    if isinstance(value, tuple):
+        return [setting for part in value for setting in _settings(part)]
+    return [] if isinstance(value, Tensor) else [value]
 
 
 def _dense(layer: Any, bias: Tensor | None = None) -> Dense:
@@ -210,7 +219,7 @@ def _attention(attend: Any) -> dict[str, Any] | None:
             "heads": heads,
             "scale": 1 / math.sqrt(size // heads),
         }
-    if not isinstance(attend, AdditiveAttention):
+    if not isinstance(attend, AdditiveAttention) or attend.W.bias is not None or attend.w.bias is not None:
         return None
     fields: dict[str, Any] = {
         "scores": "additive",
@@ -220,6 +229,8 @@ def _attention(attend: Any) -> dict[str, Any] | None:
     if isinstance(attend, LocationAwareAttention):
         # Convolution and projection are both linear, so they become one.
         convolution: Any = attend.loc_conv
+        if attend.U.bias is not None or not _is_centred(convolution):
+            return None
         u = _matrix(attend.U).float()
         fields |= {
             "location": (u @ convolution.weight.detach()[:, 0]).t().contiguous(),
@@ -227,6 +238,16 @@ def _attention(attend: Any) -> dict[str, Any] | None:
             "smoothing": attend.smoothing,
         }
     return fields
+
+
+def _is_centred(convolution: nn.Conv1d) -> bool:
+    """Whether it makes of each frame what LocationAwareAttention's does."""
+    [size], [channels] = convolution.kernel_size, [convolution.in_channels]
+    plain = nn.Conv1d(channels, convolution.out_channels, size, padding=size // 2, device="meta")
+    return convolution.bias is not None and all(
+        getattr(convolution, name) == getattr(plain, name)
+        for name in ("stride", "padding", "dilation", "groups", "padding_mode")
+    )
 
 
 def _cells(kind: str, cells: list[tuple[object, str]]) -> tuple[SpellerCell, ...]:
@@ -244,7 +265,10 @@ def _cells(kind: str, cells: list[tuple[object, str]]) -> tuple[SpellerCell, ...
 
 
 def _weights_of(speller: Speller) -> SpellerWeights | None:
+    """The weights for the kernels; None if the speller computes something else with them."""
     linear = (nn.Linear, QuantizedLinear)
+    if speller.embedding.max_norm is not None:
+        return None
     if type(speller) is CellSpeller:
         layers = speller.output_to_char, speller.linear1, speller.char_prob
         fields = _attention(speller.attend)

@@ -126,18 +126,23 @@ def fit_weights(
             message lists them.
     """
     weights, missing, shapes = {}, [], []
-    places = {file_key(key): (key, value.shape) for key, value in model.state_dict().items()}
-    for name, (key, shape) in places.items():
+    places = {file_key(key): (key, value) for key, value in model.state_dict().items()}
+    for name, (key, wanted) in places.items():
         if name not in state:
             # Files of torch before 0.4.1 have no counters.
             missing += [] if key.endswith("num_batches_tracked") else [name]
             continue
         weights[key] = state[name]
-        if weights[key].shape != shape:
-            shapes.append(f"{name}: expected {list(shape)}, received {list(weights[key].shape)}")
+        if weights[key].shape != wanted.shape:
+            shapes.append(f"{name}: expected {list(wanted.shape)}, received {list(weights[key].shape)}")
     unexpected = [name for name in state if name not in places]
     raise_misfits(kind, missing=missing, unexpected=unexpected, malformed=shapes)
-    broken = [name for name in places if name in state and not state[name].isfinite().all()]
+    # As the model will have them: float64 may hold what is infinite in float32.
+    broken = [
+        name
+        for name, (_, wanted) in places.items()
+        if name in state and not state[name].to(wanted.dtype).isfinite().all()
+    ]
     if broken:
         raise ValueError(f"weights with NaN or infinite values: {_listed(broken)}")
     return weights

@@ -25,14 +25,18 @@ class PackedCache:
     def __reduce__(self) -> tuple:
         return PackedCache, ()
 
-    def get(self, name: str, weights: Tensor | tuple[Tensor, ...], pack: Callable[..., Any]) -> Any:
+    def get(
+        self, name: str, weights: Tensor | tuple[Tensor, ...], pack: Callable[..., Any], *settings: Any
+    ) -> Any:
         """The kept result of ``pack(*weights)``, or a new one.
 
-        In a trace or a transform of torch.func it is always a new one."""
+        settings: what the result depends on beside the weights. In a trace or a transform of torch.func it is always a
+        new one.
+        """
         weights = (weights,) if isinstance(weights, Tensor) else weights
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or transforming():
             return pack(*weights)
-        key = tuple((torch.ops.asrkern.checksum(w), w.shape, w.dtype) for w in weights)
+        key = (*((torch.ops.asrkern.checksum(w), w.shape, w.dtype) for w in weights), *settings)
         entry = self._entries.get(name)
         if entry is None or entry[0] != key:
             entry = self._entries[name] = (key, pack(*weights))

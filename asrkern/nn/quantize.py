@@ -172,7 +172,9 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
     def _direction(self, key: str) -> PackedWeights:
         name = f"weight_hh_{key}"
         pack = functools.partial(self._pack, activations=self.activations)
-        return self._packed_direction(key, self._packed.get(name, getattr(self, name), pack))
+        return self._packed_direction(
+            key, self._packed.get(name, getattr(self, name), pack, self.activations)
+        )
 
     def _layer(self, layer: int, x: Tensor, *states: Tensor, **options: Any) -> tuple[Tensor, ...]:
         self._require_eval()

@@ -15,7 +15,7 @@ import reprlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from asrkern import _file_kinds
 from asrkern._atomic_write import atomic_write
+from asrkern._checksum import checksum_of_text, hexadecimal_checksum
 from asrkern._lengths import Lengths, as_lengths
 from asrkern._memory import in_words, memory_for
 from asrkern._optional import require
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 Audio = str | os.PathLike[str] | Tensor | np.ndarray
 _KEY, _FORMAT = "asrkern", 1
+# Of the JSON under the key, so that no letter of a label changes unseen. Files of early releases have none.
+_HEADER_CHECKSUM = "asrkern_checksum"
+_ALTERED = "it is damaged, or another program has changed it, and asrkern.load(path, verify=False) reads it all the same"
 
 
 class _Part(pydantic.BaseModel):
@@ -98,6 +102,7 @@ class _Header(_Part):
     text: TextNormalization
     tokens_per_frame: float = pydantic.Field(ge=0, le=100)
     info: _Info
+    checksums: dict[str, str] | None = None
 
 
 @dataclass
@@ -125,9 +130,9 @@ class Recognizer:
     tokens_per_frame: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def task(self) -> RecognitionTask:
-        """The loss and the transcripts of this kind of model."""
+        """The loss and the transcripts of this kind of model, made anew each time: the model may have been replaced."""
         return make_task(self.task_name, self.model, self.tokenizer, self.tokens_per_frame)
 
     @property
@@ -267,8 +272,12 @@ def save(path: str | os.PathLike[str], recognizer: Recognizer) -> None:
         "text": recognizer.text.model_dump(),
         "tokens_per_frame": recognizer.tokens_per_frame,
         "info": recognizer.info,
+        "checksums": {
+            name: hexadecimal_checksum(weight) for name, weight in recognizer.model.state_dict().items()
+        },
     }
-    metadata = {_KEY: json.dumps(header, ensure_ascii=False)}
+    text = json.dumps(header, ensure_ascii=False)
+    metadata = {_KEY: text, _HEADER_CHECKSUM: checksum_of_text(text)}
     with atomic_write(path) as temporary:
         require("safetensors.torch", "lm").save_model(recognizer.model, str(temporary), metadata)
 
@@ -277,6 +286,8 @@ def load(
     path: str | os.PathLike[str],
     tokens: str | os.PathLike[str] | None = None,
     features: FeatureSettings | None = None,
+    *,
+    verify: bool = True,
 ) -> Recognizer:
     """Read a checkpoint, or a CTC model in an ONNX file.
 
@@ -287,6 +298,8 @@ def load(
         tokens: of an ONNX model, the file of its labels, as :meth:`asrkern.decoder.CTCBeamDecoder.from_tokens` reads it:
             ``tokens.txt``, ``vocab.json``, ``tokenizer.model`` …
         features: of an ONNX model, what it reads, in place of what the file says.
+        verify: whether a checkpoint's checksums are compared. They differ in a damaged file, and where another program
+            has changed weights or header. Files of before 0.3 have none.
 
     Returns:
         The recognizer, its model in fp32 on the CPU, in eval mode.
@@ -303,9 +316,9 @@ def load(
         if value is not None:
             raise ValueError(f"{name}: expected none, since a checkpoint has its own, received {value}")
     path = os.fspath(path)
-    header = read_header(path)
+    header = read_header(path, verify=verify)
     try:
-        recognizer = _recognizer(path, header)
+        recognizer = _recognizer(path, header, verify)
     # TypeError and RuntimeError if another file has taken its place meanwhile.
     except (TypeError, ValueError, RuntimeError, require("safetensors", "lm").SafetensorError) as error:
         raise ValueError(f"{path}: expected a checkpoint of asrkern's training: {error}") from None
@@ -342,10 +355,10 @@ def device_of(model: nn.Module) -> torch.device:
     return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
 
-def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_header(path: str | os.PathLike[str], *, verify: bool = True) -> dict[str, Any]:
     """What a checkpoint says about itself, without weights: ``model``, ``task``, ``tokenizer``, ``features``, …
 
-    Each value has the type that :func:`save` writes.
+    Each value has the type that :func:`save` writes. verify: see :func:`load`.
 
     Raises:
         ImportError, OSError, ValueError: as :func:`load`.
@@ -366,6 +379,10 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
         if isinstance(header, dict) and header.get("format") != _FORMAT:
             received = reprlib.repr(header.get("format"))
             raise ValueError(f"{path}: expected format {_FORMAT}, received {received}")
+        if verify and metadata.get(_HEADER_CHECKSUM, found := checksum_of_text(metadata[_KEY])) != found:
+            raise ValueError(
+                f"{path}: header: expected checksum {metadata[_HEADER_CHECKSUM][:60]}, received {found}: {_ALTERED}"
+            )
         _Header.model_validate_json(metadata[_KEY], strict=True)
     except pydantic.ValidationError as error:
         raise ValueError(f"{path}: header: {'; '.join(map(_describe, error.errors()))}") from None
@@ -374,7 +391,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return header
 
 
-def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
+def _recognizer(path: str, header: dict[str, Any], verify: bool) -> Recognizer:
     """The recognizer that a header describes, with the weights of the file.
 
     Shapes are compared before memory is allocated: so a header cannot claim a model larger than its file.
@@ -384,8 +401,10 @@ def _recognizer(path: str, header: dict[str, Any]) -> Recognizer:
     with require("safetensors", "lm").safe_open(path, "pt") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         shapes = {key: (value.get_shape(), value.get_dtype()) for key, value in slices.items()}
-    sketch: Any = outline(partial(build, name, **options), len(shapes))
-    _check_shapes(sketch, shapes)
+        sketch: Any = outline(partial(build, name, **options), len(shapes))
+        _check_shapes(sketch, shapes)
+        if verify and header.get("checksums") is not None:
+            _check_checksums(header["checksums"], {key: file.get_tensor(key) for key in shapes})
     _check_tokenizer(tokenizer, header["task"], name, sketch.n_classes)
     if features.n_features != sketch.n_features:
         raise ValueError(
@@ -414,6 +433,16 @@ def _check_tokenizer(tokenizer: Tokenizer, task: str, model_name: str, classes: 
         index = getattr(tokenizer, special)
         if (index is None and special in needed) or (index is not None and not 0 <= index < classes):
             raise ValueError(f"tokenizer.{special}: expected an index below {classes}, received {index}")
+
+
+def _check_checksums(expected: dict[str, str], weights: dict[str, Tensor]) -> None:
+    """weights: mapped into memory, so that they are read here for the first time."""
+    altered = [name for name, weight in weights.items() if expected.get(name) != hexadecimal_checksum(weight)]
+    if altered:
+        raise ValueError(
+            f"expected weights with their checksums, received {len(altered)} of {len(weights)} that have others, such as "
+            f"{altered[0]}: {_ALTERED}"
+        )
 
 
 def _check_shapes(sketch: nn.Module, shapes: dict[str, tuple[list[int], str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from torch import Tensor
 from asrkern._decoder import CtcBeamState
 from asrkern.data import SpectrogramStream
 from asrkern.data.feature_stream import SpectrogramState
+from asrkern.data.features import check_samples
 from asrkern.models.registry import find
 from asrkern.models.streaming import StreamState
 from asrkern.recognizer.onnx_model import OnnxCTC
@@ -51,6 +53,12 @@ class ListeningState:
     search: CtcBeamState
     samples: int = 0
     told: int = 0
+
+    def __copy__(self) -> ListeningState:
+        """With parts of its own: they go on in place."""
+        return ListeningState(
+            copy.copy(self.features), copy.copy(self.model), copy.copy(self.search), self.samples, self.told
+        )
 
 
 class StreamTranscriber:
@@ -112,12 +120,15 @@ class StreamTranscriber:
         """What is heard after the next chunk.
 
         Args:
-            state: of :meth:`start`; it goes on.
+            state: of :meth:`start`; it goes on. If the chunk is refused, it stays as it is.
             chunk: [samples] float32, at ``features.sample_rate``, of any length.
 
         Raises:
             ValueError: the chunk is no tensor of this kind, or has values that are no numbers.
         """
+        check_samples(chunk)
+        if not chunk.isfinite().all():
+            raise ValueError("chunk: expected finite samples, received NaN or infinity")
         decoder = self._decoder
         decoder.step(state.search, self._model.step(state.model, self._features.step(state.features, chunk)))
         state.samples += len(chunk)

@@ -53,6 +53,17 @@ def opcodes(value: bytes) -> bytes:
 
 
 @FORMATS
+def test_values_that_torch_negates_or_conjugates_when_they_are_read(tmp_path: Path, zip_format: bool) -> None:
+    """Such tensors share the memory of others, and torch.save writes that memory as it is."""
+    pair = torch.randn(3, 4, dtype=torch.complex64)
+    value = {"negative": pair.conj().imag, "conjugate": pair.conj(), "both": pair.conj().t().conj().imag}
+    assert value["negative"].is_neg() and value["conjugate"].is_conj()
+    for key, tensor in value.items():
+        loaded = read_checkpoint(save({"x": tensor}, tmp_path / "x.pt", zip_format))
+        assert torch.equal(loaded["x"], tensor), key
+
+
+@FORMATS
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_tensors_come_back_bit_for_bit(tmp_path: Path, zip_format: bool, protocol: int) -> None:
     base = torch.randn(7 * 11)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +112,46 @@ def test_edits_are_seen() -> None:
     after = steps_of(model.speller, memory).greedy(1, 2, 6)
     assert not torch.equal(after[2], before[2])
     assert_close(after[2], Steps(model.speller, memory).greedy(1, 2, 6)[2], 1e-5)
+
+
+@pytest.mark.parametrize(
+    "form, edit",
+    [
+        ("hw4 location", lambda speller: setattr(speller.attend, "smoothing", True)),
+        ("hw4 heads", lambda speller: setattr(speller.attend, "num_heads", 2)),
+        (
+            "kospeech location",
+            lambda speller: setattr(speller.attention["attention"], "smoothing", False),
+        ),
+    ],
+)
+def test_settings_that_are_no_weights_are_seen(form: str, edit: Callable[[Any], None]) -> None:
+    model = make(form)
+    memory = listened(model)
+    with torch.no_grad():
+        before = steps_of(model.speller, memory).greedy(1, 2, 6)
+        edit(model.speller)
+        after = steps_of(model.speller, memory).greedy(1, 2, 6)
+        assert not torch.equal(after[2], before[2])
+        assert_close(after[2], Steps(model.speller, memory).greedy(1, 2, 6)[2], 1e-5)
+
+
+OTHER_LAYERS = {
+    "an attention's bias": lambda speller: setattr(speller.attend, "W", nn.Linear(12, 6)),
+    "a score's bias": lambda speller: setattr(speller.attend, "w", nn.Linear(6, 1)),
+    "a location's bias": lambda speller: setattr(speller.attend, "U", nn.Linear(speller.attend.U.in_features, 6)),
+    "dilation": lambda speller: setattr(speller.attend.loc_conv, "dilation", (2,)),
+    "a short embedding": lambda speller: setattr(speller.embedding, "max_norm", 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHER_LAYERS)
+def test_layers_that_compute_something_else_go_through_themselves(what: str) -> None:
+    model = make("hw4 location")
+    memory = listened(model)
+    assert type(steps_of(model.speller, memory)) is FusedSteps
+    OTHER_LAYERS[what](model.speller)
+    assert type(steps_of(model.speller, memory)) is Steps
 
 
 PLAIN = {

@@ -17,7 +17,7 @@ from asrkern.models import LAS, DeepSpeech2, build
 from asrkern.models.checkpoint import read_checkpoint
 from asrkern.models.conv_transformer import ConvRNNClassifier
 from asrkern.models.registry import list_models
-from asrkern.models.weights import find_state_dict, outline, with_weights
+from asrkern.models.weights import find_state_dict, fit_weights, outline, with_weights
 from asrkern.training.memory import peak_memory_mib, reset_peak_memory
 from tests.models.las_twins import HW4Model
 from tests.models.test_conv_transformer import N_FREQ, plain_rnn
@@ -188,6 +188,15 @@ def test_sizes_that_torch_cannot_have_are_named() -> None:
         ValueError, match="classes: expected a positive integer, received 1180591620717411303424"
     ):
         outline(partial(build, "conv_rnn", classes=2**70), 40)
+
+
+def test_what_is_infinite_in_float32_is_refused() -> None:
+    model = nn.Linear(2, 3)
+    state = {"weight": torch.zeros(3, 2, dtype=torch.float64), "bias": torch.zeros(3)}
+    fit_weights(state, model, "small")
+    state["weight"][1, 1] = 1e300
+    with pytest.raises(ValueError, match="weights with NaN or infinite values: weight"):
+        fit_weights(state, model, "small")
 
 
 class _Small(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import stat
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import asrkern
@@ -106,15 +108,21 @@ def test_weights_that_are_one_stay_one(tmp_path: Path) -> None:
     assert model.speller.attend is model.attend
 
 
+def altered(data: bytes, old: bytes, new: bytes) -> bytes:
+    """As by one who leaves the header's checksum out."""
+    return data.replace(old, new).replace(b"asrkern_checksum", b"asrkern_checksux")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda data: data[:-7], "expected an intact safetensors file"),
         (lambda data: b"", "expected an intact safetensors file"),
         (lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": 9'), "expected format 1, received 9"),
-        (lambda data: data.replace(b"vgg_gru_ctc", b"vgg_gru_cts"), "expected a checkpoint.*'vgg_gru_ctc'"),
+        (lambda data: data.replace(b"vgg_gru_ctc", b"vgg_gru_cts"), "header: expected checksum .* damaged"),
+        (lambda data: altered(data, b"vgg_gru_ctc", b"vgg_gru_cts"), "expected a checkpoint.*'vgg_gru_ctc'"),
         (
-            lambda data: data.replace(b'\\"dnn_size\\": 8', b'\\"dnn_size\\": 9'),
+            lambda data: altered(data, b'\\"dnn_size\\": 8', b'\\"dnn_size\\": 9'),
             "expected a checkpoint.*size mismatch",
         ),
     ],
@@ -127,6 +135,59 @@ def test_damaged_checkpoints_are_named(spoil: Any, message: str, tmp_path: Path)
     path.write_bytes(spoiled)
     with pytest.raises(ValueError, match=rf"(?s)m\.safetensors: .*{message}"):
         load(path)
+
+
+@pytest.mark.parametrize("make", [ctc, las, classifier])
+def test_no_single_bit_changes_unseen(make: Any, tmp_path: Path) -> None:
+    """Neither in the weights nor in the header: labels, options, statistics of features."""
+    path = tmp_path / "m.safetensors"
+    save(path, make())
+    whole, expected, state = path.read_bytes(), read_header(path), load(path).model.state_dict()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    chance = random.Random(0)
+    places = [chance.randrange(header, len(whole)) for _ in range(60)]
+    places += [chance.randrange(header) for _ in range(60)]
+    for place in places:
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(spoiled)
+        try:
+            found = load(path).model.state_dict()
+        except ValueError as error:
+            assert "m.safetensors" in str(error)
+        else:
+            # White space, and safetensors' own names of weights that are one.
+            assert place < header and read_header(path) == expected
+            assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+def test_what_others_have_changed_is_read_if_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save(path, ctc())
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    weights["dnn.module.0.weight"] *= 0.5
+    save_file(weights, path, metadata)
+    with pytest.raises(
+        ValueError, match=r"received 1 of 29 that have others, such as dnn\.module\.0\.weight: .*verify"
+    ):
+        asrkern.load(path)
+    loaded = asrkern.load(path, verify=False)
+    assert torch.equal(loaded.model.state_dict()["dnn.module.0.weight"], weights["dnn.module.0.weight"])
+    # Of a release that had no checksums.
+    header = {k: v for k, v in json.loads(metadata["asrkern"]).items() if k != "checksums"}
+    save_file(weights, path, {"asrkern": json.dumps(header)})
+    load(path)
+
+
+def test_a_model_put_in_anothers_place_is_the_one_that_predicts() -> None:
+    first, second = ctc(seed=0), ctc(seed=1)
+    samples = [torch.randn(4000) for _ in range(4)]
+    expected = first.predict_audio(samples), second.predict_audio(samples)
+    assert expected[0] != expected[1]
+    first.model = second.model
+    assert first.predict_audio(samples) == expected[1]
 
 
 def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:

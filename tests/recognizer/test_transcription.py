@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -349,6 +352,36 @@ def test_streams_side_by_side_do_not_meet() -> None:
             listener.step(state, chunk)
     for state, each in zip(states, samples):
         assert listener.finish(state).transcript == transcriber.recording(each)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+def test_a_copy_of_a_stream_goes_on_by_itself(way: Any) -> None:
+    transcriber = Transcriber(make_deepspeech2(), beam_width=8)
+    listener = StreamTranscriber(transcriber)
+    first, *rest = speech(3).split(9000)
+    state = listener.start()
+    listener.step(state, first)
+    other = way(state)
+    for chunk in rest:
+        listener.step(other, -chunk.flip(0))
+        listener.step(state, chunk)
+    assert listener.finish(state).transcript == transcriber.recording(speech(3))
+    turned = torch.cat([first, *(-chunk.flip(0) for chunk in rest)])
+    assert listener.finish(other).transcript == transcriber.recording(turned)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_chunk_that_is_refused_leaves_the_stream_as_it_is(value: float) -> None:
+    transcriber = Transcriber(make_deepspeech2(), beam_width=8)
+    listener = StreamTranscriber(transcriber)
+    state = listener.start()
+    for chunk in speech(3).split(5000):
+        spoiled = chunk.clone()
+        spoiled[len(chunk) // 2] = value
+        with pytest.raises(ValueError, match="chunk: expected finite samples, received NaN or infinity"):
+            listener.step(state, spoiled)
+        listener.step(state, chunk)
+    assert listener.finish(state).transcript == transcriber.recording(speech(3))
 
 
 def test_other_options_of_a_search() -> None:
