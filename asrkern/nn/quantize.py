@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asrkern import ops
+from asrkern.nn._hooks import has_hooks
 from asrkern.nn._packed import PackedCache
 from asrkern.nn._recurrent import RecurrentLayers
-from asrkern.nn.transformer import is_plain
+from asrkern.nn.cells import GRUCell, LSTMCell
+from asrkern.nn.gru import GRU
+from asrkern.nn.lstm import LSTM
+from asrkern.nn.transformer import TransformerDecoderLayer, TransformerEncoderLayer, is_plain
 from asrkern.ops._common import check_shape, check_tensor, takes_int8
 from asrkern.ops._prepacked import PackedWeights
+
+# Drop-in layers, whose forward is not torch's.
+_OURS = (GRU, LSTM, GRUCell, LSTMCell, TransformerEncoderLayer, TransformerDecoderLayer)
 
 
 class _EvalOnly(nn.Module):
@@ -152,13 +162,15 @@ class _QuantizedRNN(RecurrentLayers, _EvalOnly):
             setattr(self, name, getattr(rnn, name))
         self.merge, self.format = getattr(rnn, "merge", "concat"), weights
         self.activations = activations
-        for name, parameter in rnn.named_parameters():
-            value: Tensor | None = parameter.detach()
+        # By name, since parametrizations compute some of them.
+        for name in itertools.chain.from_iterable(rnn._all_weights):
+            parameter = getattr(rnn, name).detach()
+            value: Tensor | None = parameter
             if name.startswith("weight"):
-                value, scale = ops.quantize_weight(parameter.detach(), weights)
+                value, scale = ops.quantize_weight(parameter, weights)
                 self._keep(f"{name}_scale", scale)
             else:
-                value = _bias_of(parameter.detach())
+                value = _bias_of(parameter)
             self._keep(name, value)
         self._packed = PackedCache()
         self.train(rnn.training)
@@ -222,12 +234,16 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
     Args:
         model: torch.nn.GRU, LSTM, GRUCell, LSTMCell, Linear, TransformerEncoderLayer and TransformerDecoderLayer (with
             ReLU) inside it, and asrkern's, are replaced; the rest is copied, as are those that torch's attention and
-            the fast path of its encoder layers read themselves.
+            the fast path of its encoder layers read themselves, and those with hooks (torch.nn.utils' weight_norm and
+            prune have some) or with a forward of their own. Parametrizations are applied and go.
         weights: "int8" (symmetric, one scale a row) or "bf16".
         activations: "float32" or, with int8 weights, "int8".
 
     Returns:
         The copy, in eval mode; calling a replaced layer in train mode raises RuntimeError.
+
+    Warns:
+        UserWarning: layers have hooks or a forward of their own, and are left as they are.
 
     Raises:
         ValueError: another format, int8 activations with bf16 weights, weights that are not finite, an LSTM with
@@ -255,16 +271,24 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
         nn.Linear: QuantizedLinear,
     }
     unasked = _read_by_others(model)
-    found = [
-        (name, kind)
+    known = [
+        (name, module, base)
         for name, module in model.named_modules(remove_duplicate=False)
-        for base, kind in kinds.items()
+        for base in kinds
         if isinstance(module, base) and module not in unasked
     ]
+    left = {
+        name: reason for name, module, base in known if (reason := _more_than_its_class_says(module, base))
+    }
+    found = [(name, kinds[base]) for name, _, base in known if name not in left]
+    such_as = "".join(f"{name or 'the layer itself'} {reason}" for name, reason in [*left.items()][:1])
     if not found:
         raise ValueError(
             f"model: expected a GRU, an LSTM or a Linear inside, received a {type(model).__name__} without"
+            + (f" any that can be replaced: {such_as}" if left else "")
         )
+    if left:
+        warnings.warn(f"model: {len(left)} layers are left as they are: {such_as}", stacklevel=2)
     for name, _ in found:
         if proj_size := getattr(model.get_submodule(name), "proj_size", 0):
             raise ValueError(
@@ -281,12 +305,34 @@ def quantize(model: nn.Module, weights: str = "int8", activations: str = "float3
             on_cpu = all(parameter.device.type == "cpu" for parameter in layer.parameters())
             there = layer if on_cpu else copy.deepcopy(layer).cpu()
             replacements[id(layer)] = kind(there, weights, activations)
+        for tensor in _computed(model):
+            replacements[id(tensor)] = tensor.detach().clone()
         model = copy.deepcopy(model, replacements).cpu()
         for module in model.modules():
             # Its nested tensors are for torch's fast path, whose weights it would read.
             if isinstance(module, nn.TransformerEncoder) and isinstance(module.layers[0], _EvalOnly):
                 module.use_nested_tensor = False
     return model.eval()
+
+
+def _computed(model: nn.Module) -> Iterator[Tensor]:
+    """Weights that hooks keep as attributes, and compute anew in each call. deepcopy refuses those with a graph."""
+    for module in model.modules():
+        for value in vars(module).values():
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, Tensor) and not part.is_leaf:
+                    yield part
+
+
+def _more_than_its_class_says(module: nn.Module, base: type[nn.Module]) -> str | None:
+    """Why a layer of a class, or of asrkern's in its place, cannot be replaced; None if it can."""
+    if has_hooks(module):
+        return "has hooks (weight_norm and prune of torch.nn.utils are some)"
+    # Those of parametrizations have the forward of the class before.
+    forwards = {base.forward, *(kind.forward for kind in _OURS if issubclass(kind, base))}
+    if "forward" in module.__dict__ or type(module).forward not in forwards:
+        return f"has a forward of its own ({type(module).__name__})"
+    return None
 
 
 def _read_by_others(model: nn.Module) -> set[nn.Module]:

@@ -37,7 +37,7 @@ def revert(model: nn.Module, *, inplace: bool = True) -> ConversionReport:
 
     Left as they are, with the reason in the report: layers that torch does not have (MaskConv, SequenceWise, BatchRNN,
     Lookahead, LightGRU, PyramidalRNN, quantised ones) and their children; recurrent layers with ``merge="sum"``; batch
-    norms with an activation or another layout than torch's.
+    norms with an activation or another layout than torch's; layers whose forward was replaced.
 
     Args:
         model: any module.
@@ -69,7 +69,9 @@ def _visit(module: nn.Module, name: str, report: ConversionReport, seen: set[int
             for key, value in attributes.items()
             if value is not ... and getattr(module, key, value) != value
         ]
-        if own:
+        if "forward" in module.__dict__:
+            report.left.append((name, before, "its forward was replaced"))
+        elif own:
             report.left.append((name, before, f"torch's has no {own[0]}={getattr(module, own[0])!r}"))
         else:
             module.__class__ = _STOCK[type(module)]

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from torch.nn.utils import prune
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import asrkern.nn
@@ -211,6 +212,107 @@ def test_a_large_weight_is_rounded_as_its_rows_are():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def hooked(layer):
+    layer.register_forward_hook(
+        lambda _, args, out: (out[0] * 5, *out[1:]) if isinstance(out, tuple) else out * 5
+    )
+    return layer
+
+
+def with_forward_of_its_own(layer):
+    forward = layer.forward
+    layer.forward = lambda x: (lambda out: (out[0] * 5, *out[1:]) if isinstance(out, tuple) else out * 5)(
+        forward(x)
+    )
+    return layer
+
+
+def of_another_class(layer):
+    def forward(self, x):
+        out = type(layer).forward(self, x)
+        return (out[0] * 5, *out[1:]) if isinstance(out, tuple) else out * 5
+
+    other = copy.deepcopy(layer)
+    other.__class__ = type("Mine", (type(layer),), {"forward": forward})
+    return other
+
+
+def scaled(apply):
+    """weight_norm of old and new, whose magnitude is changed, and pruning."""
+
+    def change(layer):
+        name = next(name for name, _ in layer.named_parameters() if name.startswith("weight"))
+        apply(layer, name)
+        magnitude = (name + "_g", name + "_orig", "original0")
+        for key, parameter in layer.named_parameters():
+            if key.endswith(magnitude):
+                parameter.data.mul_(5)
+        return layer
+
+    return change
+
+
+ALTERED = {
+    "a hook": hooked,
+    "a forward of its own": with_forward_of_its_own,
+    "another class": of_another_class,
+    "weight_norm": scaled(torch.nn.utils.weight_norm),
+    "pruning": scaled(lambda layer, name: prune.random_unstructured(layer, name, 0.5)),
+    "spectral_norm": lambda layer: torch.nn.utils.spectral_norm(layer, next(iter(layer._parameters))).eval(),
+}
+LAYERS = {
+    "Linear": lambda: torch.nn.Linear(19, 19),
+    "GRU": lambda: torch.nn.GRU(19, 19),
+    "asrkern's LSTM": lambda: asrkern.nn.LSTM(19, 19),
+    "GRUCell": lambda: torch.nn.GRUCell(19, 19),
+    "asrkern's LSTMCell": lambda: asrkern.nn.LSTMCell(19, 19),
+    "encoder layer": lambda: torch.nn.TransformerEncoderLayer(19, 1, 24),
+}
+
+
+class First(torch.nn.Module):
+    """The first of what a layer returns."""
+
+    def forward(self, x):
+        return x[0] if isinstance(x, tuple) else x
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("what", ALTERED)
+def test_layers_that_do_more_than_their_class_says_are_left(layer, what):
+    if what in ("weight_norm", "pruning", "spectral_norm") and layer == "encoder layer":
+        layer, inside = LAYERS[layer](), True
+        layer.linear1 = ALTERED[what](layer.linear1)
+    else:
+        layer, inside = ALTERED[what](LAYERS[layer]()), False
+    model = torch.nn.Sequential(layer, First(), torch.nn.Linear(19, 7)).eval()
+    with pytest.warns(
+        UserWarning, match=f"model: 1 layers are left as they are: 0{'.linear1' * inside} has "
+    ):
+        quantized = quantize(model)
+    assert type(quantized[2]) is QuantizedLinear and type(quantized[0]) is type(layer)
+    x = torch.randn(6, 19)
+    with torch.inference_mode():
+        expected, got = model(x), quantized(x)
+    assert_close(got, expected, 0.03)
+    with pytest.raises(ValueError, match=r"without any that can be replaced: (0|the layer itself|linear1)"):
+        quantize(layer.linear1 if inside else layer)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_parametrizations_are_applied(layer):
+    layer = LAYERS[layer]().eval()
+    part = layer.linear1 if hasattr(layer, "linear1") else layer
+    name = next(name for name, _ in part.named_parameters() if name.startswith("weight"))
+    torch.nn.utils.parametrizations.weight_norm(part, name)
+    getattr(part.parametrizations, name).original0.data.mul_(3)
+    x = torch.randn(6, 2, 19) if not isinstance(layer, torch.nn.RNNCellBase) else torch.randn(6, 19)
+    with torch.inference_mode():
+        expected, got = First()(layer(x)), First()(quantize(layer)(x))
+    assert_close(got, expected, 0.03)
 
 
 def test_a_layer_in_several_places_stays_one():
