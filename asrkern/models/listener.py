@@ -151,7 +151,7 @@ def _run_stack(stack: nn.Sequential, x: Tensor, lengths: Tensor) -> tuple[Tensor
         if isinstance(module, InvertedResidual):
             x, lengths = module(x, lengths)
         elif isinstance(module, nn.Conv1d):
-            folds = _on_running_stats(modules[0])
+            folds = not is_altered(module) and _on_running_stats(modules[0])
             x, lengths = _masked_conv1d(module, modules.pop(0) if folds else None, x, lengths)
         elif isinstance(module, MaskedBatchNorm1d):
             x = module(x, lengths)
@@ -171,7 +171,7 @@ def _masked_conv1d(
     """A convolution, and the batch norm on running statistics after it, if that is given."""
     (kernel_size,), (stride,), (padding,) = conv.kernel_size, conv.stride, conv.padding
     output_lengths = ops.conv_output_lengths(lengths, kernel_size, stride, padding)
-    if conv.groups > 1 and norm is None:
+    if (conv.groups > 1 and norm is None) or is_altered(conv):
         return zero_padding(conv(zero_padding(x, lengths, "NCT")), output_lengths, "NCT"), output_lengths
     y = ops.masked_conv2d(
         x.unsqueeze(2),
@@ -299,7 +299,11 @@ class VGGListener(Listener):
         modules = list(self.conv)
         while modules:
             module = modules.pop(0)
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and (is_altered(module) or is_altered(modules[0])):
+                # By torch's layers themselves, over [N, C, T, F].
+                x = modules.pop(0)(module(zero_padding(x, lengths, "NCFT").transpose(2, 3))).transpose(2, 3)
+                x = zero_padding(x, lengths, "NCFT")
+            elif isinstance(module, nn.Conv2d):
                 activation = clamp_range(modules.pop(0))
                 pool = None if self.training else pool_window(modules[0])
                 if pool is None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from asrkern._lengths import Lengths, as_lengths
+from asrkern.nn._hooks import is_altered
 from asrkern.nn._lengths import zero_padding
 
 
@@ -41,7 +42,8 @@ class Lookahead(nn.Module):
                 output.
 
         Returns:
-            [T, N, n_features].
+            [T, N, n_features]. A row's bits do not depend on its mates, unless ``conv`` has hooks or a forward of its own,
+            which then compute.
 
         Raises:
             TypeError: lengths are not integers.
@@ -52,6 +54,8 @@ class Lookahead(nn.Module):
         lengths = as_lengths("lengths", lengths, x.shape[1])
         x = zero_padding(x, lengths, "TNC")
         padded = nn.functional.pad(x, (0, 0, 0, 0, 0, self.context - 1))
+        if is_altered(self.conv):
+            return zero_padding(self.conv(padded.permute(1, 2, 0)).permute(2, 0, 1), lengths, "TNC")
         weight = self.conv.weight.squeeze(1).t().contiguous()
         # Tap by tap in a fixed order: conv1d's order of summation depends on the batch. Products and sums are separate
         # operations: fused, they could round differently where threads split a row.

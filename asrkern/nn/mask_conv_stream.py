@@ -36,17 +36,22 @@ class MaskConvStream:
     """
 
     def __init__(self, conv: MaskConv, *, low_latency: bool = False) -> None:
-        self.low_latency = low_latency
-        self.stages = stages_of(conv.seq_module)
-        for stage in self.stages:
+        self.low_latency, self.conv = low_latency, conv
+        self._stages()
+
+    def _stages(self) -> list[Stage]:
+        """Those of the stack as it is now: its layers may have been edited or replaced."""
+        stages = stages_of(self.conv.seq_module)
+        for stage in stages:
             if stage.module is None or not is_fusible(stage.module):
                 raise ValueError(f"conv: expected plain convolutions, received {stage.module or stage.norm}")
             if stage.norm is not None and uses_batch_stats(stage.norm):
                 raise ValueError(f"conv: expected running statistics (eval mode), received {stage.norm}")
+        return stages
 
     def start(self) -> ConvState:
         """The state before the first frame."""
-        return (None,) * len(self.stages)
+        return (None,) * len(self._stages())
 
     def step(self, state: ConvState, x: Tensor, *, last: bool = False) -> tuple[Tensor, ConvState]:
         """Feed the next frames.
@@ -60,14 +65,14 @@ class MaskConvStream:
             The frames that are complete, [1, C', F', any number], and the state after them.
         """
         following = []
-        for stage, held in zip(self.stages, state, strict=True):
+        for stage, held in zip(self._stages(), state, strict=True):
             x, held = self._advance(stage, held, x, last)
             following.append(held)
         return x, tuple(following)
 
     def frames_needed(self, frame: int) -> int:
         """How many input frames have to come until output frame ``frame`` is returned, while the utterance goes on."""
-        for stage in reversed(self.stages):
+        for stage in reversed(self._stages()):
             _, stride, padding = _geometry(stage.module)
             tile = self._tile(stage.module)
             frame = frame // tile.outputs * tile.outputs * stride - padding + tile.inputs - 1
@@ -76,7 +81,7 @@ class MaskConvStream:
     def centre(self, frame: int) -> float:
         """The input frame, or the middle of two, at the centre of output frame ``frame``."""
         position = float(frame)
-        for stage in reversed(self.stages):
+        for stage in reversed(self._stages()):
             kernel_size, stride, padding = _geometry(stage.module)
             position = position * stride - padding + (kernel_size - 1) / 2
         return position
@@ -84,7 +89,7 @@ class MaskConvStream:
     @property
     def period(self) -> int:
         """After how many output frames :meth:`frames_needed`, relative to the frame, repeats itself."""
-        return math.lcm(*(self._tile(stage.module).outputs for stage in self.stages))
+        return math.lcm(*(self._tile(stage.module).outputs for stage in self._stages()))
 
     def _tile(self, conv: Any) -> ConvTile:
         """What is returned together."""
