@@ -98,7 +98,12 @@ class StreamingDeepSpeech2:
         return Latency(1000 * mean, 1000 * most)
 
     def start(self) -> StreamState:
-        """The state before an utterance."""
+        """The state before an utterance.
+
+        Raises:
+            ValueError: the model is in training mode, or its convolutions are no longer those of a stream.
+        """
+        self._check_mode()
         return StreamState(self._conv.start(), (None,) * len(self.model.rnns))
 
     def step(self, state: StreamState, features: Tensor) -> Tensor:

@@ -270,12 +270,14 @@ def test_what_cannot_be_streamed_is_refused():
     with pytest.raises(ValueError, match="model: expected eval mode, received a model in training mode"):
         StreamingDeepSpeech2(model.train())
     stream = StreamingDeepSpeech2(model.eval())
+    state = stream.start()
     model.train()
     for call in (
-        lambda: stream.step(stream.start(), torch.randn(161, 5)),
-        lambda: stream.finish(stream.start()),
+        stream.start,
+        lambda: stream.step(state, torch.randn(161, 5)),
+        lambda: stream.finish(state),
     ):
-        with pytest.raises(ValueError, match="expected eval mode"):
+        with pytest.raises(ValueError, match="model: expected eval mode"):
             call()
     model.eval()
     model.conv.seq_module[0].register_forward_hook(lambda *_: None)
