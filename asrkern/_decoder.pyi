@@ -1,6 +1,6 @@
 """Types of the compiled module ``_decoder``, which ``csrc/decoder/`` has; people use :mod:`asrkern.decoder`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -122,7 +122,14 @@ class CtcBeamState:
 class Labels:
     """What tokens stand for."""
 
-    def __init__(self, word: type, kinds: ArrayLike, texts: list[str], names: list[str]) -> None: ...
+    def __init__(
+        self,
+        word: type,
+        kinds: ArrayLike,
+        texts: list[str],
+        names: list[str],
+        finish: Callable[[str], str] | None = None,
+    ) -> None: ...
     def read_rows(
         self,
         lengths: ArrayLike,

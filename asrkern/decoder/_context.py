@@ -37,16 +37,26 @@ Lexicon = Iterable[str] | Mapping[str, Iterable[Sequence[str]]]
 
 def _flat(texts: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of numbers joined to one array, and where each begins in it."""
-    arrays = [np.asarray(text, np.uint32) for text in texts]
+    arrays = [np.asarray(list(text), np.uint32) for text in texts]
     begin = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([len(a) for a in arrays], out=begin[1:])
     return np.concatenate([*arrays, np.zeros(0, np.uint32)]), begin
 
 
-def _code_points(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _symbols(texts: Sequence[str], tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as numbers, joined, and where each begins: code points; where tokens have bytes of letters, bytes."""
+    if tokens.has_bytes:
+        return _flat([*map(_utf8, texts)])
     begin = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in texts], out=begin[1:])
     return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), begin
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # a surrogate of another kind, which no text from a file has
+        return text.encode(errors="surrogatepass")
 
 
 def _letters_without_label(text: str, tokens: Tokens) -> str:
@@ -125,7 +135,7 @@ def _lexicon_graph(lexicon: Lexicon, tokens: Tokens, *, known_to_lm: bool) -> _W
             if not word or not _WHITE_SPACE.isdisjoint(word):
                 raise ValueError(f"lexicon: expected words without white space, received {word!r}")
         word_of = range(len(words))
-        symbols, token_symbols = _code_points(words), _code_points(tokens.texts)
+        symbols, token_symbols = _symbols(words, tokens), _symbols(tokens.texts, tokens)
     if not words:
         raise ValueError("lexicon: expected at least one word, received none")
     graph = _decoder.lexicon_graph(*symbols, np.asarray(word_of, np.int32), len(words), *token_symbols, kinds)
@@ -187,14 +197,17 @@ class Hotwords:
             if normal in phrases:
                 raise ValueError(f"hotwords: expected each phrase once, received {normal!r} twice")
             phrases[normal] = finite(f"hotwords: the weight of {phrase!r}", value)
-            if not self._letters.issuperset(normal):
+            if not self._tokens.has_bytes and not self._letters.issuperset(normal):
                 letters = _letters_without_label(normal.replace(" ", ""), self._tokens)
                 raise ValueError(f"hotwords: {phrase!r} has no label for {letters}")
         if self._builder is None:
+            _warn_of_several_words(
+                self._tokens, "hotwords that begin or end inside of them may not be counted"
+            )
             kinds = np.asarray(self._tokens.kinds, np.uint8)
-            self._builder = _decoder.HotwordBuilder(*_code_points(self._tokens.texts), kinds)
+            self._builder = _decoder.HotwordBuilder(*_symbols(self._tokens.texts, self._tokens), kinds)
         return self._builder.build(
-            *_code_points(list(phrases)), np.asarray(list(phrases.values()), np.float32)
+            *_symbols(list(phrases), self._tokens), np.asarray(list(phrases.values()), np.float32)
         )
 
     @cached_property
@@ -220,6 +233,15 @@ def finite(name: str, value: float, *, least: float = -math.inf) -> float:
         at_least = "" if math.isinf(least) else f" of at least {least}"
         raise ValueError(f"{name}: expected a finite number{at_least}, received {value!r}")
     return float(value)
+
+
+def _warn_of_several_words(tokens: Tokens, consequence: str) -> None:
+    several = [label for label, text in zip(tokens.labels, tokens.texts) if " " in text]
+    if several:
+        warn(
+            f"labels: {len(several)} of {len(tokens.labels)} hold parts of several words, such as {several[0]!r}: "
+            f"{consequence}"
+        )
 
 
 def _each_a_label(lexicon: Lexicon, labels: list[str]) -> bool:
@@ -293,12 +315,10 @@ def build_context(
     begin_reach = 0.0
     words: list[str] = []
     if lexicon is not None or of_words:
-        several = [label for label, text in zip(tokens.labels, tokens.texts) if " " in text]
-        if several:
-            warn(
-                f"labels: {len(several)} of {len(labels)} hold parts of several words, such as {several[0]!r}, which no "
-                "lexicon and no model of words has, so they are never found; a model of tokens (unit='token') has them"
-            )
+        _warn_of_several_words(
+            tokens,
+            "no lexicon and no model of words has them, so they are never found; a model of tokens (unit='token') does",
+        )
         word_ids: dict[str, int] = {}
         if lexicon is None:
             assert lm is not None  # of words
@@ -335,6 +355,6 @@ def build_context(
             unknown_look_ahead=unknown,
         )
         begin_reach = max(0.0, float(reach[0]))
-    texts = _decoder.text_hashes(*_code_points([tokens.joiner, *tokens.texts, *words]))
+    texts = _decoder.text_hashes(*_symbols([tokens.joiner, *tokens.texts, *words], tokens))
     context = context._replace(begin_reach=begin_reach, texts=torch.from_numpy(texts))
     return Built(context, tokens, words, Hotwords(tokens))

@@ -19,13 +19,16 @@ _BLANK = re.compile(r"(?:[<\[](?:blk|blank|eps|ctc_?blank)[>\]])?", re.IGNORECAS
 _PADDING = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
 _SPACE = re.compile(r"[<\[]space[>\]]", re.IGNORECASE)
+# Pieces of sentencepiece's byte_fallback, for letters that no other piece has.
+_BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 
 
 class Tokens(NamedTuple):
     """The labels and what they do.
 
     labels: the text of each token; kinds: what each does to words; texts: what each adds to its word; joiner: the text
-    between words; blank: the index of the blank.
+    between words; blank: the index of the blank; has_bytes: some texts are bytes of letters, surrogates as of the error
+    handler surrogateescape, of which :func:`with_letters` makes letters.
     """
 
     labels: list[str]
@@ -33,6 +36,12 @@ class Tokens(NamedTuple):
     texts: list[str]
     joiner: str
     blank: int
+    has_bytes: bool = False
+
+
+def with_letters(text: str) -> str:
+    """A text whose bytes are those of letters in UTF-8; what are none become U+FFFD, as in sentencepiece."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one_word: bool) -> Tokens:
@@ -41,7 +50,8 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
     Labels that begin with "▁" begin words; others in them are spaces, as of sentencepiece with split_by_whitespace=False.
     If any begins with "##", those without it begin words. Else ``space`` stands between words (None:
     :func:`find_space`; "": no label does). With none of these each label is a word, or, with ``one_word``, all labels
-    together spell one. A label that is there twice is two tokens.
+    together spell one. A label that is there twice is two tokens. If all of sentencepiece's 256 pieces of bytes are
+    there, they spell letters.
 
     Raises:
         TypeError: a label is not a string.
@@ -66,11 +76,14 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
     pieces = space is None and not marked and any(map(_goes_on, others))
     if space is None and not marked and not pieces:
         space = find_space(others)
+    has_bytes = _BYTES.keys() <= set(others)
     kinds, texts = [], []
     for index, label in enumerate(labels):
         kind, text = INSIDE_WORD, label
         if index == blank:
             text = "\0"  # a character that no word has
+        elif has_bytes and label in _BYTES:
+            text = bytes([_BYTES[label]]).decode(errors="surrogateescape")
         elif marked:
             text = label.lstrip(WORD_MARK).replace(WORD_MARK, " ")
             if label.startswith(WORD_MARK):
@@ -85,7 +98,7 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
             kind = BEGINS_WORD
         kinds.append(kind)
         texts.append(text)
-    return Tokens(labels, kinds, texts, " " if marked or pieces or space else "", blank)
+    return Tokens(labels, kinds, texts, " " if marked or pieces or space else "", blank, has_bytes)
 
 
 def _goes_on(label: str) -> bool:

@@ -20,7 +20,7 @@ from asrkern.decoder import _scorer_package
 from asrkern.decoder._context import Lexicon, build_context
 from asrkern.decoder._files import about
 from asrkern.decoder._scores import as_scores
-from asrkern.decoder._tokens import read_tokens
+from asrkern.decoder._tokens import read_tokens, with_letters
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
 from asrkern.decoder.labels import read_tokens_of_model
 from asrkern.decoder.ngram_lm import NGramLM
@@ -499,7 +499,8 @@ class CTCBeamDecoder:
         if self._plain is None or model is not self._model:
             self._model, tokens = model, self._built.tokens
             kinds = np.array(tokens.kinds, np.uint8)
-            self._labels = _decoder.Labels(Word, kinds, tokens.texts, self._built.words)
+            finish = with_letters if tokens.has_bytes else None
+            self._labels = _decoder.Labels(Word, kinds, tokens.texts, self._built.words, finish)
             self._plain = _decoder.CtcBeamSearch(
                 context={name: _as_arrays(value) for name, value in self._built.context._asdict().items()},
                 language_model=model,

@@ -20,7 +20,14 @@ import pydantic
 from asrkern._names import nearest
 from asrkern._optional import require
 from asrkern.decoder._files import about
-from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, read_tokens
+from asrkern.decoder._tokens import (
+    BEGINS_WORD,
+    ENDS_WORD,
+    INSIDE_WORD,
+    Tokens,
+    read_tokens,
+    with_letters,
+)
 from asrkern.decoder.labels import read_labels, read_tokens_of_model
 from asrkern.models.deepspeech2_config import LABELS as ENGLISH
 from asrkern.models.las_config import HW4_LABELS
@@ -130,13 +137,13 @@ class CharacterTokenizer:
         return [self._indices[unit] for unit in units]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of indices ``tokens``. Special labels have no text.
+        """The text of indices ``tokens``, without spaces at its ends. Special labels have no text.
 
         Raises:
             IndexError: there is no such label.
         """
         special = {self.blank, self.pad, self.sos, self.eos}
-        return "".join(self.labels[token] for token in tokens if token not in special)
+        return "".join(self.labels[token] for token in tokens if token not in special).strip(" ")
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of this tokenizer."""
@@ -252,7 +259,8 @@ class PieceTokenizer:
             if token != self.blank:
                 parts.append("" if known.kinds[token] == INSIDE_WORD else known.joiner)
                 parts.append(known.texts[token])
-        return " ".join(filter(None, "".join(parts).split(" ")))
+        text = "".join(parts)
+        return " ".join(filter(None, (with_letters(text) if known.has_bytes else text).split(" ")))
 
     def to_json(self) -> dict[str, Any]:
         """Not possible.
@@ -275,7 +283,8 @@ def read_tokenizer(path: str | os.PathLike[str]) -> CharacterTokenizer | PieceTo
         path: what :meth:`asrkern.decoder.CTCBeamDecoder.from_tokens` reads.
 
     Returns:
-        Subwords if labels begin or go on with words ("▁", "##"); else characters, with " " for the space.
+        Subwords if labels begin or go on with words ("▁", "##") or are bytes of letters ("<0xC3>"); else characters,
+        with " " for the space.
 
     Raises:
         ImportError: a sentencepiece model, and sentencepiece is not installed.
@@ -285,7 +294,8 @@ def read_tokenizer(path: str | os.PathLike[str]) -> CharacterTokenizer | PieceTo
     labels = read_tokens_of_model(path)
     with about(path):
         tokens = read_tokens(labels, None, None, one_word=False)
-        if tokens.joiner and (BEGINS_WORD in tokens.kinds or tokens.kinds.count(ENDS_WORD) != 1):
+        subwords = tokens.joiner and (BEGINS_WORD in tokens.kinds or tokens.kinds.count(ENDS_WORD) != 1)
+        if subwords or tokens.has_bytes:
             return PieceTokenizer(tokens)
         if tokens.joiner:
             labels[tokens.kinds.index(ENDS_WORD)] = " "

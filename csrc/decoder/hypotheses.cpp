@@ -1,6 +1,7 @@
 #include "csrc/decoder/hypotheses.h"
 
 #include <string>
+#include <utility>
 
 #include "csrc/decoder/modules.h"
 #include "kernels/ctc/ctc_context.h"
@@ -24,8 +25,11 @@ void check_shape(const char* name, const py::array& array, const py::array& expe
 
 }  // namespace
 
-Labels::Labels(const py::type& word, const Array<uint8_t>& kinds, py::list texts, py::list names)
-    : word_(word), texts_(py::list(texts.attr("copy")())), names_(py::list(names.attr("copy")())) {
+Labels::Labels(const py::type& word, const Array<uint8_t>& kinds, py::list texts, py::list names, py::object finish)
+    : word_(word),
+      texts_(py::list(texts.attr("copy")())),
+      names_(py::list(names.attr("copy")())),
+      finish_(std::move(finish)) {
   if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(word.ptr()), &PyTuple_Type))
     throw py::type_error("word: expected a class of tuples");
   if (kinds.ndim() != 1 || int64_t(texts.size()) != kinds.size())
@@ -44,6 +48,7 @@ py::object Labels::make_word(const std::vector<CtcToken>& tokens, size_t first, 
     py::list parts;
     for (size_t i = first; i <= last; ++i) parts.append(texts_[size_t(tokens[i].token)]);
     text = py::str("").attr("join")(parts);
+    if (!finish_.is_none()) text = finish_(text);
   }
   const py::tuple values = py::make_tuple(text, tokens[first].start, tokens[last].end, double(tokens[last].confidence));
   // What tuple.__new__ does, without the call in Python that a NamedTuple's own would be.
@@ -105,8 +110,8 @@ py::list Labels::read_rows(const Array<int32_t>& lengths, const Array<int32_t>& 
 
 void bind_hypotheses(py::module_& m) {
   py::class_<Labels>(m, "Labels", "What tokens stand for.")
-      .def(py::init<const py::type&, const Labels::Array<uint8_t>&, py::list, py::list>(), py::arg("word"),
-           py::arg("kinds"), py::arg("texts"), py::arg("names"))
+      .def(py::init<const py::type&, const Labels::Array<uint8_t>&, py::list, py::list, py::object>(), py::arg("word"),
+           py::arg("kinds"), py::arg("texts"), py::arg("names"), py::arg("finish") = py::none())
       .def("read_rows", &Labels::read_rows, py::arg("lengths"), py::arg("tokens"), py::arg("times"), py::arg("words"),
            py::arg("confidences"));
 }

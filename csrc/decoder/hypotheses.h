@@ -18,8 +18,10 @@ class Labels {
   using Array = pybind11::array_t<T, pybind11::array::c_style | pybind11::array::forcecast>;
 
   // word: the class of words, a NamedTuple (text, start, end, confidence); kinds, texts: [V], what each token does to
-  // words and adds to its word; names: the lexicon's words.
-  Labels(const pybind11::type& word, const Array<uint8_t>& kinds, pybind11::list texts, pybind11::list names);
+  // words and adds to its word; names: the lexicon's words; finish: None, or makes the text of a word of its tokens'
+  // texts, joined.
+  Labels(const pybind11::type& word, const Array<uint8_t>& kinds, pybind11::list texts, pybind11::list names,
+         pybind11::object finish);
 
   // (tokens, first frames, words, the frame after the last token)
   pybind11::tuple read(const std::vector<CtcToken>& tokens) const;
@@ -35,6 +37,7 @@ class Labels {
   pybind11::type word_;
   std::vector<uint8_t> kinds_;
   pybind11::list texts_, names_;
+  pybind11::object finish_;
 };
 
 }  // namespace asrkern

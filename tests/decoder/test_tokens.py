@@ -154,9 +154,73 @@ class TestMarksInsideLabels:
             decoder = CTCBeamDecoder(self.LABELS, lexicon=["end", "of", "the"])
         assert decoder.decode(saying(self.LABELS, "▁end", "▁of", "▁the"))[0].text == "end of the"
 
+    def test_hotwords_inside_them_are_not_promised(self):
+        with pytest.warns(
+            UserWarning, match=r"labels: 2 of 8 hold parts of several words, .*: hotwords that"
+        ):
+            CTCBeamDecoder(self.LABELS, hotwords=["the"])
+
     def test_marks_behind_words_are_refused(self):
         with pytest.raises(ValueError, match=r"labels: expected '▁' before words, .* such as 'of▁', as"):
             CTCBeamDecoder(["<blk>", "▁", "of▁", "the▁", "a"])
+
+
+class TestBytes:
+    """sentencepiece's byte_fallback spells letters that no piece has."""
+
+    LABELS = ("<blk>", "▁", "▁caf", "é", "a", "▁of", *(f"<0x{byte:02X}>" for byte in range(256)))
+
+    @staticmethod
+    def of(text):
+        return [f"<0x{byte:02X}>" for byte in text.encode()]
+
+    def test_they_are_letters(self):
+        for tokens, text in [
+            (["▁caf", *self.of("é"), "▁of", "▁", *self.of("π−☃𝄞"), "a"], "café of π−☃𝄞a"),
+            (["▁", *self.of("A"), "a"], "Aa"),
+            (["▁caf", *self.of("é")[:1], "▁of"], "caf\ufffd of"),
+        ]:
+            [best] = CTCBeamDecoder(self.LABELS).decode(saying(self.LABELS, *tokens))
+            assert best.text == text == " ".join(word.text for word in best.words)
+            assert [self.LABELS[t] for t in best.tokens] == tokens
+
+    def test_not_all_are_there(self):
+        labels = self.LABELS[:-1]
+        assert CTCBeamDecoder(labels).decode(saying(labels, "▁caf", "<0x41>"))[0].text == "caf<0x41>"
+
+    def test_one_text_however_it_is_spelled(self):
+        frames = torch.full((3, len(self.LABELS)), -30.0)
+        first, second = (self.LABELS.index(piece) for piece in self.of("é"))
+        frames[0, 2] = 0.0
+        frames[1, [3, first]] = torch.tensor([0.4, 0.6]).log()
+        frames[2, [0, second]] = torch.tensor([0.3, 0.7]).log()
+        found = CTCBeamDecoder(self.LABELS, nbest=3).decode(frames)
+        # The others have half of a letter.
+        assert [hypothesis.text for hypothesis in found].count("café") == 1 and found[0].text == "café"
+        assert found[0].score == pytest.approx(math.log(0.4 * 0.3 + 0.6 * 0.7), abs=1e-5)
+
+    def test_they_spell_words_of_lexicons_models_and_hotwords(self):
+        tokens = ["▁caf", *self.of("é"), "▁of", "▁", *self.of("π")]
+        log_probs = saying(self.LABELS, *tokens)
+        plain = CTCBeamDecoder(self.LABELS).decode(log_probs)[0]
+        [best] = CTCBeamDecoder(self.LABELS, lexicon=["café", "of", "π", "cafa"]).decode(log_probs)
+        assert best.text == "café of π" and best.score == pytest.approx(plain.score, abs=1e-4)
+        [best] = CTCBeamDecoder(self.LABELS, hotwords=["café"], hotword_weight=2.0).decode(log_probs)
+        assert best.score == pytest.approx(plain.score + 2.0, abs=1e-4)
+        lm = NGramLM.estimate(["café of π", "of π"], 2, discount_fallback=True)
+        [best] = CTCBeamDecoder(self.LABELS, lm, alpha=1.0, beta=0.0).decode(log_probs)
+        assert best.lm_score == pytest.approx(LN10 * lm.score("café of π"), abs=1e-4)
+
+    def test_streams_tell_whole_letters(self):
+        decoder = CTCBeamDecoder(self.LABELS)
+        log_probs = saying(self.LABELS, "▁caf", *self.of("é"), "▁of", "▁", *self.of("π"), "▁of", "a")
+        state = decoder.start()
+        words = []
+        for frame in log_probs:
+            decoder.step(state, frame[None])
+            words += decoder.partial(state, after=len(words)).words
+        words += decoder.finish(state)[0].words[len(words) :]
+        assert [word.text for word in words] == ["café", "of", "π", "ofa"]
 
 
 class TestTwice:

@@ -11,9 +11,11 @@ from asrkern.data import read_manifest
 from asrkern.recognizer.text import TextNormalization
 from asrkern.recognizer.tokenizer import (
     CharacterTokenizer,
+    PieceTokenizer,
     SentencePieceTokenizer,
     TokenizerSettings,
     make_tokenizer,
+    read_tokenizer,
     read_vocabulary,
     tokenizer_from_json,
 )
@@ -108,6 +110,28 @@ def test_classes_of_clips() -> None:
     assert tokenizer.decode([2]) == "happy"
     with pytest.raises(ValueError, match="expected 'happy', received the class 'hapy'"):
         tokenizer.encode("hapy")
+
+
+def test_spaces_at_the_ends_are_no_text() -> None:
+    tokenizer = CharacterTokenizer(("_", "a", " ", "b"), blank=0)
+    assert tokenizer.decode([2, 1, 0, 2, 3, 2]) == "a b"
+
+
+@pytest.mark.parametrize("others", [["▁", "▁h"], ["<space>", "h"], ["h"]])
+def test_pieces_of_bytes(others: list[str], tmp_path: Path) -> None:
+    """What sentencepiece's byte_fallback spells is a letter, whatever stands between words."""
+    labels = ["<blk>", *others, "o", *(f"<0x{byte:02X}>" for byte in range(256))]
+    (tmp_path / "tokens.txt").write_text(
+        "".join(f"{label} {index}\n" for index, label in enumerate(labels)), "utf-8"
+    )
+    tokenizer = read_tokenizer(tmp_path / "tokens.txt")
+    assert isinstance(tokenizer, PieceTokenizer)
+    bytes_of = lambda text: [labels.index(f"<0x{byte:02X}>") for byte in text.encode()]  # noqa: E731
+    spelled = [labels.index(others[-1]), *bytes_of("öπ☃𝄞"), labels.index("o")]
+    assert tokenizer.decode(spelled) == "höπ☃𝄞o"
+    assert tokenizer.decode([0, *spelled, *bytes_of("π")[:1]]) == "höπ☃𝄞o\ufffd"
+    if len(others) > 1:
+        assert tokenizer.decode([*spelled, labels.index(others[0]), *bytes_of("é")]) == "höπ☃𝄞o é"
 
 
 @pytest.mark.parametrize("task", ["ctc", "attention"])
