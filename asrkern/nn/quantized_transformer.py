@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkern._lengths import Lengths
+from asrkern.nn._hooks import is_altered
 from asrkern.nn._transformer import Attention, Projection
 from asrkern.nn.quantize import QuantizedLinear, _EvalOnly, _repr_of
 from asrkern.nn.transformer import TransformerLayer, _lengths_of
@@ -46,6 +47,16 @@ class _QuantizedLayer(TransformerLayer, _EvalOnly):
 
     def extra_repr(self) -> str:
         return f"norm_first={self.norm_first}, weights={self.format}" + _repr_of(self.activations)
+
+    def _require_eval(self) -> None:
+        super()._require_eval()
+        # The weights of these are read; only norms are called.
+        for name, part in self.named_modules():
+            if isinstance(part, QuantizedLinear | _QuantizedAttention) and is_altered(part):
+                raise RuntimeError(
+                    f"{name}: expected a part without hooks and without a forward of its own, since "
+                    f"{type(self).__name__} does not call it, received one with them; put them on the layer"
+                )
 
     def _attention(self, name: str) -> Attention:
         attention = getattr(self, name)
@@ -112,7 +123,7 @@ class QuantizedTransformerEncoderLayer(_QuantizedLayer):
         """src, src_mask, src_key_padding_mask, is_causal and lengths as of :class:`asrkern.nn.TransformerEncoderLayer`.
 
         Raises:
-            RuntimeError: in train mode.
+            RuntimeError: in train mode, or a linear part has a hook or a forward of its own.
             TypeError: a mask is neither bool nor floating-point, or lengths are no integers.
             ValueError: something does not fit src, or is_causal without src_mask.
         """
@@ -149,7 +160,7 @@ class QuantizedTransformerDecoderLayer(_QuantizedLayer):
         memory_is_causal, lengths and memory_lengths as of :class:`asrkern.nn.TransformerDecoderLayer`.
 
         Raises:
-            RuntimeError: in train mode.
+            RuntimeError: in train mode, or a linear part has a hook or a forward of its own.
             TypeError: a mask is neither bool nor floating-point, or lengths are no integers.
             ValueError: something does not fit tgt or memory, or is_causal without a mask.
         """

@@ -360,6 +360,28 @@ def test_bad_input_of_quantized(kind):
         make(kind)(*(value[:, 0] for value in x), lengths=[3])
 
 
+@each_kind
+@pytest.mark.parametrize("name", ["linear1", "self_attn", "self_attn.in_proj", "self_attn.out_proj"])
+def test_altered_parts_of_quantized_are_refused(kind, name):
+    """Their weights are read, so that a hook on them would not run, nor LoRA's forward."""
+    small, x = asrkern.nn.quantize(make(kind)), inputs(kind)
+    expected = small(*x)
+    part = small.get_submodule(name)
+    hook = part.register_forward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match=f"^{name}: expected a part without hooks"):
+        small(*x)
+    hook.remove()
+    part.forward = lambda x: x
+    with pytest.raises(RuntimeError, match=f"^{name}: expected a part without hooks"):
+        small(*x)
+    del part.forward
+    # Norms are called.
+    seen = []
+    small.norm1.register_forward_hook(lambda *_: seen.append(1))
+    assert torch.equal(small(*x), expected)
+    assert seen
+
+
 class WithLengths(nn.Module):
     def __init__(self, kind, quantized):
         super().__init__()
