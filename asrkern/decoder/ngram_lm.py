@@ -72,6 +72,8 @@ class NGramLM:
     The words of a model of tokens (``unit="token"``) are an acoustic model's labels ("▁the", "##ing"), with white space
     between them in sentences. An ARPA file of :meth:`to_arpa` says that they are, in a comment.
 
+    A model stays as it was made: edits of the attributes, and of the tables in place, are not seen by all of its methods.
+
     Attributes:
         order: how many words its longest n-grams have.
         unit: ``"word"``, ``"character"`` or ``"token"``.

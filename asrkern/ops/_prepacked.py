@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asrkern._lengths import Lengths
 from asrkern.ops._autograd import call, detached
-from asrkern.ops._common import cast, check_int8_weight, check_shape, takes_int8
+from asrkern.ops._common import cast, check_int8_weight, check_shape, compute_dtype, takes_int8
 from asrkern.ops._recurrent import Cell, check_batch
 
 _STORED = (torch.float32, torch.bfloat16, torch.int8)
@@ -77,6 +77,7 @@ def run_prepacked(
     )
     if input.device.type != "cpu":
         raise ValueError(f"input: expected a tensor on the CPU, received one on {input.device}")
+    compute_dtype(input, **dict(zip(cell.states, states)))
     tensors = []
     for direction in directions:
         _check_direction(cell, direction, weights, size)

@@ -74,6 +74,10 @@ BAD = {
     "not packed": (dict(packed_hh=torch.randn(7)), "packed_hh: expected .* received 7"),
     "dtype": (dict(packed_hh=torch.randn(7).half()), "weights: expected .* received"),
     "scale": (dict(scale_hh=torch.ones(7)), r"weights.scale_hh: expected shape \(\d+,\)"),
+    "state": (
+        dict(h0=torch.zeros(1, 2, 37).double()),
+        "h0: expected the dtype of input, torch.float32, received",
+    ),
     "one bias": (dict(bias_hh=None), "weights: expected bias_ih and bias_hh or neither"),
 }
 
