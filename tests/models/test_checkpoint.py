@@ -297,6 +297,18 @@ def test_a_damaged_tensor_is_refused(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+def test_files_without_checksums(tmp_path: Path) -> None:
+    """torch writes zeros for them then, and reads what it wrote."""
+    computed = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = save({"x": torch.arange(5), "y": torch.randn(3)}, tmp_path / "a.pt", zip_format=True)
+    finally:
+        torch.serialization.set_crc32_options(computed)
+    value, expected = read_checkpoint(path), torch.load(path)
+    assert value.keys() == expected.keys() and all(torch.equal(value[k], expected[k]) for k in value)
+
+
 def test_random_bytes_only_ever_raise_value_error(tmp_path: Path) -> None:
     generator = random.Random(torch.initial_seed())
     fake = fake_classes("vanished_module")
