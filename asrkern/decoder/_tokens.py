@@ -21,6 +21,8 @@ _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
 _SPACE = re.compile(r"[<\[]space[>\]]", re.IGNORECASE)
 # Pieces of sentencepiece's byte_fallback, for letters that no other piece has.
 _BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
+# What the error handler surrogateescape makes of bytes.
+_NO_LETTERS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
 
 
 class Tokens(NamedTuple):
@@ -40,8 +42,8 @@ class Tokens(NamedTuple):
 
 
 def with_letters(text: str) -> str:
-    """A text whose bytes are those of letters in UTF-8; what are none become U+FFFD, as in sentencepiece."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+    """A text whose bytes are those of letters in UTF-8; each that is of none becomes U+FFFD, as in sentencepiece."""
+    return text.encode(errors="surrogateescape").decode(errors="surrogateescape").translate(_NO_LETTERS)
 
 
 def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one_word: bool) -> Tokens:

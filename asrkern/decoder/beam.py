@@ -84,7 +84,7 @@ class CTCBeamDecoder:
             "##", those without it begin words. Else ``space`` stands between words. With none of these each label is a
             word, or, if a lexicon has longer words, labels are letters of one word. Several tokens may have the same
             label: each of them spells it. If there are ``<0x00>`` to ``<0xFF>`` (sentencepiece's byte_fallback), they
-            spell letters in UTF-8; what is no letter becomes U+FFFD. Special tokens (``<unk>``, ``<s>``, ``<sos/eos>``
+            spell letters in UTF-8; each byte of no letter becomes U+FFFD. Special tokens (``<unk>``, ``<s>``, ``<sos/eos>``
             …) are part of the text if the model emits them.
         lm: a model of words; or of characters or tokens, whose words are labels. Words that it does not know score as
             ``<unk>``. In models of characters its word for ``space`` is ``lm.space`` if it knows that, else the label,

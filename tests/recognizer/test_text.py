@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -132,6 +133,29 @@ def test_pieces_of_bytes(others: list[str], tmp_path: Path) -> None:
     assert tokenizer.decode([0, *spelled, *bytes_of("π")[:1]]) == "höπ☃𝄞o\ufffd"
     if len(others) > 1:
         assert tokenizer.decode([*spelled, labels.index(others[0]), *bytes_of("é")]) == "höπ☃𝄞o é"
+
+
+def test_bytes_are_read_as_sentencepiece_reads_them(tmp_path: Path) -> None:
+    """Also those that are cut short, out of place or of no letter."""
+    spm = pytest.importorskip("sentencepiece")
+    path, random = tmp_path / "tokenizer.model", Random(7)
+    with path.open("wb") as file:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(["the cat sat on the mat"] * 20),
+            model_writer=file,
+            vocab_size=280,
+            byte_fallback=True,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+    pieces, tokenizer = spm.SentencePieceProcessor(model_file=str(path)), read_tokenizer(path)
+    spelled = [*"é☃𝄞π", "\ud800", "\U0010ffff"]
+    for _ in range(500):
+        content = b"".join(random.choice(spelled).encode(errors="surrogatepass") for _ in range(4))
+        content = bytes(byte for byte in content if random.random() < 0.8)
+        labels = [random.choice(["▁", "e"]), *(f"<0x{byte:02X}>" for byte in content), "t", "▁", "a"]
+        expected = pieces.decode([pieces.piece_to_id(label) for label in labels])
+        assert tokenizer.decode(map(tokenizer.labels.index, labels)) == expected
 
 
 @pytest.mark.parametrize("task", ["ctc", "attention"])
