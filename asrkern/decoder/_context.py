@@ -236,7 +236,7 @@ def finite(name: str, value: float, *, least: float = -math.inf) -> float:
 
 
 def _warn_of_several_words(tokens: Tokens, consequence: str) -> None:
-    several = [label for label, text in zip(tokens.labels, tokens.texts) if " " in text]
+    several = [label for label, text in zip(tokens.labels, tokens.texts) if text.strip() and " " in text]
     if several:
         warn(
             f"labels: {len(several)} of {len(tokens.labels)} hold parts of several words, such as {several[0]!r}: "

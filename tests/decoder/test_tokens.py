@@ -199,6 +199,7 @@ class TestBytes:
         assert [hypothesis.text for hypothesis in found].count("café") == 1 and found[0].text == "café"
         assert found[0].score == pytest.approx(math.log(0.4 * 0.3 + 0.6 * 0.7), abs=1e-5)
 
+    @pytest.mark.filterwarnings("error")
     def test_they_spell_words_of_lexicons_models_and_hotwords(self):
         tokens = ["▁caf", *self.of("é"), "▁of", "▁", *self.of("π")]
         log_probs = saying(self.LABELS, *tokens)
