@@ -20,7 +20,7 @@ from asrkern.decoder._lm_words import (
     token_ids,
     unit_of,
 )
-from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, read_tokens
+from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, read_tokens, utf8
 from asrkern.decoder._warn import warn
 from asrkern.decoder.ngram_lm import NGramLM
 from asrkern.ops.ctc_beam_search import CTCContext
@@ -46,17 +46,10 @@ def _flat(texts: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 def _symbols(texts: Sequence[str], tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
     """Texts as numbers, joined, and where each begins: code points; where tokens have bytes of letters, bytes."""
     if tokens.has_bytes:
-        return _flat([*map(_utf8, texts)])
+        return _flat([*map(utf8, texts)])
     begin = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in texts], out=begin[1:])
     return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), begin
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:  # a surrogate of another kind, which no text from a file has
-        return text.encode(errors="surrogatepass")
 
 
 def _letters_without_label(text: str, tokens: Tokens) -> str:

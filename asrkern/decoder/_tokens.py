@@ -21,6 +21,7 @@ _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
 _SPACE = re.compile(r"[<\[]space[>\]]", re.IGNORECASE)
 # Pieces of sentencepiece's byte_fallback, for letters that no other piece has.
 _BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
+_SPACES = re.compile(r"[ \t-\r]+")
 # What the error handler surrogateescape makes of bytes.
 _NO_LETTERS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
 
@@ -30,7 +31,7 @@ class Tokens(NamedTuple):
 
     labels: the text of each token; kinds: what each does to words; texts: what each adds to its word; joiner: the text
     between words; blank: the index of the blank; has_bytes: some texts are bytes of letters, surrogates as of the error
-    handler surrogateescape, of which :func:`with_letters` makes letters.
+    handler surrogateescape.
     """
 
     labels: list[str]
@@ -40,10 +41,27 @@ class Tokens(NamedTuple):
     blank: int
     has_bytes: bool = False
 
+    @property
+    def need_reading(self) -> bool:
+        """Whether words are what :func:`as_read` makes of their tokens' texts."""
+        return self.has_bytes or any(" " in text for text in self.texts)
 
-def with_letters(text: str) -> str:
-    """A text whose bytes are those of letters in UTF-8; each that is of none becomes U+FFFD, as in sentencepiece."""
-    return text.encode(errors="surrogateescape").decode(errors="surrogateescape").translate(_NO_LETTERS)
+
+def as_read(text: str) -> str:
+    """What bytes and spaces of tokens show: letters in UTF-8, and single spaces between words.
+
+    Each byte of no letter becomes U+FFFD, as in sentencepiece.
+    """
+    letters = utf8(text).decode(errors="surrogateescape").translate(_NO_LETTERS)
+    return _SPACES.sub(" ", letters).strip(" ")
+
+
+def utf8(text: str) -> bytes:
+    """A text in UTF-8, with the bytes that are surrogates in it as they are."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # a surrogate of another kind, which no text from a file has
+        return text.encode(errors="surrogatepass")
 
 
 def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one_word: bool) -> Tokens:

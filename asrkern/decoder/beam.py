@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, overload
 
@@ -20,7 +20,7 @@ from asrkern.decoder import _scorer_package
 from asrkern.decoder._context import Lexicon, build_context
 from asrkern.decoder._files import about
 from asrkern.decoder._scores import as_scores
-from asrkern.decoder._tokens import read_tokens, with_letters
+from asrkern.decoder._tokens import as_read, read_tokens
 from asrkern.decoder.hypothesis import Hypothesis, Partial, Word
 from asrkern.decoder.labels import read_tokens_of_model
 from asrkern.decoder.ngram_lm import NGramLM
@@ -480,8 +480,7 @@ class CTCBeamDecoder:
             state: of :meth:`start`; it stays as it is, and may go on.
             end_of_sentence: whether the language model's probability of ``</s>`` counts.
         """
-        results = self._search.results(state, end_of_sentence)
-        return [self._hypothesis(score, am_score, *read) for score, am_score, read in results]
+        return self._hypotheses(self._search.results(state, end_of_sentence))
 
     _plain: _decoder.CtcBeamSearch | None = None
     _made: _decoder.CtcBeamSearch
@@ -501,7 +500,7 @@ class CTCBeamDecoder:
         if self._plain is None or model is not self._model:
             self._model, tokens = model, self._built.tokens
             kinds = np.array(tokens.kinds, np.uint8)
-            finish = with_letters if tokens.has_bytes else None
+            finish = as_read if tokens.need_reading else None
             self._labels = _decoder.Labels(Word, kinds, tokens.texts, self._built.words, finish)
             self._plain = _decoder.CtcBeamSearch(
                 context={name: _as_arrays(value) for name, value in self._built.context._asdict().items()},
@@ -574,7 +573,7 @@ class CTCBeamDecoder:
         results: list[Any] = []
         for row, each in enumerate(found):
             if isinstance(each, list):
-                results.append([self._hypothesis(score, am_score, *read) for score, am_score, read in each])
+                results.append(self._hypotheses(each))
                 continue
             error, frame = each
             failure = ValueError(error_message(error, frame, row))
@@ -613,6 +612,21 @@ class CTCBeamDecoder:
         times = [[[*zip(starts, ends)]]] if tokens else np.zeros((1, 1, 0, 2))
         return self._labels.read_rows([[len(tokens)]], [[tokens]], times, [[words]], [[confidences]])[0][0]
 
+    def _hypotheses(self, found: Iterable[tuple[float, float, tuple[Any, ...]]]) -> list[Any]:
+        """Hypotheses of what was read, each text once, the best first."""
+        if self._joins_texts and self._built.tokens.need_reading:
+            # Tokens that differ can read the same: other bytes of no letter, further spaces.
+            add: Callable[..., float] = np.logaddexp if self._options["log_add"] else max
+            once: dict[str, tuple[float, float, tuple[Any, ...]]] = {}
+            for score, am_score, read in found:
+                text = self.join(read[2])
+                if text in once:
+                    first, first_am, read = once[text]
+                    score, am_score = float(add(first, score)), float(add(first_am, am_score))
+                once[text] = score, am_score, read
+            found = sorted(once.values(), key=lambda one: -one[0])
+        return [self._hypothesis(score, am_score, *read) for score, am_score, read in found]
+
     def _hypothesis(
         self, score: float, am_score: float, tokens: list[int], starts: list[int], words: list[Word], end: int
     ) -> Any:
@@ -621,4 +635,4 @@ class CTCBeamDecoder:
 
     def join(self, words: Iterable[Word]) -> str:
         """The text of ``words``, with a space between them if the labels have one."""
-        return self._built.tokens.joiner.join(word.text for word in words)
+        return self._built.tokens.joiner.join(word.text for word in words if word.text)

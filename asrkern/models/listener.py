@@ -299,7 +299,9 @@ class VGGListener(Listener):
         modules = list(self.conv)
         while modules:
             module = modules.pop(0)
-            if isinstance(module, nn.Conv2d) and (is_altered(module) or is_altered(modules[0])):
+            if isinstance(module, nn.Conv2d) and (
+                is_altered(module) or is_altered(modules[0]) or clamp_range(modules[0]) is None
+            ):
                 # By torch's layers themselves, over [N, C, T, F].
                 x = modules.pop(0)(module(zero_padding(x, lengths, "NCFT").transpose(2, 3))).transpose(2, 3)
                 x = zero_padding(x, lengths, "NCFT")
@@ -325,6 +327,9 @@ class VGGListener(Listener):
             elif isinstance(module, nn.MaxPool2d):
                 # A window with a row's last frame and padding is beyond the new length, so it is not read.
                 x, lengths = module(x), lengths // 2
+            else:
+                # Of other models: by channel, as BatchNorm2d, or by element.
+                x = module(x)
         x = x.flatten(1, 2).transpose(1, 2)
         first, *others = (getattr(self, name) for name in self.recurrent_names)
         x = first(x, lengths=lengths)[0]

@@ -19,6 +19,9 @@ from asrkern.models.streaming import StreamState
 from asrkern.recognizer.onnx_model import OnnxCTC
 from asrkern.recognizer.transcription import FrameTimes, SpokenWord, Transcriber, Transcript
 
+# What 32-bit integers hold. A spectrogram's squares of far larger samples are infinite.
+_LARGEST = 2.0**31
+
 
 class Heard(NamedTuple):
     """What is new after some seconds of audio.
@@ -104,7 +107,7 @@ class StreamTranscriber:
             chunks: [samples] float32 each, at ``features.sample_rate``, of any lengths.
 
         Raises:
-            ValueError: a chunk is no tensor of this kind, or has values that are no numbers.
+            ValueError: a chunk is no tensor of this kind, or has samples that are NaN or beyond 2^31.
         """
         state = self.start()
         for chunk in chunks:
@@ -124,11 +127,13 @@ class StreamTranscriber:
             chunk: [samples] float32, at ``features.sample_rate``, of any length.
 
         Raises:
-            ValueError: the chunk is no tensor of this kind, or has values that are no numbers.
+            ValueError: the chunk is no tensor of this kind, or has samples that are NaN or beyond 2^31.
         """
         check_samples(chunk)
-        if not chunk.isfinite().all():
-            raise ValueError("chunk: expected finite samples, received NaN or infinity")
+        if len(chunk) and not chunk.abs().max() <= _LARGEST:
+            raise ValueError(
+                "chunk: expected finite samples of at most 2^31, received NaN, infinity or larger ones"
+            )
         decoder = self._decoder
         decoder.step(state.search, self._model.step(state.model, self._features.step(state.features, chunk)))
         state.samples += len(chunk)

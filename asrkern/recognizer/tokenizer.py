@@ -25,8 +25,8 @@ from asrkern.decoder._tokens import (
     ENDS_WORD,
     INSIDE_WORD,
     Tokens,
+    as_read,
     read_tokens,
-    with_letters,
 )
 from asrkern.decoder.labels import read_labels, read_tokens_of_model
 from asrkern.models.deepspeech2_config import LABELS as ENGLISH
@@ -259,8 +259,7 @@ class PieceTokenizer:
             if token != self.blank:
                 parts.append("" if known.kinds[token] == INSIDE_WORD else known.joiner)
                 parts.append(known.texts[token])
-        text = "".join(parts)
-        return " ".join(filter(None, (with_letters(text) if known.has_bytes else text).split(" ")))
+        return as_read("".join(parts))
 
     def to_json(self) -> dict[str, Any]:
         """Not possible.

@@ -92,6 +92,24 @@ def test_edits_of_a_pruned_weight_are_seen() -> None:
     assert not torch.equal(run(module), before)
 
 
+def test_replaced_and_added_layers_are_called() -> None:
+    module, _, _ = FORMS["kospeech"]()
+    module.eval()
+    module.conv[1] = nn.GELU()
+    module.conv[4] = nn.PReLU(3, init=0.3)
+    module.conv.insert(5, nn.BatchNorm2d(3).eval())
+    module.conv[5].running_mean.normal_()
+    received: list[Tensor] = []
+    recurrent = module.get_submodule(module.recurrent_names[0])
+    recurrent.register_forward_pre_hook(lambda _, args: received.append(args[0]))
+    x = torch.randn(1, 1, 8, 40)
+    with torch.inference_mode():
+        module(x, torch.tensor([40]))
+        # Without padding the layers one after another; they take [N, C, T, F].
+        expected = module.conv(x.transpose(2, 3)).transpose(2, 3).flatten(1, 2).transpose(1, 2)
+    assert_close(received[0], expected, 1e-5)
+
+
 def test_a_stream_goes_by_the_stack_as_it_is() -> None:
     torch.manual_seed(0)
     conv = MaskConv(nn.Sequential(nn.Conv2d(1, 4, (3, 5), padding=(1, 2)), nn.Hardtanh(0, 20))).eval()

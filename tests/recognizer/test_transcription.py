@@ -370,7 +370,7 @@ def test_a_copy_of_a_stream_goes_on_by_itself(way: Any) -> None:
     assert listener.finish(other).transcript == transcriber.recording(turned)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -3e38, 1e10])
 def test_a_chunk_that_is_refused_leaves_the_stream_as_it_is(value: float) -> None:
     transcriber = Transcriber(make_deepspeech2(), beam_width=8)
     listener = StreamTranscriber(transcriber)
@@ -378,7 +378,7 @@ def test_a_chunk_that_is_refused_leaves_the_stream_as_it_is(value: float) -> Non
     for chunk in speech(3).split(5000):
         spoiled = chunk.clone()
         spoiled[len(chunk) // 2] = value
-        with pytest.raises(ValueError, match="chunk: expected finite samples, received NaN or infinity"):
+        with pytest.raises(ValueError, match="chunk: expected finite samples of at most"):
             listener.step(state, spoiled)
         listener.step(state, chunk)
     assert listener.finish(state).transcript == transcriber.recording(speech(3))

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from asrkern._lengths import Lengths, as_lengths
-from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, with_letters
+from asrkern.decoder._tokens import BEGINS_WORD, ENDS_WORD, INSIDE_WORD, Tokens, as_read
 from asrkern.decoder.hypothesis import Hypothesis, Word
 from asrkern.reference.ctc_beam_search import log_add as log_sum
 
@@ -221,8 +221,8 @@ class CallbackDecoder:
             inside = kind != ENDS_WORD
             if inside:
                 spelled[-1] += self._tokens.texts[token]
-        if self._tokens.has_bytes:
-            spelled = [*map(with_letters, spelled)]
+        if self._tokens.need_reading:
+            spelled = [*map(as_read, spelled)]
         names = self._names or []
         known = [names[word] if word != _UNKNOWN else text for word, text in zip(words, spelled)]
         return (*known, *spelled[len(known) :])
