@@ -132,7 +132,10 @@ class Recognizer:
 
     @property
     def task(self) -> RecognitionTask:
-        """The loss and the transcripts of this kind of model, made anew each time: the model may have been replaced."""
+        """The loss and the transcripts of this kind of model.
+
+        Made anew each time, since the model may have been replaced.
+        """
         return make_task(self.task_name, self.model, self.tokenizer, self.tokens_per_frame)
 
     @property
