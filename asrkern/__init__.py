@@ -10,7 +10,6 @@ otherwise the idle threads of torch's own operations spin. The commands do that 
 """
 
 import importlib as _importlib
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 from asrkern import _optional, _threads
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from asrkern import training as training
     from asrkern.recognizer import Recognizer
 
-__version__ = _version("asrkern")
+    __version__: str
+
 __all__ = ["__version__", "load", "ops"]
 _PARTS = (
     "corpus",
@@ -54,9 +54,13 @@ else:
 
 
 def __getattr__(name: str) -> Any:
-    """The parts, imported when they are first asked for."""
+    """The parts and the version, imported and read when they are first asked for."""
     if name in _PARTS:
         return _importlib.import_module(f"asrkern.{name}")
+    if name == "__version__":
+        # It takes 20 ms, which help and wrong usage do without.
+        globals()[name] = _importlib.import_module("importlib.metadata").version("asrkern")
+        return globals()[name]
     raise AttributeError(f"module 'asrkern' has no attribute {name!r}")
 
 
