@@ -37,7 +37,7 @@ Lexicon = Iterable[str] | Mapping[str, Iterable[Sequence[str]]]
 
 def _flat(texts: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of numbers joined to one array, and where each begins in it."""
-    arrays = [np.asarray(list(text), np.uint32) for text in texts]
+    arrays = [np.asarray(text, np.uint32) for text in texts]
     begin = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([len(a) for a in arrays], out=begin[1:])
     return np.concatenate([*arrays, np.zeros(0, np.uint32)]), begin
@@ -46,7 +46,7 @@ def _flat(texts: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 def _symbols(texts: Sequence[str], tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
     """Texts as numbers, joined, and where each begins: code points; where tokens have bytes of letters, bytes."""
     if tokens.has_bytes:
-        return _flat([*map(utf8, texts)])
+        return _flat(list(utf8(text)) for text in texts)
     begin = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in texts], out=begin[1:])
     return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), begin

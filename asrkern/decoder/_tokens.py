@@ -20,7 +20,7 @@ _PADDING = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
 _SPACE = re.compile(r"[<\[]space[>\]]", re.IGNORECASE)
 # Pieces of sentencepiece's byte_fallback, for letters that no other piece has.
-_BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
+BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 _SPACES = re.compile(r"[ \t-\r]+")
 # What the error handler surrogateescape makes of bytes.
 _NO_LETTERS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
 
     labels: the text of each token; kinds: what each does to words; texts: what each adds to its word; joiner: the text
     between words; blank: the index of the blank; has_bytes: some texts are bytes of letters, surrogates as of the error
-    handler surrogateescape.
+    handler surrogateescape; need_reading: words are what :func:`as_read` makes of their tokens' texts.
     """
 
     labels: list[str]
@@ -39,12 +39,8 @@ class Tokens(NamedTuple):
     texts: list[str]
     joiner: str
     blank: int
-    has_bytes: bool = False
-
-    @property
-    def need_reading(self) -> bool:
-        """Whether words are what :func:`as_read` makes of their tokens' texts."""
-        return self.has_bytes or any(" " in text for text in self.texts)
+    has_bytes: bool
+    need_reading: bool
 
 
 def as_read(text: str) -> str:
@@ -96,14 +92,14 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
     pieces = space is None and not marked and any(map(_goes_on, others))
     if space is None and not marked and not pieces:
         space = find_space(others)
-    has_bytes = _BYTES.keys() <= set(others)
+    has_bytes = BYTES.keys() <= set(others)
     kinds, texts = [], []
     for index, label in enumerate(labels):
         kind, text = INSIDE_WORD, label
         if index == blank:
             text = "\0"  # a character that no word has
-        elif has_bytes and label in _BYTES:
-            text = bytes([_BYTES[label]]).decode(errors="surrogateescape")
+        elif has_bytes and label in BYTES:
+            text = bytes([BYTES[label]]).decode(errors="surrogateescape")
         elif marked:
             text = label.lstrip(WORD_MARK).replace(WORD_MARK, " ")
             if label.startswith(WORD_MARK):
@@ -118,7 +114,9 @@ def read_tokens(labels: Sequence[str], blank: int | None, space: str | None, one
             kind = BEGINS_WORD
         kinds.append(kind)
         texts.append(text)
-    return Tokens(labels, kinds, texts, " " if marked or pieces or space else "", blank, has_bytes)
+    joiner = " " if marked or pieces or space else ""
+    need_reading = has_bytes or any(" " in text for text in texts)
+    return Tokens(labels, kinds, texts, joiner, blank, has_bytes, need_reading)
 
 
 def _goes_on(label: str) -> bool:

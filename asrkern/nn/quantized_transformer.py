@@ -48,8 +48,8 @@ class _QuantizedLayer(TransformerLayer, _EvalOnly):
     def extra_repr(self) -> str:
         return f"norm_first={self.norm_first}, weights={self.format}" + _repr_of(self.activations)
 
-    def _require_eval(self) -> None:
-        super()._require_eval()
+    def _check_use(self) -> None:
+        self._require_eval()
         # The weights of these are read; only norms are called.
         for name, part in self.named_modules():
             if isinstance(part, QuantizedLinear | _QuantizedAttention) and is_altered(part):
@@ -127,7 +127,7 @@ class QuantizedTransformerEncoderLayer(_QuantizedLayer):
             TypeError: a mask is neither bool nor floating-point, or lengths are no integers.
             ValueError: something does not fit src, or is_causal without src_mask.
         """
-        self._require_eval()
+        self._check_use()
         x = self._prepare("src", src)
         lengths = _lengths_of("lengths", lengths, src, self.self_attn.batch_first)
         padding = self._check_masks("src", x, x, src_mask, src_key_padding_mask, is_causal)
@@ -164,7 +164,7 @@ class QuantizedTransformerDecoderLayer(_QuantizedLayer):
             TypeError: a mask is neither bool nor floating-point, or lengths are no integers.
             ValueError: something does not fit tgt or memory, or is_causal without a mask.
         """
-        self._require_eval()
+        self._check_use()
         x, m = self._prepare("tgt", tgt), self._prepare("memory", memory)
         if tgt.dim() != memory.dim() or self._rows_and_steps(x)[0] != self._rows_and_steps(m)[0]:
             raise ValueError(
