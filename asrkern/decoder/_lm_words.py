@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
-from asrkern.decoder._tokens import ENDS_WORD, WORD_MARK, WORDPIECE_MARK, Tokens
+from asrkern.decoder._tokens import BYTES, ENDS_WORD, WORD_MARK, WORDPIECE_MARK, Tokens
 from asrkern.decoder._warn import warn
 from asrkern.decoder.ngram_lm import SPACES, UNITS, NGramLM
 
@@ -88,6 +88,12 @@ def token_ids(lm: NGramLM, tokens: Tokens, lm_case: str | None, unit: str, offse
                 "NGramLM.open(space=...), or --lm-space, says what stands for it"
             )
             break
+    spelling = (known for label, known in zip(tokens.labels, ids) if label in BYTES)
+    if unit == "character" and tokens.has_bytes and not any(spelling):
+        warn(
+            "lm: the model's words are characters and none of them a byte, such as '<0xC3>', so each byte counts as "
+            "<unk>, also of letters that the model knows; a model of tokens (unit='token') has bytes"
+        )
     return ids
 
 

@@ -240,6 +240,11 @@ class TestBytes:
         [best] = CTCBeamDecoder(self.LABELS, lm, alpha=1.0, beta=0.0).decode(log_probs)
         assert best.lm_score == pytest.approx(LN10 * lm.score("café of π"), abs=1e-4)
 
+    def test_models_of_characters_have_none(self):
+        lm = small_lm(["café", "of"], unit="character")
+        with pytest.warns(UserWarning, match="lm: the model's words are characters and none of them a byte"):
+            CTCBeamDecoder(self.LABELS, lm, unit="character")
+
     def test_streams_tell_whole_letters(self):
         decoder = CTCBeamDecoder(self.LABELS)
         log_probs = saying(self.LABELS, "▁caf", *self.of("é"), "▁of", "▁", *self.of("π"), "▁of", "a")
