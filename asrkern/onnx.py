@@ -51,6 +51,7 @@ def translations() -> dict[Callable, Callable]:
         "lstm_prepacked": _lstm_prepacked,
         "masked_conv2d": _masked_conv2d,
         "masked_conv2d_batch_norm_act": _training,
+        "speller_beam": _speller,
         "speller_greedy": _speller,
         "speller_pack": _speller,
         "speller_step": _speller,

@@ -122,6 +122,11 @@ STABLE_TORCH_LIBRARY(asrkern, m) {
       " Tensor[] attention, int features_begin, Tensor[] outputs, int[] widths, bool feeds_context, int eos,"
       " int max_length) -> (Tensor tokens, Tensor counts, Tensor log_probs)");
   m.def(
+      "speller_beam(Tensor tokens, Tensor states, Tensor context, Tensor keys, Tensor values, Tensor lengths,"
+      " bool gru, Tensor embedding, Tensor[] cells, str scores, int heads, float scale, bool smoothing,"
+      " Tensor[] attention, int features_begin, Tensor[] outputs, int[] widths, bool feeds_context, int eos,"
+      " int max_length, int beam_width) -> (Tensor tokens, Tensor counts, Tensor log_probs, Tensor coverage)");
+  m.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor query_lengths, Tensor key_lengths, Tensor? bias,"
       " int heads, int key_heads, bool causal, float scale) -> Tensor");
   m.def("linear_heads(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, int heads, bool transposed) -> Tensor");

@@ -126,8 +126,8 @@ def calls() -> dict[str, tuple]:
         inputs = {"src": rows} if kind == "Encoder" else {"tgt": rows, "memory": rows}
         result[f"Transformer{kind}Layer.forward"] = (layer, inputs)
         result[f"QuantizedTransformer{kind}Layer.forward"] = (asrkern.nn.quantize(layer), inputs)
-    for name in ("speller_step", "speller_greedy"):
-        call = speller_call(greedy=name == "speller_greedy", rows=ROWS, memories=ROWS, frames=STEPS)
+    for name, search in (("speller_step", None), ("speller_greedy", "greedy"), ("speller_beam", "beam")):
+        call = speller_call(search, rows=ROWS, memories=ROWS, frames=STEPS)
         packed = asrkern.ops.PackedSpeller(*(call.pop(field) for field in asrkern.ops.PackedSpeller._fields))
         call = {
             "eos_token" if key == "eos" else key: value for key, value in call.items() if key != "lengths"

@@ -88,50 +88,21 @@ def beam_search(
     Raises:
         ValueError: the model's output is not a number.
     """
-    rows, device = memory.valid.shape[0], memory.valid.device
-    lengths = memory.valid.sum(1).tolist()
-    steps = steps_of(speller, memory, beam_width)
-    state = steps.start()
-    token = torch.full((rows * beam_width,), sos_token, device=device)
-    # At first only the first slot of each row holds a hypothesis; -inf marks the others.
-    log_probs = torch.full((rows, beam_width), -torch.inf, dtype=torch.float64, device=device)
-    log_probs[:, 0] = 0
-    tokens = torch.empty(rows * beam_width, 0, dtype=torch.long, device=device)
-    frames = memory.valid.shape[1]
-    coverage = torch.zeros(rows * beam_width, frames, dtype=torch.float64, device=device)
-    found: list[list[Hypothesis]] = [[] for _ in range(rows)]
-
-    def add(slot: int, log_prob: float, ended: bool) -> None:
-        row = slot // beam_width
-        spelled = [t for t in tokens[slot].tolist() if t not in (sos_token, eos_token)]
-        score = ranking.score(log_prob, len(spelled) + ended, coverage[slot, : lengths[row]])
-        found[row].append(Hypothesis(spelled, score, log_prob, ended))
-
-    for _ in range(max_length):
-        logits, weights, state = steps.step(token, state)
-        step = logits.log_softmax(-1, dtype=torch.float64).unflatten(0, (rows, beam_width))
-        unknown = step.isnan().any(-1) & log_probs.isfinite()
-        if unknown.any():
-            # Without numbers there is nothing to choose from.
-            row = int(unknown.any(1).nonzero()[0])
-            raise ValueError(
-                f"features: expected those of which the model makes numbers, received NaN in row {row}"
-            )
-        candidates = (log_probs[..., None] + step).flatten(1)
-        log_probs, chosen = candidates.topk(beam_width)
-        room = torch.tensor([beam_width - len(hypotheses) for hypotheses in found], device=device)
-        log_probs[torch.arange(beam_width, device=device) >= room[:, None]] = -torch.inf
-        origins = chosen // step.shape[-1] + beam_width * torch.arange(rows, device=device)[:, None]
-        origins, token = origins.flatten(), (chosen % step.shape[-1]).flatten()
-        state = state.select(origins)
-        coverage = (coverage + weights)[origins]
-        tokens = torch.cat((tokens[origins], token[:, None]), 1)
-        ended = (token == eos_token) & log_probs.flatten().isfinite()
-        for slot in ended.nonzero().flatten().tolist():
-            add(slot, float(log_probs.flatten()[slot]), True)
-        log_probs = log_probs.masked_fill(ended.view_as(log_probs), -torch.inf)
-        if not log_probs.isfinite().any():
-            break
-    for slot in log_probs.flatten().isfinite().nonzero().flatten().tolist():
-        add(slot, float(log_probs.flatten()[slot]), False)
-    return [sorted(hypotheses, key=lambda h: h.score, reverse=True) for hypotheses in found]
+    beams = steps_of(speller, memory, beam_width).beam(sos_token, eos_token, max_length)
+    unknown = beams.log_probs.isnan().any(1)
+    if unknown.any():
+        row = int(unknown.nonzero()[0])
+        raise ValueError(
+            f"features: expected those of which the model makes numbers, received NaN in row {row}"
+        )
+    found = []
+    for row, length in enumerate(memory.valid.sum(1).tolist()):
+        hypotheses = []
+        for slot in beams.counts[row].nonzero().flatten().tolist():
+            tokens = beams.tokens[row, slot, : int(beams.counts[row, slot])].tolist()
+            spelled = [t for t in tokens if t not in (sos_token, eos_token)]
+            log_prob, ended = float(beams.log_probs[row, slot]), tokens[-1] == eos_token
+            score = ranking.score(log_prob, len(spelled) + ended, beams.coverage[row, slot, :length])
+            hypotheses.append(Hypothesis(spelled, score, log_prob, ended))
+        found.append(sorted(hypotheses, key=lambda h: h.score, reverse=True))
+    return found

@@ -32,7 +32,7 @@ from asrkern.nn import (
     QuantizedLinear,
 )
 from asrkern.nn._hooks import is_altered
-from asrkern.ops import Dense, PackedSpeller, SpellerCell, SpellerWeights
+from asrkern.ops import Dense, PackedSpeller, SpellerBeams, SpellerCell, SpellerWeights
 
 # Classes that the kernels compute like. Subclasses (parametrizations make some) may compute something else.
 _LAYERS = {
@@ -64,7 +64,7 @@ class Steps:
     """
 
     def __init__(self, speller: Speller, memory: AttentionMemory, copies: int = 1) -> None:
-        self.speller, self.memory = speller, memory
+        self.speller, self.memory, self.copies = speller, memory, copies
         if copies > 1:
             rows = torch.arange(memory.valid.shape[0], device=memory.valid.device)
             self.memory = memory.select(rows.repeat_interleave(copies))
@@ -99,6 +99,58 @@ class Steps:
                 break
         return torch.stack(tokens, 1), counts, log_probs
 
+    def beam(self, sos_token: int, eos_token: int, max_length: int) -> SpellerBeams:
+        """Keep the ``copies`` most probable hypotheses. Returns what :func:`asrkern.ops.speller_beam` returns."""
+        width, frames = self.copies, self.memory.valid.shape[1]
+        rows, device = self.memory.valid.shape[0] // width, self.memory.valid.device
+        state = self.start()
+        token = torch.full((rows * width,), sos_token, device=device)
+        # At first only the first slot of each row holds a hypothesis; -inf marks the others.
+        log_probs = torch.full((rows, width), -torch.inf, dtype=torch.float64, device=device)
+        log_probs[:, 0] = 0
+        tokens = torch.empty(rows * width, 0, dtype=torch.long, device=device)
+        coverage = torch.zeros(rows * width, frames, dtype=torch.float64, device=device)
+        found: list[list[tuple[Tensor, float, Tensor]]] = [[] for _ in range(rows)]
+
+        def add(slots: Tensor) -> None:
+            for slot in slots.nonzero().flatten().tolist():
+                found[slot // width].append((tokens[slot], float(log_probs.flatten()[slot]), coverage[slot]))
+
+        for _ in range(max_length):
+            logits, weights, state = self.step(token, state)
+            step = logits.log_softmax(-1, dtype=torch.float64).unflatten(0, (rows, width))
+            live = log_probs.isfinite()
+            # Without numbers there is nothing to choose from: NaN ends the row.
+            unknown = (step.isnan().any(-1) & live).any(1)
+            candidates = torch.where(live[..., None], log_probs[..., None] + step, -torch.inf).flatten(1)
+            log_probs, chosen = candidates.masked_fill(unknown[:, None], torch.nan).topk(width)
+            room = torch.tensor([width - len(hypotheses) for hypotheses in found], device=device)
+            room = room.masked_fill(unknown, 1)
+            log_probs[torch.arange(width, device=device) >= room[:, None]] = -torch.inf
+            origins = chosen // step.shape[-1] + width * torch.arange(rows, device=device)[:, None]
+            origins, token = origins.flatten(), (chosen % step.shape[-1]).flatten()
+            state = state.select(origins)
+            coverage = (coverage + weights)[origins]
+            tokens = torch.cat((tokens[origins], token[:, None]), 1)
+            ended = log_probs.flatten().isfinite() & (token == eos_token) | log_probs.flatten().isnan()
+            add(ended)
+            log_probs = log_probs.masked_fill(ended.view_as(log_probs), -torch.inf)
+            if not log_probs.isfinite().any():
+                break
+        add(log_probs.flatten().isfinite())
+        beams = SpellerBeams(
+            tokens.new_zeros(rows, width, tokens.shape[1]),
+            tokens.new_zeros(rows, width),
+            torch.full_like(log_probs, -torch.inf),
+            coverage.new_zeros(rows, width, frames),
+        )
+        for row, hypotheses in enumerate(found):
+            for slot, (spelled, log_prob, seen) in enumerate(hypotheses):
+                beams.tokens[row, slot, : len(spelled)] = spelled
+                beams.counts[row, slot] = len(spelled)
+                beams.log_probs[row, slot], beams.coverage[row, slot] = log_prob, seen
+        return beams
+
 
 class _FusedState(NamedTuple):
     """A state of :class:`FusedSteps`, as :class:`SpellerState` is one of :class:`Steps`.
@@ -116,7 +168,7 @@ class _FusedState(NamedTuple):
 
 
 class FusedSteps(Steps):
-    """Steps by :func:`asrkern.ops.speller_step` and :func:`~asrkern.ops.speller_greedy`.
+    """Steps by :func:`asrkern.ops.speller_step`, :func:`~asrkern.ops.speller_greedy`, :func:`~asrkern.ops.speller_beam`.
 
     The rows of an utterance share its memory. Weights are read once, when this is made.
     """
@@ -143,6 +195,13 @@ class FusedSteps(Steps):
         states, context, _ = self.start()
         tokens = torch.full((context.shape[0],), sos_token)
         return ops.speller_greedy(self.packed, tokens, states, context, *self._memory, eos_token, max_length)
+
+    def beam(self, sos_token: int, eos_token: int, max_length: int) -> SpellerBeams:
+        # The operation itself makes the copies.
+        states, context = self.speller.stacked(super().start(), self.memory)
+        tokens = torch.full((context.shape[0],), sos_token)
+        ends = eos_token, max_length, self.copies
+        return ops.speller_beam(self.packed, tokens, states, context, *self._memory, *ends)
 
 
 def steps_of(speller: Speller, memory: AttentionMemory, copies: int = 1) -> Steps:

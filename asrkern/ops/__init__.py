@@ -21,10 +21,12 @@ from asrkern.ops.masked_conv2d_batch_norm_act import masked_conv2d_batch_norm_ac
 from asrkern.ops.speller import (
     Dense,
     PackedSpeller,
+    SpellerBeams,
     SpellerCell,
     SpellerStep,
     SpellerWeights,
     pack_speller,
+    speller_beam,
     speller_greedy,
     speller_step,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "PackedGRUWeights",
     "PackedLSTMWeights",
     "PackedSpeller",
+    "SpellerBeams",
     "SpellerCell",
     "SpellerStep",
     "SpellerWeights",
@@ -67,6 +70,7 @@ __all__ = [
     "pack_lstm_weight",
     "pack_speller",
     "quantize_weight",
+    "speller_beam",
     "speller_greedy",
     "speller_step",
 ]

@@ -104,6 +104,21 @@ class PackedSpeller(NamedTuple):
     feeds_context: bool
 
 
+class SpellerBeams(NamedTuple):
+    """What a beam search finds, of each row beam_width hypotheses in the order in which they ended.
+
+    tokens: [N, beam_width, L] int64, eos_token included, 0 beyond a hypothesis' end; counts: [N, beam_width] int64, how
+    many tokens there are, 0 where there is no hypothesis; log_probs: [N, beam_width] float64, the sum of the tokens'
+    natural log-probabilities, -inf where there is no hypothesis; coverage: [N, beam_width, T] float64, for each frame
+    the sum of its weights over all steps.
+    """
+
+    tokens: Tensor
+    counts: Tensor
+    log_probs: Tensor
+    coverage: Tensor
+
+
 class SpellerStep(NamedTuple):
     """The results of a step.
 
@@ -267,6 +282,50 @@ def speller_greedy(
     )
 
 
+def speller_beam(
+    weights: PackedSpeller,
+    tokens: Lengths,
+    states: Tensor,
+    context: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Lengths,
+    eos_token: int,
+    max_length: int,
+    beam_width: int,
+) -> SpellerBeams:
+    """Steps of every row that keep its most probable hypotheses, as :func:`asrkern.models.las_search.beam_search` does.
+
+    The first step takes ``tokens``. A hypothesis that takes eos_token leaves the beam, which becomes narrower by one;
+    those that have not ended after max_length steps are found then. Of equally probable ones, that of the hypothesis
+    ranked first at the step before is kept, then that of the lower token. What has ended costs nothing. A row is bit for
+    bit independent of the others.
+
+    Args:
+        weights, tokens, states, context, keys, values, lengths: as in :func:`speller_step`.
+        eos_token: ends a hypothesis.
+        max_length: steps at most.
+        beam_width: hypotheses of each row.
+
+    Returns:
+        :class:`SpellerBeams`. Where logits are not numbers, a row's search ends with a hypothesis of log-probability
+        NaN.
+
+    Raises:
+        TypeError, ValueError: as :func:`speller_step`; ValueError for eos_token, max_length and beam_width out of range.
+        MemoryError: there is no memory for beam_width hypotheses of each row.
+    """
+    tokens, lengths = _integers(weights, tokens, keys, lengths)
+    return SpellerBeams(
+        *call(
+            "speller_beam",
+            *(tokens, states, context, keys, values, lengths),
+            *weights,
+            *(eos_token, max_length, beam_width),
+        )
+    )
+
+
 def _integers(
     weights: PackedSpeller, tokens: Lengths, keys: Tensor, lengths: Lengths
 ) -> tuple[Tensor, Tensor]:
@@ -305,4 +364,17 @@ def _fake_greedy(tokens, states, context, keys, values, lengths, *weights):
     )
 
 
-not_differentiable("speller_pack", "speller_step", "speller_greedy")
+@register_fake("asrkern::speller_beam")
+def _fake_beam(tokens, states, context, keys, values, lengths, *weights):
+    rows, beam_width = tokens.shape[0], weights[-1]
+    # What is found says how long the longest hypothesis is.
+    longest = torch.library.get_ctx().new_dynamic_size()
+    return (
+        tokens.new_empty(rows, beam_width, longest),
+        tokens.new_empty(rows, beam_width),
+        keys.new_empty(rows, beam_width, dtype=torch.float64),
+        keys.new_empty(rows, beam_width, keys.shape[1], dtype=torch.float64),
+    )
+
+
+not_differentiable("speller_pack", "speller_step", "speller_greedy", "speller_beam")

@@ -9,7 +9,7 @@ from asrkern.reference.linear import linear
 from asrkern.reference.linear_heads import linear_heads
 from asrkern.reference.lstm import lstm
 from asrkern.reference.masked_conv2d import masked_conv2d
-from asrkern.reference.speller import speller_greedy, speller_step
+from asrkern.reference.speller import speller_beam, speller_greedy, speller_step
 
 __all__ = [
     "attention",
@@ -23,6 +23,7 @@ __all__ = [
     "lstm",
     "lstm_int8",
     "masked_conv2d",
+    "speller_beam",
     "speller_greedy",
     "speller_step",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asrkern.ops.speller import Dense, SpellerStep, SpellerWeights
+from asrkern.ops.speller import Dense, SpellerBeams, SpellerStep, SpellerWeights
 from asrkern.reference.gru import gru_cell
 from asrkern.reference.lstm import lstm_cell
 
@@ -123,3 +123,64 @@ def speller_greedy(
         if not running.any():
             break
     return found, counts, log_probs
+
+
+def speller_beam(
+    weights: SpellerWeights,
+    tokens: Tensor,
+    states: Tensor,
+    context: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    eos_token: int,
+    max_length: int,
+    beam_width: int,
+) -> SpellerBeams:
+    """Reference of :func:`asrkern.ops.speller_beam`; of weights that are not packed, same arguments."""
+    per_memory = len(tokens) // len(keys)
+    rows = [
+        _beam_of_row(
+            weights,
+            tokens[i],
+            (states[:, i : i + 1], context[i : i + 1]),
+            [t[i // per_memory : i // per_memory + 1] for t in (keys, values, lengths)],
+            (eos_token, max_length, beam_width),
+        )
+        for i in range(len(tokens))
+    ]
+    longest = max(len(found) for row in rows for found, _, _ in row)
+    beams = SpellerBeams(
+        tokens.new_zeros(len(rows), beam_width, longest),
+        tokens.new_zeros(len(rows), beam_width),
+        torch.full((len(rows), beam_width), -torch.inf, dtype=torch.float64),
+        torch.zeros(len(rows), beam_width, keys.shape[1], dtype=torch.float64),
+    )
+    for i, row in enumerate(rows):
+        for j, (found, log_prob, coverage) in enumerate(row):
+            beams.tokens[i, j, : len(found)] = torch.tensor(found)
+            beams.counts[i, j], beams.log_probs[i, j], beams.coverage[i, j] = len(found), log_prob, coverage
+    return beams
+
+
+def _beam_of_row(weights, token, state, memory, search):
+    """Tokens, log-probability and coverage of one row's hypotheses."""
+    eos_token, max_length, beam_width = search
+    found = []
+    live = [([], 0.0, memory[0].new_zeros(memory[0].shape[1]).double(), state, None)]
+    for _ in range(max_length):
+        candidates = []
+        for spelled, log_prob, coverage, (states, context), previous in live:
+            last = torch.tensor([spelled[-1] if spelled else int(token)])
+            step = speller_step(weights, last, states, context, previous, *memory)
+            after = coverage + step.weights[0], (step.states, step.context), step.weights
+            for next_token, p in enumerate(step.logits[0].double().log_softmax(0).tolist()):
+                candidates.append(([*spelled, next_token], log_prob + p, *after))
+        candidates = [c for c in candidates if c[1] > -torch.inf]
+        candidates.sort(key=lambda c: -c[1])
+        best = candidates[: beam_width - len(found)]
+        found += [c[:3] for c in best if c[0][-1] == eos_token]
+        live = [c for c in best if c[0][-1] != eos_token]
+        if not live:
+            break
+    return found + [c[:3] for c in live]

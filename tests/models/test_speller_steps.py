@@ -100,7 +100,24 @@ def test_a_beam_is_that_of_the_layers(form: str, monkeypatch: pytest.MonkeyPatch
     for ours, theirs in zip(found, expected, strict=True):
         assert [h.tokens for h in ours] == [h.tokens for h in theirs]
         for a, b in zip(ours, theirs, strict=True):
+            assert a.ended == b.ended
             assert a.log_prob == pytest.approx(b.log_prob, rel=1e-5)
+            assert a.score == pytest.approx(b.score, rel=1e-4)
+
+
+def test_beams_are_those_of_the_layers() -> None:
+    model = make("hw4")
+    memory = listened(model)
+    memory.keys[2, 0] = torch.nan
+    with torch.no_grad():
+        found = steps_of(model.speller, memory, 4).beam(1, 2, 9)
+        expected = Steps(model.speller, memory, 4).beam(1, 2, 9)
+    assert torch.equal(found.counts, expected.counts)
+    assert torch.equal(found.log_probs.isnan(), expected.log_probs.isnan())
+    assert found.log_probs.isnan().any(1).tolist() == [False, False, True, False]
+    rows = torch.tensor([0, 1, 3])
+    assert torch.equal(found.tokens[rows], expected.tokens[rows])
+    assert_close(found.coverage[rows], expected.coverage[rows], 2e-5)
 
 
 def test_edits_are_seen() -> None:

@@ -107,7 +107,7 @@ def model(**changes):
     return {"language_model": list(tensors.values()), "lm_order": 2}
 
 
-def speller(*, greedy=False, rows=4, memories=2, frames=7, size=6, tokens=5, values=3, attended=4):
+def speller(search=None, *, rows=4, memories=2, frames=7, size=6, tokens=5, values=3, attended=4):
     """A speller of two LSTM cells with additive, location-aware attention, all of its tensors there."""
 
     def dense(gates, out_features, in_features):
@@ -120,13 +120,13 @@ def speller(*, greedy=False, rows=4, memories=2, frames=7, size=6, tokens=5, val
         cells += [ih, hh, scale_ih, scale_hh, bias, g(0)]
     return {
         "tokens": torch.randint(tokens, (rows,)), "states": g(4, rows, size), "context": g(rows, values),
-        **({} if greedy else {"previous": g(rows, frames).softmax(1)}),
+        **({} if search else {"previous": g(rows, frames).softmax(1)}),
         "keys": g(memories, frames, attended), "values": g(memories, frames, values),
         "lengths": torch.randint(1, frames + 1, (memories,)),
         "gru": False, "embedding": g(tokens, 2), "cells": cells, "scores": "additive", "heads": 1, "scale": 1.0,
         "smoothing": False, "attention": [*dense(1, attended, size), g(attended), g(3, attended), g(attended)],
         "features_begin": 0, "outputs": [*dense(1, 4, size + values), *dense(1, tokens, 4)], "widths": [4, tokens],
-        "feeds_context": True, **({"eos": 1, "max_length": 5} if greedy else {}),
+        "feeds_context": True, **({"eos": 1, "max_length": 5} if search else {}), **({"beam_width": 3} if search == "beam" else {}),
     }  # fmt: skip
 
 
@@ -200,6 +200,7 @@ CALLS = {
     "masked_conv2d_backward_weight": conv_backward,
     "ctc_beam_search": beam_search,
     "speller_step": speller,
-    "speller_greedy": lambda: speller(greedy=True),
+    "speller_beam": lambda: speller("beam"),
+    "speller_greedy": lambda: speller("greedy"),
 }
 CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])

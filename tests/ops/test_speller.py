@@ -197,6 +197,104 @@ def test_greedy_is_the_references():
     assert_close(got[2], expected[2], 1e-5)
 
 
+BEAMS = {"of one": (1, 6), "narrow": (3, 9), "wider than the tokens": (40, 3)}
+
+
+@cases
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("beam", BEAMS)
+def test_a_beam_is_the_references(case, format, beam):
+    width, max_length = BEAMS[beam]
+    raw = make(format=format, **CASES[case])
+    # An end that comes now and then.
+    if raw.outputs[-1].bias is not None:
+        raw.outputs[-1].bias[2] += 1.5
+    # Of one frame, a context and what follows from it alone would be the same at each step: ties.
+    for rows, memories, frames in ((1, 1, 5), (4, 2, 13)):
+        given = inputs(raw, rows, memories, frames, **sizes(case))
+        given["lengths"].clamp_(min=3)
+        search = dict(eos_token=2, max_length=max_length, beam_width=width)
+        got = ops.speller_beam(ops.pack_speller(raw), **given, **search)
+        with torch.no_grad():
+            expected = reference.speller_beam(
+                doubled(raw), **{k: doubled(v) for k, v in given.items()}, **search
+            )
+        assert torch.equal(got.tokens, expected.tokens) and torch.equal(got.counts, expected.counts)
+        assert torch.equal(got.log_probs.isinf(), expected.log_probs.isinf())
+        there = expected.log_probs.isfinite()
+        assert_close(got.log_probs[there], expected.log_probs[there], 1e-5)
+        assert_close(got.coverage, expected.coverage, 1e-5)
+
+
+@cases
+def test_a_row_has_its_beam_in_any_batch(case):
+    raw = make(**CASES[case])
+    if raw.outputs[-1].bias is not None:
+        raw.outputs[-1].bias[2] += 2
+    weights = ops.pack_speller(raw)
+    given = inputs(raw, 9, 3, 23, **sizes(case))
+    search = dict(eos_token=2, max_length=12, beam_width=4)
+    together = ops.speller_beam(weights, **given, **search)
+    for row in range(9):
+        memory = {name: given[name][row // 3 : row // 3 + 1] for name in ("keys", "values", "lengths")}
+        alone = ops.speller_beam(
+            weights,
+            given["tokens"][row : row + 1],
+            given["states"][:, row : row + 1],
+            given["context"][row : row + 1],
+            **memory,
+            **search,
+        )
+        longest = alone.tokens.shape[2]
+        assert torch.equal(alone.tokens[0], together.tokens[row, :, :longest])
+        assert not together.tokens[row, :, longest:].any()
+        for name in ("counts", "log_probs", "coverage"):
+            assert_same_bits(getattr(alone, name)[0], getattr(together, name)[row])
+
+
+def test_a_beam_of_one_is_greedy():
+    raw = make(**CASES["gru"])
+    raw.outputs[-1].bias[2] += 1.5
+    packed, given = ops.pack_speller(raw), inputs(raw, 6, 3, attended=21)
+    tokens, counts, log_probs = ops.speller_greedy(packed, **given, eos_token=2, max_length=11)
+    beams = ops.speller_beam(packed, **given, eos_token=2, max_length=11, beam_width=1)
+    assert torch.equal(beams.counts[:, 0], counts)
+    assert torch.equal(beams.tokens[:, 0], tokens[:, : beams.tokens.shape[2]])
+    assert_close(beams.log_probs[:, 0], log_probs, 1e-12)
+
+
+def test_equally_probable_hypotheses_keep_their_order():
+    raw = make()
+    for layer in (raw.outputs[-1].weight, raw.outputs[-1].bias):
+        layer.zero_()
+    given = inputs(raw)
+    beams = ops.speller_beam(ops.pack_speller(raw), **given, eos_token=1, max_length=2, beam_width=4)
+    # First 0, 1, 2, 3, of which 1 has ended; then the best of 0, the first row.
+    assert beams.tokens[0].tolist() == [[1, 0], [0, 1], [0, 0], [0, 2]]
+
+
+def test_a_beam_of_impossible_tokens_is_narrower():
+    raw = make()
+    raw.outputs[-1].bias[3:] = -torch.inf
+    given = inputs(raw)
+    beams = ops.speller_beam(ops.pack_speller(raw), **given, eos_token=1, max_length=1, beam_width=5)
+    assert beams.counts.tolist() == 3 * [[1, 1, 1, 0, 0]]
+    assert (beams.log_probs[:, 3:] == -torch.inf).all() and beams.log_probs[:, :3].isfinite().all()
+
+
+def test_a_beam_without_numbers_ends_alone():
+    raw = make()
+    given = inputs(raw)
+    packed, search = ops.pack_speller(raw), dict(eos_token=1, max_length=4, beam_width=3)
+    expected = ops.speller_beam(packed, **given, **search)
+    given["states"][0, 1, 3] = torch.nan
+    beams = ops.speller_beam(packed, **given, **search)
+    assert beams.counts[1].tolist() == [1, 0, 0] and beams.log_probs[1, 0].isnan()
+    for row in (0, 2):
+        assert torch.equal(beams.tokens[row], expected.tokens[row])
+        assert_same_bits(beams.log_probs[row], expected.log_probs[row])
+
+
 def test_an_utterance_of_no_frames_has_no_context():
     raw = make()
     given = inputs(raw, 2, 2)
@@ -327,8 +425,17 @@ def test_bad_weights_are_named():
         (dict(eos_token=-1), "eos: expected"),
         (dict(max_length=0), "max_length: expected at least 1"),
     ):
+        search = {"eos_token": 1, "max_length": 5, **changes}
         with pytest.raises(ValueError, match=message):
-            ops.speller_greedy(packed, **given, **{"eos_token": 1, "max_length": 5, **changes})
+            ops.speller_greedy(packed, **given, **search)
+        with pytest.raises(ValueError, match=message):
+            ops.speller_beam(packed, **given, **search, beam_width=3)
+    for beam_width in (0, -4):
+        with pytest.raises(ValueError, match=f"beam_width: expected at least 1, received {beam_width}"):
+            ops.speller_beam(packed, **given, eos_token=1, max_length=5, beam_width=beam_width)
+    for beam_width in (2**40, 2**63 - 1):
+        with pytest.raises(MemoryError, match=f"no memory for {beam_width} hypotheses of each of 3 rows"):
+            ops.speller_beam(packed, **given, eos_token=1, max_length=5, beam_width=beam_width)
 
 
 def test_opcheck():
@@ -338,4 +445,5 @@ def test_opcheck():
     memory = [given[name] for name in ("keys", "values", "lengths")]
     torch.library.opcheck(torch.ops.asrkern.speller_step, (*arguments, None, *memory, *packed))
     torch.library.opcheck(torch.ops.asrkern.speller_greedy, (*arguments, *memory, *packed, 2, 5))
+    torch.library.opcheck(torch.ops.asrkern.speller_beam, (*arguments, *memory, *packed, 2, 5, 3))
     torch.library.opcheck(torch.ops.asrkern.speller_pack, (torch.randn(12, 5), 4))
