@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -131,6 +132,24 @@ def format_models(command: str, reports: Sequence[dict[str, Any]]) -> str:
             f"{markdown_table(list(map(_model_row, chosen)))}\n"
         )
     return "\n".join(tables)
+
+
+def merge_models(before: str, after: str) -> str:
+    """The tables of :func:`format_models` ``after``, then those ``before`` of other processors or instruction sets."""
+
+    def sections(text: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for section in filter(None, re.split("^(?=`)", text, flags=re.MULTILINE)):
+            processor = re.match("`.*?` on (.*?);", section)
+            found.setdefault(processor[1] if processor else section, []).append(section.strip())
+        return found
+
+    old, new = sections(before), sections(after)
+    kept = [section for processor, of_one in old.items() if processor not in new for section in of_one]
+    return (
+        "\n\n".join([section for of_one in new.values() for section in of_one] + [s for s in kept if s])
+        + "\n"
+    )
 
 
 def _model_row(report: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
     python benchmarks/rtf.py
     python benchmarks/rtf.py --model las_kospeech
-    python benchmarks/rtf.py --model all --write    then one table of all models, into benchmarks/results/rtf.md
+    python benchmarks/rtf.py --model all --write    then one table of all models, into benchmarks/results/rtf.md, in
+                                                   place of that of this processor and instruction set
 
 Without arguments: DeepSpeech2 on the shipped utterances, preset ``small`` on all of them and ``mlperf`` on at most
 20 s, with random weights, on the CPU and on the GPU where there is one. Spellers are given 15 tokens for each second,
@@ -46,7 +47,14 @@ from asrkern.models.deepspeech2_config import PRESETS
 from asrkern.nn import freeze, quantize
 from asrkern.nn.freeze import frozen_kind
 from benchmarks._formats import FORMATS
-from benchmarks._report import Progress, command_line, format_models, format_report, plot_reports
+from benchmarks._report import (
+    Progress,
+    command_line,
+    format_models,
+    format_report,
+    merge_models,
+    plot_reports,
+)
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory, percentiles
 from benchmarks.models._systems import Stages, depends_on_padding, stock_stages, system_of
 from benchmarks.models._torch_twin import sharing_weights
@@ -489,7 +497,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = format_models(command, reports)
         print(f"\n{text}")
         if arguments.write:
-            RESULTS.write_text(text, encoding="utf-8")
+            before = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+            RESULTS.write_text(merge_models(before, text), encoding="utf-8")
     if arguments.json:
         arguments.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
     if arguments.plot:
