@@ -56,7 +56,7 @@ from benchmarks._report import (
     plot_reports,
 )
 from benchmarks._timing import Stopwatch, largest_difference, machine, peak_memory, percentiles
-from benchmarks.models._systems import Stages, depends_on_padding, stock_stages, system_of
+from benchmarks.models._systems import TOLERANCE, Stages, depends_on_padding, stock_stages, system_of
 from benchmarks.models._torch_twin import sharing_weights
 
 SHIPPED = Path(__file__).parent / "utterances" / "manifest.jsonl"
@@ -66,10 +66,6 @@ ALL = "all"
 # By backend, the types of weights and of activations.
 QUANTIZED = {f"{ASRKERN} {name}": types for name, types in FORMATS.items()}
 REFERENCE = PACKED
-
-# Of log-probabilities of fp32 networks, whose sums differ in their order only; with weights in fewer bits, each kind of
-# model has its own (benchmarks/models/_systems.py). NaN and infinity never pass.
-TOLERANCE = 1e-4
 
 # Of the largest, stock torch takes minutes.
 DEFAULT_REPEATS = {"small": 10, "mlperf": 1, "deepspeech2_mlperf": 1, "deepspeech2_paper": 1}
@@ -132,7 +128,7 @@ def make_backends(model: nn.Module, device: torch.device, names: Sequence[str]) 
             if device.type == "cpu" and any(map(frozen_kind, ours.modules())):
                 freeze(ours)
             stages = system_of(model).stages(ours)
-        tolerance = TOLERANCE
+        tolerance = system_of(model).tolerance
         if name in QUANTIZED:
             # Rounded activations move results about as much again.
             _, activations = QUANTIZED[name]

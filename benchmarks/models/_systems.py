@@ -31,6 +31,10 @@ from benchmarks.models._deepspeech2_twin import stock_deepspeech2
 Stages = dict[str, Callable[..., tuple[Any, ...]]]
 
 
+# Of log-probabilities of float32 networks, whose sums differ in their order only. NaN and infinity never pass.
+TOLERANCE = 1e-4
+
+
 @dataclass(frozen=True)
 class System:
     """One kind of model.
@@ -40,7 +44,8 @@ class System:
         stages: the parts of a model, or of its stock twin.
         decode: from log-probabilities and lengths to the tokens of each row.
         minimum_frames: the fewest frames that the model takes.
-        quantized_tolerance: how far log-probabilities may move with such weights, which are rounded.
+        tolerance: how far log-probabilities of float32 may lie apart, whose sums have another order.
+        quantized_tolerance: how far they may move with such weights, which are rounded.
         calibration_clips: utterances that the first statistics of BatchNorm are taken from.
         stock_stages: stages of the twin, which is packed or runs through the padding; None for layers that are
             replaced by torch's.
@@ -50,6 +55,7 @@ class System:
     stages: Callable[[Any], Stages]
     decode: Callable[[Tensor, Tensor], list[list[int]]]
     minimum_frames: Callable[[Any], int] = lambda model: 1
+    tolerance: float = TOLERANCE
     quantized_tolerance: float = 0.1
     calibration_clips: int = 1
     stock_stages: Callable[[Any, bool, torch.device], Stages] | None = None
@@ -182,7 +188,9 @@ _SYSTEMS: dict[type[nn.Module], System] = {
         lambda model: LogMelSpectrogram(model.n_features),
         _deepspeech2_stages,
         _ctc_decode,
-        # With random weights no layer damps what is rounded: up to 0.55 without residual connections, 0.15 with them.
+        # With random weights no layer damps what is rounded: by fewer bits up to 0.55 without residual connections, 0.15
+        # with them. Of float64's log-probabilities stock torch's are then up to 4e-5 off, asrkern's 1e-4.
+        tolerance=2e-4,
         quantized_tolerance=0.6,
     ),
     ConvTransformerClassifier: System(

@@ -28,6 +28,7 @@ RECORD = ROOT / "benchmarks" / "results" / "avx512.json"
 FILES = (
     "kernels/common/cpu/isa_avx512.cpp",
     "kernels/common/cpu/isa_avx512_vnni.cpp",
+    "kernels/conv/cpu/isa_avx512.cpp",
     "kernels/ctc/cpu/isa_avx512.cpp",
 )
 # By instruction set; VNNI changes nothing but int8 products.
