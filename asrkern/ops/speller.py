@@ -294,7 +294,7 @@ def speller_beam(
     max_length: int,
     beam_width: int,
 ) -> SpellerBeams:
-    """Steps of every row that keep its most probable hypotheses, as :func:`asrkern.models.las_search.beam_search` does.
+    """Steps of every row that keep its most probable hypotheses, as :meth:`asrkern.models.LAS.beam_search` does.
 
     The first step takes ``tokens``. A hypothesis that takes eos_token leaves the beam, which becomes narrower by one;
     those that have not ended after max_length steps are found then. Of equally probable ones, that of the hypothesis

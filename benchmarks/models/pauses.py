@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         windows = found["windows"]
         for name, each in found.items():
             row = {"recordings": task.name, "minutes": f"{seconds / 60:.1f}", "cut by": name}
-            row |= {"WER": in_words("wer", each.wer), "s": f"{each.seconds:.2f}"}
+            row |= {"WER": in_words("wer", each.wer), "s": f"{each.seconds:.3g}"}
             row |= {"× real time": f"{seconds / each.seconds:.0f}"}
             row |= {"of windows' time": f"{each.seconds / windows.seconds:.2f}"}
             rows.append(row | {"of its CPU time": f"{each.cpu_seconds / windows.cpu_seconds:.2f}"})
