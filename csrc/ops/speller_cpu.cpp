@@ -1,7 +1,10 @@
+#include <algorithm>
+#include <limits>
 #include <string>
 #include <tuple>
 
-#include "csrc/ops/speller_beam.h"
+#include "csrc/ops/speller_call.h"
+#include "kernels/rnn/cpu/speller_beam.h"
 
 namespace asrkern {
 namespace {
@@ -84,6 +87,31 @@ std::tuple<Tensor, Tensor, Tensor> speller_greedy(const Tensor& tokens, const Te
   });
 }
 
+// tokens [N, beam_width, longest], counts and log_probs [N, beam_width], coverage [N, beam_width, frames].
+std::tuple<Tensor, Tensor, Tensor, Tensor> beams_of(const std::vector<std::vector<cpu::SpellerBeam::Found>>& found,
+                                                    int64_t beam_width, int64_t frames, const Tensor& tokens,
+                                                    const Tensor& keys) {
+  const int64_t n = int64_t(found.size());
+  int64_t longest = 0;
+  for (const auto& of_row : found)
+    for (const auto& f : of_row) longest = std::max(longest, int64_t(f.tokens.size()));
+  Tensor spelled = allocate_zeros(tokens, {n, beam_width, longest});
+  Tensor counts = allocate_zeros(tokens, {n, beam_width});
+  Tensor log_probs = allocate(keys, {n, beam_width}, ScalarType::Double);
+  Tensor coverage = allocate_zeros(keys, {n, beam_width, frames}, ScalarType::Double);
+  std::fill_n(mutable_data<double>(log_probs), n * beam_width, -std::numeric_limits<double>::infinity());
+  for (int64_t row = 0; row < n; ++row) {
+    int64_t at = row * beam_width;
+    for (const auto& f : found[row]) {
+      std::copy(f.tokens.begin(), f.tokens.end(), mutable_data<int64_t>(spelled) + at * longest);
+      std::copy(f.coverage.begin(), f.coverage.end(), mutable_data<double>(coverage) + at * frames);
+      mutable_data<int64_t>(counts)[at] = int64_t(f.tokens.size());
+      mutable_data<double>(log_probs)[at++] = f.log_prob;
+    }
+  }
+  return {spelled, counts, log_probs, coverage};
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> speller_beam(
     const Tensor& tokens, const Tensor& states, const Tensor& context, const Tensor& keys, const Tensor& values,
     const Tensor& lengths, bool gru, const Tensor& embedding, Tensors cells, std::string scores, int64_t heads,
@@ -96,9 +124,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> speller_beam(
     Call<decltype(type)> call(d, cells[0].scalar_type(), tokens, states, context, std::nullopt, keys, values, lengths,
                               beam_width);
     check_ends(eos, max_length, call.num_tokens());
-    SpellerBeam beam(call, eos, max_length, beam_width);
-    beam.search();
-    return beam.results(tokens, keys);
+    cpu::SpellerBeam beam(call.given_rows, call.num_tokens(), call.frames, eos, beam_width);
+    for (int64_t step = 0; step < max_length && !beam.empty(); ++step) {
+      call.spell(nullptr);
+      beam.choose(torch_threads(), data<float>(call.logits), data<float>(call.weights));
+      call.go_on(beam.from(), beam.tokens());
+    }
+    return beams_of(beam.finish(), beam_width, call.frames, tokens, keys);
   });
 }
 
