@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks._report import markdown_table
+from benchmarks._timing import peak_resident_mib
 
 TASKS = ("load", "part", "stream", "features", "transcribe", "evaluate")
 KINDS = ("16000x1.wav", "48000x2.flac", "44100x1.mp3", "44100x1.ogg")
@@ -125,8 +125,7 @@ def main(argv: Sequence[str]) -> int:
         task, recording, model, rate, minutes = argv[1:]
         began = time.perf_counter()
         run_task(task, Path(recording), Path(model), int(rate), float(minutes))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"\n{peak} {time.perf_counter() - began}")
+        print(f"\n{peak_resident_mib()} {time.perf_counter() - began}")
         return 0
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
