@@ -20,6 +20,13 @@ def test_equals_reference(rows, features, outputs):
     assert_close(ops.linear(x, weight), reference.linear(x.double(), weight.double()), 1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 5, 50])
+def test_thousands_of_features_are_summed_by_blocks(rows):
+    """One chain of 10,240 products would be off by 1.4e-6 to 4e-6."""
+    x, weight = torch.randn(rows, 10_240), torch.randn(65, 10_240)
+    assert_close(ops.linear(x, weight), reference.linear(x.double(), weight.double()), 8e-7)
+
+
 def test_gradients_equal_reference():
     tensors = [torch.randn(3, 5, 40), torch.randn(33, 40), torch.randn(33)]
     tensors = [t.requires_grad_() for t in tensors]

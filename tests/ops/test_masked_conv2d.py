@@ -107,6 +107,14 @@ def test_strided_layers_of_many_channels(shape, pool, ragged):
     assert_close(ops.masked_conv2d(*(t.double() for t in tensors), **options), expected, 1e-14)
 
 
+def test_thousands_of_products_are_summed_by_blocks():
+    """One chain of 4,608 products would be off by 2e-6."""
+    x, weight = torch.randn(2, 512, 9, 40), torch.randn(48, 512, 3, 3)
+    options = dict(stride=(2, 2), padding=(1, 1))
+    expected = torch.nn.functional.conv2d(x.double(), weight.double(), None, **options)
+    assert_close(ops.masked_conv2d(x, weight, activation=None, **options), expected, 8e-7)
+
+
 @pytest.mark.parametrize("stride", [4, 5, 100, 400])
 def test_strides_longer_than_the_kernel(stride):
     """Up to four times as long layers are convolved by blocks; with 400 there is one frame of output."""

@@ -1,6 +1,7 @@
 // masked_conv2d by direct convolution over blocks of frames and of input channels, for layers of many channels: what a
 // block's frames meet is copied once for all output channels, and inputs, weights and sums of a block stay in the
-// caches. Each output is one chain of fma over ascending (c_in, k_f, k_t), as in masked_conv2d_direct.h.
+// caches. Each output is the sum of its blocks of input channels, and of a block one chain of fma over ascending
+// (c_in, k_f, k_t).
 #pragma once
 
 #include <cstring>
@@ -106,8 +107,8 @@ void conv_blocked_taps(const MaskedConv2d<T>& a, int64_t bin, ConvTaps& taps) {
       }
 }
 
-// The sums of one tile go on over `channels` channels. x: the first value that it meets; w: their weights; next: those
-// that will be wanted after.
+// The sums of one tile over `channels` channels, added to those before unless it `begins`. x: the first value that it
+// meets; w: their weights; next: those that will be wanted after.
 template <class T>
 void conv_blocked_tile(const ConvTaps& taps, int64_t stride, const T* x, const T* w, const T* next, int64_t channels,
                        bool begins, T* sums) {
@@ -115,8 +116,7 @@ void conv_blocked_tile(const ConvTaps& taps, int64_t stride, const T* x, const T
   using Tile = ConvTile<T>;
   V acc[Tile::kFrames][Tile::kVecs];
   for (int m = 0; m < Tile::kFrames; ++m)
-    for (int v = 0; v < Tile::kVecs; ++v)
-      acc[m][v] = begins ? V::set1(0) : V::load(sums + m * Tile::kChannels + v * V::kWidth);
+    for (int v = 0; v < Tile::kVecs; ++v) acc[m][v] = V::set1(0);
   for (int64_t i = 0; i < channels * taps.a_channel; ++i) {
     const T* value = x + taps.input[i];
     const T* weight = w + taps.weight[i];
@@ -129,7 +129,10 @@ void conv_blocked_tile(const ConvTaps& taps, int64_t stride, const T* x, const T
     }
   }
   for (int m = 0; m < Tile::kFrames; ++m)
-    for (int v = 0; v < Tile::kVecs; ++v) acc[m][v].store(sums + m * Tile::kChannels + v * V::kWidth);
+    for (int v = 0; v < Tile::kVecs; ++v) {
+      T* sum = sums + m * Tile::kChannels + v * V::kWidth;
+      (begins ? acc[m][v] : V::load(sum) + acc[m][v]).store(sum);
+    }
 }
 
 // `frames` frames of one bin of a row, every step-th group of channels. inputs, sums: to hold a block's.

@@ -1,5 +1,5 @@
 // masked_conv2d for kernels of one bin and one frame: linear.h's matrix product over frames, which a block of the row
-// transposed makes contiguous. Each output is one chain of fma over ascending c_in.
+// transposed makes contiguous. Each output is summed by linear.h's blocks of input channels.
 #pragma once
 
 #include "kernels/conv/cpu/masked_conv2d_shared.h"

@@ -6,8 +6,8 @@
 // products. The points are 0, ±1, ±2, ±1/2 and ∞; along one axis they lose about one bit more than direct convolution
 // does.
 //
-// Tiles start at multiples of 6 from frame 0, and each sum is one chain of fma over ascending (k_f, c_in), so a row's
-// result does not depend on its batch, its padding or the number of threads.
+// Tiles start at multiples of 6 from frame 0, and each sum is one over ascending k_f of linear.h's blocks of input
+// channels, so a row's result does not depend on its batch, its padding or the number of threads.
 #pragma once
 
 #include "kernels/conv/cpu/masked_conv2d_shared.h"

@@ -1,7 +1,9 @@
 // y = x Wᵀ + b over packed weights.
 //
-// Each output is one chain acc = fma(x[k], w[k], acc) over ascending k, whatever the tile it falls in, so a row's
-// result does not depend on how many rows are computed with it, on their order or on the number of threads.
+// Each output is the sum of its blocks in ascending order, and a block of kLinearBlock inputs is one chain
+// acc = fma(x[k], w[k], acc) over ascending k, whatever the tile it falls in. So a row's result does not depend on how
+// many rows are computed with it, on their order or on the number of threads, and an error does not grow along a chain
+// of thousands of inputs.
 #pragma once
 
 #include <cstring>
@@ -23,7 +25,7 @@ struct Linear {
   const T* scale = nullptr;  // [out_features] or null
   const T* bias = nullptr;   // [out_features] or null
   bool transposed = false;
-  bool accumulate = false;  // each chain goes on from what is in y
+  bool accumulate = false;  // the blocks are added to what is in y
 };
 
 namespace {
@@ -150,15 +152,18 @@ void linear_pack(const ThreadPool& pool, const T* weight, bool transposed, int64
   });
 }
 
-// acc[m][v] += Σ_k x[m][k] · panel[k][v].
+// Inputs of a chain, whose sum is then added to the blocks before it.
+constexpr int64_t kLinearBlock = 256;
+
+// acc[m][v] += Σ_k x[m][first + k] · panel[k][v].
 template <class T, int kRows>
-inline void linear_tile(const T* const* x, const T* panel, int64_t in_features,
+inline void linear_tile(const T* const* x, int64_t first, const T* panel, int64_t depth,
                         Vec<T> (&acc)[kRows][LinearTile<T>::kVecs]) {
   using V = Vec<T>;
   constexpr int kVecs = LinearTile<T>::kVecs;
   const T* rows[kRows];
-  for (int m = 0; m < kRows; ++m) rows[m] = x[m];
-  for (int64_t k = 0; k < in_features; ++k, panel += LinearTile<T>::kColumns) {
+  for (int m = 0; m < kRows; ++m) rows[m] = x[m] + first;
+  for (int64_t k = 0; k < depth; ++k, panel += LinearTile<T>::kColumns) {
     V w[kVecs];
     for (int v = 0; v < kVecs; ++v) w[v] = V::load(panel + v * V::kWidth);
     for (int m = 0; m < kRows; ++m) {
@@ -168,29 +173,35 @@ inline void linear_tile(const T* const* x, const T* panel, int64_t in_features,
   }
 }
 
-// One panel of outputs for kRows rows. y[m] points at the row's first output of this panel; with `accumulate` the chain
-// starts from what is there, else from 0; it is then multiplied by the scale and the bias is added, if there are any.
+// One panel of outputs for kRows rows. y[m] points at the row's first output of this panel, where the sum waits between
+// two blocks; with `accumulate` it starts from what is there. It is then multiplied by the scale and the bias is added,
+// if there are any.
 template <class T, int kRows>
 void linear_rows(const T* const* x, const T* panel, int64_t in_features, const T* scale, const T* bias, bool accumulate,
                  int columns, T* const* y) {
   using V = Vec<T>;
   constexpr int kVecs = LinearTile<T>::kVecs;
-  V acc[kRows][kVecs];
-  for (int m = 0; m < kRows; ++m)
-    for (int v = 0; v < kVecs; ++v)
-      acc[m][v] = accumulate ? V::load(y[m] + v * V::kWidth, columns - v * V::kWidth > 0 ? columns - v * V::kWidth : 0)
-                             : V::set1(0);
-  linear_tile<T, kRows>(x, panel, in_features, acc);
-  for (int v = 0; v < kVecs; ++v) {
-    const int count = columns - v * V::kWidth;
-    if (count <= 0) break;
-    for (int m = 0; m < kRows; ++m) {
-      V value = acc[m][v];
-      if (scale) value = value * V::load(scale + v * V::kWidth, count);
-      if (bias) value = value + V::load(bias + v * V::kWidth, count);
-      value.store(y[m] + v * V::kWidth, count);
+  int64_t first = 0;
+  // Once where there are no inputs, too.
+  do {
+    const int64_t left = in_features - first, depth = left < kLinearBlock ? left : kLinearBlock;
+    V acc[kRows][kVecs];
+    for (int m = 0; m < kRows; ++m)
+      for (int v = 0; v < kVecs; ++v) acc[m][v] = V::set1(0);
+    linear_tile<T, kRows>(x, first, panel + first * LinearTile<T>::kColumns, depth, acc);
+    for (int v = 0; v < kVecs; ++v) {
+      const int count = columns - v * V::kWidth;
+      if (count <= 0) break;
+      if (accumulate || first > 0)
+        for (int m = 0; m < kRows; ++m) acc[m][v] = V::load(y[m] + v * V::kWidth, count) + acc[m][v];
+      if (scale && depth == left)
+        for (int m = 0; m < kRows; ++m) acc[m][v] = acc[m][v] * V::load(scale + v * V::kWidth, count);
+      if (bias && depth == left)
+        for (int m = 0; m < kRows; ++m) acc[m][v] = acc[m][v] + V::load(bias + v * V::kWidth, count);
+      for (int m = 0; m < kRows; ++m) acc[m][v].store(y[m] + v * V::kWidth, count);
     }
-  }
+    first += depth;
+  } while (first < in_features);
 }
 
 // linear_rows for any number of rows: full tiles, then one tile of exactly what is left.
@@ -204,8 +215,9 @@ void linear_panel(const T* const* x, int64_t rows, const T* panel, int64_t in_fe
   }
 }
 
-// Inputs of a panel that are packed at once: few enough to stay in the nearest cache where few rows pass by.
-constexpr int64_t kLinearDepth = 2048, kLinearDepthOfFewRows = 256;
+// Inputs of a panel that are packed at once, whole blocks: few enough to stay in the nearest cache where few rows pass
+// by.
+constexpr int64_t kLinearDepth = 8 * kLinearBlock, kLinearDepthOfFewRows = kLinearBlock;
 
 // Whatever the rows are: see linear_dot.h for what depends on them.
 template <class T>
@@ -214,7 +226,7 @@ int64_t linear_scratch_size(const ThreadPool& pool, int64_t, int64_t in_features
 }
 
 // Each panel of weights is packed by the thread that uses it, into the cache, and all rows pass by it there: the
-// weights are read once and no packed copy of them is kept. Between two parts of a panel's inputs the chains wait in y.
+// weights are read once and no packed copy of them is kept. Between two parts of a panel's inputs the sums wait in y.
 template <class T, class W>
 void linear(const ThreadPool& pool, const Linear<T, W>& a) {
   constexpr int kColumns = LinearTile<T>::kColumns, kRows = LinearTile<T>::kRows;

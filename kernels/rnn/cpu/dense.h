@@ -1,7 +1,7 @@
 // A fully connected layer over packed weights, for few rows: bound by the bytes of its weights, which may be bfloat16
 // or int8. Its outputs may come in groups ("gates"): of each unit one in every group, beside each other in memory.
 //
-// Every output is one chain fma(x[k], w[k], acc) over ascending k in every tile, then times its scale, plus its bias.
+// Every output is summed by linear.h's blocks in every tile, then times its scale, plus its bias.
 #pragma once
 
 #include "kernels/rnn/cpu/recurrent.h"
@@ -35,7 +35,7 @@ void dense_tile(const Dense<T, W>& a, const DenseRows<const T>& x, const DenseRo
   const T* inputs[kRows];
   for (int m = 0; m < kRows; ++m) inputs[m] = x.at(row + m);
   V acc[kRows][kBlocks][kGates];
-  recurrent_chains<T, W>(inputs, a.packed + unit * kGates * a.in_features, a.in_features, acc);
+  recurrent_sums<T, W>(inputs, a.packed + unit * kGates * a.in_features, a.in_features, acc);
   for (int b = 0; b < kBlocks; ++b) {
     const int64_t first = unit + b * kWidth;
     const int count = int(a.units - first < kWidth ? a.units - first : kWidth);

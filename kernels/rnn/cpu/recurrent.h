@@ -5,8 +5,8 @@
 // direction), so that the rows still running at a step are always the first `active[step]`: finished rows cost nothing.
 // Frame t of row i is frame number `offsets[t] + i`, the order of a PackedSequence.
 //
-// Every element of W_h h is one chain fma(h[k], w[k], acc) over ascending k in every tile: see linear.h. With weights
-// that are Int8Dot it is a sum of integers, of a state that is rounded to eight bits at each step: see int8_dot.h.
+// Every element of W_h h is summed by linear.h's blocks in every tile. With weights that are Int8Dot it is a sum of
+// integers, of a state that is rounded to eight bits at each step: see int8_dot.h.
 #pragma once
 
 #include "kernels/linear/cpu/linear_dot.h"
@@ -133,19 +133,15 @@ inline int64_t recurrent_frame(const RecurrentBatch& batch, bool reverse, int64_
   return batch.offsets[reverse ? batch.lengths[row] - 1 - step : step] + row;
 }
 
-// acc[m][b][g] = Σ_k rows[m][k] · weight[b][k][g].
+// acc[m][b][g] += Σ_k rows[m][k] · weight[b][k][g] over k in [first, last).
 template <class T, class W, int kRows, int kBlocks, int kGates>
-inline void recurrent_chains(const typename Product<T, W>::Operand* const (&rows)[kRows], const W* weight,
-                             int64_t in_features, typename Product<T, W>::Sum (&acc)[kRows][kBlocks][kGates]) {
+inline void recurrent_block(const typename Product<T, W>::Operand* const (&rows)[kRows], const W* weight,
+                            int64_t block_size, int64_t first, int64_t last,
+                            typename Product<T, W>::Sum (&acc)[kRows][kBlocks][kGates]) {
   using P = Product<T, W>;
-  constexpr int kWidth = Vec<T>::kWidth, kHead = kWidth * P::kHead, kGroup = kWidth * P::kDepth;
-  const int64_t block_size = kWidth * unit_packed_size<T, W>(kGates, in_features);
-  const int64_t count = operand_count<T, W>(in_features);
-  for (int m = 0; m < kRows; ++m)
-    for (int b = 0; b < kBlocks; ++b)
-      for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = P::start(weight + b * block_size + gate * kHead);
-  weight += kGates * kHead;
-  for (int64_t k = 0; k < count; ++k, weight += kGates * kGroup) {
+  constexpr int kGroup = Vec<T>::kWidth * P::kDepth;
+  weight += first * kGates * kGroup;
+  for (int64_t k = first; k < last; ++k, weight += kGates * kGroup) {
     // The fewer operands stay in registers, of the others there is one at a time: all of both would not fit.
     if constexpr (kRows < kBlocks * kGates) {
       decltype(P::broadcast(rows[0][k])) value[kRows];
@@ -166,6 +162,37 @@ inline void recurrent_chains(const typename Product<T, W>::Operand* const (&rows
       }
     }
   }
+}
+
+// acc[m][b][g] = Σ_k rows[m][k] · weight[b][k][g], of floats by linear.h's blocks. Sums of integers are exact.
+template <class T, class W, int kRows, int kBlocks, int kGates>
+inline void recurrent_sums(const typename Product<T, W>::Operand* const (&rows)[kRows], const W* weight,
+                           int64_t in_features, typename Product<T, W>::Sum (&acc)[kRows][kBlocks][kGates]) {
+  using P = Product<T, W>;
+  constexpr int kHead = Vec<T>::kWidth * P::kHead;
+  const int64_t block_size = Vec<T>::kWidth * unit_packed_size<T, W>(kGates, in_features);
+  const int64_t count = operand_count<T, W>(in_features), step = P::kRounds ? count : kLinearBlock;
+  typename P::Sum total[kRows][kBlocks][kGates];
+  int64_t first = 0;
+  // Once where there are no inputs, too.
+  do {
+    const int64_t left = count - first, depth = left < step ? left : step;
+    for (int m = 0; m < kRows; ++m)
+      for (int b = 0; b < kBlocks; ++b)
+        for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = P::start(weight + b * block_size + gate * kHead);
+    recurrent_block<T, W>(rows, weight + kGates * kHead, block_size, first, first + depth, acc);
+    if constexpr (!P::kRounds) {
+      if (first > 0)
+        for (int m = 0; m < kRows; ++m)
+          for (int b = 0; b < kBlocks; ++b)
+            for (int gate = 0; gate < kGates; ++gate) acc[m][b][gate] = total[m][b][gate] + acc[m][b][gate];
+      if (depth < left)
+        for (int m = 0; m < kRows; ++m)
+          for (int b = 0; b < kBlocks; ++b)
+            for (int gate = 0; gate < kGates; ++gate) total[m][b][gate] = acc[m][b][gate];
+    }
+    first += depth;
+  } while (first < count);
 }
 
 // One direction's step: `gates_x` is that of its first row.
@@ -194,7 +221,7 @@ void recurrent_tile(const typename Cell::Forward& a, const RecurrentStep<Cell>& 
   const typename P::Operand* operands[kRows];
   for (int m = 0; m < kRows; ++m) operands[m] = step.operands + (row + m) * operand_count<T, W>(size);
   typename P::Sum acc[kRows][kBlocks][kGates];
-  recurrent_chains<T, W>(operands, a.weight_packed + unit * unit_packed_size<T, W>(kGates, size), size, acc);
+  recurrent_sums<T, W>(operands, a.weight_packed + unit * unit_packed_size<T, W>(kGates, size), size, acc);
   for (int b = 0; b < kBlocks; ++b) {
     const int64_t first = unit + b * kWidth;
     const int count = int(size - first < kWidth ? size - first : kWidth);

@@ -1,8 +1,8 @@
 // softmax(scale · Q Kᵀ + bias) V of a ragged batch, by heads.
 //
-// A score is one chain fma(q[k], key[k], acc) over ascending k, an output one chain fma(weight[t], value[t], acc) over
-// ascending keys t, and what the weights are divided by is summed in an order that the row's own keys alone decide: a
-// row's result depends neither on its batch nor on anything beyond its length.
+// Scores are summed over k, and outputs over keys, by linear.h's blocks; what the weights are divided by is summed in
+// an order that the row's own keys alone decide. So a row's result depends neither on its batch nor on anything beyond
+// its length.
 #pragma once
 
 #include "kernels/linear/cpu/linear.h"
