@@ -59,7 +59,12 @@ def _difference(found: dict[str, Any]) -> str:
 
 
 def _processor(machine: dict[str, Any]) -> str:
-    return machine["gpu"] or f"{machine['cpu']}, {machine['asrkern_isa']}, {machine['threads']} threads"
+    if machine["gpu"]:
+        return machine["gpu"]
+    isa, torch_isa = machine["asrkern_isa"], machine["torch_isa"]
+    # Stock torch's times are then those of another instruction set, and not to be taken for a CPU's that has this one.
+    beside = "" if isa.split("_")[0] == torch_isa.lower() else f" beside torch's {torch_isa}"
+    return f"{machine['cpu']}, {isa}{beside}, {machine['threads']} threads"
 
 
 def _tolerances(report: dict[str, Any]) -> str:

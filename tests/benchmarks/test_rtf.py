@@ -240,6 +240,30 @@ def test_unusable_data_exit_with_2(arguments, message, tmp_path, monkeypatch, ca
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "isa, torch_isa, told",
+    [
+        ("avx2", "AVX2", "avx2"),
+        ("avx512_vnni", "AVX512", "avx512_vnni"),
+        ("avx2", "AVX512", "avx2 beside torch's AVX512"),
+    ],
+)
+def test_tables_tell_the_instruction_set_that_stock_torch_had(isa, torch_isa, told):
+    machine = {"gpu": None, "cpu": "EPYC", "asrkern_isa": isa, "torch_isa": torch_isa, "threads": 2}
+    assert _report._processor(machine) == f"EPYC, {told}, 2 threads"
+
+
+def test_a_new_table_replaces_the_one_of_its_instruction_set_alone():
+    def table(isa: str, speed_up: str) -> str:
+        return f"`python benchmarks/rtf.py` on EPYC, {isa}, 2 threads; torch 2.13.\n\n| {speed_up} |\n"
+
+    before = table("avx512_vnni", "1.3") + "\n" + table("avx2", "1.9")
+    merged = _report.merge_models(before, table("avx2 beside torch's AVX512", "0.9"))
+    assert [found in merged for found in ("1.3", "1.9", "0.9")] == [True, True, True]
+    merged = _report.merge_models(merged, table("avx2", "2.0"))
+    assert [found in merged for found in ("1.3", "1.9", "0.9", "2.0")] == [True, False, True, True]
+
+
 def tiny(layout: str, **options) -> DeepSpeech2Config:
     properties = stock.LAYOUTS[layout]
     return DeepSpeech2Config(
