@@ -104,7 +104,10 @@ def plan_epoch(corpus: Corpus, recipe: Recipe, epoch: int) -> list[list[Cut]]:
             rank=0,
         )
     sampler.set_epoch(epoch)
-    return [list(batch) for batch in sampler]
+    # lhotse 1.33 takes from its buckets in the same order in each epoch and with each seed, or, told not to
+    # (sync_buckets=False), leaves out utterances.
+    batches = [list(batch) for batch in sampler]
+    return random.Random(seed).sample(batches, len(batches))
 
 
 def plan_valid(corpus: Corpus, recipe: Recipe) -> list[list[Cut]]:

@@ -147,6 +147,19 @@ def test_buckets_keep_lengths_together(tmp_path: Path) -> None:
     assert padded(plan_epoch(found, recipe, 1)) < 0.85 * padded(plan_epoch(found, mixed, 1))
 
 
+def test_lengths_of_batches_come_in_an_order_of_the_epoch_and_the_seed(tmp_path: Path) -> None:
+    path = write_tones(tmp_path, 80, words=6)
+    orders = []
+    for seed in range(3):
+        found, recipe = corpus(path, seed=seed, data__sorted_epochs=0, data__batch_utterances=4)
+        for epoch in range(3):
+            plan = plan_epoch(found, recipe, epoch)
+            orders.append([max(cut.duration for cut in batch) for batch in plan])
+    shortest = min(map(len, orders))
+    alike = np.corrcoef([order[:shortest] for order in orders])
+    assert (alike.sum() - len(orders)) / (len(orders) * (len(orders) - 1)) < 0.3
+
+
 def test_speeds_change_lengths_and_are_drawn_anew_each_epoch(tones: tuple[Path, Path]) -> None:
     found, recipe = corpus(tones[0], augment__speeds=[0.8, 1.25], data__sorted_epochs=0)
     usual = {cut.id: cut.duration for cut in found.cuts}
