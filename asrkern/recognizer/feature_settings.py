@@ -70,6 +70,12 @@ class FeatureSettings(Settings):
             raise ValueError(f'normalization: expected "utterance" for {self.kind}')
         if self.kind != "stored" and round(self.sample_rate * min(self.window, self.hop_seconds)) < 1:
             raise ValueError("hop_seconds, window_seconds: expected one sample or more")
+        if self.kind in ("log_mel", "mfcc") and round(self.sample_rate * self.window) // 2 < self._bands - 1:
+            least = 2 * (self._bands - 1) / self.sample_rate
+            raise ValueError(
+                f"window_seconds: expected {least:g} or more, for {self._bands} mel bands at {self.sample_rate} Hz, received "
+                f"{self.window:g}"
+            )
         return self
 
     @property
@@ -78,6 +84,11 @@ class FeatureSettings(Settings):
         if self.kind == "spectrogram":
             return round(self.sample_rate * self.window) // 2 + 1
         return self.bins or _BINS[self.kind]
+
+    @property
+    def _bands(self) -> int:
+        """Mel bands that the features are made of."""
+        return self.n_features if self.kind == "log_mel" else max(_BINS["log_mel"], self.n_features)
 
     @property
     def window(self) -> float:
@@ -109,7 +120,7 @@ class FeatureSettings(Settings):
             return LogMelSpectrogram(self.n_features, *timing)
         if self.kind == "fbank":
             return Fbank(self.n_features, str(self.convention), *timing, cmvn=self.cmvn)
-        return MFCC(self.n_features, max(80, self.n_features), *timing)
+        return MFCC(self.n_features, self._bands, *timing)
 
     def _samples(self, samples: Tensor) -> Tensor:
         check_samples(samples)

@@ -58,6 +58,14 @@ def test_overrides_take_the_place_of_values(tmp_path: Path) -> None:
         ({"metric": "accuracy"}, "metric: expected one for task 'ctc'"),
         ({"features.kind": "stored"}, "bins: expected the number of stored features"),
         ({"features.bins": 80}, "bins: expected none"),
+        (
+            {"features.kind": "mfcc", "features.sample_rate": 8000, "features.window_seconds": 0.016},
+            "window_seconds: expected 0.01975 or more, for 80 mel bands at 8000 Hz, received 0.016",
+        ),
+        (
+            {"features.kind": "log_mel", "features.bins": 202},
+            "window_seconds: expected 0.025125 or more, for 202",
+        ),
         ({"augment.speeds": [0.9, 3.0]}, r"augment\.speeds: expected factors from 0\.5 to 2"),
         ({"augment.cepstra": True}, "augment.cepstra: expected false, since features are 'spectrogram'"),
         ({"name": "a/b"}, "name: "),
