@@ -32,6 +32,10 @@ class FbankConvention(NamedTuple):
     preemphasis: float = 0.97
     power_of_two: bool = True
 
+    def fft_size(self, window_samples: int) -> int:
+        """The DFT's length in samples."""
+        return 1 << (window_samples - 1).bit_length() if self.power_of_two else window_samples
+
 
 CONVENTIONS = {
     "icefall": FbankConvention(),
@@ -89,9 +93,7 @@ class Fbank(torch.nn.Module):
                 "window_seconds, hop_seconds: expected at least 2 and 1 samples, "
                 f"received {self.window_samples} and {self.hop_samples} at {sample_rate} Hz"
             )
-        self.n_fft = self.window_samples
-        if self.convention.power_of_two:
-            self.n_fft = 1 << (self.window_samples - 1).bit_length()
+        self.n_fft = self.convention.fft_size(self.window_samples)
         if not 0 < n_mels <= self.n_fft // 2 + 1:
             raise ValueError(f"n_mels: expected 1 to {self.n_fft // 2 + 1}, received {n_mels}")
         # Kaldi's windows are symmetric. sherpa-onnx gives models of NeMo and GigaAM a periodic one.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asrkern.data import MFCC, Fbank, LogMelSpectrogram, Spectrogram
-from asrkern.data.fbank import frames_of
+from asrkern.data.fbank import CONVENTIONS, frames_of
 from asrkern.data.features import check_samples
 from asrkern.recognizer._settings import Settings
 
@@ -70,11 +70,10 @@ class FeatureSettings(Settings):
             raise ValueError(f'normalization: expected "utterance" for {self.kind}')
         if self.kind != "stored" and round(self.sample_rate * min(self.window, self.hop_seconds)) < 1:
             raise ValueError("hop_seconds, window_seconds: expected one sample or more")
-        if self.kind in ("log_mel", "mfcc") and round(self.sample_rate * self.window) // 2 < self._bands - 1:
-            least = 2 * (self._bands - 1) / self.sample_rate
+        if self.kind in ("log_mel", "mfcc", "fbank") and self._bands > self._most_bands:
             raise ValueError(
-                f"window_seconds: expected {least:g} or more, for {self._bands} mel bands at {self.sample_rate} Hz, received "
-                f"{self.window:g}"
+                f"window_seconds: expected a window long enough for {self._bands} mel bands, received {self.window:g}, which "
+                f"is for at most {self._most_bands} at {self.sample_rate} Hz"
             )
         return self
 
@@ -88,7 +87,13 @@ class FeatureSettings(Settings):
     @property
     def _bands(self) -> int:
         """Mel bands that the features are made of."""
-        return self.n_features if self.kind == "log_mel" else max(_BINS["log_mel"], self.n_features)
+        return max(_BINS["log_mel"], self.n_features) if self.kind == "mfcc" else self.n_features
+
+    @property
+    def _most_bands(self) -> int:
+        """Bins of the DFT of a window."""
+        samples = round(self.sample_rate * self.window)
+        return (CONVENTIONS[self.convention].fft_size(samples) if self.convention else samples) // 2 + 1
 
     @property
     def window(self) -> float:
