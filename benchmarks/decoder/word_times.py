@@ -7,17 +7,17 @@ The manifest's lines have ``words``: word, start and end in seconds. The same wo
 the transcript, as ``asrkern align`` makes it, and from ``CTCBeamDecoder`` where it finds the transcript. A frame is as
 long as the model makes it.
 
-That recipe trains for a minute and a half on two cores, to a word error rate of 12 %. On GRID's dev split (540 words)
-the medians of the absolute differences are 50 (starts) and 40 ms (ends) by alignment, 40 and 40 ms with the model's label
-priors subtracted. The frames of a word's tokens alone, which torchaudio's tutorial takes for the word's, are 60 and 90
-ms off, by the same alignment: they start 15 ms late and end 60 ms early, since CTC asks for a token somewhere within its
-sound. By beam search, which knows no more than these frames either, it is 70 and 90 ms (47 of 90 sentences are found).
+That recipe trains for a minute and a half on two cores, to a word error rate of 7 %. On GRID's dev split (540 words) the
+medians of the absolute differences are 50 (starts) and 40 ms (ends) by alignment, 50 and 50 ms with the model's label
+priors subtracted. The frames of a word's tokens alone, which torchaudio's tutorial takes for the word's, are 80 and 80
+ms off, by the same alignment: they start 10 ms late and end 40 ms early, since CTC asks for a token somewhere within its
+sound. By beam search, which knows no more than these frames either, it is 80 and 90 ms (57 of 90 sentences are found).
 
-What is left is the model's. Words with neighbours on both sides are 30 and 30 ms off. A sentence's first word starts 560
-ms early and its last one ends 470 ms late: layers of both directions have read all of the recording at each frame, and
+What is left is the model's. Words with neighbours on both sides are 30 and 40 ms off. A sentence's first word starts 560
+ms early and its last one ends 920 ms late: layers of both directions have read all of the recording at each frame, and
 this model writes a sentence's first letters into the first frames and its last one into the last frames, in the silence,
 each with a probability near 1. Alignments cannot tell. With ``seed=1`` it does not, and all words are 20 and 30 ms off
-(by their tokens' frames 30 and 70); a deeper such model (``recipes/s4_grid.toml``) did so within the sentence, too.
+(by their tokens' frames 30 and 65); a deeper such model (``recipes/s4_grid.toml``) did so within the sentence, too.
 """
 
 from __future__ import annotations
