@@ -141,6 +141,26 @@ def test_processor_and_pipeline(transformers, folder):
     assert asr(waves[1])["text"] == decoder.decode(logits[1])
 
 
+def test_a_method_that_5_25_removed(transformers, folder, monkeypatch):
+    """from_pretrained calls it, of a class that no longer has it; whichever is loaded first."""
+    processor = importlib.import_module(_install._PROCESSOR)
+    monkeypatch.delattr(processor.ProcessorMixin, "_get_arguments_from_pretrained")
+    with pytest.raises(AttributeError, match="_get_arguments_from_pretrained"):
+        transformers.Wav2Vec2ProcessorWithLM.from_pretrained(str(folder))
+    install_as_pyctcdecode()
+    found = transformers.Wav2Vec2ProcessorWithLM.from_pretrained(str(folder))
+    assert [found.tokenizer.convert_tokens_to_ids(token) for token in VOCABULARY] == list(VOCABULARY.values())
+    assert isinstance(found.feature_extractor, transformers.Wav2Vec2FeatureExtractor)
+
+    monkeypatch.delattr(processor.ProcessorMixin, "_get_arguments_from_pretrained")
+    monkeypatch.delitem(sys.modules, _install._PROCESSOR)
+    again = importlib.import_module(_install._PROCESSOR)
+    assert again is not processor
+    assert isinstance(
+        again.Wav2Vec2ProcessorWithLM.from_pretrained(str(folder)).decoder, BeamSearchDecoderCTC
+    )
+
+
 def test_frames_that_hold_the_padding_mark(transformers, folder):
     """transformers drops each frame with a -100.0 in batch_decode, its mark of padding; decode does not."""
     processor = transformers.Wav2Vec2ProcessorWithLM.from_pretrained(str(folder))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, DistributionFinder
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ _MODULES = ("", ".alphabet", ".constants", ".decoder", ".language_model")
 _VERSIONS = {"pyctcdecode": "0.5.0", "kenlm": "0.3.0"}
 # transformers asks for these once and keeps the answer.
 _TRANSFORMERS = "transformers.utils.import_utils"
+_PROCESSOR = "transformers.models.wav2vec2_with_lm.processing_wav2vec2_with_lm"
 
 
 class _Alias(Distribution):
@@ -33,13 +35,26 @@ class _Alias(Distribution):
 
 
 class _Finder(DistributionFinder):
-    """Says to importlib.metadata that the packages are installed."""
+    """Says to importlib.metadata that the packages are installed, and mends transformers' processor as it is loaded."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def find_spec(self, *unused: Any, **also_unused: Any) -> None:
-        return None
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _PROCESSOR:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_mend(module: ModuleType) -> None:
+                execute(module)
+                _mend(module)
+
+            spec.loader.exec_module = execute_and_mend  # type: ignore[method-assign]
+        return spec
 
     def find_distributions(self, context: DistributionFinder.Context | None = None) -> Iterable[_Alias]:
         wanted = None if context is None else context.name
@@ -52,10 +67,12 @@ _finder = _Finder()
 def install_as_pyctcdecode() -> ModuleType:
     """Make ``import pyctcdecode`` find asrkern, in this process.
 
-    An unmodified ``Wav2Vec2ProcessorWithLM`` of transformers 4.5x and 5.x, its pipeline for speech recognition and
-    whatever else imports pyctcdecode then search with asrkern. If KenLM's package is missing, ``import kenlm`` finds
-    asrkern's reader of its models. Call it before a module that imports pyctcdecode at its top. A second call does
-    nothing more.
+    ``Wav2Vec2ProcessorWithLM`` of transformers 4.5x and 5.x, its pipeline for speech recognition and whatever else imports
+    pyctcdecode then search with asrkern. If KenLM's package is missing, ``import kenlm`` finds asrkern's reader of its
+    models. Call it before a module that imports pyctcdecode at its top. A second call does nothing more.
+
+    In transformers 5.25.0 ``Wav2Vec2ProcessorWithLM.from_pretrained`` calls a method that 5.25.0 has taken out of
+    ``ProcessorMixin``: an AttributeError with any decoder. The method is put back.
 
     Returns:
         What ``import pyctcdecode`` finds: ``asrkern.decoder.compat.pyctcdecode``.
@@ -88,3 +105,20 @@ def _tell_transformers() -> None:
             check.cache_clear()
         if getattr(known, f"_{name}_available", None) is False:
             setattr(known, f"_{name}_available", True)
+    processor = sys.modules.get(_PROCESSOR)
+    if _finder.names and processor is not None:
+        _mend(processor)
+
+
+def _mend(processor: ModuleType) -> None:
+    """Put back the method of ProcessorMixin that Wav2Vec2ProcessorWithLM.from_pretrained calls, where it is missing."""
+    mixin: Any = getattr(processor, "ProcessorMixin", None)
+    if mixin is not None and not hasattr(mixin, "_get_arguments_from_pretrained"):
+        mixin._get_arguments_from_pretrained = classmethod(_parts)
+
+
+def _parts(cls: type, name: str, **options: Any) -> list[Any]:
+    """The feature extractor and the tokenizer that are saved under a name."""
+    from transformers import AutoFeatureExtractor, AutoTokenizer
+
+    return [auto.from_pretrained(name, **options) for auto in (AutoFeatureExtractor, AutoTokenizer)]
